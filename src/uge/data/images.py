@@ -1,0 +1,114 @@
+"""The one in-memory form of a labelled image set."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from uge.errors import DataError
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Labelled 8-bit images.
+
+    Attributes:
+        images: uint8 [N, C, H, W] with C = 1 (gray) or 3 (RGB), contiguous, on the CPU.
+        labels: int64 [N] in 0..classes-1.
+        class_names: one name a class, in label order.
+        names: one name an image, unique, without suffix ("00042" or "cat/00042"); from the source's file names.
+    """
+
+    images: Tensor
+    labels: Tensor
+    class_names: tuple[str, ...]
+    names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if self.images.dtype != torch.uint8 or self.images.ndim != 4 or self.images.shape[1] not in (1, 3):
+            raise DataError(
+                f"expected uint8 images [N, 1 or 3, H, W], got {self.images.dtype} {list(self.images.shape)}"
+            )
+        if self.labels.dtype != torch.int64 or self.labels.shape != self.images.shape[:1]:
+            raise DataError(
+                f"expected one int64 label an image, got {self.labels.dtype} {list(self.labels.shape)}"
+                f" for {len(self.images)} images"
+            )
+        if len(self.names) != len(self.images):
+            raise DataError(f"expected one name an image, got {len(self.names)} for {len(self.images)}")
+        if len(self.labels) and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < self.classes:
+            raise DataError(f"labels reach {int(self.labels.max())}, but there are {self.classes} class names")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def classes(self) -> int:
+        return len(self.class_names)
+
+    @property
+    def channels(self) -> int:
+        return self.images.shape[1]
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return self.images.shape[2], self.images.shape[3]
+
+    def subset(self, indices: Tensor) -> ImageSet:
+        """The images at `indices` (int64 [M]), in that order; class names stay."""
+        return replace(
+            self,
+            images=self.images[indices],
+            labels=self.labels[indices],
+            names=tuple(self.names[i] for i in indices.tolist()),
+        )
+
+    def take(self, count: int, generator: torch.Generator) -> ImageSet:
+        """A random subset of `count` images, balanced over the classes as far as they reach."""
+        order = torch.randperm(len(self), generator=generator)
+        rank = torch.empty(len(self), dtype=torch.int64)  # how many of its class come before an image
+        for label in range(self.classes):
+            members = order[self.labels[order] == label]
+            rank[members] = torch.arange(len(members))
+        by_rank = order[torch.argsort(rank[order], stable=True)]
+        return self.subset(by_rank[:count].sort().values)
+
+    def with_images(self, images: Tensor) -> ImageSet:
+        """The same labels and names on other images, such as a protected copy."""
+        return replace(self, images=images)
+
+    def digest(self) -> str:
+        """SHA-256 over pixels, shape, labels and class names: names the data in records."""
+        hasher = hashlib.sha256(repr((tuple(self.images.shape), self.class_names)).encode())
+        hasher.update(self.images.numpy().tobytes())
+        hasher.update(self.labels.numpy().tobytes())
+        return hasher.hexdigest()
+
+
+def pixel_sha256(image: Tensor) -> str:
+    """SHA-256 of one image's shape and pixels (uint8 [C, H, W]), whatever file format carried them."""
+    hasher = hashlib.sha256(",".join(map(str, image.shape)).encode())
+    hasher.update(image.contiguous().numpy().tobytes())
+    return hasher.hexdigest()
+
+
+def to_float(images: Tensor) -> Tensor:
+    """uint8 in 0..255 -> float32 in [0, 1], same shape and device."""
+    return images.float() / 255
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """float32 in [0, 1] -> uint8 in 0..255, rounded to nearest, same shape and device."""
+    return (images * 255).round().clamp(0, 255).to(torch.uint8)
+
+
+def normalisation_of(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation a channel of uint8 images [N, C, H, W], on the scale [0, 1]."""
+    sample = to_float(images[:: max(1, len(images) // 5000)])
+    mean = sample.mean(dim=(0, 2, 3))
+    std = sample.std(dim=(0, 2, 3)).clamp_min(1e-3)
+    return tuple(round(v, 6) for v in mean.tolist()), tuple(round(v, 6) for v in std.tolist())

@@ -1,0 +1,44 @@
+"""Errors a user can cause. Each message says what was got, what was expected, and what to do.
+
+The command line prints the message on one line and exits with code 2. Anything that is not a `UgeError`
+is a bug of ours and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UgeError(Exception):
+    """Base of every error that a user can cause and mend."""
+
+
+class DataError(UgeError):
+    """Images or labels that cannot be read or used."""
+
+
+class KeyFileError(UgeError):
+    """A key file that cannot be read, or does not fit the data."""
+
+
+class PublishError(UgeError):
+    """A published folder that cannot be written or read."""
+
+
+class ConfigError(UgeError):
+    """An option, name or preset that does not exist or is out of range."""
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> ConfigError:
+    """The error for a name that no registry holds, with the nearest known name.
+
+    Args:
+        kind: what the name should have named, such as "network".
+        name: what the user wrote.
+        known: the names that exist.
+    """
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean '{near[0]}'?" if near else f"choose from: {', '.join(names)}"
+    return ConfigError(f"unknown {kind} '{name}'; {hint}")

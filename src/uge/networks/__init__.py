@@ -1,0 +1,140 @@
+"""Networks by name. A new one is one file and one line in `NETWORKS`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from uge.errors import ConfigError, unknown_name
+from uge.networks.convnet import ConvNet
+from uge.networks.mlp import MLP
+from uge.networks.mobilenet import MobileNetV2
+from uge.networks.resnet import ResNet
+from uge.networks.timm_bridge import build_timm
+from uge.networks.vgg import VGG
+from uge.networks.vit import ViT
+
+NETWORKS: dict[str, Callable[..., nn.Module]] = {
+    "convnet": ConvNet,
+    "mlp": MLP,
+    "mobilenetv2": MobileNetV2,
+    "resnet": ResNet,
+    "vgg": VGG,
+    "vit": ViT,
+}
+
+
+class Normalise(nn.Module):
+    """(x - mean) / std a channel; the constants travel with the network as buffers."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.mean) / self.std
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """An architecture as data: enough to build the same layers again.
+
+    Attributes:
+        name: an entry of `NETWORKS`, or "timm:MODEL".
+        channels: image channels, 1 or 3.
+        image_size: (height, width) in pixels.
+        classes: number of outputs.
+        options: keyword options of that architecture, such as `{"width": 64}`.
+    """
+
+    name: str
+    channels: int
+    image_size: tuple[int, int]
+    classes: int
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """Name and options in one word for tables: `resnet(depth=18)`."""
+        options = ",".join(f"{key}={value}" for key, value in sorted(self.options.items()))
+        return f"{self.name}({options})" if options else self.name
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"image_size": list(self.image_size)}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> NetworkSpec:
+        return cls(**(data | {"image_size": (data["image_size"][0], data["image_size"][1])}))
+
+
+def parse_network(text: str) -> tuple[str, dict[str, Any]]:
+    """Read "resnet" or "resnet:depth=18,width=64" (for timm: "timm:NAME") into a name and options.
+
+    Raises:
+        ConfigError: the name is in no registry, or an option is not `name=value`.
+    """
+    name, _, tail = text.partition(":")
+    if name == "timm":
+        return text, {}
+    if name not in NETWORKS:
+        raise unknown_name("network", name, [*NETWORKS, "timm:NAME"])
+    options: dict[str, Any] = {}
+    for item in filter(None, tail.split(",")):
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise ConfigError(f"network option '{item}' is not NAME=VALUE, as in resnet:depth=18,width=64")
+        options[key] = {"true": True, "false": False}.get(value.lower(), int(value) if value.isdigit() else value)
+    known = set(inspect.signature(NETWORKS[name]).parameters) - {"channels", "image_size", "classes"}
+    for key in options:
+        if key not in known:
+            raise unknown_name(f"option of network '{name}'", key, known)
+    return name, options
+
+
+def build_network(
+    spec: NetworkSpec,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    seed: int,
+) -> nn.Module:
+    """Build a network with freshly drawn weights, without touching torch's global random state.
+
+    Args:
+        spec: what to build.
+        mean: channel means of the images it will see, on the scale [0, 1].
+        std: channel standard deviations, same scale.
+        seed: seed of the initial weights.
+
+    Returns:
+        A module that maps float32 [N, C, H, W] in [0, 1] to logits [N, classes].
+
+    Raises:
+        ConfigError: unknown name or option, or an option that this image size does not allow.
+    """
+    size = {"channels": spec.channels, "image_size": spec.image_size, "classes": spec.classes}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if spec.name.startswith("timm:"):
+            body = build_timm(spec.name.removeprefix("timm:"), **size)
+        elif spec.name in NETWORKS:
+            try:
+                body = NETWORKS[spec.name](**size, **spec.options)
+            except TypeError as error:
+                raise ConfigError(f"network '{spec.name}' has no such option: {error}") from error
+        else:
+            raise unknown_name("network", spec.name, [*NETWORKS, "timm:NAME"])
+    return nn.Sequential(Normalise(mean, std), body).to(memory_format=torch.channels_last)
+
+
+def trainable(network: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that training changes, by name; a frozen stem is not among them."""
+    return {name: p for name, p in network.named_parameters() if p.requires_grad}

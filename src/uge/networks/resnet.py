@@ -1,0 +1,66 @@
+"""ResNet with a CIFAR stem: He et al., Deep Residual Learning for Image Recognition, CVPR 2016.
+
+ResNet-18 is `depth=18` with `width=64`, its stem a 3x3 convolution of stride 1 without pooling, as the poisoning
+literature uses it on CIFAR.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from uge.errors import ConfigError
+
+BLOCKS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}  # four stages of basic blocks
+THREE_STAGE = {8: (1, 1, 1), 14: (2, 2, 2), 20: (3, 3, 3), 32: (5, 5, 5)}  # section 4.2 of the paper
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut."""
+
+    def __init__(self, inputs: int, filters: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, filters, 3, stride, 1, bias=False)
+        self.norm1 = nn.BatchNorm2d(filters)
+        self.conv2 = nn.Conv2d(filters, filters, 3, 1, 1, bias=False)
+        self.norm2 = nn.BatchNorm2d(filters)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or inputs != filters:
+            self.shortcut = nn.Sequential(nn.Conv2d(inputs, filters, 1, stride, bias=False), nn.BatchNorm2d(filters))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.norm1(self.conv1(x)))
+        return F.relu(self.norm2(self.conv2(y)) + self.shortcut(x))
+
+
+class ResNet(nn.Module):
+    """Basic-block ResNet.
+
+    Args:
+        channels: image channels.
+        image_size: (height, width) in pixels; any, the network is fully convolutional.
+        classes: number of outputs.
+        depth: 8, 14, 20, 32 (three stages) or 10, 18, 34 (four stages).
+        width: filters of the first stage; each stage doubles them.
+    """
+
+    def __init__(
+        self, channels: int, image_size: tuple[int, int], classes: int, depth: int = 18, width: int = 64
+    ) -> None:
+        super().__init__()
+        stages = (BLOCKS | THREE_STAGE).get(depth)
+        if stages is None:
+            raise ConfigError(f"resnet has no depth {depth}; choose from {sorted(BLOCKS | THREE_STAGE)}")
+        self.stem = nn.Sequential(nn.Conv2d(channels, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
+        blocks: list[nn.Module] = []
+        inputs = width
+        for stage, count in enumerate(stages):
+            for block in range(count):
+                filters = width * 2**stage
+                blocks.append(BasicBlock(inputs, filters, stride=2 if stage and not block else 1))
+                inputs = filters
+        self.blocks = nn.Sequential(*blocks)
+        self.classify = nn.Linear(inputs, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classify(self.blocks(self.stem(x)).mean(dim=(2, 3)))

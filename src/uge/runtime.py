@@ -1,0 +1,84 @@
+"""Where and how a run happens: device, random seeds, files that are never half-written."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from uge.errors import ConfigError, PublishError
+
+
+def resolve_device(name: str = "auto") -> torch.device:
+    """Turn "auto", "cpu", "cuda" or "cuda:1" into a device; "auto" takes a GPU where there is one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"unknown device '{name}'; use auto, cpu or cuda") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"device '{name}' asked for, but this torch sees no GPU; use --device cpu")
+    return device
+
+
+def seed_for(seed: int, *names: object) -> int:
+    """A seed of its own for each named purpose, so that adding one never changes another.
+
+    Args:
+        seed: the user's one seed.
+        names: the purpose, such as `("attack", "vgg", 2)`.
+
+    Returns:
+        An integer in [0, 2**63), the same on every machine and in every release.
+    """
+    text = "\x1f".join([str(int(seed)), *map(str, names)])
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def generator_for(seed: int, *names: object, device: torch.device | str = "cpu") -> torch.Generator:
+    """An explicit torch generator for one named purpose (see `seed_for`)."""
+    return torch.Generator(device=device).manual_seed(seed_for(seed, *names))
+
+
+def environment() -> dict[str, Any]:
+    """Facts about this machine that a record needs: versions and hardware, no names and no paths."""
+    from uge import __version__
+
+    return {
+        "uge": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "device": torch.cuda.get_device_name(0) if torch.cuda.is_available() else "cpu",
+        "threads": torch.get_num_threads(),
+    }
+
+
+def write_atomically(path: Path, content: bytes | str, mode: int = 0o644) -> None:
+    """Write a file under a temporary name, then rename it: a reader sees the old file or the new one.
+
+    Raises:
+        PublishError: the disk is full or the target cannot be written; nothing is left behind.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    temporary: str | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, mode)
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+        raise PublishError(f"cannot write {path}: {error.strerror or error}") from error

@@ -1,0 +1,249 @@
+"""The only classifier training loop: the authorised user and every hacker train here, so they compare fairly."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from uge.data.images import ImageSet, to_float
+from uge.errors import ConfigError
+from uge.networks import trainable
+from uge.runtime import generator_for
+
+OPTIMISERS = ("sgd", "adamw")
+SCHEDULES = ("one-cycle", "cosine", "constant")
+AUGMENTATIONS = ("standard", "none")
+PRECISIONS = ("float32", "bfloat16")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train a classifier.
+
+    Attributes:
+        epochs: passes over the data.
+        batch_size: images a step.
+        optimiser: "sgd" (Nesterov momentum 0.9) or "adamw".
+        learning_rate: the peak of the schedule.
+        weight_decay: coefficient on weights of two or more dimensions.
+        schedule: "one-cycle" (rises over the first quarter, falls to zero: Smith & Topin 2018), "cosine", "constant".
+        augmentation: "standard" (horizontal flip, random crop after padding by an eighth of the side) or "none".
+        precision: "float32" or "bfloat16" autocast.
+    """
+
+    epochs: int = 30
+    batch_size: int = 128
+    optimiser: str = "sgd"
+    learning_rate: float = 0.1
+    weight_decay: float = 5e-4
+    schedule: str = "one-cycle"
+    augmentation: str = "standard"
+    precision: str = "float32"
+
+    def __post_init__(self) -> None:
+        for value, known, what in (
+            (self.optimiser, OPTIMISERS, "optimiser"),
+            (self.schedule, SCHEDULES, "schedule"),
+            (self.augmentation, AUGMENTATIONS, "augmentation"),
+            (self.precision, PRECISIONS, "precision"),
+        ):
+            if value not in known:
+                raise ConfigError(f"unknown {what} '{value}'; choose from: {', '.join(known)}")
+        if self.epochs < 1 or self.batch_size < 1 or self.learning_rate <= 0:
+            raise ConfigError("epochs, batch_size and learning_rate must be positive")
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class Countermeasure(Protocol):
+    """What a hacker does to undo a protection: three places to step in, each free to do nothing."""
+
+    def prepare(self, images: ImageSet) -> ImageSet: ...
+
+    def batch(self, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]: ...
+
+    def loss(self, network: nn.Module, x: Tensor, y: Tensor) -> Tensor: ...
+
+
+class PlainTraining:
+    """No counter-measure: the three hooks as identities. Counter-measures override what they need."""
+
+    def prepare(self, images: ImageSet) -> ImageSet:
+        """Change the training images once, before training."""
+        return images
+
+    def batch(self, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Change one augmented batch: x float32 [B, C, H, W], y int64 [B] or soft labels [B, K]."""
+        return x, y
+
+    def loss(self, network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        """The scalar to minimise on one batch."""
+        return F.cross_entropy(network(x), y)
+
+
+@dataclass(frozen=True)
+class History:
+    """What a training run measured, an entry an epoch; accuracies in percent of the test images."""
+
+    train_loss: tuple[float, ...]
+    test_accuracy: tuple[float, ...]
+    seconds: float
+    images_seen: int = field(default=0)
+
+    @property
+    def accuracy(self) -> float:
+        """After the last epoch."""
+        return self.test_accuracy[-1] if self.test_accuracy else math.nan
+
+    @property
+    def peak_accuracy(self) -> float:
+        """The best epoch, picked on test data: it favours the hacker."""
+        return max(self.test_accuracy, default=math.nan)
+
+
+@dataclass(frozen=True)
+class Shift:
+    """One draw of the standard augmentation, so that it can be applied to an image and to its copy alike.
+
+    Attributes:
+        flip: bool [B].
+        down: int64 [B], rows to move, in -pad..pad.
+        right: int64 [B], columns to move, in -pad..pad.
+    """
+
+    flip: Tensor
+    down: Tensor
+    right: Tensor
+
+    @classmethod
+    def draw(cls, count: int, image_size: tuple[int, int], generator: torch.Generator) -> Shift:
+        pads = [max(1, side // 8) for side in image_size]
+        down, right = (torch.randint(-pad, pad + 1, (count,), generator=generator) for pad in pads)
+        return cls(torch.rand(count, generator=generator) < 0.5, down, right)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Flip and move x [B, C, H, W]; what comes in from outside is zero. Differentiable in x."""
+        n, _, height, width = x.shape
+        rows = torch.arange(height) + self.down[:, None]  # [B, H]
+        columns = torch.arange(width) + self.right[:, None]  # [B, W]
+        inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
+        columns = torch.where(self.flip[:, None], width - 1 - columns, columns)
+        rows, columns = rows.clamp(0, height - 1), columns.clamp(0, width - 1)
+        index = (rows[:, :, None] * width + columns[:, None, :]).view(n, 1, -1).to(x.device)  # [B, 1, H*W]
+        moved = x.flatten(2).gather(2, index.expand(-1, x.shape[1], -1)).view_as(x)
+        return moved * inside[:, None].to(x.device)
+
+
+def learning_rate_at(recipe: Recipe, progress: float) -> float:
+    """The learning rate at `progress` in [0, 1] of the training."""
+    if recipe.schedule == "constant":
+        return recipe.learning_rate
+    if recipe.schedule == "cosine":
+        return recipe.learning_rate * (1 + math.cos(math.pi * progress)) / 2
+    warm = 0.25
+    return recipe.learning_rate * (progress / warm if progress < warm else (1 - progress) / (1 - warm))
+
+
+def make_optimiser(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """The recipe's optimiser over the trainable parameters; norms and biases are not decayed."""
+    parameters = list(trainable(network).values())
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    if recipe.optimiser == "adamw":
+        return torch.optim.AdamW(groups, lr=recipe.learning_rate)
+    return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=0.9, nesterov=True)
+
+
+def fit(
+    network: nn.Module,
+    train: ImageSet,
+    recipe: Recipe,
+    *,
+    seed: int,
+    test: ImageSet | None = None,
+    countermeasure: Countermeasure | None = None,
+    device: torch.device | str = "cpu",
+    on_epoch: Callable[[int, float, float], None] | None = None,
+) -> History:
+    """Train a classifier in place.
+
+    Args:
+        network: maps float32 [B, C, H, W] in [0, 1] to logits; moved to `device`.
+        train: the images to learn from.
+        recipe: how.
+        seed: decides order and augmentation, nothing else.
+        test: clean held-out images, measured after each epoch where given.
+        countermeasure: the hooks of a hacker; `PlainTraining` by default.
+        device: where to train; the images move there once.
+        on_epoch: called after each epoch with (epoch from 1, train loss, test accuracy or nan).
+
+    Returns:
+        The history; the network holds the final weights, in eval mode.
+    """
+    measure = countermeasure or PlainTraining()
+    train = measure.prepare(train)
+    images, labels = train.images.to(device), train.labels.to(device)
+    network.to(device)
+    optimiser = make_optimiser(network, recipe)
+    generator = generator_for(seed, "train")
+    batch_size = min(recipe.batch_size, len(train))
+    steps_an_epoch = len(train) // batch_size
+    steps = steps_an_epoch * recipe.epochs
+    autocast = torch.autocast(images.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16")
+    losses: list[float] = []
+    accuracies: list[float] = []
+    started = time.perf_counter()
+    for epoch in range(recipe.epochs):
+        network.train()
+        order = torch.randperm(len(train), generator=generator).to(device)
+        total = torch.zeros((), device=device)
+        for step in range(steps_an_epoch):
+            for group in optimiser.param_groups:
+                group["lr"] = learning_rate_at(recipe, (epoch * steps_an_epoch + step + 1) / (steps + 1))
+            pick = order[step * batch_size : (step + 1) * batch_size]
+            x, y = to_float(images[pick]), labels[pick]
+            if recipe.augmentation == "standard":
+                x = Shift.draw(len(x), train.image_size, generator)(x)
+            x, y = measure.batch(x, y, generator)
+            with autocast:
+                loss = measure.loss(network, x.contiguous(memory_format=torch.channels_last), y)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            optimiser.step()
+            total += loss.detach()
+        losses.append(round(float(total) / steps_an_epoch, 5))
+        accuracies += [accuracy_of(network, test, device=device)] if test is not None else []
+        if on_epoch:
+            on_epoch(epoch + 1, losses[-1], accuracies[-1] if accuracies else math.nan)
+    network.eval()
+    return History(tuple(losses), tuple(accuracies), round(time.perf_counter() - started, 2), steps * batch_size)
+
+
+@torch.no_grad()
+def logits_of(
+    network: nn.Module, images: Tensor, *, batch_size: int = 500, device: torch.device | str = "cpu"
+) -> Tensor:
+    """Logits float32 [N, classes] of uint8 images [N, C, H, W], in eval mode, on the CPU."""
+    was_training = network.training
+    network.eval()
+    outputs = [
+        network(to_float(part.to(device)).contiguous(memory_format=torch.channels_last)).float().cpu()
+        for part in images.split(batch_size)
+    ]
+    network.train(was_training)
+    return torch.cat(outputs)
+
+
+def accuracy_of(network: nn.Module, test: ImageSet, *, device: torch.device | str = "cpu") -> float:
+    """Accuracy in percent on clean images."""
+    return round(100 * (logits_of(network, test.images, device=device).argmax(1) == test.labels).float().mean().item(), 3)
