@@ -8,6 +8,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from uge.errors import PublishError
+
 RECORD_VERSION = 1
 
 
@@ -17,17 +19,24 @@ def config_hash(config: dict[str, Any]) -> str:
 
 
 def append_record(path: Path, row: dict[str, Any]) -> None:
-    """Append one row. The line reaches the disk before the call returns."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Append one row. The line reaches the disk before the call returns.
+
+    Raises:
+        PublishError: the disk is full or the file cannot be written.
+    """
     line = json.dumps({"record_version": RECORD_VERSION, **row}, sort_keys=True) + "\n"
-    with path.open("a+b") as file:
-        if file.seek(0, os.SEEK_END) > 0:
-            file.seek(-1, os.SEEK_END)
-            if file.read(1) != b"\n":  # a torn line from a killed run: leave it on a line of its own
-                line = "\n" + line
-        file.write(line.encode())
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a+b") as file:
+            if file.seek(0, os.SEEK_END) > 0:
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":  # a torn line from a killed run: leave it on a line of its own
+                    line = "\n" + line
+            file.write(line.encode())
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise PublishError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:

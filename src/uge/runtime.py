@@ -79,6 +79,7 @@ def write_atomically(path: Path, content: bytes | str, mode: int = 0o644) -> Non
         os.chmod(temporary, mode)
         os.replace(temporary, path)
     except OSError as error:
+        raise PublishError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:  # after the rename there is nothing to remove; after an error or Ctrl-C there is
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
-        raise PublishError(f"cannot write {path}: {error.strerror or error}") from error

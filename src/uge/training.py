@@ -246,4 +246,6 @@ def logits_of(
 
 def accuracy_of(network: nn.Module, test: ImageSet, *, device: torch.device | str = "cpu") -> float:
     """Accuracy in percent on clean images."""
-    return round(100 * (logits_of(network, test.images, device=device).argmax(1) == test.labels).float().mean().item(), 3)
+    return round(
+        100 * (logits_of(network, test.images, device=device).argmax(1) == test.labels).float().mean().item(), 3
+    )

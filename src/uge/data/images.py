@@ -40,7 +40,10 @@ class ImageSet:
         if len(self.names) != len(self.images):
             raise DataError(f"expected one name an image, got {len(self.names)} for {len(self.images)}")
         if len(self.labels) and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < self.classes:
-            raise DataError(f"labels reach {int(self.labels.max())}, but there are {self.classes} class names")
+            raise DataError(
+                f"labels run from {int(self.labels.min())} to {int(self.labels.max())},"
+                f" but there are {self.classes} class names"
+            )
 
     def __len__(self) -> int:
         return len(self.images)

@@ -93,11 +93,27 @@ def parse_network(text: str) -> tuple[str, dict[str, Any]]:
         if not equals:
             raise ConfigError(f"network option '{item}' is not NAME=VALUE, as in resnet:depth=18,width=64")
         options[key] = {"true": True, "false": False}.get(value.lower(), int(value) if value.isdigit() else value)
-    known = set(inspect.signature(NETWORKS[name]).parameters) - {"channels", "image_size", "classes"}
-    for key in options:
-        if key not in known:
-            raise unknown_name(f"option of network '{name}'", key, known)
+    _check_options(name, options)
     return name, options
+
+
+def _check_options(name: str, options: dict[str, Any]) -> None:
+    """Raise ConfigError unless each option exists in `NETWORKS[name]` and is of its default's type.
+
+    Whole numbers are at least 1, or 0 where the default is 0 (which then means "choose for me" or "none").
+    """
+    known = inspect.signature(NETWORKS[name]).parameters
+    for key, value in options.items():
+        if key not in known or key in ("channels", "image_size", "classes"):
+            raise unknown_name(f"option of network '{name}'", key, set(known) - {"channels", "image_size", "classes"})
+        default = known[key].default
+        if isinstance(default, bool):
+            if not isinstance(value, bool):
+                raise ConfigError(f"network option {name}:{key} must be true or false, got '{value}'")
+        elif type(value) is not int or value < min(default, 1):
+            raise ConfigError(
+                f"network option {name}:{key} must be a whole number from {min(default, 1)}, got '{value}'"
+            )
 
 
 def build_network(
@@ -120,19 +136,18 @@ def build_network(
     Raises:
         ConfigError: unknown name or option, or an option that this image size does not allow.
     """
-    size = {"channels": spec.channels, "image_size": spec.image_size, "classes": spec.classes}
+    size: dict[str, Any] = {"channels": spec.channels, "image_size": spec.image_size, "classes": spec.classes}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if spec.name.startswith("timm:"):
             body = build_timm(spec.name.removeprefix("timm:"), **size)
         elif spec.name in NETWORKS:
-            try:
-                body = NETWORKS[spec.name](**size, **spec.options)
-            except TypeError as error:
-                raise ConfigError(f"network '{spec.name}' has no such option: {error}") from error
+            _check_options(spec.name, spec.options)
+            body = NETWORKS[spec.name](**size, **spec.options)
         else:
             raise unknown_name("network", spec.name, [*NETWORKS, "timm:NAME"])
-    return nn.Sequential(Normalise(mean, std), body).to(memory_format=torch.channels_last)
+    network = nn.Sequential(Normalise(mean, std), body)
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's annotations
 
 
 def trainable(network: nn.Module) -> dict[str, nn.Parameter]:

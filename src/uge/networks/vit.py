@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -37,7 +39,8 @@ class ViT(nn.Module):
         channels: image channels.
         image_size: (height, width) in pixels, each a multiple of `patch`.
         classes: number of outputs.
-        patch: side of a patch in pixels; 0 takes the image's shorter side / 8.
+        patch: side of a patch in pixels; 0 takes the largest that divides both sides and cuts the shorter one
+            into about eight.
         width: values a token.
         depth: blocks.
         heads: attention heads; must divide `width`.
@@ -54,7 +57,9 @@ class ViT(nn.Module):
         heads: int = 4,
     ) -> None:
         super().__init__()
-        patch = patch or max(1, min(image_size) // 8)
+        if not patch:
+            wanted = math.ceil(min(image_size) / 8)
+            patch = max(side for side in range(1, wanted + 1) if math.gcd(*image_size) % side == 0)
         if image_size[0] % patch or image_size[1] % patch:
             raise ConfigError(f"vit: image size {image_size[0]}x{image_size[1]} is no multiple of patch {patch}")
         if width % heads:
