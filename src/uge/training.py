@@ -66,7 +66,7 @@ class Recipe:
 class Countermeasure(Protocol):
     """What a hacker does to undo a protection: three places to step in, each free to do nothing."""
 
-    def prepare(self, images: ImageSet) -> ImageSet: ...
+    def prepare(self, images: ImageSet) -> tuple[Tensor, Tensor]: ...
 
     def batch(self, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]: ...
 
@@ -76,12 +76,12 @@ class Countermeasure(Protocol):
 class PlainTraining:
     """No counter-measure: the three hooks as identities. Counter-measures override what they need."""
 
-    def prepare(self, images: ImageSet) -> ImageSet:
-        """Change the training images once, before training."""
-        return images
+    def prepare(self, images: ImageSet) -> tuple[Tensor, Tensor]:
+        """Once before training: what to train on, uint8 [N, C, H, W] and targets [N, ...] that `loss` understands."""
+        return images.images, images.labels
 
     def batch(self, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Change one augmented batch: x float32 [B, C, H, W], y int64 [B] or soft labels [B, K]."""
+        """Change one augmented batch: x float32 [B, C, H, W] in [0, 1], y its targets."""
         return x, y
 
     def loss(self, network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -191,13 +191,12 @@ def fit(
         The history; the network holds the final weights, in eval mode.
     """
     measure = countermeasure or PlainTraining()
-    train = measure.prepare(train)
-    images, labels = train.images.to(device), train.labels.to(device)
     network.to(device)
+    images, targets = (tensor.to(device) for tensor in measure.prepare(train))
     optimiser = make_optimiser(network, recipe)
     generator = generator_for(seed, "train")
-    batch_size = min(recipe.batch_size, len(train))
-    steps_an_epoch = len(train) // batch_size
+    batch_size = min(recipe.batch_size, len(images))
+    steps_an_epoch = len(images) // batch_size
     steps = steps_an_epoch * recipe.epochs
     autocast = torch.autocast(images.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16")
     losses: list[float] = []
@@ -205,15 +204,15 @@ def fit(
     started = time.perf_counter()
     for epoch in range(recipe.epochs):
         network.train()
-        order = torch.randperm(len(train), generator=generator).to(device)
+        order = torch.randperm(len(images), generator=generator).to(device)
         total = torch.zeros((), device=device)
         for step in range(steps_an_epoch):
             for group in optimiser.param_groups:
                 group["lr"] = learning_rate_at(recipe, (epoch * steps_an_epoch + step + 1) / (steps + 1))
             pick = order[step * batch_size : (step + 1) * batch_size]
-            x, y = to_float(images[pick]), labels[pick]
+            x, y = to_float(images[pick]), targets[pick]
             if recipe.augmentation == "standard":
-                x = Shift.draw(len(x), train.image_size, generator)(x)
+                x = Shift.draw(len(x), (x.shape[2], x.shape[3]), generator)(x)
             x, y = measure.batch(x, y, generator)
             with autocast:
                 loss = measure.loss(network, x.contiguous(memory_format=torch.channels_last), y)

@@ -1,0 +1,56 @@
+"""Counter-measures by name: what a hacker does, from published files only. A new one is one file and one line here.
+
+A counter-measure is written `name` or `name:word,option=value`, as in `distillation:soft,temperature=4`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import nn
+
+from uge.attack.distillation import Distillation
+from uge.errors import ConfigError, unknown_name
+from uge.training import Countermeasure, PlainTraining
+
+COUNTERMEASURES: dict[str, Callable[..., Countermeasure]] = {
+    "none": PlainTraining,
+    "distillation": Distillation,
+}
+NEEDS_TEACHER = {"distillation"}  # these query the trained authorised network
+
+
+def parse_countermeasure(text: str) -> tuple[str, dict[str, str]]:
+    """Read `name:word,option=value` into a name and options; a bare word is `{"labels": word}` for distillation.
+
+    Raises:
+        ConfigError: a name in no registry.
+    """
+    name, _, tail = text.partition(":")
+    if name not in COUNTERMEASURES:
+        raise unknown_name("counter-measure", name, COUNTERMEASURES)
+    options = {}
+    for item in filter(None, tail.split(",")):
+        key, equals, value = item.partition("=")
+        options[key if equals else "labels"] = value if equals else key
+    return name, options
+
+
+def build_countermeasure(text: str, *, teacher: nn.Module | None = None) -> Countermeasure:
+    """A counter-measure from its text.
+
+    Args:
+        text: such as "none" or "distillation:hard".
+        teacher: the trained authorised network, for those that query it.
+
+    Raises:
+        ConfigError: unknown name or option, or a teacher that is needed and not given.
+    """
+    name, options = parse_countermeasure(text)
+    if name in NEEDS_TEACHER:
+        if teacher is None:
+            raise ConfigError(f"counter-measure '{name}' queries the authorised network: give --key")
+        return COUNTERMEASURES[name](teacher, **options)
+    if options:
+        raise ConfigError(f"counter-measure '{name}' has no options, got '{text}'")
+    return COUNTERMEASURES[name]()

@@ -22,9 +22,11 @@ class ConvNet(nn.Module):
         width: filters of the first block.
         depth: blocks; each halves the image while both sides stay >= 4.
         stem: 0, or the side of a patch: the image is first cut into stem x stem patches, each mapped linearly
-            to `width` values (a strided convolution, as a ViT begins).
-        frozen_stem: leave the stem at its initial weights during training. Random fixed stems cost little
-            accuracy, and make the initial weights a lasting part of what the network is.
+            to `stem_width` values (a strided convolution, as a ViT begins).
+        stem_width: values a patch; 0 takes two thirds of the patch's own stem * stem * channels, so that a third
+            of every patch's directions is lost in the stem.
+        frozen_stem: leave the stem at its initial weights during training, which makes the initial weights a
+            lasting part of what the network is.
     """
 
     def __init__(
@@ -35,6 +37,7 @@ class ConvNet(nn.Module):
         width: int = 64,
         depth: int = 3,
         stem: int = 0,
+        stem_width: int = 0,
         frozen_stem: bool = False,
     ) -> None:
         super().__init__()
@@ -46,10 +49,10 @@ class ConvNet(nn.Module):
         if stem:
             if side < 2 * stem:
                 raise ConfigError(f"convnet: a stem of {stem} needs images of at least {2 * stem} pixels a side")
-            patches = nn.Conv2d(channels, width, stem, stride=stem)
+            filters = stem_width or max(1, channels * stem * stem * 2 // 3)
+            patches = nn.Conv2d(channels, filters, stem, stride=stem)
             patches.requires_grad_(not frozen_stem)
             layers.append(patches)
-            filters = width
             side //= stem
         for block in range(depth):
             layers += [

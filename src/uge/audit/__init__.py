@@ -1,0 +1,1 @@
+"""The audit: many trainings on one published copy, each a record, and what they say together."""

@@ -1,0 +1,180 @@
+"""Run the missing cells of a plan. Every finished cell is on disk, so any run can be killed and started again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from uge.attack import NEEDS_TEACHER, build_countermeasure, parse_countermeasure
+from uge.audit.plan import AUTHORISED, Cell
+from uge.data.images import ImageSet, normalisation_of
+from uge.errors import ConfigError, DataError
+from uge.keys.key import Key
+from uge.networks import NetworkSpec, build_network, parse_network
+from uge.records import append_record, config_hash, read_records
+from uge.runtime import environment, seed_for
+from uge.training import Recipe, fit
+
+
+class Audit:
+    """The data, the key and the folder that a plan's cells share.
+
+    Args:
+        published: the copy, as read from its files.
+        test: clean held-out images; every accuracy is measured on them.
+        folder: where `records.jsonl` and the authorised networks' trained weights go.
+        key: the authorised network, where there is one.
+        clean: the originals, for the ceilings.
+        recipe: from a network's text to how it is trained; the key's own recipe trains its architecture.
+        device: where to train.
+    """
+
+    def __init__(
+        self,
+        published: ImageSet,
+        test: ImageSet,
+        folder: Path,
+        *,
+        recipe: Callable[[str], Recipe],
+        key: Key | None = None,
+        clean: ImageSet | None = None,
+        device: str = "cpu",
+    ) -> None:
+        for other, what in ((test, "test"), (clean, "clean")):
+            if other is not None and (other.class_names, other.channels, other.image_size) != (
+                published.class_names,
+                published.channels,
+                published.image_size,
+            ):
+                raise DataError(f"the {what} images differ from the published ones in classes, channels or image size")
+        self.sources = {"published": published} | ({"clean": clean} if clean is not None else {})
+        self.digests = {name: images.digest() for name, images in self.sources.items()}
+        self.test = test
+        self.test_digest = test.digest()
+        self.folder = folder
+        self.recipe = recipe
+        self.key = key
+        self.device = device
+
+    def run(
+        self,
+        cells: Sequence[Cell],
+        on_cell: Callable[[int, Cell], None] | None = None,
+        on_epoch: Callable[[int, int, float], None] | None = None,
+    ) -> list[dict[str, Any]]:
+        """Train what is missing and return the rows of all cells, in the order of `cells`.
+
+        Args:
+            cells: the plan; an authorised cell must precede the hackers that query its trained network.
+            on_cell: called with (number from 0, cell) before each missing cell.
+            on_epoch: called with (epoch from 1, epochs, test accuracy) during each missing cell.
+        """
+        done = {row["cell"]: row for row in read_records(self.folder / "records.jsonl")}
+        rows = []
+        for number, cell in enumerate(cells):
+            name = self.cell_name(cell)
+            if name not in done:
+                if on_cell:
+                    on_cell(number, cell)
+                done[name] = self._train(cell, name, on_epoch)
+                append_record(self.folder / "records.jsonl", done[name])
+            rows.append(done[name])
+        return rows
+
+    def cell_name(self, cell: Cell) -> str:
+        """Twelve digits over everything that decides a cell's result."""
+        return config_hash(
+            asdict(cell)
+            | {
+                "data": self.digests[cell.trained_on],
+                "test": self.test_digest,
+                "recipe": self._recipe(cell).to_dict(),
+                "key": self.key.digest() if self.key and self._uses_key(cell) else None,
+            }
+        )
+
+    def _uses_key(self, cell: Cell) -> bool:
+        return cell.role == AUTHORISED or self._queries(cell)
+
+    def _queries(self, cell: Cell) -> bool:
+        return parse_countermeasure(cell.countermeasure)[0] in NEEDS_TEACHER
+
+    def _recipe(self, cell: Cell) -> Recipe:
+        return self._key().recipe if cell.network == AUTHORISED else self.recipe(cell.network)
+
+    def _key(self) -> Key:
+        if self.key is None:
+            raise ConfigError("this plan trains or queries the authorised network: give --key")
+        return self.key
+
+    def _spec(self, cell: Cell) -> NetworkSpec:
+        if cell.network == AUTHORISED:
+            return self._key().network
+        name, options = parse_network(cell.network)
+        images = self.sources["published"]
+        return NetworkSpec(name, images.channels, images.image_size, images.classes, options)
+
+    def _network(self, cell: Cell) -> nn.Module:
+        if cell.role == AUTHORISED:
+            return self._key().network_module()
+        seed = seed_for(cell.seed, "hacker", cell.network)
+        return build_network(self._spec(cell), *normalisation_of(self.sources[cell.trained_on].images), seed=seed)
+
+    def _teacher_file(self, seed: int, trained_on: str) -> Path:
+        name = self.cell_name(Cell(AUTHORISED, seed=seed, trained_on=trained_on))
+        return self.folder / "authorised" / f"{name}.safetensors"
+
+    def _teacher(self, cell: Cell) -> nn.Module:
+        """The authorised network as trained by its own cell of the same seed and source."""
+        file = self._teacher_file(cell.seed, cell.trained_on)
+        if not file.exists():
+            raise ConfigError("a distilling hacker needs the authorised cell of the same seed before it in the plan")
+        network = self._key().network_module()
+        network.load_state_dict(load_file(file))
+        return network.eval().requires_grad_(False).to(self.device)
+
+    def _train(self, cell: Cell, name: str, on_epoch: Callable[[int, int, float], None] | None) -> dict[str, Any]:
+        recipe = self._recipe(cell)
+        network = self._network(cell)
+        history = fit(
+            network,
+            self.sources[cell.trained_on],
+            recipe,
+            seed=seed_for(cell.seed, cell.role, cell.network, cell.countermeasure),
+            test=self.test,
+            countermeasure=build_countermeasure(
+                cell.countermeasure, teacher=self._teacher(cell) if self._queries(cell) else None
+            ),
+            device=self.device,
+            on_epoch=(lambda epoch, loss, accuracy: on_epoch(epoch, recipe.epochs, accuracy)) if on_epoch else None,
+        )
+        if cell.role == AUTHORISED:
+            file = self._teacher_file(cell.seed, cell.trained_on)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            save_file({key: value.cpu().contiguous() for key, value in network.state_dict().items()}, file)
+        same = cell.role == "hacker" and cell.network == AUTHORISED
+        return {
+            "cell": name,
+            "kind": cell.role,
+            "network": self._spec(cell).label,
+            "trained_on": cell.trained_on,
+            "countermeasure": "other-init" if same and cell.countermeasure == "none" else cell.countermeasure,
+            "knows": cell.knows,
+            "seed": cell.seed,
+            "accuracy": history.accuracy,
+            "peak_accuracy": history.peak_accuracy,
+            "test_accuracy": list(history.test_accuracy),
+            "train_loss": list(history.train_loss),
+            "seconds": history.seconds,
+            "recipe": recipe.to_dict(),
+            "config_hash": config_hash(recipe.to_dict() | asdict(cell)),
+            "data": self.digests[cell.trained_on],
+            "images": len(self.sources[cell.trained_on]),
+            "test_images": len(self.test),
+            "environment": environment(),
+        }

@@ -1,0 +1,54 @@
+"""CLIP's image encoder, the paper's common feature space, from a local folder or a Hugging Face hub id."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from uge.errors import ConfigError
+
+# the per-channel constants of Radford et al. 2021's preprocessing
+MEAN = (0.48145466, 0.4578275, 0.40821073)
+STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+class ClipEncoder(nn.Module):
+    """Pooled vision features of images resized to the model's own side."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, vision: nn.Module, side: int) -> None:
+        super().__init__()
+        self.vision = vision
+        self.side = side
+        self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[1] == 1:
+            x = x.expand(-1, 3, -1, -1)
+        x = F.interpolate(x, size=(self.side, self.side), mode="bicubic", align_corners=False)
+        return self.vision(pixel_values=(x - self.mean) / self.std).pooler_output
+
+
+def clip_encoder(source: str) -> nn.Module:
+    """Load the vision half of a CLIP model.
+
+    Args:
+        source: a folder saved by transformers, or a hub id such as "openai/clip-vit-base-patch32".
+
+    Raises:
+        ConfigError: transformers is missing or does not import, or the model cannot be found.
+    """
+    try:
+        from transformers import CLIPVisionModel
+    except (ImportError, RuntimeError, OSError) as error:  # RuntimeError: torchvision built for another torch
+        raise ConfigError(f"encoder clip needs transformers, which does not import here: {error}") from error
+    try:
+        vision = CLIPVisionModel.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"no CLIP model at '{source}': {reason}") from error
+    return ClipEncoder(vision, int(vision.config.image_size))

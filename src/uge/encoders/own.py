@@ -1,0 +1,32 @@
+"""A feature space of the data itself: a small classifier trained on the originals, cut before its last layer."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from uge.data.images import ImageSet, normalisation_of
+from uge.networks import NetworkSpec, build_network
+from uge.runtime import seed_for
+from uge.training import Recipe, fit
+
+
+class OwnEncoder(nn.Module):
+    """Average-pooled features of a trained VGG, before its linear layer."""
+
+    def __init__(self, classifier: nn.Sequential) -> None:
+        super().__init__()
+        self.normalise, body = classifier
+        self.features = body.features
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.features(self.normalise(x)).mean(dim=(2, 3))
+
+
+def own_encoder(images: ImageSet, seed: int, device: torch.device) -> nn.Module:
+    """Train the classifier: an 8-layer VGG, an architecture of its own beside most authorised networks."""
+    spec = NetworkSpec("vgg", images.channels, images.image_size, images.classes, {"depth": 8, "width": 24})
+    classifier = build_network(spec, *normalisation_of(images.images), seed=seed_for(seed, "own encoder"))
+    fit(classifier, images, Recipe(epochs=15), seed=seed_for(seed, "own encoder"), device=device)
+    assert isinstance(classifier, nn.Sequential)
+    return OwnEncoder(classifier)

@@ -1,0 +1,65 @@
+"""The generator: a small U-Net that proposes a perturbation for each image."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class _Block(nn.Module):
+    """Two 3x3 convolutions with GroupNorm and SiLU."""
+
+    def __init__(self, inputs: int, filters: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(inputs, filters, 3, padding=1),
+            nn.GroupNorm(4, filters),
+            nn.SiLU(),
+            nn.Conv2d(filters, filters, 3, padding=1),
+            nn.GroupNorm(4, filters),
+            nn.SiLU(),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+
+class Generator(nn.Module):
+    """x -> x_u = clip(x + epsilon * tanh(U(x)), 0, 1).
+
+    Args:
+        channels: image channels.
+        classes: number of classes, used where the generator is label-conditional.
+        epsilon_255: the L_inf bound in 8-bit steps.
+        width: filters at full resolution, a multiple of 4; doubled at each of two coarser levels.
+        label_conditional: whether the perturbation may depend on the label and not on the image alone.
+    """
+
+    def __init__(
+        self, channels: int, classes: int, epsilon_255: int, width: int = 24, label_conditional: bool = False
+    ) -> None:
+        super().__init__()
+        self.epsilon = epsilon_255 / 255
+        self.label = nn.Embedding(classes, 4 * width) if label_conditional else None
+        self.fine = _Block(channels, width)
+        self.middle = _Block(width, 2 * width)
+        self.coarse = _Block(2 * width, 4 * width)
+        self.join_middle = _Block(6 * width, 2 * width)
+        self.join_fine = _Block(3 * width, width)
+        self.propose = nn.Conv2d(width, channels, 1)
+
+    def perturbation(self, x: Tensor, y: Tensor) -> Tensor:
+        """delta float32 [B, C, H, W] in [-epsilon, epsilon] for x in [0, 1] and labels y int64 [B]."""
+        fine = self.fine(2 * x - 1)
+        middle = self.middle(F.avg_pool2d(fine, 2, ceil_mode=True))
+        coarse = self.coarse(F.avg_pool2d(middle, 2, ceil_mode=True))
+        if self.label is not None:
+            coarse = coarse + self.label(y)[:, :, None, None]
+        up = F.interpolate(coarse, size=middle.shape[2:], mode="nearest")
+        middle = self.join_middle(torch.cat([middle, up], dim=1))
+        up = F.interpolate(middle, size=fine.shape[2:], mode="nearest")
+        return self.epsilon * self.propose(self.join_fine(torch.cat([fine, up], dim=1))).tanh()
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return (x + self.perturbation(x, y)).clamp(0, 1)

@@ -1,0 +1,100 @@
+"""The authorised network's way through training: where gradient matching looks.
+
+Matching gradients at the weights of a clean training run is not enough, because training on the copy drifts off
+that run. So two kinds of weights are visited: checkpoints of a clean run, and networks that are being trained on the
+current copy while the generator learns (on-policy).
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from uge.data.images import ImageSet
+from uge.keys.key import Key
+from uge.networks import trainable
+from uge.training import Recipe, fit, learning_rate_at, make_optimiser
+
+State = dict[str, Tensor]
+
+
+def snapshot(network: nn.Module) -> State:
+    """A copy of all weights and buffers, on the CPU."""
+    return {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
+
+
+def record_clean_run(
+    key: Key, clean: ImageSet, recipe: Recipe, checkpoints: int, *, seed: int, device: torch.device
+) -> list[State]:
+    """Train the authorised network on the originals and keep weights evenly over the run.
+
+    Args:
+        key: the authorised network.
+        clean: the originals.
+        recipe: the recipe of the run.
+        checkpoints: how many states to keep besides the initial one.
+        seed: order and augmentation.
+        device: where to train.
+
+    Returns:
+        `checkpoints + 1` states: first the initial weights, last the trained ones.
+    """
+    network = key.network_module()
+    states = [snapshot(network)]
+
+    def keep(epoch: int, loss: float, accuracy: float) -> None:
+        if epoch * checkpoints // recipe.epochs > len(states) - 1:
+            states.append(snapshot(network))
+
+    fit(network, clean, recipe, seed=seed, device=device, on_epoch=keep)
+    return states
+
+
+class LiveRun:
+    """A network in training on the current copy, advanced one step at a time and restarted at the end of its run.
+
+    Args:
+        network: the network at the start of each run; weights are copied.
+        recipe: optimiser and schedule.
+        run_steps: steps of one whole run.
+        device: where it lives.
+    """
+
+    def __init__(self, network: nn.Module, recipe: Recipe, run_steps: int, device: torch.device) -> None:
+        self.recipe = recipe
+        self.run_steps = run_steps
+        self.network = copy.deepcopy(network).to(device).train()
+        self.initial = snapshot(network)
+        self.restart()
+
+    def restart(self, state: State | None = None, step: int = 0) -> None:
+        """Begin a run at its first step, or in the middle from a given state."""
+        self.network.load_state_dict(state or self.initial)
+        self.optimiser = make_optimiser(self.network, self.recipe)
+        self.step = step
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        return list(trainable(self.network).values())
+
+    def advance(self, gradients: tuple[Tensor, ...]) -> None:
+        """One optimiser step along `gradients`, one tensor a trainable parameter."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate_at(self.recipe, (self.step + 1) / (self.run_steps + 1))
+        for parameter, gradient in zip(self.parameters, gradients, strict=True):
+            parameter.grad = gradient.detach()
+        self.optimiser.step()
+        self.step += 1
+        if self.step >= self.run_steps:
+            self.restart()
+
+    def state(self) -> dict[str, Any]:
+        """Everything needed to go on later exactly as if nothing had happened."""
+        return {"network": snapshot(self.network), "optimiser": self.optimiser.state_dict(), "step": self.step}
+
+    def load(self, state: dict[str, Any]) -> None:
+        self.restart(state["network"], state["step"])
+        self.optimiser.load_state_dict(state["optimiser"])

@@ -1,0 +1,475 @@
+"""Ungeneralizable examples (UGE): Ye & Wang, CVPR 2024, arXiv 2404.14016.
+
+A generator G makes x_u = clip(x + delta), |delta|_inf <= epsilon, and is trained on
+
+    w_gm L_gm + w_fd L_fd + w_ud L_ud
+
+with gradient matching along the authorised network's training (learnable for the authorised), distance in a common
+feature space (unlearnable for hackers) and undistillation (distilling the authorised model through the copy fails).
+The exact forms are ours; see the modules of `uge.losses`.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from uge.data.images import ImageSet, normalisation_of, to_float, to_uint8
+from uge.encoders import build_encoder, features_of
+from uge.errors import ConfigError, PublishError
+from uge.keys.key import Key
+from uge.losses.feature_distance import class_prototypes, feature_distance, misalignment
+from uge.losses.gradient_matching import gradient_matching
+from uge.losses.undistillation import distillation, undistillation
+from uge.networks import NetworkSpec, build_network, parse_network
+from uge.protect.generator import Generator
+from uge.protect.trajectory import LiveRun, record_clean_run
+from uge.records import config_hash
+from uge.runtime import generator_for, seed_for
+from uge.training import Recipe, Shift
+
+FEATURE_OBJECTIVES = ("distance", "misalignment")
+
+
+@dataclass(frozen=True)
+class UngeneralizableConfig:
+    """Settings of UGE; a weight of zero switches its term off and saves its cost.
+
+    Attributes:
+        epsilon_255: L_inf bound in 8-bit steps.
+        gradient_matching: weight of L_gm (its direction term).
+        gradient_magnitude: weight of L_gm's magnitude term, relative to its direction term.
+        feature_distance: weight of L_fd.
+        undistillation: weight of L_ud.
+        feature_objective: "distance" (UGE) or "misalignment" (pull to the next class's prototype).
+        encoder: the common feature space, an entry of `ENCODERS`.
+        feature_images: images of each batch that go through the encoder.
+        students: networks that are distilled during training, in turn, for L_ud.
+        temperature: of the distillation inside L_ud.
+        epochs: passes of the generator over the data.
+        batch_size: images a step.
+        warm_up: share of the steps over which the weight of L_gm rises from zero. At delta = 0 both L_gm and L_fd have
+            zero gradient, and L_gm alone pulls there: without a warm-up the generator never leaves it.
+        learning_rate: of the generator (Adam, falling linearly to zero).
+        generator_width: filters of the generator at full resolution.
+        label_conditional: whether a perturbation may depend on the label.
+        clean_checkpoints: states kept of the clean run.
+        clean_share: share of steps that match at a clean checkpoint, the others at on-policy weights.
+        live_runs: authorised networks in training on the copy, at evenly spread phases.
+        run_epochs: length of these runs and of the clean run, in epochs; 0 takes the key's recipe.
+    """
+
+    epsilon_255: int = 32
+    gradient_matching: float = 1.0
+    gradient_magnitude: float = 0.1
+    feature_distance: float = 0.3
+    undistillation: float = 0.1
+    feature_objective: str = "distance"
+    encoder: str = "efficientnet-lite0"
+    feature_images: int = 32
+    students: tuple[str, ...] = ("vgg:depth=8,width=16", "convnet:width=32")
+    temperature: float = 4.0
+    epochs: int = 20
+    batch_size: int = 128
+    warm_up: float = 0.2
+    learning_rate: float = 1e-3
+    generator_width: int = 24
+    label_conditional: bool = False
+    clean_checkpoints: int = 10
+    clean_share: float = 0.25
+    live_runs: int = 2
+    run_epochs: int = 0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.epsilon_255 <= 128:
+            raise ConfigError(f"epsilon {self.epsilon_255} is outside 1..128 (8-bit steps)")
+        if self.feature_objective not in FEATURE_OBJECTIVES:
+            raise ConfigError(
+                f"unknown feature objective '{self.feature_objective}'; choose from: {', '.join(FEATURE_OBJECTIVES)}"
+            )
+        if min(self.gradient_matching, self.feature_distance, self.undistillation) < 0:
+            raise ConfigError("loss weights must not be negative")
+        if self.gradient_matching == self.feature_distance == self.undistillation == 0:
+            raise ConfigError("all three losses are switched off: nothing would be learnt")
+        if self.undistillation and not self.students:
+            raise ConfigError("undistillation needs at least one student network")
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"students": list(self.students)}
+
+
+PRESETS: dict[str, UngeneralizableConfig] = {
+    "quick": UngeneralizableConfig(
+        encoder="own", epochs=6, generator_width=16, run_epochs=6, clean_checkpoints=6, feature_images=64
+    ),
+    "default": UngeneralizableConfig(),
+    "strong": UngeneralizableConfig(epochs=60, generator_width=32, live_runs=4, feature_images=64),
+}
+
+
+@dataclass
+class _Prepared:
+    """What is computed once before the generator learns; kept on disk, so that a resumed run does not repeat it."""
+
+    encoder: nn.Module | None
+    feature_mean: Tensor
+    prototypes: Tensor
+    clean_runs: list[list[dict[str, Tensor]]] = field(default_factory=list)
+
+
+class UngeneralizableProtection:
+    """Trains the generator for one data set and its authorised networks, then makes the copy.
+
+    Args:
+        clean: the originals.
+        keys: the authorised networks; L_gm is summed over them.
+        config: settings.
+        seed: decides everything but the keys; the same key and seed give the same copy on the same machine.
+        workdir: where checkpoints go; None keeps none.
+        device: where to compute.
+        checkpoint_seconds: least time between two checkpoints.
+    """
+
+    def __init__(
+        self,
+        clean: ImageSet,
+        keys: Sequence[Key],
+        config: UngeneralizableConfig,
+        *,
+        seed: int,
+        workdir: Path | None = None,
+        device: torch.device | str = "cpu",
+        checkpoint_seconds: float = 30.0,
+    ) -> None:
+        if not keys:
+            raise ConfigError("UGE needs at least one key: the authorised network defines what stays learnable")
+        for key in keys:
+            key.check_fits(clean)
+        self.clean = clean
+        self.keys = list(keys)
+        self.config = config
+        self.seed = seed
+        self.workdir = workdir
+        self.device = torch.device(device)
+        self.checkpoint_seconds = checkpoint_seconds
+        self.batch_size = min(config.batch_size, len(clean))
+        self.epoch_steps = len(clean) // self.batch_size
+        self.total_steps = self.epoch_steps * config.epochs
+        self.log: list[dict[str, Any]] = []
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed_for(seed, "generator"))
+            self.generator = Generator(
+                clean.channels, clean.classes, config.epsilon_255, config.generator_width, config.label_conditional
+            ).to(self.device, memory_format=torch.channels_last)
+
+    # -- the whole run -------------------------------------------------------------------------------------------
+
+    def train(self, on_step: Callable[[dict[str, Any], int], None] | None = None) -> None:
+        """Train the generator, resuming from the work folder where it holds an unfinished run of the same settings.
+
+        Args:
+            on_step: called after each step with the log row and the number of all steps.
+
+        Raises:
+            PublishError: the work folder belongs to another run.
+        """
+        self._claim_workdir()
+        prepared = self._prepare()
+        rng = generator_for(self.seed, "generator training")
+        optimiser = torch.optim.Adam(self.generator.parameters(), lr=self.config.learning_rate, betas=(0.5, 0.99))
+        lives = self._start_live_runs(prepared)
+        students = self._start_students()
+        step = self._resume(optimiser, lives, students, rng)
+        teachers = self._teachers(prepared) if students else []
+        saved = time.perf_counter()
+        started = time.perf_counter() - (self.log[-1]["seconds"] if self.log else 0.0)
+        images, labels = self.clean.images, self.clean.labels
+        while step < self.total_steps:
+            order = torch.randperm(len(images), generator=generator_for(self.seed, "order", step // self.epoch_steps))
+            pick = order[(step % self.epoch_steps) * self.batch_size :][: self.batch_size]
+            x = to_float(images[pick].to(self.device)).contiguous(memory_format=torch.channels_last)
+            for group in optimiser.param_groups:
+                group["lr"] = self.config.learning_rate * min(1.0, 1.02 * (1 - step / self.total_steps))
+            terms = self._step(
+                step, x, labels[pick].to(self.device), prepared, lives, students, teachers, rng, optimiser
+            )
+            step += 1
+            row = {
+                "step": step,
+                "epoch": (step - 1) // self.epoch_steps + 1,
+                **terms,
+                "seconds": round(time.perf_counter() - started, 2),
+            }
+            self.log.append(row)
+            if on_step:
+                on_step(row, self.total_steps)
+            if time.perf_counter() - saved > self.checkpoint_seconds:
+                self._checkpoint(step, optimiser, lives, students, rng)
+                saved = time.perf_counter()
+        self._checkpoint(step, optimiser, lives, students, rng)
+
+    @torch.no_grad()
+    def copies(self, batch_size: int = 250) -> Iterator[Tensor]:
+        """The protected copies in order, uint8 [B, C, H, W] batch by batch, so that no second data set is held."""
+        self.generator.eval()
+        parts = zip(self.clean.images.split(batch_size), self.clean.labels.split(batch_size), strict=True)
+        for images, labels in parts:
+            x = to_float(images.to(self.device)).contiguous(memory_format=torch.channels_last)
+            yield to_uint8(self.generator(x, labels.to(self.device))).cpu().contiguous()
+
+    # -- one step ------------------------------------------------------------------------------------------------
+
+    def _step(
+        self,
+        step: int,
+        x: Tensor,
+        y: Tensor,
+        prepared: _Prepared,
+        lives: list[list[LiveRun]],
+        students: list[LiveRun],
+        teachers: list[nn.Module],
+        rng: torch.Generator,
+        optimiser: torch.optim.Optimizer,
+    ) -> dict[str, float | None]:
+        config = self.config
+        x_u = self.generator(x, y)
+        shift = Shift.draw(len(x), self.clean.image_size, rng)
+        x_shifted, x_u_shifted = (shift(image).contiguous(memory_format=torch.channels_last) for image in (x, x_u))
+        total = x.new_zeros(())
+        terms: dict[str, float | None] = dict.fromkeys(
+            ("gradient_matching", "gradient_magnitude", "feature_distance", "undistillation")
+        )
+        advances: list[tuple[LiveRun, tuple[Tensor, ...]]] = []
+
+        if config.gradient_matching:
+            at_clean = bool(torch.rand((), generator=rng) < config.clean_share)
+            direction = magnitude = x.new_zeros(())
+            for runs, states in zip(lives, prepared.clean_runs, strict=True):
+                live = runs[step % len(runs)]
+                network = live.network
+                if at_clean:
+                    network = self._scratch(network)
+                    network.load_state_dict(states[int(torch.randint(len(states), (), generator=rng))])
+                parameters = [p for p in network.parameters() if p.requires_grad]
+                wanted = torch.autograd.grad(F.cross_entropy(network(x_shifted), y), parameters)
+                got = torch.autograd.grad(F.cross_entropy(network(x_u_shifted), y), parameters, create_graph=True)
+                matched = gradient_matching(wanted, got)
+                direction, magnitude = direction + matched.direction, magnitude + matched.magnitude
+                if not at_clean:
+                    advances.append((live, got))
+            ramp = min(1.0, (step + 1) / max(1.0, config.warm_up * self.total_steps))
+            total = total + ramp * config.gradient_matching * (direction + config.gradient_magnitude * magnitude)
+            terms["gradient_matching"] = float(direction.detach()) / len(lives)
+            terms["gradient_magnitude"] = float(magnitude.detach()) / len(lives)
+
+        if config.feature_distance and prepared.encoder is not None:
+            count = min(config.feature_images, len(x))
+            features_u = prepared.encoder(x_u[:count])
+            if config.feature_objective == "distance":
+                with torch.no_grad():
+                    features = prepared.encoder(x[:count])
+                distance = feature_distance(features, features_u, prepared.feature_mean)
+            else:
+                distance = misalignment(features_u, y[:count], prepared.prototypes, prepared.feature_mean)
+            total = total + config.feature_distance * distance
+            terms["feature_distance"] = float(distance.detach())
+
+        if students:
+            student = students[step % len(students)]
+            with torch.no_grad():
+                answer = teachers[step % len(teachers)](x_u_shifted)
+            guess = student.network(x_u_shifted)
+            pushed = undistillation(answer, guess, config.temperature)
+            total = total + config.undistillation * pushed
+            terms["undistillation"] = float(pushed.detach())
+            loss = distillation(answer, guess, config.temperature)
+            advances.append((student, torch.autograd.grad(loss, student.parameters, retain_graph=True)))
+
+        wanted_by_generator = torch.autograd.grad(total, list(self.generator.parameters()))
+        for parameter, gradient in zip(self.generator.parameters(), wanted_by_generator, strict=True):
+            parameter.grad = gradient
+        nn.utils.clip_grad_norm_(self.generator.parameters(), 1.0)
+        optimiser.step()
+        for run, gradients in advances:
+            run.advance(gradients)
+        return {"loss": float(total.detach()), **terms}
+
+    def _scratch(self, like: nn.Module) -> nn.Module:
+        """A second network of the same architecture, to hold a clean checkpoint for one step."""
+        return copy.deepcopy(like)
+
+    # -- what runs beside the generator ----------------------------------------------------------------------------
+
+    def _recipe(self, key: Key) -> Recipe:
+        return replace(key.recipe, epochs=self.config.run_epochs or key.recipe.epochs)
+
+    def _run_steps(self, recipe: Recipe) -> int:
+        return max(1, recipe.epochs * len(self.clean) // min(recipe.batch_size, len(self.clean)))
+
+    def _prepare(self) -> _Prepared:
+        config = self.config
+        file = self.workdir / "prepared.pt" if self.workdir else None
+        needs_runs = bool(config.gradient_matching or config.undistillation)
+        saved = torch.load(file, weights_only=True) if file and file.exists() else None
+        encoder = None
+        mean, prototypes = torch.zeros(1), torch.zeros(1, 1)
+        if config.feature_distance:
+            encoder = build_encoder(config.encoder, self.clean, seed=self.seed, device=self.device)
+            if saved:
+                mean, prototypes = saved["mean"], saved["prototypes"]
+            else:
+                mean, prototypes = self._feature_statistics(encoder)
+        runs = saved["runs"] if saved else []
+        if not saved and needs_runs:
+            runs = [
+                record_clean_run(
+                    key,
+                    self.clean,
+                    self._recipe(key),
+                    config.clean_checkpoints,
+                    seed=seed_for(self.seed, "clean run", number),
+                    device=self.device,
+                )
+                for number, key in enumerate(self.keys)
+            ]
+        if file and not saved:
+            _save(file, {"mean": mean, "prototypes": prototypes, "runs": runs})
+        return _Prepared(encoder, mean.to(self.device), prototypes.to(self.device), runs)
+
+    @torch.no_grad()
+    def _feature_statistics(self, encoder: nn.Module, most: int = 5000) -> tuple[Tensor, Tensor]:
+        """Mean feature [D] and class prototypes [K, D] over at most `most` originals, balanced over classes."""
+        sample = self.clean.take(min(most, len(self.clean)), generator_for(self.seed, "feature statistics"))
+        features = features_of(encoder, sample.images, device=self.device)
+        return features.mean(0), class_prototypes(features, sample.labels, self.clean.classes)
+
+    def _start_live_runs(self, prepared: _Prepared) -> list[list[LiveRun]]:
+        """For each key, `live_runs` networks at evenly spread phases of a run, taken from the clean run."""
+        if not self.config.gradient_matching:
+            return []
+        lives = []
+        for key, states in zip(self.keys, prepared.clean_runs, strict=True):
+            recipe = self._recipe(key)
+            steps = self._run_steps(recipe)
+            runs = []
+            for number in range(self.config.live_runs):
+                run = LiveRun(key.network_module(), recipe, steps, self.device)
+                phase = number / self.config.live_runs
+                run.restart(states[round(phase * (len(states) - 1))], round(phase * steps))
+                runs.append(run)
+            lives.append(runs)
+        return lives
+
+    def _start_students(self) -> list[LiveRun]:
+        if not self.config.undistillation:
+            return []
+        recipe = self._recipe(self.keys[0])
+        students = []
+        for number, text in enumerate(self.config.students):
+            name, options = parse_network(text)
+            spec = NetworkSpec(name, self.clean.channels, self.clean.image_size, self.clean.classes, options)
+            network = build_network(
+                spec, *normalisation_of(self.clean.images), seed=seed_for(self.seed, "student", number)
+            )
+            students.append(LiveRun(network, recipe, self._run_steps(recipe), self.device))
+        return students
+
+    def _teachers(self, prepared: _Prepared) -> list[nn.Module]:
+        """Each authorised network as trained on the originals, in eval mode."""
+        teachers = []
+        for key, states in zip(self.keys, prepared.clean_runs, strict=True):
+            network = key.network_module()
+            network.load_state_dict(states[-1])
+            teachers.append(network.eval().requires_grad_(False).to(self.device))
+        return teachers
+
+    # -- resuming --------------------------------------------------------------------------------------------------
+
+    def identity(self) -> str:
+        """Names this run: data, keys, settings and seed."""
+        return config_hash(
+            {
+                "data": self.clean.digest(),
+                "keys": [key.digest() for key in self.keys],
+                "config": self.config.to_dict(),
+                "seed": self.seed,
+            }
+        )
+
+    def _claim_workdir(self) -> None:
+        if self.workdir is None:
+            return
+        mark = self.workdir / "run"
+        if mark.exists() and mark.read_text() != self.identity():
+            raise PublishError(
+                f"{self.workdir} holds an unfinished run with other data, keys or settings; finish it with its own"
+                " command, or delete the folder"
+            )
+        try:
+            self.workdir.mkdir(parents=True, exist_ok=True)
+            mark.write_text(self.identity())
+        except OSError as error:
+            raise PublishError(f"cannot write {self.workdir}: {error.strerror or error}") from error
+
+    def _checkpoint(
+        self,
+        step: int,
+        optimiser: torch.optim.Optimizer,
+        lives: list[list[LiveRun]],
+        students: list[LiveRun],
+        rng: torch.Generator,
+    ) -> None:
+        if self.workdir is None:
+            return
+        state = {
+            "step": step,
+            "generator": self.generator.state_dict(),
+            "optimiser": optimiser.state_dict(),
+            "lives": [[run.state() for run in runs] for runs in lives],
+            "students": [run.state() for run in students],
+            "rng": rng.get_state(),
+            "log": self.log,
+        }
+        _save(self.workdir / "checkpoint.pt", state)
+
+    def _resume(
+        self,
+        optimiser: torch.optim.Optimizer,
+        lives: list[list[LiveRun]],
+        students: list[LiveRun],
+        rng: torch.Generator,
+    ) -> int:
+        file = self.workdir / "checkpoint.pt" if self.workdir else None
+        if file is None or not file.exists():
+            return 0
+        state = torch.load(file, weights_only=True)
+        self.generator.load_state_dict(state["generator"])
+        optimiser.load_state_dict(state["optimiser"])
+        for run, saved in zip(
+            [run for runs in lives for run in runs] + students,
+            [saved for runs in state["lives"] for saved in runs] + state["students"],
+            strict=True,
+        ):
+            run.load(saved)
+        rng.set_state(state["rng"])
+        self.log = state["log"]
+        return int(state["step"])
+
+
+def _save(file: Path, content: object) -> None:
+    """torch.save under a temporary name, then rename."""
+    temporary = file.with_suffix(".tmp")
+    try:
+        torch.save(content, temporary)
+        temporary.replace(file)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+        temporary.unlink(missing_ok=True)
+        raise PublishError(f"cannot write {file}: {error}") from error
