@@ -1,0 +1,481 @@
+"""The published folder: 8-bit PNG files in ImageFolder layout, a manifest, a card and checksums; writing and checking.
+
+    out/train/<class>/<id>.png   what everybody gets, nothing else below train/
+    out/manifest.json            method, settings, bound, class names, one entry an image
+    out/README.md                a card for people
+    out/SHA256SUMS               `sha256sum -c SHA256SUMS` checks the files without this program
+
+The layout is read unchanged by torchvision's ImageFolder and Hugging Face's `load_dataset("imagefolder")`. Nothing of
+a key and no hash or statistic of a single original is in it. SHA256SUMS finds accidents and careless edits; whoever
+rewrites the manifest and the sums together is found out only with the originals at hand.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+import struct
+import tempfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from uge.data.images import ImageSet, pixel_sha256
+from uge.errors import PublishError
+
+FORMAT_VERSION = 1
+MANIFEST, CARD, SUMS = "manifest.json", "README.md", "SHA256SUMS"
+# A perturbation is noise to a compressor: level 6 is 1.4% smaller than level 1 and as fast, 9 gains nothing more.
+COMPRESS_LEVEL = 6
+PNG_ERRORS = (OSError, SyntaxError, ValueError, struct.error, zlib.error, Image.DecompressionBombError)
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedImage:
+    """One entry of the manifest.
+
+    Attributes:
+        file: "train/<class>/<id>.png".
+        label: position in the manifest's class names.
+        sha256: `pixel_sha256` of the published pixels.
+    """
+
+    file: str
+    label: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a published folder says about itself.
+
+    Attributes:
+        method: the protection's name.
+        settings: its resolved settings.
+        epsilon_255: the bound asked for, max |published - original| in steps of 1/255.
+        epsilon_measured_255: the largest change found in the published 8-bit images.
+        class_names: one name a class, in label order.
+        images: one entry an image, in the order of the data.
+        uge: version of the program that wrote it.
+        format_version: of the manifest.
+    """
+
+    method: str
+    settings: dict[str, Any]
+    epsilon_255: int
+    epsilon_measured_255: int
+    class_names: tuple[str, ...]
+    images: tuple[PublishedImage, ...]
+    uge: str
+    format_version: int = FORMAT_VERSION
+
+    def to_json(self) -> str:
+        """JSON with one line an image, to be read by people too."""
+        facts = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "images"}
+        images = ",\n  ".join(json.dumps(asdict(image)) for image in self.images)
+        return json.dumps(facts, indent=1, sort_keys=True)[:-2] + f',\n "images": [\n  {images}\n ]\n}}\n'
+
+    @classmethod
+    def from_json(cls, text: str, where: str) -> Manifest:
+        """Read a manifest; `where` names it in errors.
+
+        Raises:
+            PublishError: no manifest, of another version, or one whose entries do not make sense.
+        """
+        try:
+            data = json.loads(text)
+            version = data["format_version"]
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise PublishError(f"{where} is no manifest of uge, or damaged; publish again or copy it again") from error
+        if version != FORMAT_VERSION:
+            raise PublishError(
+                f"{where} has format version {version}, this uge reads {FORMAT_VERSION}; use the uge that wrote it"
+            )
+        try:
+            names = tuple(map(str, data["class_names"]))
+            images = tuple(PublishedImage(str(i["file"]), int(i["label"]), str(i["sha256"])) for i in data["images"])
+            whole = {name: int(data[name]) for name in ("epsilon_255", "epsilon_measured_255")}
+            manifest = cls(**(data | whole | {"class_names": names, "images": images}))
+        except (KeyError, TypeError, ValueError) as error:
+            raise PublishError(f"{where} is damaged: {type(error).__name__} {error}; copy it again") from error
+        if not images:
+            raise PublishError(f"{where} lists no image; publish again")
+        seen: set[str] = set()
+        for image in images:
+            if not re.fullmatch(r"train/[^/\\]+/[^/\\]+\.png", image.file) or "/../" in image.file:
+                raise PublishError(f"{where}: '{image.file}' is not train/<class>/<id>.png; copy the folder again")
+            if not 0 <= image.label < len(names):
+                raise PublishError(f"{where}: label {image.label} of {image.file} has no class name")
+            if image.file in seen:
+                raise PublishError(f"{where} lists {image.file} twice; copy the folder again")
+            seen.add(image.file)
+        return manifest
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What `verify` found.
+
+    Attributes:
+        problems: one line each; empty if all is well.
+        images: entries of the manifest.
+        epsilon_255: the largest change measured against the originals, in steps of 1/255; None without originals.
+    """
+
+    problems: tuple[str, ...]
+    images: int
+    epsilon_255: int | None
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+
+def publish(
+    clean: ImageSet,
+    protected: Tensor,
+    out: Path | str,
+    *,
+    method: str,
+    settings: dict[str, Any],
+    epsilon_255: int,
+) -> Manifest:
+    """Write a protected copy. The folder appears whole, by one rename, or not at all.
+
+    Args:
+        clean: the originals; only the largest change against them is stated.
+        protected: uint8 [N, C, H, W], the images to publish.
+        out: the folder to make; may exist if it is empty.
+        method: the protection's name.
+        settings: its resolved settings, all of them public.
+        epsilon_255: the bound that the copy must keep.
+
+    Returns:
+        The manifest that was written.
+
+    Raises:
+        PublishError: the bound is broken, `out` is not empty, or the disk is full or read-only.
+    """
+    from uge import __version__
+
+    out = Path(os.path.abspath(out))
+    check_target(out)
+    copy = clean.with_images(protected)
+    measured = _largest_change(clean.images, protected)
+    if measured > epsilon_255:
+        raise PublishError(
+            f"the perturbation reaches {measured}/255, the bound is {epsilon_255}/255; nothing was published"
+        )
+    files = files_of(copy)
+    sums: list[str] = []
+    entries: list[PublishedImage] = []
+    with _new_folder(out) as folder:
+
+        def write(file: str, data: bytes) -> None:
+            (folder / file).write_bytes(data)
+            sums.append(f"{hashlib.sha256(data).hexdigest()}  {file}\n")
+
+        for parent in sorted({file.rpartition("/")[0] for file in files}):
+            (folder / parent).mkdir(parents=True)
+        for file, image, label in zip(files, protected, copy.labels.tolist(), strict=True):
+            write(file, _png_bytes(image))
+            entries.append(PublishedImage(file, label, pixel_sha256(image)))
+        manifest = Manifest(method, settings, epsilon_255, measured, copy.class_names, tuple(entries), __version__)
+        write(MANIFEST, manifest.to_json().encode())
+        write(CARD, _card(manifest, copy).encode())
+        (folder / SUMS).write_text("".join(sums))
+    return manifest
+
+
+def check_target(out: Path | str) -> None:
+    """Refuse a target that holds something already; ask before a long run, `publish` asks again.
+
+    Raises:
+        PublishError: `out` is a file, a folder that is not empty, or cannot be looked at.
+    """
+    out = Path(out)
+    try:
+        if out.exists() and not out.is_dir():
+            raise PublishError(f"{out} is a file; give a new folder as --out")
+        if out.exists() and any(out.iterdir()):
+            raise PublishError(f"{out} is not empty; give a new folder as --out, or remove it")
+    except OSError as error:
+        raise PublishError(f"cannot write {out}: {error.strerror or error}") from error
+
+
+def files_of(images: ImageSet) -> tuple[str, ...]:
+    """The published path "train/<class>/<id>.png" of every image: its own name, made safe for any file system.
+
+    Raises:
+        PublishError: two classes or two images would share a path, or a class has no image.
+    """
+    folders = [_safe(name) for name in images.class_names]
+    owners: dict[str, str] = {}
+    for folder, name in zip(folders, images.class_names, strict=True):
+        if owners.setdefault(folder, name) != name:
+            raise PublishError(f"classes {owners[folder]!r} and {name!r} would share the folder '{folder}'; rename one")
+    empty = sorted(set(range(images.classes)) - set(images.labels.tolist()))
+    if empty:  # ImageFolder numbers the folders it finds: without this one, every later label would shift
+        raise PublishError(f"class {images.class_names[empty[0]]!r} has no image; leave the class out or add images")
+    files: dict[str, str] = {}
+    for name, label in zip(images.names, images.labels.tolist(), strict=True):
+        own = name.removeprefix(images.class_names[label] + "/").removeprefix(folders[label] + "/")
+        file = f"train/{folders[label]}/{_safe(own)}.png"
+        if file in files:
+            raise PublishError(f"images {files[file]!r} and {name!r} would both become {file}; rename one")
+        files[file] = name
+    return tuple(files)
+
+
+def read_manifest(folder: Path | str) -> Manifest:
+    """The manifest of a published folder.
+
+    Raises:
+        PublishError: there is none, or it cannot be read.
+    """
+    path = Path(folder) / MANIFEST
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise PublishError(f"{folder} is no published folder: cannot read {MANIFEST}: {reason}") from error
+    return Manifest.from_json(text, str(path))
+
+
+def load_published(folder: Path | str) -> ImageSet:
+    """The published images in the manifest's order, every pixel and label checked against the manifest.
+
+    Raises:
+        PublishError: a file is missing or unreadable, or differs from what was published.
+    """
+    folder = Path(folder)
+    manifest = read_manifest(folder)
+    images: Tensor | None = None
+    for index, entry in enumerate(manifest.images):
+        try:
+            image = _read_png((folder / entry.file).read_bytes())
+        except PNG_ERRORS as error:
+            raise PublishError(f"cannot read {folder / entry.file}: {error}; run 'uge verify {folder}'") from error
+        if pixel_sha256(image) != entry.sha256 or not _in_its_folder(entry, manifest):
+            raise PublishError(
+                f"{folder / entry.file} is not what was published (pixels or label changed); run 'uge verify {folder}'"
+            )
+        if images is None:
+            images = torch.empty((len(manifest.images), *image.shape), dtype=torch.uint8)
+        if image.shape != images.shape[1:]:
+            raise PublishError(f"{folder / entry.file} has another size than the images before it; publish again")
+        images[index] = image
+    assert images is not None  # a manifest lists at least one image
+    labels = torch.tensor([entry.label for entry in manifest.images], dtype=torch.int64)
+    names = tuple(entry.file.removeprefix("train/").removesuffix(".png") for entry in manifest.images)
+    return ImageSet(images, labels, manifest.class_names, names)
+
+
+def verify(folder: Path | str, *, clean: ImageSet | None = None) -> Verification:
+    """Check a published folder against its manifest, its sums and, where given, the originals.
+
+    Args:
+        folder: a published folder.
+        clean: the originals, paired with the copies by name, to measure epsilon and to check the labels.
+
+    Returns:
+        Every problem found, in one line each.
+
+    Raises:
+        PublishError: there is no manifest to check against.
+    """
+    folder = Path(folder)
+    manifest = read_manifest(folder)
+    entries = {entry.file: entry for entry in manifest.images}
+    sums, problems = _read_sums(folder)
+    problems += [f"{name}: not listed in {SUMS}" for name in (MANIFEST, CARD, *entries) if sums and name not in sums]
+    problems += [
+        f"{name}: listed in {SUMS}, but not published" for name in sums if name not in {MANIFEST, CARD} | set(entries)
+    ]
+    for name in (MANIFEST, CARD):
+        if not (folder / name).is_file():
+            problems.append(f"{name}: missing")
+        elif name in sums and _digest_of(folder / name) != sums[name]:
+            problems.append(f"{name}: edited, it differs from {SUMS}")
+
+    extra = sorted(_extra(folder, entries))
+    strays: dict[str, str] = {}  # pixels -> an extra file that holds them
+    for name in extra:
+        if name.endswith(".png"):
+            try:
+                strays[pixel_sha256(_read_png((folder / name).read_bytes()))] = name
+            except PNG_ERRORS:
+                continue
+    published_as = {entry.sha256: entry.file for entry in manifest.images}
+    originals = {} if clean is None else dict(zip(files_of(clean), range(len(clean)), strict=True))
+    measured, largest = 0, ""
+    for entry in manifest.images:
+        if not _in_its_folder(entry, manifest):
+            problems.append(f"{entry.file}: label swapped, the manifest says {manifest.class_names[entry.label]!r}")
+        if not (folder / entry.file).is_file():
+            moved = strays.get(entry.sha256)
+            problems.append(f"{entry.file}: " + (f"label swapped, moved to {moved}" if moved else "missing"))
+            continue
+        try:
+            data = (folder / entry.file).read_bytes()
+            image = _read_png(data)
+        except PNG_ERRORS as error:
+            problems.append(f"{entry.file}: unreadable ({error})")
+            continue
+        pixels = pixel_sha256(image)
+        if pixels != entry.sha256:
+            other = published_as.get(pixels)
+            problems.append(
+                f"{entry.file}: " + (f"label swapped, holds the image of {other}" if other else "pixels changed")
+            )
+        elif entry.file in sums and hashlib.sha256(data).hexdigest() != sums[entry.file]:
+            problems.append(f"{entry.file}: file rewritten, pixels unchanged")
+        if clean is not None and entry.file in originals:
+            original = clean.images[originals[entry.file]]
+            if original.shape != image.shape:
+                problems.append(f"{entry.file}: {list(image.shape)} pixels, the original has {list(original.shape)}")
+            elif (change := _largest_change(original[None], image[None])) > measured:
+                measured, largest = change, entry.file
+    problems += [f"{name}: extra, not published" for name in extra]
+    if clean is not None:
+        problems += _against_originals(manifest, clean, originals, measured, largest)
+    return Verification(tuple(problems), len(manifest.images), None if clean is None else measured)
+
+
+def _against_originals(
+    manifest: Manifest, clean: ImageSet, originals: dict[str, int], measured: int, largest: str
+) -> list[str]:
+    """What only the originals can show."""
+    problems = []
+    if manifest.class_names != clean.class_names:
+        problems.append(f"{MANIFEST}: classes {manifest.class_names}, the originals have {clean.class_names}")
+    published = {entry.file for entry in manifest.images}
+    problems += [f"{file}: no original of this name and label" for file in sorted(published - set(originals))]
+    problems += [f"{file}: has an original, but is not published" for file in sorted(set(originals) - published)]
+    if measured > manifest.epsilon_255:
+        problems.append(f"epsilon: {measured}/255 in {largest}, the manifest states {manifest.epsilon_255}/255")
+    elif measured != manifest.epsilon_measured_255 and not problems:
+        problems.append(f"epsilon: measured {measured}/255, the manifest says {manifest.epsilon_measured_255}/255")
+    return problems
+
+
+def _digest_of(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:  # it cannot be read, so it agrees with no sum
+        return ""
+
+
+def _largest_change(a: Tensor, b: Tensor) -> int:
+    """max |a - b| of uint8 images [N, C, H, W], a thousand at a time."""
+    assert a.shape == b.shape
+    return max(int((x.short() - y.short()).abs().max()) for x, y in zip(a.split(1000), b.split(1000), strict=True))
+
+
+def _safe(name: str) -> str:
+    """A file name that every file system and data loader takes: no separators, no control characters, not hidden.
+
+    `datasets` also passes over folders whose names begin with two underscores.
+    """
+    return re.sub(r"[^\w .,+&'()@=-]", "-", name).strip(" ._") or "-"
+
+
+def _in_its_folder(entry: PublishedImage, manifest: Manifest) -> bool:
+    return entry.file.split("/")[1] == _safe(manifest.class_names[entry.label])
+
+
+def _png_bytes(image: Tensor) -> bytes:
+    """uint8 [C, H, W] -> PNG with pixels and nothing else: no text, no time."""
+    array = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
+    buffer = io.BytesIO()
+    Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array).save(buffer, "PNG", compress_level=COMPRESS_LEVEL)
+    return buffer.getvalue()
+
+
+def _read_png(data: bytes) -> Tensor:
+    """PNG -> uint8 [1 or 3, H, W]; raises one of PNG_ERRORS."""
+    with Image.open(io.BytesIO(data), formats=["PNG"]) as picture:
+        if picture.mode not in ("L", "RGB"):
+            raise ValueError(f"PNG mode {picture.mode}, expected 8-bit gray or RGB")
+        array = np.array(picture)
+    return torch.from_numpy(array.reshape(*array.shape[:2], -1)).permute(2, 0, 1).contiguous()
+
+
+@contextmanager
+def _new_folder(out: Path) -> Iterator[Path]:
+    """A folder to fill beside `out`, renamed to it at the end; after any failure nothing of it stays."""
+    workplace: Path | None = None
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        workplace = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
+        folder = workplace / out.name  # made by mkdir, so with the user's own permissions, not mkdtemp's
+        folder.mkdir()
+        yield folder
+        os.replace(folder, out)
+    except OSError as error:
+        raise PublishError(f"cannot write {out}: {error.strerror or error}") from error
+    finally:
+        if workplace is not None:
+            shutil.rmtree(workplace, ignore_errors=True)
+
+
+def _read_sums(folder: Path) -> tuple[dict[str, str], list[str]]:
+    """SHA256SUMS as {file: hexadecimal digest}, and its own problems."""
+    try:
+        lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        return {}, [f"{SUMS}: cannot be read ({getattr(error, 'strerror', None) or error})"]
+    whole = [line for line in lines if re.fullmatch(r"[0-9a-f]{64}  .+", line)]
+    problems = [f"{SUMS}: {len(lines) - len(whole)} damaged lines"] if len(whole) < len(lines) else []
+    return {line[66:]: line[:64] for line in whole}, problems
+
+
+def _extra(folder: Path, entries: dict[str, PublishedImage]) -> Iterator[str]:
+    """Files and folders that were not published, hidden ones too: a stray folder breaks ImageFolder."""
+    files = {MANIFEST, CARD, SUMS, *entries}
+    folders = {parent for file in entries for parent in ("train", file.rpartition("/")[0])}
+    for path, subfolders, names in os.walk(folder):
+        place = Path(path).relative_to(folder)
+        yield from (name for name in ((place / n).as_posix() for n in names) if name not in files)
+        yield from (f"{name}/" for name in ((place / n).as_posix() for n in subfolders) if name not in folders)
+
+
+def _card(manifest: Manifest, images: ImageSet) -> str:
+    """README.md of a published folder."""
+    height, width = images.image_size
+    return f"""---
+configs:
+- config_name: default
+  data_files:
+  - split: train
+    path: train/**/*.png
+---
+# A protected image set
+
+{len(images)} {"gray" if images.channels == 1 else "RGB"} images of {height}x{width} pixels in {images.classes} classes,
+published with ungeneralizable {manifest.uge}, method `{manifest.method}`. No pixel differs from its original by more
+than {manifest.epsilon_measured_255}/255 (bound asked: {manifest.epsilon_255}/255).
+
+The images are made to be learnt by one authorised network, defined by a key that is not in this folder.
+Training another network on them is expected to give a worse one. No protection of this kind is proven: what it was
+tested against, and what it was not, is for the publisher to say.
+
+- `train/<class>/<id>.png`: the images, for any loader of class folders. Lossy formats and resizing destroy the
+  perturbation. Loaders that number the folders themselves sort them by name; `manifest.json` has the label order.
+- `manifest.json`: settings, class names, label and pixel hash of every image.
+- Check the files: `sha256sum -c SHA256SUMS`, or `uge verify` on this folder.
+- With the recipient's key: `uge train` on this folder with `--key NAME.recipient.uge`, or `uge.authorised_view` in
+  your own training code.
+"""

@@ -1,0 +1,355 @@
+import hashlib
+import json
+import os
+import struct
+import subprocess
+import sys
+import textwrap
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from published_folders import EPSILON, make_set, perturbed, published
+
+from uge.data.images import ImageSet, pixel_sha256
+from uge.errors import KeyFileError, PublishError
+from uge.keys import new_key, save_key
+from uge.networks import NetworkSpec
+from uge.publish import _png_bytes, _read_png, check_target, load_published, publish, read_manifest
+from uge.training import Recipe
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.sampled_from([1, 3]), st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**31))
+def test_png_is_lossless(channels, height, width, seed):
+    image = torch.randint(
+        0, 256, (channels, height, width), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed)
+    )
+    assert torch.equal(_read_png(_png_bytes(image)), image)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_what_is_published_is_read_back(channels, tmp_path):
+    clean = make_set(channels=channels, size=(5, 9))
+    manifest = published(tmp_path / "out", clean)
+    loaded = load_published(tmp_path / "out")
+    assert torch.equal(loaded.images, perturbed(clean.images))
+    assert torch.equal(loaded.labels, clean.labels)
+    assert loaded.class_names == clean.class_names == manifest.class_names
+    assert loaded.names[:3] == ("zebra/00000", "cat/00001", "T-shirt-top/00002")
+    assert read_manifest(tmp_path / "out") == manifest
+    assert (manifest.epsilon_255, manifest.epsilon_measured_255) == (EPSILON, EPSILON)
+    assert manifest.settings == {"preset": "quick"}
+
+
+def test_published_again_from_what_was_read(tmp_path):
+    """The names that come back are the names that go out."""
+    published(tmp_path / "first")
+    again = load_published(tmp_path / "first")
+    publish(again, again.images, tmp_path / "second", method="none", settings={}, epsilon_255=0)
+    assert load_published(tmp_path / "second").names == again.names
+
+
+def test_the_same_input_gives_the_same_bytes(tmp_path):
+    published(tmp_path / "a")
+    published(tmp_path / "b")
+    assert content(tmp_path / "a") == content(tmp_path / "b")
+    assert len(content(tmp_path / "a")) == 12 + 3
+
+
+def test_checksums_are_those_of_sha256sum(tmp_path):
+    published(tmp_path / "out")
+    subprocess.run(["sha256sum", "--strict", "--quiet", "-c", "SHA256SUMS"], cwd=tmp_path / "out", check=True)
+    listed = {line[66:] for line in (tmp_path / "out" / "SHA256SUMS").read_text().splitlines()}
+    assert listed == set(content(tmp_path / "out")) - {"SHA256SUMS"}
+
+
+def test_a_broken_bound_publishes_nothing(tmp_path):
+    with pytest.raises(PublishError, match="reaches 8/255, the bound is 7/255"):
+        published(tmp_path / "out", epsilon_255=7)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_single_pixel_past_the_bound_is_found(tmp_path):
+    clean = make_set(2500, size=(2, 2))
+    clean.images.fill_(100)
+    copy = clean.images.clone()
+    copy[2400, 1, 1, 0] = 109
+    with pytest.raises(PublishError, match="reaches 9/255"):
+        publish(clean, copy, tmp_path / "out", method="uge", settings={}, epsilon_255=8)
+
+
+def test_a_target_that_holds_something_is_left_alone(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.txt").write_text("the only copy")
+    for call in (check_target, published):
+        with pytest.raises(PublishError, match="not empty"):
+            call(tmp_path / "out")
+        with pytest.raises(PublishError, match="is a file"):
+            call(tmp_path / "out" / "thesis.txt")
+    assert content(tmp_path) == {"out/thesis.txt": b"the only copy"}
+
+
+def test_an_empty_target_is_filled(tmp_path):
+    (tmp_path / "out").mkdir()
+    published(tmp_path / "out")
+    assert len(load_published(tmp_path / "out")) == 12
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_the_folder_has_the_permissions_that_the_user_asks_for(tmp_path):
+    old = os.umask(0o027)
+    try:
+        published(tmp_path / "out")
+    finally:
+        os.umask(old)
+    assert (tmp_path / "out").stat().st_mode & 0o777 == 0o750
+    assert (tmp_path / "out" / "manifest.json").stat().st_mode & 0o777 == 0o640
+
+
+def test_ctrl_c_leaves_nothing(tmp_path, monkeypatch):
+    pressed = iter([None, None, None])
+
+    def interrupted(image):
+        if next(pressed, "now") == "now":
+            raise KeyboardInterrupt
+        return _png_bytes(image)
+
+    monkeypatch.setattr("uge.publish._png_bytes", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        published(tmp_path / "out")
+    assert os.listdir(tmp_path) == []
+
+
+def publish_elsewhere(setup: str, out: Path) -> str:
+    """Publish in a process of its own after `setup`; returns the PublishError it must end with."""
+    script = f"""
+        import os, resource, sys
+        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        from published_folders import make_set, published
+        from uge.errors import PublishError
+        clean = make_set(60)
+        {setup}
+        try:
+            published({str(out)!r}, clean)
+        except PublishError as error:
+            print(error)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True)
+    assert done.stdout.count("\n") == 1, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_a_file_that_grows_past_the_limit_leaves_nothing(tmp_path):
+    """The images fit below the limit, the manifest does not: the failure comes when most is written."""
+    message = publish_elsewhere("resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))", tmp_path / "out")
+    assert "cannot write" in message and "File too large" in message
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 64 KiB."""
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(tmp_path)], capture_output=True)
+    if done.returncode:
+        pytest.skip("only the administrator may mount a file system")
+    yield tmp_path
+    subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="tmpfs")
+def test_a_full_disk_leaves_nothing(small_disk):
+    with pytest.raises(PublishError, match="No space left on device") as error:
+        published(small_disk / "out", make_set(60))
+    assert "\n" not in str(error.value)
+    assert os.listdir(small_disk) == []
+    key = new_key(NetworkSpec("mlp", 1, (8, 8), 2, {"width": 128}), ("a", "b"), (0.5,), (0.2,), Recipe())
+    with pytest.raises(KeyFileError, match="No space left on device"):  # 98 KB a file
+        save_key(key, small_disk / "mine")
+    assert os.listdir(small_disk) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="tmpfs")
+def test_half_a_pair_of_keys_is_removed(small_disk):
+    key = new_key(NetworkSpec("mlp", 1, (8, 8), 2, {"width": 64, "depth": 1}), ("a", "b"), (0.5,), (0.2,), Recipe())
+    (small_disk / "ballast").write_bytes(bytes(36_000))  # room for one file of 19 KB, not for two
+    with pytest.raises(KeyFileError, match="No space left on device"):
+        save_key(key, small_disk / "mine")
+    assert os.listdir(small_disk) == ["ballast"]
+
+
+def test_a_read_only_target_leaves_nothing(tmp_path):
+    place = tmp_path / "place"
+    place.mkdir()
+    place.chmod(0o555)
+    if os.geteuid() == 0:  # permissions do not stop the administrator: become nobody, who may not even look
+        message = publish_elsewhere("os.seteuid(65534)", place / "out")
+    else:
+        message = publish_elsewhere("pass", place / "out")
+    assert "cannot write" in message and "Permission denied" in message
+    assert os.listdir(place) == []
+
+
+def walk_as_image_folder(root: Path) -> tuple[list[str], list[tuple[str, int]]]:
+    """What torchvision.datasets.ImageFolder does: sorted folders are classes, every class must have an image."""
+    classes = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
+    samples = []
+    for label, name in enumerate(classes):
+        found = [
+            (os.path.join(path, file), label)
+            for path, _, files in sorted(os.walk(root / name, followlinks=True))
+            for file in sorted(files)
+            if file.lower().endswith((".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"))
+        ]
+        assert found, f"ImageFolder refuses the empty class {name}"
+        samples += found
+    return classes, samples
+
+
+def test_read_as_image_folder(tmp_path):
+    clean = make_set()
+    published(tmp_path / "out", clean)
+    classes, samples = walk_as_image_folder(tmp_path / "out" / "train")
+    assert classes == ["T-shirt-top", "cat", "zebra"]
+    assert len(samples) == len(clean)
+    by_name = dict(
+        zip(
+            load_published(tmp_path / "out").names,
+            zip(perturbed(clean.images), clean.labels.tolist(), strict=True),
+            strict=True,
+        )
+    )
+    for path, label in samples:
+        image, ours = by_name[f"{classes[label]}/{Path(path).stem}"]
+        assert torch.equal(torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1), image)
+        assert clean.class_names[ours].replace("/", "-") == classes[label]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("how", ["imagefolder", "folder"])
+def test_read_by_hugging_face(how, channels, tmp_path, monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    clean = make_set(channels=channels)
+    published(tmp_path / "out", clean)
+    source = ("imagefolder",) if how == "imagefolder" else (str(tmp_path / "out"),)
+    options = {"data_dir": str(tmp_path / "out")} if how == "imagefolder" else {}
+    data = datasets.load_dataset(*source, **options, cache_dir=str(tmp_path / "cache"))
+    assert list(data) == ["train"] and len(data["train"]) == len(clean)
+    names = data["train"].features["label"].names
+    assert names == ["T-shirt-top", "cat", "zebra"]
+    expected = sorted(
+        (clean.class_names[label].replace("/", "-"), pixel_sha256(image))
+        for image, label in zip(perturbed(clean.images), clean.labels, strict=True)
+    )
+    got = []
+    for row in data["train"]:
+        array = np.array(row["image"]).reshape(8, 8, channels)
+        got.append((names[row["label"]], pixel_sha256(torch.from_numpy(array).permute(2, 0, 1))))
+    assert sorted(got) == expected
+
+
+def png_chunks(data: bytes) -> list[bytes]:
+    chunks, place = [], 8
+    while place < len(data):
+        (length,) = struct.unpack(">I", data[place : place + 4])
+        chunks.append(data[place + 4 : place + 8])
+        place += 12 + length
+    return chunks
+
+
+def traces(image: torch.Tensor) -> list[bytes]:
+    """What would give an image away: its pixels in either order, and the hashes people would make of them."""
+    planes = image.contiguous().numpy().tobytes()
+    interleaved = image.permute(1, 2, 0).contiguous().numpy().tobytes()
+    found = [planes, interleaved, pixel_sha256(image).encode(), bytes.fromhex(pixel_sha256(image))]
+    for data in (planes, interleaved, _png_bytes(image)):
+        for name in ("md5", "sha1", "sha256", "sha512"):
+            digest = hashlib.new(name, data)
+            found += [digest.digest(), digest.hexdigest().encode()]
+    return found
+
+
+def test_nothing_secret_is_published(tmp_path):
+    """Nothing of the originals or of the key is in any byte of the folder, as written or decompressed."""
+    clean = make_set(30)
+    spec = NetworkSpec("convnet", 3, (8, 8), 3, {"width": 8, "depth": 1})
+    mean, std = (0.123457, 0.234568, 0.345679), (0.456781, 0.567892, 0.678913)
+    key = new_key(spec, clean.class_names, mean, std, Recipe())
+    paths = save_key(key, tmp_path / "mine")
+    published(tmp_path / "out", clean)
+
+    haystack = b"".join(name.encode() + data for name, data in content(tmp_path / "out").items())
+    for path in (tmp_path / "out").rglob("*.png"):
+        data = path.read_bytes()
+        assert set(png_chunks(data)) == {b"IHDR", b"IDAT", b"IEND"}  # no text, no time, no profile
+        image = _read_png(data)
+        haystack += image.numpy().tobytes() + image.permute(1, 2, 0).contiguous().numpy().tobytes()
+
+    copies = perturbed(clean.images)
+    assert all(traces(copy)[i] in haystack for copy in copies for i in (0, 1, 2))  # the search finds what is there
+    for original in clean.images:
+        for trace in traces(original):
+            assert trace not in haystack
+
+    windows = {haystack[i : i + 12] for i in range(len(haystack) - 11)}
+    for name, tensor in key.weights.items():
+        if tensor.numel() > 3 and len(tensor.unique()) > 3:
+            data = tensor.contiguous().numpy().tobytes()
+            for place in range(0, len(data) - 11, 4):
+                assert data[place : place + 12] not in windows, name
+    for path in paths:
+        assert hashlib.sha256(path.read_bytes()).hexdigest().encode() not in haystack
+    for number in mean + std:
+        assert str(number).encode() not in haystack
+
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert set(manifest) == {
+        "format_version", "uge", "method", "settings", "epsilon_255", "epsilon_measured_255", "class_names", "images"
+    }  # fmt: skip
+    assert all(set(entry) == {"file", "label", "sha256"} for entry in manifest["images"])
+
+
+def test_names_are_made_safe(tmp_path):
+    clean = make_set(3)
+    names = ("../../etc/passwd", "cat/holiday photo.é 1", "\n\x00hidden")
+    published(tmp_path / "out", ImageSet(clean.images, clean.labels, ("..", "cat", "__a\\b"), names))
+    files = [entry.file for entry in read_manifest(tmp_path / "out").images]
+    assert files == ["train/-/-etc-passwd.png", "train/cat/holiday photo.é 1.png", "train/a-b/--hidden.png"]
+    assert os.listdir(tmp_path) == ["out"]
+    assert load_published(tmp_path / "out").class_names == ("..", "cat", "__a\\b")
+
+
+@pytest.mark.parametrize(
+    ("classes", "names", "words"),
+    [
+        (("a", "b"), ("a/1:", "a/1;", "b/1"), "both become train/a/1-.png; rename"),
+        (("a/b", "a-b", "c"), ("1", "2", "3"), "share the folder 'a-b'"),
+        (("a", "b", "c", "d"), ("1", "2", "3"), "class 'd' has no image"),
+    ],
+    ids=["images", "classes", "empty class"],
+)
+def test_names_that_cannot_be_published(classes, names, words, tmp_path):
+    labels = torch.tensor([0, 0, 1]) if names[0] == "a/1:" else torch.arange(3)
+    with pytest.raises(PublishError, match=words):
+        published(tmp_path / "out", ImageSet(make_set(3).images, labels, classes, names))
+    assert os.listdir(tmp_path) == []
+
+
+def test_memory_does_not_grow_by_more_than_what_is_published(tmp_path):
+    clean = make_set(3000, size=(32, 32))
+    copy = perturbed(clean.images)
+    published(tmp_path / "warm")  # modules that are loaded once
+    tracemalloc.start()
+    publish(clean, copy, tmp_path / "out", method="uge", settings={}, epsilon_255=EPSILON)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < sum(path.stat().st_size for path in (tmp_path / "out").rglob("*.png")) / 2
