@@ -1,0 +1,159 @@
+"""One self-contained HTML page a person reads: verdict, images, accuracies, curves, settings, limits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from uge.report import figures, tables, verdict
+from uge.runtime import write_atomically
+
+MOST_EXAMPLES = 10
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """A few images to look at.
+
+    Attributes:
+        originals: uint8 [K, C, H, W].
+        copies: their published copies, same shape.
+        labels: one label an image, in 0..classes-1.
+        class_names: one name a class, in label order.
+    """
+
+    originals: Tensor
+    copies: Tensor
+    labels: tuple[int, ...]
+    class_names: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class ReportInput:
+    """Everything the page is made from: records and facts, no live network.
+
+    Attributes:
+        summary: summary.json.
+        records: rows of records.jsonl, one a training.
+        protect_log: rows of protect.jsonl, one a logged step.
+        settings: the resolved configuration; may be nested.
+        manifest: facts of the published copy: `method`, `epsilon_asked` and `epsilon_measured` (of 255), `count`,
+            `image_size` (height, width) and `classes` (their number).
+        examples: images to show, the first `MOST_EXAMPLES` of them; None leaves the section out.
+        quality: means over the whole copy: `psnr_db` and `ssim`; empty where nobody measured.
+        environment: `uge.runtime.environment()` of the run.
+    """
+
+    summary: dict[str, Any]
+    records: list[dict[str, Any]]
+    protect_log: list[dict[str, Any]]
+    settings: dict[str, Any]
+    manifest: dict[str, Any]
+    examples: Examples | None = None
+    quality: dict[str, float] = field(default_factory=dict)
+    environment: dict[str, Any] = field(default_factory=dict)
+
+
+def write_page(data: ReportInput, out: Path, *, public: bool = False) -> None:
+    """Write the page: one file, no script, nothing fetched from anywhere.
+
+    Args:
+        data: what to show.
+        out: the HTML file, replaced as a whole.
+        public: leave out what must stay with the protector: originals, differences, hashes of clean data, and the
+            folders of local paths in the settings. The private page says at its top that it shows originals.
+
+    Raises:
+        PublishError: the file cannot be written; what was there before stays.
+    """
+    import jinja2
+
+    template = resources.files("uge.report").joinpath("page.html.j2").read_text(encoding="utf-8")
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters.update(percent=tables.percent, points=tables.points, unbroken=unbroken)
+    write_atomically(out, environment.from_string(template).render(**contents(data, public=public)))
+
+
+def contents(data: ReportInput, *, public: bool) -> dict[str, Any]:
+    """What the template shows, by name."""
+    rows = tables.accuracy_table(data.summary)
+    factor = figures.amplification(data.manifest["epsilon_asked"])
+    return {
+        "public": public,
+        "verdict": verdict.judge(data.summary),
+        "summary": data.summary,
+        "manifest": data.manifest,
+        "quality": data.quality,
+        "rows": rows,
+        "columns": tables.COLUMNS,
+        "several_seeds": any(row.seeds > 1 for row in rows),
+        "closing": tables.closing_lines(data.summary),
+        "factor": factor,
+        "examples": list(example_images(data.examples, factor, public=public)) if data.examples else [],
+        "dots": figures.dot_plot(rows, data.summary["chance"]),
+        "curves": figures.training_curves(rows, data.records),
+        "terms": figures.loss_panels(data.protect_log),
+        "limits": verdict.limits(data.summary, data.records, data.manifest),
+        "settings": [(name, without_folders(value) if public else value) for name, value in flat(data.settings)],
+        "environment": list(flat(data.environment)),
+        "trainings": [training_facts(record, public=public) for record in data.records],
+    }
+
+
+def example_images(examples: Examples, factor: int, *, public: bool) -> Iterator[dict[str, str]]:
+    """The examples as data URIs; a public page gets the published copies alone."""
+    differences = figures.amplified(examples.originals, examples.copies, factor)
+    for index, label in enumerate(examples.labels[:MOST_EXAMPLES]):
+        images = {"published": figures.png_uri(examples.copies[index])}
+        if not public:
+            images["original"] = figures.png_uri(examples.originals[index])
+            images["difference"] = figures.png_uri(differences[index])
+        yield images | {"name": examples.class_names[label]}
+
+
+def training_facts(record: dict[str, Any], *, public: bool) -> dict[str, Any]:
+    """One row of the table of trainings. The hash of clean data would confirm a guess at it: private."""
+    data_hash = "" if public and record["trained_on"] == "clean" else record.get("data", "")
+    return {
+        "network": record["network"],
+        "role": "authorised"
+        if record["kind"] == "authorised"
+        else tables.countermeasure_label(record["countermeasure"]),
+        "trained_on": record["trained_on"],
+        "seed": record["seed"],
+        "accuracy": record.get("accuracy"),
+        "peak": record.get("peak_accuracy"),
+        "seconds": record.get("seconds"),
+        "config": record.get("config_hash", ""),
+        "data": data_hash[:12],
+    }
+
+
+def flat(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Nested settings as ("protect.epsilon_255", "8") pairs."""
+    for name, value in settings.items():
+        if isinstance(value, dict) and value:
+            yield from flat(value, f"{prefix}{name}.")
+        else:
+            text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+            yield (
+                f"{prefix}{name}",
+                {"None": "none", "True": "yes", "False": "no", "": "none", "{}": "none"}.get(text, text),
+            )
+
+
+def without_folders(value: str) -> str:
+    """The last part of an absolute path; anything else unchanged."""
+    return Path(value).name if Path(value).is_absolute() else value
+
+
+def unbroken(text: str) -> str:
+    """Keep a number and its percent sign on one line."""
+    return text.replace(" %", "\u00a0%")

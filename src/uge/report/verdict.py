@@ -1,0 +1,205 @@
+"""What the numbers say, in sentences: computed from summary.json and the records, never flattering."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from uge.report.tables import accuracy_table, countermeasure_label, percent, points
+
+CLEAR = 5.0  # points; a smaller gap is called small
+ENOUGH_SEEDS = 3
+
+# What a hacker could try next, as (name of the counter-measure in the records, words).
+KNOWN_COUNTERMEASURES = (
+    ("grayscale", "training on grayscale copies"),
+    ("jpeg", "JPEG compression"),
+    ("blur", "blurring"),
+    ("projection", "projecting out the shortcut"),
+    ("adversarial", "adversarial training"),
+    ("denoiser", "a denoiser learnt from pairs"),
+    ("clean-subset", "a few clean images of his own"),
+)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The judgement at the top of a page.
+
+    Attributes:
+        heading: a few words.
+        sentence: the numbers in one sentence.
+        cautions: what weakens the result, one sentence each; empty if nothing found does.
+    """
+
+    heading: str
+    sentence: str
+    cautions: tuple[str, ...]
+
+
+def name_of(hacker: dict[str, Any]) -> str:
+    """A hacker in a few words, without the counter-measure's options: "vgg, distillation"."""
+    return f"{hacker['network']}, {countermeasure_label(hacker['countermeasure']).partition(' (')[0]}"
+
+
+def same_architecture(summary: dict[str, Any]) -> list[dict[str, Any]]:
+    """The hackers who use the authorised architecture without its initial weights."""
+    network = (summary.get("authorised") or {}).get("network")
+    return [
+        hacker
+        for hacker in summary["hackers"]
+        if hacker["knows"] != "key" and (hacker["network"] == network or hacker["countermeasure"] == "other-init")
+    ]
+
+
+def judge(summary: dict[str, Any]) -> Verdict:
+    """Judge one run.
+
+    The heading says the worst that holds: the protection fails, hardly protects, costs the authorised user too much,
+    or leaves the strongest hacker where he would be on clean images. Only when none holds is the result called clear.
+    """
+    authorised, hackers, chance = summary.get("authorised"), summary["hackers"], summary["chance"]
+    worst, margin = summary.get("worst"), summary.get("margin")
+    guess = f"chance is {percent(chance)} %"
+    if not authorised:
+        heard = (
+            f"the strongest hacker ({name_of(worst)}) reaches {percent(worst['accuracy'])} %"
+            if worst
+            else "no hacker was trained"
+        )
+        return Verdict("No authorised network was trained", f"Without one there is no margin; {heard}; {guess}.", ())
+    accuracy, clean = authorised["accuracy"], authorised.get("clean_accuracy")
+    own_clean = "" if clean is None else f" ({percent(clean)} % on clean images)"
+    reached = f"the authorised network {authorised['network']} reaches {percent(accuracy)} %{own_clean}"
+    if not worst or margin is None:
+        sentence = f"Trained on the published copy, {reached}; {guess}, and nothing is known about hackers."
+        return Verdict("No hacker was trained", sentence, ())
+
+    sentence = (
+        f"Trained on the published copy, {reached} and the strongest hacker ({name_of(worst)})"
+        f" {percent(worst['accuracy'])} %: a margin of {points(margin)} points, where {guess}."
+    )
+    cost = 0.0 if clean is None else clean - accuracy
+    harm = None if worst.get("clean_accuracy") is None else worst["clean_accuracy"] - worst["accuracy"]
+    twins = same_architecture(summary)
+    others = [hacker for hacker in hackers if hacker not in twins]
+    other_margin = accuracy - max((hacker["accuracy"] for hacker in others), default=accuracy)
+    peak_margin = accuracy - max(hacker["peak_accuracy"] for hacker in hackers)
+
+    cautions = []
+    if margin < 0:
+        cautions.append("A hacker learns more from the published copy than the authorised network does.")
+    elif margin < CLEAR:
+        cautions.append(f"The margin is below {CLEAR:.0f} points: too small to call these images protected.")
+    if cost > CLEAR:
+        cautions.append(
+            f"The authorised network pays for the protection itself: {cost:.1f} points below its clean accuracy."
+        )
+    if accuracy < chance + CLEAR:
+        cautions.append("The authorised network is close to guessing: the copy is of no use to anyone.")
+    if twins and (best := max(twins, key=lambda hacker: hacker["accuracy"]))["accuracy"] > accuracy - CLEAR:
+        text = (
+            f"The same architecture without the key reaches {percent(best['accuracy'])} % ({name_of(best)}):"
+            " secret initial weights alone are a weak key."
+        )
+        if others and margin < CLEAR <= other_margin:
+            text += (
+                f" Hackers of other architectures stay {other_margin:.1f} points or more below the authorised network."
+            )
+        cautions.append(text)
+    if not twins:
+        cautions.append("The hardest case for this key is missing: the same architecture with other initial weights.")
+    if harm is not None and harm < CLEAR:
+        loses = f"loses only {harm:.1f} points" if harm > 0 else "loses nothing"
+        cautions.append(
+            f"The strongest hacker {loses} against his own accuracy on clean images: he is hardly hindered."
+        )
+    if (
+        harm is not None
+        and margin >= CLEAR
+        and clean is not None
+        and margin - (clean - worst["clean_accuracy"]) < CLEAR
+    ):
+        gap = clean - worst["clean_accuracy"]
+        cautions.append(
+            f"{gap:.1f} points of the margin exist on clean images already: his network is simply the weaker one."
+        )
+    if peak_margin < CLEAR <= margin:
+        cautions.append(
+            f"Against the best epoch of every hacker, picked on test data, the margin is {points(peak_margin)} points."
+        )
+
+    if margin < 0:
+        heading = "The protection fails in this run"
+    elif margin < CLEAR:
+        heading = "Hardly any protection in this run"
+    elif cost > CLEAR:
+        heading = "Hackers learn less, and so does the authorised network"
+    elif harm is not None and harm < CLEAR:
+        heading = "The strongest hacker is hardly hindered"
+    else:
+        heading = "The authorised network learns more than every hacker tried"
+    return Verdict(heading, sentence, tuple(cautions))
+
+
+def limits(summary: dict[str, Any], records: list[dict[str, Any]], manifest: dict[str, Any]) -> list[str]:
+    """What the numbers do and do not show, one paragraph an entry.
+
+    Args:
+        summary: summary.json.
+        records: the rows of records.jsonl.
+        manifest: the facts of `ReportInput.manifest`.
+    """
+    authorised, hackers = summary.get("authorised"), summary["hackers"]
+    height, width = manifest["image_size"]
+    rows = [row for row in accuracy_table(summary) if row.role != "chance"]
+    kinds = counted(sum(row.role == "hacker" for row in rows), "kind")
+    networks = counted(len({hacker["network"] for hacker in hackers}), "architecture")
+    scope = (
+        "Every accuracy is the share of clean held-out images classified correctly after training on"
+        f" {manifest['count']:,} images of {width} by {height} pixels in {manifest['classes']} classes."
+        f" Tried: {kinds} of hacker with {networks}, all through the same training loop as the authorised user."
+        " The numbers speak of these data, networks and recipes and of no others."
+    )
+    seeds = min((row.seeds for row in rows), default=0)
+    if seeds < ENOUGH_SEEDS:
+        evidence = (
+            f"One small run is no evidence: some of these numbers rest on {counted(seeds, 'seed')}. Another seed moves"
+            f" such accuracies by a few points; at least {ENOUGH_SEEDS} seeds and an interval are needed before a"
+            " difference counts."
+        )
+    else:
+        evidence = f"Accuracies are means over at least {seeds} seeds; the plot shows the lowest and the highest."
+    peak = (
+        "Peak is the best epoch picked on the test images. Nobody can pick it without them, so it favours the hacker."
+        " The margin is the authorised accuracy minus the strongest hacker's, both after the last epoch."
+    )
+    if not authorised:
+        key = "No authorised network was trained, so nothing here says what the key is worth."
+    elif twins := same_architecture(summary):
+        best = max(twins, key=lambda hacker: hacker["accuracy"])
+        key = (
+            "The key is a set of secret initial weights. A hacker who knows the architecture and draws other weights is"
+            f" the hardest case for it, and must always be reported: here he reaches {percent(best['accuracy'])} %,"
+            f" the authorised network {percent(authorised['accuracy'])} %. Initial weights alone are a weak key;"
+            " whoever guesses the architecture has to be expected to learn about as much."
+        )
+    else:
+        key = (
+            "No hacker with the authorised architecture and other initial weights was tried. Initial weights alone are"
+            " a weak key, and that hacker is the hardest case for it: without him the margin says little."
+        )
+    tried = " ".join(str(row.get("countermeasure", "")) for row in [*records, *hackers]).lower()
+    missing = [words for name, words in KNOWN_COUNTERMEASURES if name not in tried]
+    paragraphs = [scope, evidence, peak, key]
+    if missing:
+        paragraphs.append(
+            f"Not tried in this run: {', '.join(missing)}. A hacker is free to try these and more, and each may undo"
+            " a part of the protection. A small accuracy of the hackers who were tried is no proof against the others."
+        )
+    return paragraphs
+
+
+def counted(number: int, noun: str) -> str:
+    """A number and its noun: "1 seed", "4 seeds"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

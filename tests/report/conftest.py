@@ -1,0 +1,101 @@
+"""A report on real images with hand-written numbers, and a real browser to read it in."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from uge.data.images import ImageSet
+from uge.report.page import Examples, ReportInput
+from uge.report.quality import psnr, ssim
+
+DATA_HASH = {"clean": "c1ea" * 16, "published": "9b11" * 16}
+HACKERS = (  # network, counter-measure, knows, accuracy, peak, clean accuracy
+    ("vgg", "none", "nothing", 35.1, 36.4, 59.5),
+    ("convnet", "other-init", "architecture", 53.9, 54.0, 57.2),
+    ("resnet(depth=18)", "none", "nothing", 28.4, 30.0, 53.3),
+    ("vgg", "distillation:soft,temperature=4,queries=published", "model outputs", 36.0, 37.5, 59.5),
+)
+
+
+def make_summary(hackers: tuple[tuple[Any, ...], ...] = HACKERS, accuracy: float = 54.3) -> dict[str, Any]:
+    """A summary.json with these hackers, consistent in itself."""
+    names = ("network", "countermeasure", "knows", "accuracy", "peak_accuracy", "clean_accuracy")
+    rows = [{"seed": 0, **dict(zip(names, hacker, strict=True))} for hacker in hackers]
+    worst = max(rows, key=lambda row: row["accuracy"], default=None)
+    return {
+        "chance": 10.0,
+        "authorised": {
+            "network": "convnet",
+            "accuracy": accuracy,
+            "clean_accuracy": 57.0,
+            "locked_clean_accuracy": None,
+            "seeds": [0],
+        },
+        "hackers": rows,
+        "margin": accuracy - worst["accuracy"] if worst else None,
+        "worst": worst,
+    }
+
+
+def make_records(summary: dict[str, Any]) -> list[dict[str, Any]]:
+    """One training a row of the summary on the published copy, and one on clean images."""
+    users = [{"kind": "authorised", "countermeasure": "none", "knows": "key", "seed": 0, **summary["authorised"]}]
+    users += [{"kind": "hacker", **hacker} for hacker in summary["hackers"]]
+    records = []
+    for user in users:
+        for trained_on, final in (("published", user["accuracy"]), ("clean", user["clean_accuracy"])):
+            records.append(
+                {key: user[key] for key in ("kind", "network", "countermeasure", "knows", "seed")}
+                | {"trained_on": trained_on, "accuracy": final, "peak_accuracy": user.get("peak_accuracy", final)}
+                | {"test_accuracy": [12.0, 30.0, final], "train_loss": [2.2, 1.9, 1.6], "seconds": 3.2}
+                | {"recipe": {}, "config_hash": "0123456789ab", "data": DATA_HASH[trained_on], "environment": {}}
+            )
+    return records
+
+
+@pytest.fixture(scope="session")
+def report_input(fashion: ImageSet) -> ReportInput:
+    picks = torch.stack([(fashion.labels == label).nonzero()[0, 0] for label in range(4)])
+    shown = fashion.subset(picks)
+    noise = torch.randint(-16, 17, shown.images.shape, generator=torch.Generator().manual_seed(0))
+    copies = (shown.images.int() + noise).clamp(0, 255).byte()
+    names = ("t-shirt & <b>top</b>", *fashion.class_names[1:])  # names come from folders: they may hold anything
+    terms = {"gradient_matching": 0.5, "feature_distance": -0.2, "undistillation": None, "seconds": 1.0}
+    summary = make_summary()
+    return ReportInput(
+        summary=summary,
+        records=make_records(summary),
+        protect_log=[{"step": 10 * n, "epoch": n // 5, "loss": 1.0 / (n + 1), **terms} for n in range(20)],
+        settings={"protect": {"epsilon_255": 16, "undistillation": None}, "data": "/home/somebody/private/pictures"},
+        manifest={
+            "method": "uge",
+            "epsilon_asked": 16,
+            "epsilon_measured": 16,
+            "count": 6000,
+            "image_size": fashion.image_size,
+            "classes": fashion.classes,
+        },
+        examples=Examples(shown.images, copies, tuple(shown.labels.tolist()), names),
+        quality={
+            "psnr_db": psnr(shown.images, copies).mean().item(),
+            "ssim": ssim(shown.images, copies).mean().item(),
+        },
+        environment={"uge": "0.1.0", "torch": torch.__version__},
+    )
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no Chromium on this machine: install the system's chromium package to test the page")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()

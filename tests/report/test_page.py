@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from uge.errors import PublishError
+from uge.report import figures
+from uge.report.page import ReportInput, write_page
+from uge.report.tables import accuracy_table
+
+from .conftest import DATA_HASH, make_summary
+
+Opener = Callable[..., Any]
+
+
+@pytest.fixture(scope="session")
+def pages(report_input: ReportInput, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("report")
+    files = {"private": folder / "private.html", "public": folder / "public.html"}
+    write_page(report_input, files["private"])
+    write_page(report_input, files["public"], public=True)
+    return files
+
+
+@pytest.fixture
+def open_page(browser: Any) -> Opener:
+    """Open a file with every <details> unfolded; console messages and requests are kept on the page object."""
+
+    def opener(file: Path, width: int = 1280, scheme: str = "light") -> Any:
+        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        page.heard, page.requested = [], []
+        page.on("console", lambda message: page.heard.append(message.text))
+        page.on("pageerror", lambda error: page.heard.append(str(error)))
+        page.on("request", lambda request: page.requested.append(request.url))
+        page.goto(file.as_uri())
+        page.eval_on_selector_all("details", "all => all.forEach(one => one.open = true)")
+        return page
+
+    return opener
+
+
+@pytest.mark.parametrize("version", ["private", "public"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_opens_quietly_and_fits(
+    pages: dict[str, Path], open_page: Opener, version: str, scheme: str, width: int
+) -> None:
+    page = open_page(pages[version], width, scheme)
+    assert page.heard == []
+    assert [url for url in page.requested if not url.startswith("data:")] == [pages[version].as_uri()]
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    unscrolled = "box => [box.scrollWidth, box.clientWidth]"
+    content, box = page.eval_on_selector("#accuracy", f"table => ({unscrolled})(table.parentElement)")
+    assert content <= box  # the main table is read without scrolling, on a phone too
+    assert page.eval_on_selector_all("img", "all => all.every(one => one.complete && one.naturalWidth > 0)")
+    page.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_has_enough_contrast(pages: dict[str, Path], open_page: Opener, scheme: str) -> None:
+    page = open_page(pages["private"], scheme=scheme)
+    read = "name => getComputedStyle(document.documentElement).getPropertyValue(name).trim()"
+
+    def luminance(name: str) -> float:
+        value = page.evaluate(read, name)
+        parts = [int(value[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    paper = luminance("--paper")
+    assert (paper > 0.5) == (scheme == "light")
+    for name, least in (("--ink", 4.5), ("--soft", 4.5), ("--authorised", 4.5), ("--hacker", 4.5), ("--clean", 3.0)):
+        low, high = sorted((paper, luminance(name)))
+        assert (high + 0.05) / (low + 0.05) >= least, name
+    page.close()
+
+
+def test_table_is_the_summary(pages: dict[str, Path], open_page: Opener, report_input: ReportInput) -> None:
+    page = open_page(pages["private"])
+    read = "rows => rows.map(row => [...row.querySelectorAll('.network, td')].map(cell => cell.innerText.trim()))"
+    shown = page.eval_on_selector_all("#accuracy tbody tr", read)
+    assert [tuple(cells) for cells in shown] == [row.cells() for row in accuracy_table(report_input.summary)]
+    assert page.locator("#accuracy thead th[scope=col]").count() == len(shown[0])
+    assert page.locator("#accuracy tbody th[scope=row]").count() == len(shown)
+    foot = page.inner_text("#accuracy tfoot")
+    assert "+0.4 points" in foot and "convnet, other initial weights, 53.9" in foot
+    assert page.locator("#trainings tbody tr").count() == len(report_input.records)
+    page.close()
+
+
+def test_every_picture_is_described_and_focus_reaches_what_folds(pages: dict[str, Path], open_page: Opener) -> None:
+    page = open_page(pages["private"])
+    assert page.eval_on_selector_all("img", "all => all.every(one => one.alt)")
+    assert page.eval_on_selector_all("svg", "all => all.every(one => one.closest('[aria-hidden=true]'))")
+    described = page.eval_on_selector_all("[role=img]", "all => all.map(one => one.getAttribute('aria-label'))")
+    assert len(described) == 1 + 5 + 3 and all(len(text) > 20 for text in described)  # dots, curves, loss terms
+    headings = page.eval_on_selector_all("h1, h2, h3", "all => all.map(one => one.tagName)")
+    assert headings[0] == "H1" and headings.count("H1") == 1
+    page.eval_on_selector_all("details", "all => all.forEach(one => one.open = false)")
+    page.focus("details:first-of-type summary")
+    page.keyboard.press("Enter")
+    assert page.locator("details:first-of-type[open]").count() == 1
+    page.close()
+
+
+def test_marks_sit_where_the_numbers_say(pages: dict[str, Path], open_page: Opener) -> None:
+    page = open_page(pages["private"])
+    boxes = page.eval_on_selector_all(
+        ".dot-row .track",
+        """tracks => tracks.map(track => {
+            const mark = track.querySelector('circle.authorised-mark, rect.hacker-mark').getBoundingClientRect();
+            const box = track.getBoundingClientRect();
+            return (mark.left + mark.width / 2 - box.left) / box.width * 60; })""",
+    )
+    assert boxes == pytest.approx([54.3, 53.9, 36.0, 35.1, 28.4], abs=0.1)
+    page.close()
+
+
+def test_prints_on_white_with_details_unfolded(pages: dict[str, Path], open_page: Opener) -> None:
+    page = open_page(pages["private"], width=720, scheme="dark")
+    page.eval_on_selector_all("details", "all => all.forEach(one => one.open = false)")
+    page.emulate_media(media="print")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert page.eval_on_selector("#trainings", "table => table.getBoundingClientRect().height") > 100
+    page.close()
+
+
+def test_private_page_says_so_and_shows_the_pairs(pages: dict[str, Path], report_input: ReportInput) -> None:
+    html, examples = pages["private"].read_text(), report_input.examples
+    assert examples is not None
+    assert html.index("Private: keep this page to yourself") < html.index("<h1>")
+    differences = figures.amplified(examples.originals, examples.copies, figures.amplification(16))
+    for images in (examples.originals, examples.copies, differences):
+        assert all(figures.png_uri(image) in html for image in images)
+    assert DATA_HASH["clean"][:12] in html and "/home/somebody/private/pictures" in html
+
+
+def test_public_page_holds_nothing_of_the_originals(pages: dict[str, Path], report_input: ReportInput) -> None:
+    html, examples = pages["public"].read_text(), report_input.examples
+    assert examples is not None
+    allowed = {figures.png_uri(image) for image in examples.copies}
+    assert set(re.findall(r"data:image/png;base64,[A-Za-z0-9+/=]+", html)) == allowed
+    assert not allowed & {figures.png_uri(image) for image in examples.originals}
+    assert DATA_HASH["clean"][:12] not in html and DATA_HASH["published"][:12] in html
+    assert "/home/somebody" not in html and "pictures" in html
+
+
+def test_names_from_folders_are_text_and_not_markup(pages: dict[str, Path]) -> None:
+    html = pages["private"].read_text()
+    assert "t-shirt &amp; &lt;b&gt;top&lt;/b&gt;" in html and "<b>top</b>" not in html
+
+
+def test_numbers_of_the_copy_are_shown(pages: dict[str, Path], open_page: Opener, report_input: ReportInput) -> None:
+    page = open_page(pages["private"])
+    text = page.inner_text("section[aria-labelledby=protection]")
+    assert f"{report_input.quality['psnr_db']:.1f} dB" in text and f"{report_input.quality['ssim']:.3f}" in text
+    assert text.count("16 / 255") == 2
+    assert "undistillation" not in text  # the term was switched off
+    page.close()
+
+
+def test_a_bare_report_is_still_a_page(report_input: ReportInput, tmp_path: Path, open_page: Opener) -> None:
+    bare = ReportInput(make_summary(()), [], [], {}, report_input.manifest)
+    write_page(bare, tmp_path / "bare.html")
+    page = open_page(tmp_path / "bare.html", width=390)
+    assert page.heard == []
+    assert "No hacker was trained" in page.inner_text("h1")
+    assert page.locator("img, .panel, details").count() == 0
+    page.close()
+    nobody = replace(bare, summary=make_summary() | {"authorised": None, "margin": None})
+    write_page(nobody, tmp_path / "bare.html")
+    assert "No authorised network was trained" in (tmp_path / "bare.html").read_text()
+
+
+def test_unwritable_target_is_one_clear_error(report_input: ReportInput, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(PublishError, match="cannot write"):
+        write_page(report_input, tmp_path / "file" / "page.html")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

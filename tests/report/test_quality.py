@@ -1,0 +1,51 @@
+import math
+
+import pytest
+import torch
+
+from uge.data.images import ImageSet
+from uge.report.quality import psnr, ssim
+
+
+def test_psnr_of_known_errors() -> None:
+    clean = torch.full((3, 3, 4, 4), 100, dtype=torch.uint8)
+    copies = clean.clone()
+    copies[1] += 10  # mean squared difference 100
+    copies[2, :, 0, 0] = 104  # one pixel of 16 by 4: mean squared difference 1
+    values = psnr(clean, copies)
+    assert values.shape == (3,)
+    assert math.isinf(values[0])
+    assert values[1].item() == pytest.approx(20 * math.log10(255 / 10), abs=1e-4)
+    assert values[2].item() == pytest.approx(20 * math.log10(255), abs=1e-4)
+
+
+def test_psnr_does_not_wrap_around() -> None:
+    black, white = torch.zeros(1, 1, 2, 2, dtype=torch.uint8), torch.full((1, 1, 2, 2), 255, dtype=torch.uint8)
+    assert psnr(black, white).item() == pytest.approx(0, abs=1e-5) == psnr(white, black).item()
+
+
+def test_ssim_of_flat_images_is_the_luminance_term() -> None:
+    a, b = torch.full((1, 1, 16, 16), 51, dtype=torch.uint8), torch.full((1, 1, 16, 16), 204, dtype=torch.uint8)
+    expected = (2 * 0.2 * 0.8 + 0.01**2) / (0.2**2 + 0.8**2 + 0.01**2)  # no variance: the other factor is 1
+    assert ssim(a, b).item() == pytest.approx(expected, abs=1e-4)
+
+
+def test_ssim_falls_with_the_noise_and_batches_change_nothing(fashion: ImageSet) -> None:
+    clean = fashion.images[:20]
+    generator = torch.Generator().manual_seed(0)
+    means = []
+    for epsilon in (0, 8, 32):
+        noise = torch.randint(-epsilon, epsilon + 1, clean.shape, generator=generator)
+        copies = (clean.int() + noise).clamp(0, 255).byte()
+        values = ssim(clean, copies, batch_size=7)
+        assert values.shape == (20,)
+        torch.testing.assert_close(values, ssim(clean, copies))
+        means.append(values.mean().item())
+    assert means[0] == pytest.approx(1, abs=1e-5)
+    assert means[0] > means[1] > means[2]
+
+
+@pytest.mark.parametrize("size", [(5, 9), (8, 8), (10, 64)])
+def test_ssim_of_images_smaller_than_the_window(size: tuple[int, int]) -> None:
+    image = torch.randint(0, 256, (2, 3, *size), generator=torch.Generator().manual_seed(0)).byte()
+    torch.testing.assert_close(ssim(image, image), torch.ones(2))
