@@ -85,3 +85,10 @@ def test_limits_with_enough_seeds_and_a_twin() -> None:
     text = " ".join(limits(summary, [], MANIFEST))
     assert "One small run" not in text and "at least 3 seeds" in text
     assert "here he reaches 30.0 %" in text
+
+
+def test_sentences_speak_of_the_means_that_the_table_shows() -> None:
+    summary = make_summary((*OTHERS, TWIN))
+    summary["hackers"] += [summary["hackers"][2] | {"seed": seed, "accuracy": 51.0} for seed in (1, 2)]
+    assert "reaches 44.0 %" not in " ".join(judge(summary).cautions)  # 10.3 below the authorised network: no caution
+    assert "here he reaches 44.0 %" in " ".join(limits(summary, [], MANIFEST))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from uge.report.tables import accuracy_table, countermeasure_label, percent, points
+from uge.report.tables import Row, accuracy_table, countermeasure_label, percent, points
 
 CLEAR = 5.0  # points; a smaller gap is called small
 ENOUGH_SEEDS = 3
@@ -37,19 +37,15 @@ class Verdict:
     cautions: tuple[str, ...]
 
 
-def name_of(hacker: dict[str, Any]) -> str:
+def name_of(network: str, countermeasure: str) -> str:
     """A hacker in a few words, without the counter-measure's options: "vgg, distillation"."""
-    return f"{hacker['network']}, {countermeasure_label(hacker['countermeasure']).partition(' (')[0]}"
+    return f"{network}, {countermeasure_label(countermeasure).partition(' (')[0]}"
 
 
-def same_architecture(summary: dict[str, Any]) -> list[dict[str, Any]]:
-    """The hackers who use the authorised architecture without its initial weights."""
+def is_same_architecture(row: Row, summary: dict[str, Any]) -> bool:
+    """Whether a hacker of the table uses the authorised architecture without its initial weights."""
     network = (summary.get("authorised") or {}).get("network")
-    return [
-        hacker
-        for hacker in summary["hackers"]
-        if hacker["knows"] != "key" and (hacker["network"] == network or hacker["countermeasure"] == "other-init")
-    ]
+    return row.knows != "key" and (row.network == network or row.countermeasure == "other-init")
 
 
 def judge(summary: dict[str, Any]) -> Verdict:
@@ -58,15 +54,12 @@ def judge(summary: dict[str, Any]) -> Verdict:
     The heading says the worst that holds: the protection fails, hardly protects, costs the authorised user too much,
     or leaves the strongest hacker where he would be on clean images. Only when none holds is the result called clear.
     """
-    authorised, hackers, chance = summary.get("authorised"), summary["hackers"], summary["chance"]
+    authorised, chance = summary.get("authorised"), summary["chance"]
     worst, margin = summary.get("worst"), summary.get("margin")
+    strongest = f"the strongest hacker ({name_of(worst['network'], worst['countermeasure'])})" if worst else ""
     guess = f"chance is {percent(chance)} %"
     if not authorised:
-        heard = (
-            f"the strongest hacker ({name_of(worst)}) reaches {percent(worst['accuracy'])} %"
-            if worst
-            else "no hacker was trained"
-        )
+        heard = f"{strongest} reaches {percent(worst['accuracy'])} %" if worst else "no hacker was trained"
         return Verdict("No authorised network was trained", f"Without one there is no margin; {heard}; {guess}.", ())
     accuracy, clean = authorised["accuracy"], authorised.get("clean_accuracy")
     own_clean = "" if clean is None else f" ({percent(clean)} % on clean images)"
@@ -76,15 +69,16 @@ def judge(summary: dict[str, Any]) -> Verdict:
         return Verdict("No hacker was trained", sentence, ())
 
     sentence = (
-        f"Trained on the published copy, {reached} and the strongest hacker ({name_of(worst)})"
+        f"Trained on the published copy, {reached} and {strongest}"
         f" {percent(worst['accuracy'])} %: a margin of {points(margin)} points, where {guess}."
     )
     cost = 0.0 if clean is None else clean - accuracy
     harm = None if worst.get("clean_accuracy") is None else worst["clean_accuracy"] - worst["accuracy"]
-    twins = same_architecture(summary)
-    others = [hacker for hacker in hackers if hacker not in twins]
-    other_margin = accuracy - max((hacker["accuracy"] for hacker in others), default=accuracy)
-    peak_margin = accuracy - max(hacker["peak_accuracy"] for hacker in hackers)
+    hackers = [row for row in accuracy_table(summary) if row.role == "hacker" and row.published is not None]
+    twins = [row for row in hackers if is_same_architecture(row, summary)]  # strongest first, as in the table
+    others = [row.published for row in hackers if row not in twins and row.published is not None]
+    other_margin = accuracy - max(others, default=accuracy)
+    peak_margin = accuracy - max((row.peak for row in hackers if row.peak is not None), default=accuracy - margin)
 
     cautions = []
     if margin < 0:
@@ -97,9 +91,10 @@ def judge(summary: dict[str, Any]) -> Verdict:
         )
     if accuracy < chance + CLEAR:
         cautions.append("The authorised network is close to guessing: the copy is of no use to anyone.")
-    if twins and (best := max(twins, key=lambda hacker: hacker["accuracy"]))["accuracy"] > accuracy - CLEAR:
+    if twins and twins[0].published > accuracy - CLEAR:
         text = (
-            f"The same architecture without the key reaches {percent(best['accuracy'])} % ({name_of(best)}):"
+            f"The same architecture without the key reaches {percent(twins[0].published)} %"
+            f" ({name_of(twins[0].network, twins[0].countermeasure)}):"
             " secret initial weights alone are a weak key."
         )
         if others and margin < CLEAR <= other_margin:
@@ -176,11 +171,10 @@ def limits(summary: dict[str, Any], records: list[dict[str, Any]], manifest: dic
     )
     if not authorised:
         key = "No authorised network was trained, so nothing here says what the key is worth."
-    elif twins := same_architecture(summary):
-        best = max(twins, key=lambda hacker: hacker["accuracy"])
+    elif twins := [row for row in rows if row.role == "hacker" and is_same_architecture(row, summary)]:
         key = (
             "The key is a set of secret initial weights. A hacker who knows the architecture and draws other weights is"
-            f" the hardest case for it, and must always be reported: here he reaches {percent(best['accuracy'])} %,"
+            f" the hardest case for it, and must always be reported: here he reaches {percent(twins[0].published)} %,"
             f" the authorised network {percent(authorised['accuracy'])} %. Initial weights alone are a weak key;"
             " whoever guesses the architecture has to be expected to learn about as much."
         )
