@@ -1,0 +1,48 @@
+"""Protections by name. A new one is one file and one line in `PROTECTIONS`."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from uge.errors import ConfigError, unknown_name
+from uge.protect.ungeneralizable import PRESETS, UngeneralizableConfig, UngeneralizableProtection
+
+PROTECTIONS = {"uge": UngeneralizableProtection}
+
+
+def resolve_config(preset: str = "default", overrides: dict[str, Any] | None = None) -> UngeneralizableConfig:
+    """A preset with single settings replaced.
+
+    Args:
+        preset: an entry of `PRESETS`.
+        overrides: setting -> value; text is read as the setting's own type, lists are separated by "+".
+
+    Raises:
+        ConfigError: unknown preset or setting, or a value that is not of its type.
+    """
+    if preset not in PRESETS:
+        raise unknown_name("preset", preset, PRESETS)
+    base = PRESETS[preset]
+    known = {field.name: getattr(base, field.name) for field in dataclasses.fields(base)}
+    values = {}
+    for name, value in (overrides or {}).items():
+        if name not in known:
+            raise unknown_name("setting", name, known)
+        values[name] = _typed(name, value, type(known[name]))
+    return dataclasses.replace(base, **values)
+
+
+def _typed(name: str, value: Any, kind: type) -> Any:
+    if kind is tuple:
+        return tuple(value.split("+")) if isinstance(value, str) else tuple(value)
+    if kind is bool and isinstance(value, str):
+        if value.lower() not in ("true", "false"):
+            raise ConfigError(f"setting {name} is true or false, got '{value}'")
+        return value.lower() == "true"
+    try:
+        if kind is int and float(value) != int(float(value)):
+            raise ValueError
+        return kind(float(value)) if kind is int else kind(value)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"setting {name} is a {kind.__name__}, got '{value}'") from error

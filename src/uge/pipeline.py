@@ -1,0 +1,59 @@
+"""From originals and keys to a published folder, in one call that can be killed and called again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from uge.data.images import ImageSet
+from uge.keys.key import Key
+from uge.protect.ungeneralizable import UngeneralizableConfig, UngeneralizableProtection
+from uge.publish import Manifest, check_target, publish
+from uge.runtime import write_atomically
+
+
+def protect_and_publish(
+    clean: ImageSet,
+    keys: Sequence[Key],
+    out: Path,
+    config: UngeneralizableConfig,
+    *,
+    seed: int = 0,
+    log: Path | None = None,
+    device: torch.device | str = "cpu",
+    on_step: Callable[[dict[str, Any], int], None] | None = None,
+) -> Manifest:
+    """Train the generator, make the copy, publish it.
+
+    Work in progress lies in `OUT.partial` beside `out` and is removed at the end. It holds clean checkpoints of the
+    authorised network, so it is as private as the key.
+
+    Args:
+        clean: the originals.
+        keys: the authorised networks.
+        out: the folder to make; must not exist or be empty.
+        config: settings of UGE.
+        seed: decides everything but the keys.
+        log: a JSON-lines file for the terms of the loss, one row a step; private.
+        device: where to compute.
+        on_step: called after each step with its row and the number of all steps.
+
+    Raises:
+        UgeError: the first thing that is wrong; nothing is left at `out`.
+    """
+    check_target(out)
+    partial = out.parent / f"{out.name}.partial"
+    protection = UngeneralizableProtection(clean, keys, config, seed=seed, workdir=partial, device=device)
+    protection.train(on_step)
+    copies = torch.cat(list(protection.copies()))
+    settings = config.to_dict() | {"seed": seed, "recipients": len(keys)}
+    manifest = publish(clean, copies, out, method="uge", settings=settings, epsilon_255=config.epsilon_255)
+    if log is not None:
+        write_atomically(log, "".join(json.dumps(row) + "\n" for row in protection.log))
+    shutil.rmtree(partial)
+    return manifest
