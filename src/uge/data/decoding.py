@@ -1,0 +1,125 @@
+"""One image file -> 8-bit gray or RGB pixels, or an error that says why not.
+
+Taken as they are: 8-bit gray and RGB. Expanded without loss: palettes and 1-, 2- and 4-bit gray. EXIF rotation is
+applied. Whatever would lose information (alpha, 16 bits, CMYK and its like) is an error, or with `convert` a stated
+conversion. Embedded colour profiles are not applied, as everywhere in machine learning.
+"""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+
+import numpy as np
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+
+from uge.errors import DataError
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
+"""The suffixes that torchvision's ImageFolder reads, so that both see the same images."""
+
+_FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "PPM")  # nothing else Pillow could open is ever run on a user's file
+_EXPANDED = {"L": "L", "RGB": "RGB", "1": "L", "P": "RGB"}  # without loss
+_OTHER_COLOURS = frozenset({"CMYK", "YCbCr", "LAB", "HSV"})
+
+ALPHA_OVER_WHITE = "laid over white (alpha)"
+HIGH_BYTE = "cut from 16 to 8 bits"
+TO_RGB = "brought to RGB from another colour space"
+
+
+class UnreadableImage(DataError):  # noqa: N818 - reads as what it is
+    """A file that holds no whole image; `skip_bad` passes over these and over nothing else."""
+
+
+def decode(
+    content: bytes | Image.Image, where: str, *, convert: bool = False, conversions: Counter[str] | None = None
+) -> Image.Image:
+    """Decode one image.
+
+    Args:
+        content: the bytes of a file, or an image already in memory.
+        where: names the file in errors.
+        convert: bring alpha, 16-bit and CMYK images to 8-bit gray or RGB instead of refusing them.
+        conversions: counts what `convert` did, by description.
+
+    Returns:
+        A Pillow image of mode "L" or "RGB".
+
+    Raises:
+        UnreadableImage: the bytes hold no whole image.
+        DataError: an image that would lose information, and `convert` is off.
+    """
+    image, bits = _opened(content, where) if isinstance(content, bytes) else (content, 8)
+    mode = image.mode
+    if bits == 8 and mode in ("L", "RGB") and not image.has_transparency_data:
+        return image
+    conversions = Counter() if conversions is None else conversions
+
+    if bits == 32:
+        raise DataError(f"{where}: has 32 bits a channel; expected 8-bit gray or RGB: save it again as one")
+    if bits == 16:
+        if not convert:
+            raise DataError(
+                f"{where}: has 16 bits a channel; expected 8-bit gray or RGB, or --convert to cut to 8 bits"
+            )
+        if "transparency" in image.info:
+            raise DataError(f"{where}: has 16 bits and a transparent colour; save it again as 8-bit gray or RGB")
+        conversions[HIGH_BYTE] += 1
+        if mode.startswith("I"):  # Pillow has already cut colour to its high byte: do the same to gray
+            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.has_transparency_data:
+        if not convert:
+            raise DataError(f"{where}: has an alpha channel; expected gray or RGB, or --convert to lay it over white")
+        conversions[ALPHA_OVER_WHITE] += 1
+        layer = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+        return image.convert("L" if mode in ("1", "L", "LA") else "RGB")
+    if image.mode in _OTHER_COLOURS:
+        if not convert:
+            raise DataError(f"{where}: is {mode}; expected gray or RGB, or --convert to bring it to RGB")
+        conversions[TO_RGB] += 1
+        return image.convert("RGB")
+    if image.mode not in _EXPANDED:
+        raise DataError(f"{where}: has the colour mode {mode}; expected 8-bit gray or RGB: save it again as one")
+    return image.convert(_EXPANDED[image.mode])
+
+
+def fit(image: Image.Image, image_size: tuple[int, int]) -> Image.Image:
+    """Cut the centre to the aspect of `image_size` (height, width), then resize, antialiased (Lanczos)."""
+    height, width = image_size
+    if image.size == (width, height):
+        return image
+    scale = min(image.width / width, image.height / height)
+    cut_width, cut_height = max(1, round(width * scale)), max(1, round(height * scale))
+    left, top = (image.width - cut_width) // 2, (image.height - cut_height) // 2
+    centre = image.crop((left, top, left + cut_width, top + cut_height))
+    return centre.resize((width, height), Image.Resampling.LANCZOS)
+
+
+def _opened(content: bytes, where: str) -> tuple[Image.Image, int]:
+    """Open, read to the last byte and turn upright; the image and the file's bits a channel."""
+    try:
+        with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+            if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # MPO: a phone's JPEG with a preview behind
+                raise DataError(f"{where}: holds several images; expected one a file")
+            bits = _bits_per_channel(image)  # before loading, which clears the traces
+            image.load()
+            return ImageOps.exif_transpose(image), bits
+    except DataError:
+        raise
+    except UnidentifiedImageError:
+        reason = "not an image"
+    except Exception as error:  # on damaged bytes Pillow's decoders raise errors of every type
+        reason = " ".join(str(error).split()) or type(error).__name__
+    raise UnreadableImage(f"{where}: cannot be read ({reason}); mend or remove it, or --skip-bad to go on without")
+
+
+def _bits_per_channel(image: ImageFile.ImageFile) -> int:
+    """8 (or less), 16 or 32. Pillow opens 16-bit colour as 8-bit "RGB" without a word: only the raw mode tells."""
+    arguments = image.tile[0][3] if image.tile else None
+    if image.format == "PPM" and image.mode != "F":  # arguments: (raw mode, largest value) where that is not 255
+        largest = arguments[1] if isinstance(arguments, tuple) and isinstance(arguments[1], int) else 255
+        return 16 if largest > 255 or image.mode == "I" else 8
+    if image.format in ("PNG", "TIFF") and ";16" in str(arguments):
+        return 16
+    return 32 if image.mode in ("I", "F") else 8

@@ -1,0 +1,45 @@
+"""A small data set with known pixels, in every format that can be read."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+CLASSES = ("cat", "dog", "train")  # a class may be called train (CIFAR-100 has one)
+SPLITS = {"train": 4, "test": 2}  # images a class
+
+
+def png(pixels: np.ndarray, **options: object) -> bytes:
+    """uint8 [H, W] or [H, W, C] -> the bytes of a PNG."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", **options)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def truth() -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Split -> (pixels uint8 [N, 6, 5, 3], labels [N]), class after class as paths sort."""
+    random = np.random.default_rng(0)
+    return {
+        split: (
+            random.integers(0, 256, (count * len(CLASSES), 6, 5, 3), dtype=np.uint8),
+            np.repeat(np.arange(len(CLASSES)), count),
+        )
+        for split, count in SPLITS.items()
+    }
+
+
+@pytest.fixture
+def image_folder(tmp_path: Path, truth: dict[str, tuple[np.ndarray, np.ndarray]]) -> Path:
+    """`truth` as train/CLASS/00000.png and test/CLASS/00000.png."""
+    root = tmp_path / "images [1]"  # a name that a careless glob would misread
+    for split, (pixels, labels) in truth.items():
+        for number, (image, label) in enumerate(zip(pixels, labels, strict=True)):
+            file = root / split / CLASSES[label] / f"{number % SPLITS[split]:05d}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(png(image))
+    return root

@@ -1,0 +1,234 @@
+"""What a file's pixels become: exactly themselves, or an error, or a stated conversion."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from PIL import Image
+
+from uge.data.decoding import ALPHA_OVER_WHITE, HIGH_BYTE, TO_RGB, UnreadableImage, decode, fit
+from uge.errors import DataError
+
+SHAPES = st.tuples(st.integers(1, 12), st.integers(1, 12)).flatmap(lambda s: st.sampled_from([s, (*s, 3)]))
+
+
+def saved(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def png(width: int, height: int, depth: int, colour: int, rows: bytes, extra: bytes = b"") -> bytes:
+    """A PNG written by hand, for the kinds that Pillow does not write. `rows` without filter bytes."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    stride = len(rows) // height
+    data = b"".join(b"\0" + rows[y * stride : (y + 1) * stride] for y in range(height))
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    transparency = chunk(b"tRNS", extra) if extra else b""
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + transparency
+        + chunk(b"IDAT", zlib.compress(data))
+        + chunk(b"IEND", b"")
+    )
+
+
+def refused(content: bytes, *fragments: str, convert: bool = False) -> None:
+    with pytest.raises(DataError) as caught:
+        decode(content, "cat/0.png", convert=convert)
+    message = str(caught.value)
+    assert message.startswith("cat/0.png: ") and "\n" not in message
+    for fragment in fragments:
+        assert fragment in message
+
+
+def converted(content: bytes, what: str) -> np.ndarray:
+    """The pixels after a conversion that is stated as `what` and nothing else."""
+    conversions: Counter[str] = Counter()
+    image = decode(content, "x", convert=True, conversions=conversions)
+    assert conversions == {what: 1}
+    assert image.mode in ("L", "RGB")
+    return np.asarray(image)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [("PNG", {}), ("BMP", {}), ("PPM", {}), ("WEBP", {"lossless": True, "exact": True}), ("TIFF", {})],
+)
+@settings(max_examples=40, deadline=None)
+@given(pixels=SHAPES.flatmap(lambda shape: arrays(np.uint8, shape)))
+def test_lossless_files_keep_every_pixel(kind: str, options: dict[str, object], pixels: np.ndarray) -> None:
+    found = np.asarray(decode(saved(Image.fromarray(pixels), kind, **options), "x"))
+    if kind == "WEBP" and pixels.ndim == 2:  # WebP knows no gray
+        pixels = np.repeat(pixels[..., None], 3, axis=2)
+    assert np.array_equal(found, pixels)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_damaged_bytes_never_escape_as_another_error(data: st.DataObject) -> None:
+    kind = data.draw(st.sampled_from(["PNG", "JPEG", "BMP", "PPM", "TIFF", "WEBP"]))
+    content = bytearray(saved(Image.fromarray(np.arange(192, dtype=np.uint8).reshape(8, 8, 3)), kind))
+    for place, value in data.draw(
+        st.lists(st.tuples(st.integers(0, len(content) - 1), st.integers(0, 255)), max_size=6)
+    ):
+        content[place] = value
+    del content[data.draw(st.integers(0, len(content))) :]
+    try:
+        image = decode(bytes(content), "x", convert=True)
+    except DataError:
+        return
+    assert image.mode in ("L", "RGB")
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4])
+def test_few_bits_of_gray_span_the_whole_range(depth: int) -> None:
+    found = np.asarray(decode(png(2, 1, depth, 0, bytes([(2**depth - 1) << (8 - 2 * depth)])), "x"))
+    assert found.tolist() == [[0, 255]]
+
+
+def test_palettes_are_expanded() -> None:
+    image = Image.new("P", (2, 1))
+    image.putpalette([10, 20, 30, 200, 100, 50])
+    image.putpixel((1, 0), 1)
+    assert np.asarray(decode(saved(image), "x")).tolist() == [[[10, 20, 30], [200, 100, 50]]]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
+def test_exif_rotation_is_applied(orientation: int, kind: str) -> None:
+    upright = np.arange(6, dtype=np.uint8).reshape(2, 3) * 40
+    upright = np.repeat(upright[..., None], 3, axis=2)
+    stored = {  # how a camera of this orientation stores the upright picture
+        1: upright,
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: upright.swapaxes(0, 1),
+        6: np.rot90(upright),
+        7: upright[::-1, ::-1].swapaxes(0, 1),
+        8: np.rot90(upright, -1),
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"lossless": True, "exact": True} if kind == "WEBP" else {}
+    content = saved(Image.fromarray(np.ascontiguousarray(stored)), kind, exif=exif, **options)
+    assert np.array_equal(np.asarray(decode(content, "x")), upright)
+
+
+class TestAlpha:
+    RGBA = saved(Image.fromarray(np.array([[[0, 0, 0, 0], [10, 20, 30, 255], [0, 100, 200, 51]]], np.uint8)))
+
+    def test_colour(self) -> None:
+        refused(self.RGBA, "alpha", "--convert")
+        assert converted(self.RGBA, ALPHA_OVER_WHITE).tolist() == [[[255] * 3, [10, 20, 30], [204, 224, 244]]]
+
+    def test_gray_stays_gray(self) -> None:
+        content = saved(Image.fromarray(np.array([[[0, 0], [7, 255]]], np.uint8)))
+        refused(content, "alpha", "--convert")
+        assert converted(content, ALPHA_OVER_WHITE).tolist() == [[255, 7]]
+
+    def test_transparent_palette_entry(self) -> None:
+        image = Image.new("P", (2, 1))
+        image.putpalette([10, 20, 30, 200, 100, 50])
+        image.putpixel((1, 0), 1)
+        content = saved(image, transparency=0)
+        refused(content, "alpha", "--convert")
+        assert converted(content, ALPHA_OVER_WHITE).tolist() == [[[255] * 3, [200, 100, 50]]]
+
+    @pytest.mark.parametrize(("pixels", "transparency"), [([[5, 6]], 5), ([[[5, 5, 5], [6, 6, 6]]], (5, 5, 5))])
+    def test_transparent_colour(self, pixels: list, transparency: object) -> None:
+        content = saved(Image.fromarray(np.array(pixels, np.uint8)), transparency=transparency)
+        refused(content, "alpha", "--convert")
+        assert converted(content, ALPHA_OVER_WHITE).reshape(2, -1)[:, 0].tolist() == [255, 6]
+
+
+class TestSixteenBits:
+    VALUES = (0x0000, 0x12FF, 0xFFFF)
+
+    @pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM"])
+    def test_gray(self, kind: str) -> None:
+        content = saved(Image.fromarray(np.array([self.VALUES], np.uint16)), kind)
+        refused(content, "16 bits", "--convert")
+        assert converted(content, HIGH_BYTE).tolist() == [[0x00, 0x12, 0xFF]]
+
+    def test_colour_png_that_pillow_calls_8_bit(self) -> None:
+        content = png(1, 1, 16, 2, struct.pack(">HHH", *self.VALUES))
+        assert Image.open(io.BytesIO(content)).mode == "RGB"
+        refused(content, "16 bits", "--convert")
+        assert converted(content, HIGH_BYTE).tolist() == [[[0x00, 0x12, 0xFF]]]
+
+    def test_colour_ppm_that_pillow_calls_8_bit(self) -> None:
+        content = b"P6 1 1 65535 " + struct.pack(">HHH", *self.VALUES)
+        refused(content, "16 bits", "--convert")
+        assert converted(content, HIGH_BYTE).shape == (1, 1, 3)
+
+    def test_with_alpha_states_both(self) -> None:
+        conversions: Counter[str] = Counter()
+        content = png(1, 1, 16, 6, struct.pack(">HHHH", *self.VALUES, 0))
+        assert np.asarray(decode(content, "x", convert=True, conversions=conversions)).tolist() == [[[255] * 3]]
+        assert conversions == {HIGH_BYTE: 1, ALPHA_OVER_WHITE: 1}
+
+    @pytest.mark.parametrize(("colour", "count"), [(0, 1), (2, 3)])
+    def test_with_a_transparent_colour_is_refused_always(self, colour: int, count: int) -> None:
+        value = struct.pack(">" + "H" * count, *[0x1234] * count)
+        refused(png(1, 1, 16, colour, value, extra=value), "transparent colour", convert=True)
+
+    def test_thirty_two_bits_are_refused_always(self) -> None:
+        for dtype in (np.int32, np.float32):
+            refused(saved(Image.fromarray(np.zeros((2, 2), dtype)), "TIFF"), "32 bits", convert=True)
+
+
+def test_cmyk() -> None:
+    content = saved(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "TIFF")
+    refused(content, "CMYK", "--convert")
+    assert converted(content, TO_RGB)[0, 0].tolist() == [255, 0, 0]
+    refused(saved(Image.new("CMYK", (8, 8)), "JPEG"), "CMYK", "--convert")
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
+def test_several_images_in_one_file(kind: str) -> None:
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "green", "blue")]
+    content = saved(frames[0], kind, save_all=True, append_images=frames[1:])
+    refused(content, "holds several images")
+
+
+def test_a_phone_s_jpeg_with_a_preview_behind_it() -> None:
+    frames = [Image.new("RGB", (16, 16), "red"), Image.new("RGB", (8, 8), "red")]
+    assert decode(saved(frames[0], "MPO", save_all=True, append_images=frames[1:]), "x").size == (16, 16)
+
+
+@pytest.mark.parametrize("content", [b"", b"text", b"%!PS-Adobe-3.0 EPSF-3.0\n", b"\x89PNG\r\n\x1a\n"])
+def test_what_is_no_image(content: bytes) -> None:
+    with pytest.raises(UnreadableImage, match=r"cat/0\.png: cannot be read"):
+        decode(content, "cat/0.png")
+
+
+def test_every_cut_of_a_png_that_loses_pixels_is_unreadable() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    content = saved(Image.fromarray(pixels))
+    for length in range(len(content)):
+        try:
+            found = np.asarray(decode(content[:length], "x"))
+        except UnreadableImage:
+            continue
+        assert np.array_equal(found, pixels)  # only bytes after the last pixel were lost
+
+
+def test_fit_leaves_the_wanted_size_alone() -> None:
+    image = Image.new("L", (5, 3))
+    assert fit(image, (3, 5)) is image
+    assert fit(image, (2, 7)).size == (7, 2)

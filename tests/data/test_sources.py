@@ -1,0 +1,521 @@
+"""Every kind of source gives the same images; every mistake gives one clear line."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+import warnings
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+from uge.data import DataWarning, ImageSet, load
+from uge.errors import DataError
+
+CLASSES = ("cat", "dog", "train")
+SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
+
+Truth = dict[str, tuple[np.ndarray, np.ndarray]]
+
+
+def check_same(found: ImageSet, truth: tuple[np.ndarray, np.ndarray], class_names: tuple[str, ...] = CLASSES) -> None:
+    pixels, labels = truth
+    assert torch.equal(found.images, torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy()))
+    assert found.labels.tolist() == labels.tolist()
+    assert found.class_names == class_names
+    assert len(set(found.names)) == len(found)
+    assert all(name.startswith(class_names[label] + "/") for name, label in zip(found.names, labels, strict=True))
+
+
+def refuses(source: Path | str, *fragments: str, split: str = "train", **options: object) -> str:
+    """The one-line message with which `load` refuses a source."""
+    with pytest.raises(DataError) as caught:
+        load(source, split, **options)  # type: ignore[arg-type]
+    message = str(caught.value)
+    assert "\n" not in message
+    for fragment in fragments:
+        assert fragment in message
+    return message
+
+
+def write_images(root: Path, **pixels: np.ndarray) -> Path:
+    """cat_0=array -> root/cat/0.png; a folder with two classes unless told otherwise."""
+    for name, image in pixels.items():
+        file = root / (name.replace("_", "/") + ".png")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(file)
+    return root
+
+
+RGB = np.full((4, 4, 3), 7, np.uint8)
+
+
+# ------------------------------------------------------------------------------------------ the same images everywhere
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+class TestRoundTrip:
+    def test_folder(self, image_folder: Path, truth: Truth, split: str) -> None:
+        found = load(image_folder, split)
+        check_same(found, truth[split])
+        assert found.names[:2] == ("cat/00000", "cat/00001")
+
+    @pytest.mark.parametrize("prefix", ["", "wrapped/"])
+    def test_zip(self, image_folder: Path, tmp_path: Path, truth: Truth, split: str, prefix: str, zipped) -> None:
+        found = load(zipped(image_folder, tmp_path / "images.zip", prefix), split)
+        check_same(found, truth[split])
+        assert found.names == load(image_folder, split).names
+
+    def test_folder_without_splits(self, image_folder: Path, truth: Truth, split: str) -> None:
+        check_same(load(str(image_folder / split)), truth[split])
+
+    @pytest.mark.parametrize("layout", ["train-00000-of-00002.parquet", "{split}/data.parquet"])
+    def test_parquet_folder_written_by_datasets(
+        self, image_folder: Path, tmp_path: Path, truth: Truth, split: str, layout: str
+    ) -> None:
+        datasets = pytest.importorskip("datasets")
+        features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=list(CLASSES))})
+        root = tmp_path / "tables [1]"
+        for part, (_, labels) in truth.items():
+            files = sorted((image_folder / part).rglob("*.png"))
+            rows = {"image": [{"path": f.name, "bytes": f.read_bytes()} for f in files], "label": labels.tolist()}
+            file = root / layout.replace("train", part).format(split=part)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            datasets.Dataset.from_dict(rows, features=features).to_parquet(file)
+        found = load(root, split)
+        check_same(found, truth[split])
+        assert found.names == load(image_folder, split).names
+
+    def test_hub_layout(self, image_folder: Path, tmp_path: Path, truth: Truth, split: str, monkeypatch) -> None:
+        """A data set as it lies on the hub, read through the hub's own loader (which takes a path for an id)."""
+        datasets = pytest.importorskip("datasets")
+        monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+        root = tmp_path / "hub"
+        (root / "data").mkdir(parents=True)
+        for part, (_, labels) in truth.items():
+            files = sorted((image_folder / part).rglob("*.png"))
+            rows = {"img": [{"path": None, "bytes": f.read_bytes()} for f in files], "label": labels.tolist()}
+            features = datasets.Features({"img": datasets.Image(), "label": datasets.ClassLabel(names=list(CLASSES))})
+            file = root / "data" / f"{part}-00000-of-00001.parquet"
+            datasets.Dataset.from_dict(rows, features=features).to_parquet(file)
+        check_same(load(f"hub:{root}", split), truth[split])
+
+    @pytest.mark.parametrize("layout", ["NHWC", "NCHW"])
+    def test_npz(self, tmp_path: Path, truth: Truth, split: str, layout: str) -> None:
+        order = (0, 3, 1, 2) if layout == "NCHW" else (0, 1, 2, 3)
+        arrays = {f"x_{part}": pixels.transpose(order) for part, (pixels, _) in truth.items()}
+        arrays |= {f"y_{part}": labels[:, None] for part, (_, labels) in truth.items()}
+        np.savez(tmp_path / "a.npz", class_names=np.array(CLASSES), **arrays)
+        check_same(load(tmp_path / "a.npz", split), truth[split])
+
+
+@pytest.fixture
+def zipped():
+    def write(folder: Path, target: Path, prefix: str = "") -> Path:
+        with zipfile.ZipFile(target, "w") as archive:
+            for file in sorted(folder.rglob("*"), reverse=True):  # an order that is not the sorted one
+                if file.is_file():
+                    archive.write(file, prefix + file.relative_to(folder).as_posix())
+        return target
+
+    return write
+
+
+def test_gray_npz_without_channels_and_without_splits(tmp_path: Path) -> None:
+    pixels = np.arange(2 * 3 * 4, dtype=np.uint8).reshape(2, 3, 4)
+    np.savez_compressed(tmp_path / "a.npz", images=pixels, labels=np.array([3, 12]))
+    found = load(tmp_path / "a.npz")
+    assert torch.equal(found.images, torch.from_numpy(pixels)[:, None])
+    assert found.labels.tolist() == [0, 1]
+    assert found.class_names == ("03", "12")  # padded: folders sort as the labels do
+    assert found.names == ("03/00000", "12/00001")
+
+
+def test_parquet_file_of_plain_bytes_and_strings(image_folder: Path, tmp_path: Path, truth: Truth) -> None:
+    files = sorted((image_folder / "train").rglob("*.png"))
+    table = pa.table({"image": [f.read_bytes() for f in files], "label": [f.parent.name for f in files]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    check_same(load(tmp_path / "a.parquet"), truth["train"])
+
+
+def test_parquet_names_that_repeat_are_numbered(tmp_path: Path, truth: Truth, image_folder: Path) -> None:
+    files = sorted((image_folder / "train").rglob("*.png"))
+    cells = [{"bytes": f.read_bytes(), "path": "same.png"} for f in files]
+    pq.write_table(pa.table({"image": cells, "label": truth["train"][1]}), tmp_path / "a.parquet")
+    check_same(load(tmp_path / "a.parquet"), truth["train"], ("0", "1", "2"))
+
+
+def test_datasets_library_agrees_on_a_folder(image_folder: Path, tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    for split in ("train", "test"):  # it would put images of test/train/ among the training images
+        (image_folder / split / "train").rename(image_folder / split / "emu")
+    folder = image_folder.rename(tmp_path / "images")  # and cannot read a folder with brackets in its name
+    theirs = datasets.load_dataset("imagefolder", data_dir=str(folder), cache_dir=str(tmp_path / "cache"))
+    for split in ("train", "test"):
+        ours = load(folder, split)
+        assert theirs[split].features["label"].names == list(ours.class_names)
+        assert list(theirs[split]["label"]) == ours.labels.tolist()
+        for image, row in zip(ours.images, theirs[split], strict=True):
+            assert np.array_equal(image.permute(1, 2, 0).numpy(), np.asarray(row["image"]))
+
+
+def test_nothing_is_left_in_the_home_or_beside_the_source(image_folder: Path, tmp_path: Path, zipped) -> None:
+    files = sorted((image_folder / "train").rglob("*.png"))
+    zipped(image_folder, tmp_path / "a.zip")
+    table = pa.table({"image": [f.read_bytes() for f in files], "label": [f.parent.name for f in files]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    home, scratch = tmp_path / "home", tmp_path / "scratch"
+    home.mkdir()
+    scratch.mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    code = f"from uge.data import load\nfor s in ('images [1]', 'a.zip', 'a.parquet'): load(r'{tmp_path}/' + s)"
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "XDG_"))}
+    environment |= {"HOME": str(home), "TMPDIR": str(scratch), "HF_HUB_OFFLINE": "1"}
+    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == "" and result.stderr == ""  # no progress bars either
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+# ------------------------------------------------------------------------------------------------------ layout details
+
+
+def test_published_folder_is_readable(image_folder: Path) -> None:
+    shutil.rmtree(image_folder / "test")
+    for name in ("manifest.json", "README.md", "SHA256SUMS", "metadata.jsonl"):
+        (image_folder / name).write_text("{}")
+    assert load(image_folder).class_names == CLASSES
+
+
+def test_labels_agree_between_splits_when_one_lacks_a_class(image_folder: Path) -> None:
+    shutil.rmtree(image_folder / "test" / "cat")
+    test = load(image_folder, "test")
+    assert test.class_names == CLASSES
+    assert test.labels.tolist() == [1, 1, 2, 2]
+
+
+def test_label_values_agree_between_npz_splits(tmp_path: Path) -> None:
+    images = np.zeros((2, 4, 4), np.uint8)
+    np.savez(tmp_path / "a.npz", x_train=images, y_train=["a", "c"], x_test=images, y_test=["b", "c"])
+    assert load(tmp_path / "a.npz", "test").class_names == ("a", "b", "c")
+    assert load(tmp_path / "a.npz", "test").labels.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("word", ["val", "valid", "validation"])
+def test_validation_goes_by_several_names(image_folder: Path, truth: Truth, word: str) -> None:
+    (image_folder / "test").rename(image_folder / word)
+    check_same(load(image_folder, "val"), truth["test"])
+    check_same(load(image_folder, "validation"), truth["test"])
+
+
+def test_hidden_and_foreign_files_are_passed_over(tmp_path: Path) -> None:
+    root = write_images(tmp_path / "d", cat_0=RGB, dog_0=RGB, preview=RGB)
+    (root / "cat" / ".DS_Store").write_text("x")
+    (root / "cat" / "._0.png").write_text("x")
+    (root / "cat" / "notes.txt").write_text("x")
+    (root / "__MACOSX" / "cat").mkdir(parents=True)
+    (root / "__MACOSX" / "cat" / "0.png").write_text("x")
+    assert load(root).names == ("cat/0", "dog/0")
+
+
+def test_images_deeper_inside_belong_to_their_class(tmp_path: Path) -> None:
+    root = write_images(tmp_path / "d", train_cat_images_0=RGB, train_dog_images_0=RGB, train_dog_1=RGB)
+    found = load(root)
+    assert found.class_names == ("cat", "dog")
+    assert found.names == ("cat/images-0", "dog/1", "dog/images-0")
+
+
+# ------------------------------------------------------------------------------------------------------ sizes, colours
+
+
+def test_image_size_cuts_the_centre_then_resizes(tmp_path: Path) -> None:
+    wide = np.zeros((8, 24), np.uint8)
+    wide[:, 8:16] = 200  # the centre square is all that stays
+    root = write_images(tmp_path / "d", cat_0=wide, cat_1=wide.T, dog_0=np.full((4, 4), 200, np.uint8))
+    found = load(root, image_size=(4, 4))
+    assert found.images.shape == (3, 1, 4, 4)
+    assert torch.equal(found.images, torch.full((3, 1, 4, 4), 200, dtype=torch.uint8))
+    assert load(root, image_size=(2, 3)).image_size == (2, 3)
+
+
+def test_resizing_is_antialiased(tmp_path: Path) -> None:
+    stripes = np.tile(np.array([0, 255], np.uint8), (32, 16))  # picking every n-th pixel would give 0 or 255
+    found = load(write_images(tmp_path / "d", cat_0=stripes, dog_0=stripes), image_size=(8, 8))
+    assert (found.images[..., 2:6].float() - 127.5).abs().max() < 20
+
+
+def test_images_of_the_wanted_size_stay_as_they_are(image_folder: Path, truth: Truth) -> None:
+    check_same(load(image_folder, image_size=(6, 5)), truth["train"])
+
+
+def test_mixed_sizes_are_refused(tmp_path: Path) -> None:
+    root = write_images(tmp_path / "d", cat_0=RGB, dog_0=np.zeros((4, 6, 3), np.uint8))
+    refuses(root, "mixed sizes", "cat/0.png is 4x4", "dog/0.png is 4x6", "--image-size")
+
+
+@pytest.mark.parametrize("order", [f"{bits:04b}" for bits in range(1, 15)])  # every order of four, 0: gray, 1: RGB
+def test_mixed_colours(tmp_path: Path, order: str) -> None:
+    images = [np.full((4, 4, 3) if kind == "1" else (4, 4), 50 + i, np.uint8) for i, kind in enumerate(order)]
+    root = write_images(tmp_path / "d", **{f"{'ab'[i // 2]}_{i}": image for i, image in enumerate(images)})
+    first_gray, first_rgb = order.index("0"), order.index("1")
+    refuses(root, "mixed colours", f"{first_gray}.png is gray", f"{first_rgb}.png is RGB", "--convert")
+    with pytest.warns(DataWarning, match=f"{order.count('0')} of 4 images brought from gray to RGB"):
+        found = load(root, convert=True)
+    expected = torch.arange(50, 54, dtype=torch.uint8).view(4, 1, 1, 1).expand(4, 3, 4, 4)
+    assert torch.equal(found.images, expected)
+
+
+def test_each_kind_of_conversion_is_stated_once(tmp_path: Path) -> None:
+    clear = np.zeros((4, 4, 4), np.uint8)  # fully transparent black
+    root = write_images(tmp_path / "d", cat_0=clear, cat_1=clear, dog_0=RGB, dog_1=np.full((4, 4), 0x1234, np.uint16))
+    with pytest.warns(DataWarning) as stated:
+        found = load(root, convert=True)
+    assert sorted(str(w.message) for w in stated) == [
+        "1 of 4 images brought from gray to RGB",
+        "1 of 4 images cut from 16 to 8 bits",
+        "2 of 4 images laid over white (alpha)",
+    ]
+    assert {w.filename for w in stated} == {__file__}  # points at the caller
+    assert found.images[:, :, 0, 0].tolist() == [[255] * 3, [255] * 3, [7] * 3, [0x12] * 3]
+
+
+def test_convert_says_nothing_when_nothing_was_converted(image_folder: Path, truth: Truth) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_same(load(image_folder, convert=True, skip_bad=True), truth["train"])
+
+
+# -------------------------------------------------------------------------------------------------------------- errors
+
+
+def test_missing_path_suggests_embedded_names(tmp_path: Path) -> None:
+    refuses(tmp_path / "nowhere", "nowhere does not exist", "fashion-mini")
+    refuses("fashion-mni", "did you mean 'fashion-mini'?")
+
+
+def test_unknown_kind(tmp_path: Path) -> None:
+    (tmp_path / "a.tar").write_text("x")
+    refuses(tmp_path / "a.tar", "a.tar is of an unknown kind", ".zip")
+
+
+def test_empty_folder(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    refuses(tmp_path / "d", "holds no image in a class folder", "CLASS/*.png")
+
+
+def test_images_outside_class_folders(tmp_path: Path) -> None:
+    refuses(write_images(tmp_path / "d", a=RGB, b=RGB), "holds no image in a class folder")
+
+
+def test_one_class_only(tmp_path: Path) -> None:
+    refuses(write_images(tmp_path / "d", cat_0=RGB, cat_1=RGB), "has one class only ('cat')")
+
+
+def test_absent_split(image_folder: Path) -> None:
+    refuses(image_folder, "has no split 'val', only: ", "train", "test", split="val")
+    refuses(image_folder / "train", "has no split 'test', only: train", split="test")
+
+
+@pytest.mark.parametrize("container", ["folder", "zip"])
+def test_bad_files_are_named_or_passed_over(image_folder: Path, tmp_path: Path, container: str, zipped) -> None:
+    whole = (image_folder / "train/cat/00001.png").read_bytes()
+    (image_folder / "train/cat/00001.png").write_bytes(whole[: len(whole) // 2])
+    (image_folder / "train/dog/00002.png").write_text("no image at all")
+    source = image_folder if container == "folder" else zipped(image_folder, tmp_path / "a.zip")
+    refuses(source, "train/cat/00001.png: cannot be read (", "truncated", "--skip-bad")
+    with pytest.warns(DataWarning, match=r"passed over 2 unreadable of 12 images: .*cat/00001.png, .*dog/00002.png"):
+        found = load(source, skip_bad=True)
+    assert len(found) == 10
+    assert "cat/00001" not in found.names and "dog/00002" not in found.names
+    (image_folder / "train/cat/00001.png").write_bytes(whole)
+    source = image_folder if container == "folder" else zipped(image_folder, tmp_path / "a.zip")
+    refuses(source, "dog/00002.png: cannot be read (not an image)")
+
+
+def test_skipping_every_image_is_an_error(tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / "d" / name).mkdir(parents=True)
+        (tmp_path / "d" / name / "0.png").write_text("x")
+    with pytest.warns(DataWarning, match="passed over 2"):
+        refuses(tmp_path / "d", "holds no readable image", skip_bad=True)
+
+
+def test_two_files_of_one_name(tmp_path: Path) -> None:
+    root = write_images(tmp_path / "d", cat_0=RGB, dog_0=RGB)
+    shutil.copy(root / "cat/0.png", root / "cat/0.bmp")
+    refuses(root, "'cat/0.bmp' and 'cat/0.png' would both be named 'cat/0'")
+
+
+def test_broken_link_is_an_unreadable_image(tmp_path: Path) -> None:
+    root = write_images(tmp_path / "d", cat_0=RGB, dog_0=RGB)
+    (root / "dog/1.png").symlink_to(tmp_path / "gone.png")
+    refuses(root, "dog/1.png: cannot be read (No such file")
+
+
+class TestZip:
+    def test_corrupt(self, tmp_path: Path, image_folder: Path, zipped) -> None:
+        whole = zipped(image_folder, tmp_path / "a.zip").read_bytes()
+        (tmp_path / "a.zip").write_bytes(whole[: len(whole) // 2])
+        refuses(tmp_path / "a.zip", "a.zip is no readable zip")
+
+    def test_damaged_member_is_an_unreadable_image(self, tmp_path: Path, image_folder: Path, zipped) -> None:
+        path = zipped(image_folder, tmp_path / "a.zip")
+        content = bytearray(path.read_bytes())
+        place = content.find((image_folder / "train/dog/00000.png").read_bytes())
+        content[place + 60] ^= 0xFF
+        path.write_bytes(content)
+        refuses(path, "train/dog/00000.png: cannot be read (Bad CRC-32")
+        with pytest.warns(DataWarning, match="passed over 1 unreadable of 12 images: .*dog/00000.png"):
+            assert len(load(path, skip_bad=True)) == 11
+
+    @pytest.mark.parametrize("name", ["../cat/0.png", "/etc/cat/0.png", "cat/../../0.png", "..\\cat\\0.png"])
+    def test_unsafe_names(self, tmp_path: Path, name: str) -> None:
+        with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+            archive.writestr(name, b"x")
+        refuses(tmp_path / "a.zip", f"holds the unsafe name '{name}'")
+
+    @pytest.mark.filterwarnings("ignore:Duplicate name")
+    def test_name_twice(self, tmp_path: Path) -> None:
+        with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+            archive.writestr("cat/0.png", b"x")
+            archive.writestr("cat/0.png", b"y")
+        refuses(tmp_path / "a.zip", "holds 'cat/0.png' twice")
+
+    def test_encrypted(self, tmp_path: Path, image_folder: Path, zipped) -> None:
+        path = zipped(image_folder, tmp_path / "a.zip")
+        content = bytearray(path.read_bytes())
+        for signature, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+            place = content.find(signature)
+            while place >= 0:
+                content[place + flags] |= 1
+                place = content.find(signature, place + 1)
+        path.write_bytes(content)
+        refuses(path, "cat/00000.png: cannot be unpacked (", "encrypted", skip_bad=True)
+
+    def test_empty(self, tmp_path: Path) -> None:
+        zipfile.ZipFile(tmp_path / "a.zip", "w").close()
+        refuses(tmp_path / "a.zip", "holds no image in a class folder")
+
+
+class TestNpz:
+    def test_not_an_archive(self, tmp_path: Path) -> None:
+        for content in (b"", b"text", b"PK\x03\x04 cut short"):
+            (tmp_path / "a.npz").write_bytes(content)
+            refuses(tmp_path / "a.npz", "a.npz is no readable .npz file")
+
+    def test_pickles_are_not_run(self, tmp_path: Path) -> None:
+        np.savez(tmp_path / "a.npz", images=np.array([{}, {}], dtype=object), labels=np.array([0, 1]))
+        refuses(tmp_path / "a.npz", "the array images cannot be read")
+
+    def test_missing_arrays(self, tmp_path: Path) -> None:
+        np.savez(tmp_path / "a.npz", pictures=np.zeros(3))
+        refuses(tmp_path / "a.npz", "holds the arrays pictures; expected images and labels")
+        np.savez(tmp_path / "a.npz", x_train=np.zeros((2, 4, 4), np.uint8))
+        refuses(tmp_path / "a.npz", "y_train")
+
+    @pytest.mark.parametrize(
+        "images", [np.zeros((2, 4, 4)), np.zeros((2, 4), np.uint8), np.zeros((2, 9, 5, 7), np.uint8)]
+    )
+    def test_other_arrays(self, tmp_path: Path, images: np.ndarray) -> None:
+        np.savez(tmp_path / "a.npz", images=images, labels=np.array([0, 1]))
+        refuses(tmp_path / "a.npz", str(images.dtype), str(list(images.shape)), "expected uint8 [N, H, W]")
+
+    def test_counts_differ(self, tmp_path: Path) -> None:
+        np.savez(tmp_path / "a.npz", images=np.zeros((3, 4, 4), np.uint8), labels=np.array([0, 1]))
+        refuses(tmp_path / "a.npz", "3 images", "2 labels")
+
+    def test_labels_that_are_none(self, tmp_path: Path) -> None:
+        images = np.zeros((2, 4, 4), np.uint8)
+        np.savez(tmp_path / "a.npz", images=images, labels=np.array([0.5, 1]))
+        refuses(tmp_path / "a.npz", "labels are float; expected whole numbers or class names")
+        np.savez(tmp_path / "a.npz", images=images, labels=np.array([0, -1]))
+        refuses(tmp_path / "a.npz", "images[1] has the label -1")
+        np.savez(tmp_path / "a.npz", images=images, labels=np.array([0, 2]), class_names=np.array(["a", "b"]))
+        refuses(tmp_path / "a.npz", "images[1] has the label 2; expected one of 2 classes")
+
+    def test_alpha(self, tmp_path: Path) -> None:
+        np.savez(tmp_path / "a.npz", images=np.zeros((2, 4, 4, 4), np.uint8), labels=np.array([0, 1]))
+        refuses(tmp_path / "a.npz", "images[0]: has an alpha channel")
+
+
+class TestTables:
+    def test_corrupt_parquet(self, tmp_path: Path) -> None:
+        (tmp_path / "a.parquet").write_bytes(b"PAR1 no more")
+        refuses(tmp_path / "a.parquet", "a.parquet is no readable parquet")
+
+    def test_damage_that_shows_only_in_the_rows(self, tmp_path: Path) -> None:
+        path = tmp_path / "a.parquet"
+        noise = np.random.default_rng(0).bytes(20_000)
+        pq.write_table(
+            pa.table({"image": [noise, noise], "label": [0, 1]}), path, compression="zstd", use_dictionary=False
+        )
+        content = bytearray(path.read_bytes())
+        content[8:200] = bytes(192)
+        path.write_bytes(content)
+        refuses(path, "a.parquet cannot be read")
+
+    def test_columns_are_missing(self, tmp_path: Path) -> None:
+        pq.write_table(pa.table({"image": [b"x"], "caption": ["a"]}), tmp_path / "a.parquet")
+        refuses(tmp_path / "a.parquet", "has no label column", "got image, caption")
+        pq.write_table(pa.table({"text": ["x"], "label": [1]}), tmp_path / "a.parquet")
+        refuses(tmp_path / "a.parquet", "has no image column", "got text, label")
+
+    def test_bad_cell_is_named_by_its_row(self, tmp_path: Path, image_folder: Path) -> None:
+        good = (image_folder / "train/cat/00000.png").read_bytes()
+        pq.write_table(pa.table({"image": [good, b"no", None, good], "label": [0, 1, 0, 1]}), tmp_path / "a.parquet")
+        refuses(tmp_path / "a.parquet", "a.parquet: train row 1: cannot be read (not an image)")
+        with pytest.warns(DataWarning, match=r"passed over 2 unreadable of 4 images: .*row 1, .*row 2"):
+            assert load(tmp_path / "a.parquet", skip_bad=True).labels.tolist() == [0, 1]
+
+    def test_hub_offline(self) -> None:
+        refuses("hub:nobody/nothing", "hub:nobody/nothing cannot be read", "check the name and the network")
+
+    def test_without_the_library(self, tmp_path: Path, monkeypatch) -> None:
+        monkeypatch.setitem(sys.modules, "datasets", None)
+        (tmp_path / "a.parquet").write_bytes(b"")
+        refuses(tmp_path / "a.parquet", "pip install datasets")
+
+
+def test_image_size_must_not_be_empty(image_folder: Path) -> None:
+    refuses(image_folder, "image size 0x5 is empty", image_size=(0, 5))
+
+
+# ------------------------------------------------------------------------------------------------------ real image sets
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "shape", "classes"),
+    [
+        ("cifar10-12k.zip", "train", (10_000, 3, 32, 32), 10),
+        ("cifar10-12k.zip", "test", (2_000, 3, 32, 32), 10),
+        ("cifar100-6k.zip", "test", (1_000, 3, 32, 32), 100),  # has a class called train
+        ("tinyimagenet20-5k.zip", "test", (1_000, 3, 64, 64), 20),  # JPEG, some of them gray
+    ],
+)
+@pytest.mark.filterwarnings("ignore::uge.data.DataWarning")
+def test_shared_zips(name: str, split: str, shape: tuple[int, ...], classes: int) -> None:
+    path = SHARED / name
+    if not path.exists():
+        pytest.skip(f"needs the real images in {SHARED}")
+    start = time.process_time()  # not the clock on the wall, which other tests slow down
+    found = load(path, split, convert=name.startswith("tiny"))
+    seconds = time.process_time() - start
+    assert tuple(found.images.shape) == shape
+    assert found.classes == classes
+    assert found.labels.bincount().tolist() == [shape[0] // classes] * classes
+    assert seconds < 5  # about 1.3 for the 10,000
+    with (
+        zipfile.ZipFile(path) as archive,
+        archive.open(min(member for member in archive.namelist() if member.startswith(split))) as file,
+    ):
+        first = np.asarray(Image.open(file).convert("RGB"))
+    assert np.array_equal(found.images[0].permute(1, 2, 0).numpy(), first)
