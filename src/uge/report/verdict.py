@@ -167,7 +167,7 @@ def limits(summary: dict[str, Any], records: list[dict[str, Any]], manifest: dic
         evidence = f"Accuracies are means over at least {seeds} seeds; the plot shows the lowest and the highest."
     peak = (
         "Peak is the best epoch picked on the test images. Nobody can pick it without them, so it favours the hacker."
-        " The margin is the authorised accuracy minus the strongest hacker's, both after the last epoch."
+        " The margin is the authorised accuracy minus that of the strongest single hacker run, after the last epoch."
     )
     if not authorised:
         key = "No authorised network was trained, so nothing here says what the key is worth."
