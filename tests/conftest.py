@@ -1,0 +1,44 @@
+"""What all tests share. Nothing here reaches the network."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before any import of the datasets or transformers libraries
+
+import pytest
+import torch
+
+from uge.data.images import ImageSet
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def fashion() -> ImageSet:
+    """The embedded training images: 6,000, gray, 28x28, ten classes."""
+    from uge.data.sources import load
+
+    return load("fashion-mini", "train")
+
+
+@pytest.fixture(scope="session")
+def trousers_and_boots(fashion: ImageSet) -> tuple[ImageSet, ImageSet]:
+    """Two classes of real images that any network tells apart: 600 to train on, 200 to test on."""
+    members = ((fashion.labels == 1) | (fashion.labels == 9)).nonzero().flatten()
+    pick = members[torch.randperm(len(members), generator=torch.Generator().manual_seed(0))]
+    two = fashion.subset(pick)
+    two = ImageSet(two.images, (two.labels == 9).long(), ("trouser", "ankle boot"), two.names)
+    return two.subset(torch.arange(600)), two.subset(torch.arange(600, 800))
+
+
+@pytest.fixture(scope="session")
+def torchvision_operators() -> Iterator[torch.library.Library]:
+    """Define the operators that torchvision lacks beside a CPU-only torch, so that timm and CLIP import."""
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    for name in ("nms", "qnms"):
+        if not hasattr(torch.ops.torchvision, name):
+            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    yield library  # freeing it would take the operators away

@@ -1,0 +1,113 @@
+"""Imports go one way through the house, and the front door is light."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import uge
+
+PACKAGE = Path(uge.__file__).parent
+STOREYS = (  # a room imports from its own storey, without going round in a circle, and from those before it
+    {"errors"},
+    {"runtime", "records"},
+    {"data", "networks", "losses"},
+    {"training"},
+    {"encoders"},  # after training: the encoder `own` is trained, by the one loop
+    {"keys", "protect", "publish", "views"},
+    {"pipeline"},
+    {"attack"},
+    {"audit"},
+    {"report"},
+    {"demo"},
+    {"cli", "__main__"},
+)
+STOREY = {room: number for number, rooms in enumerate(STOREYS) for room in rooms}
+ROOMS_OF_REPORT = {"report", "errors", "runtime", "records", "data", "publish"}  # records, manifest, images to show
+HEAVY = {"torch", "numpy", "datasets", "kornia", "matplotlib", "transformers", "timm", "pandas"}
+
+
+def rooms() -> dict[str, list[Path]]:
+    """The files of each room; the package's own front door, `uge/__init__.py`, is no room."""
+    found: dict[str, list[Path]] = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        if room != "__init__":
+            found.setdefault(room, []).append(path)
+    return found
+
+
+def rooms_imported_by(path: Path) -> Iterator[str]:
+    """Rooms named by any import statement of a file, inside functions too."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            modules = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.relative_to(PACKAGE)}: relative import in line {node.lineno}"
+            base = node.module or ""
+            modules = [f"uge.{alias.name}" for alias in node.names] if base == "uge" else [base]
+        else:
+            continue
+        for module in modules:
+            package, _, rest = module.partition(".")
+            if package == "uge" and rest and rest != "__version__":
+                yield rest.partition(".")[0]
+
+
+IMPORTS = {room: {i for path in paths for i in rooms_imported_by(path)} - {room} for room, paths in rooms().items()}
+
+
+def test_the_reading_of_imports_finds_those_that_are_there() -> None:
+    assert {"errors", "runtime", "networks", "data"} <= IMPORTS["training"]
+    assert IMPORTS["errors"] == set()
+
+
+@pytest.mark.parametrize("room", IMPORTS)
+def test_a_room_imports_from_no_later_storey(room: str) -> None:
+    assert room in STOREY, f"uge.{room} has no storey; give it one in this test"
+    later = {other for other in IMPORTS[room] if STOREY[other] > STOREY[room]}
+    assert not later, f"uge.{room} imports {sorted(later)}, which come after it"
+
+
+def test_no_two_rooms_import_each_other() -> None:
+    left = {room: set(imported) for room, imported in IMPORTS.items()}
+    while free := [room for room, imported in left.items() if not imported & left.keys()]:
+        for room in free:
+            del left[room]
+    assert not left, f"these import each other in a circle: {sorted(left)}"
+
+
+def test_the_report_reads_records_and_manifests_only() -> None:
+    assert IMPORTS["report"] <= ROOMS_OF_REPORT
+
+
+def modules_after(statement: str) -> set[str]:
+    script = f"import sys\n{statement}\nprint('LOADED', *{{name.partition('.')[0] for name in sys.modules}})"
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert run.returncode == 0, run.stderr
+    return set(run.stdout.rpartition("LOADED")[2].split())
+
+
+def test_import_uge_loads_nothing_heavy() -> None:
+    assert modules_after("import uge") & HEAVY == set()
+
+
+def test_help_loads_nothing_heavy() -> None:
+    statement = (
+        "from uge.cli import main\nsys.argv = ['uge', '--help']\n"
+        "try:\n    main()\nexcept SystemExit as stop:\n    assert not stop.code, stop.code"
+    )
+    assert modules_after(statement) & HEAVY == set()
+
+
+def test_every_public_name_exists() -> None:
+    for name in uge.__all__:
+        assert getattr(uge, name) is not None, name
+        assert name in dir(uge)
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = uge.nonsense

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from uge.errors import PublishError
+from uge.records import RECORD_VERSION, append_record, config_hash, read_records
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=30, deadline=None)
+@given(rows=st.lists(st.dictionaries(st.text(), values, max_size=3), max_size=3))
+def test_rows_come_back_as_they_went_in(tmp_path_factory: pytest.TempPathFactory, rows: list[dict]) -> None:
+    path = tmp_path_factory.mktemp("records") / "records.jsonl"
+    for row in rows:
+        append_record(path, row)
+    assert read_records(path) == [{"record_version": RECORD_VERSION, **row} for row in rows]
+
+
+def test_no_file_means_no_rows(tmp_path: Path) -> None:
+    assert read_records(tmp_path / "records.jsonl") == []
+
+
+@pytest.mark.parametrize("kept", [1, 10, 30])
+def test_a_torn_line_costs_that_row_only(tmp_path: Path, kept: int) -> None:
+    path = tmp_path / "records.jsonl"
+    append_record(path, {"cell": 0})
+    whole = path.read_bytes()
+    append_record(path, {"cell": 1})
+    path.write_bytes(path.read_bytes()[: len(whole) + kept])
+    assert [row["cell"] for row in read_records(path)] == [0]
+    append_record(path, {"cell": 2})
+    assert [row["cell"] for row in read_records(path)] == [0, 2]
+
+
+def test_a_row_is_on_disk_when_append_returns_even_if_the_run_is_killed(tmp_path: Path) -> None:
+    path = tmp_path / "records.jsonl"
+    script = (
+        "import os, sys, signal; from pathlib import Path; from uge.records import append_record\n"
+        "append_record(Path(sys.argv[1]), {'cell': 1}); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    run = subprocess.run([sys.executable, "-c", script, str(path)], check=False, timeout=60)
+    assert run.returncode == -signal.SIGKILL
+    assert [row["cell"] for row in read_records(path)] == [1]
+
+
+def test_a_target_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(PublishError, match="cannot write"):
+        append_record(tmp_path / "file" / "records.jsonl", {})
+
+
+def test_a_configuration_has_one_hash_whatever_the_order_of_its_keys() -> None:
+    assert config_hash({"a": 1, "b": [2]}) == config_hash({"b": [2], "a": 1}) == "ae8a9a505246"
+    assert config_hash({"a": 1}) != config_hash({"a": 2})

@@ -1,0 +1,258 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from uge.data.images import ImageSet, normalisation_of, to_float
+from uge.errors import ConfigError
+from uge.networks import NetworkSpec, build_network, parse_network
+from uge.training import (
+    History,
+    PlainTraining,
+    Recipe,
+    Shift,
+    accuracy_of,
+    fit,
+    learning_rate_at,
+    logits_of,
+    make_optimiser,
+)
+
+Pair = tuple[ImageSet, ImageSet]
+QUICK = Recipe(epochs=3, batch_size=50, learning_rate=0.05)
+
+
+def build(text: str, images: ImageSet, seed: int = 0) -> nn.Module:
+    name, options = parse_network(text)
+    spec = NetworkSpec(name, images.channels, images.image_size, images.classes, options)
+    return build_network(spec, *normalisation_of(images.images), seed)
+
+
+def weights_after(images: ImageSet, recipe: Recipe, seed: int) -> dict[str, Tensor]:
+    network = build("convnet:width=8", images)
+    fit(network, images, recipe, seed=seed)
+    return network.state_dict()
+
+
+# --- the augmentation
+
+
+@st.composite
+def shifts(draw: st.DrawFn) -> tuple[Shift, Tensor]:
+    count, channels = draw(st.integers(1, 4)), draw(st.sampled_from([1, 3]))
+    height, width = draw(st.integers(2, 9)), draw(st.integers(2, 9))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**32)))
+    return Shift.draw(count, (height, width), generator), torch.rand(
+        count, channels, height, width, generator=generator
+    )
+
+
+def shifted_slowly(shift: Shift, x: Tensor) -> Tensor:
+    """Flip, pad with zeros, crop: pixel by pixel."""
+    moved = torch.zeros_like(x)
+    for n in range(x.shape[0]):
+        image = x[n].flip(-1) if shift.flip[n] else x[n]
+        for row in range(x.shape[2]):
+            for column in range(x.shape[3]):
+                source = (row + int(shift.down[n]), column + int(shift.right[n]))
+                if 0 <= source[0] < x.shape[2] and 0 <= source[1] < x.shape[3]:
+                    moved[n, :, row, column] = image[:, source[0], source[1]]
+    return moved
+
+
+@settings(max_examples=60, deadline=None)
+@given(shifts())
+def test_a_shift_is_flip_pad_and_crop(drawn: tuple[Shift, Tensor]) -> None:
+    shift, x = drawn
+    assert torch.equal(shift(x), shifted_slowly(shift, x))
+
+
+def test_shifts_reach_an_eighth_of_the_side_both_ways_and_flip_half() -> None:
+    shift = Shift.draw(4000, (32, 16), torch.Generator().manual_seed(0))
+    assert (int(shift.down.min()), int(shift.down.max())) == (-4, 4)
+    assert (int(shift.right.min()), int(shift.right.max())) == (-2, 2)
+    assert 0.45 < shift.flip.float().mean() < 0.55
+    # 9 and 5 values, each as often as any other
+    assert torch.stack([(shift.down == d).float().mean() for d in range(-4, 5)]).sub(1 / 9).abs().max() < 0.02
+    assert torch.stack([(shift.right == d).float().mean() for d in range(-2, 3)]).sub(1 / 5).abs().max() < 0.03
+
+
+def test_gradients_flow_through_a_shift() -> None:
+    shift = Shift.draw(3, (4, 5), torch.Generator().manual_seed(0))
+    x = torch.rand(3, 1, 4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    assert torch.autograd.gradcheck(shift, x)
+
+
+# --- recipe, schedule, optimiser
+
+
+@pytest.mark.parametrize(
+    ("schedule", "values"),
+    [
+        ("constant", {0.0: 0.1, 0.5: 0.1, 1.0: 0.1}),
+        ("cosine", {0.0: 0.1, 0.5: 0.05, 1.0: 0.0}),
+        ("one-cycle", {0.0: 0.0, 0.125: 0.05, 0.25: 0.1, 0.625: 0.05, 1.0: 0.0}),
+    ],
+)
+def test_schedules_pass_through_known_points(schedule: str, values: dict[float, float]) -> None:
+    recipe = Recipe(schedule=schedule, learning_rate=0.1)
+    for progress, expected in values.items():
+        assert learning_rate_at(recipe, progress) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"optimiser": "adam"}, "unknown optimiser 'adam'; .*sgd, adamw"),
+        ({"schedule": "step"}, "unknown schedule 'step'"),
+        ({"augmentation": "mixup"}, "unknown augmentation 'mixup'"),
+        ({"precision": "float16"}, "unknown precision 'float16'"),
+        ({"epochs": 0}, "must be positive"),
+        ({"batch_size": 0}, "must be positive"),
+        ({"learning_rate": 0.0}, "must be positive"),
+    ],
+)
+def test_a_wrong_recipe_says_why(wrong: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Recipe(**wrong)
+
+
+def test_a_recipe_survives_the_way_through_a_dict() -> None:
+    recipe = Recipe(epochs=3, optimiser="adamw")
+    assert Recipe(**recipe.to_dict()) == recipe
+
+
+@pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
+def test_only_weights_of_two_or_more_dimensions_decay(optimiser: str) -> None:
+    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(2, 2))
+    decayed, kept = make_optimiser(network, Recipe(optimiser=optimiser, weight_decay=0.01)).param_groups
+    assert (decayed["weight_decay"], kept["weight_decay"]) == (0.01, 0.0)
+    assert [p.ndim for p in decayed["params"]] == [4, 2]
+    assert [p.ndim for p in kept["params"]] == [1, 1, 1, 1]
+
+
+# --- fit
+
+
+def test_the_seed_decides_the_run_and_nothing_else_does(trousers_and_boots: Pair) -> None:
+    train = trousers_and_boots[0].subset(torch.arange(120))
+    before = torch.get_rng_state()
+    first = weights_after(train, QUICK, seed=1)
+    assert torch.equal(before, torch.get_rng_state()), "training moved torch's global generator"
+    torch.manual_seed(99)
+    same, other = weights_after(train, QUICK, seed=1), weights_after(train, QUICK, seed=2)
+    assert all(torch.equal(first[key], same[key]) for key in first)
+    assert any(not torch.equal(first[key], other[key]) for key in first)
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        QUICK,
+        Recipe(epochs=3, batch_size=50, learning_rate=0.003, optimiser="adamw", schedule="cosine"),
+        Recipe(epochs=3, batch_size=50, learning_rate=0.02, schedule="constant", augmentation="none"),
+        Recipe(epochs=3, batch_size=50, learning_rate=0.05, precision="bfloat16"),
+    ],
+    ids=["one-cycle", "adamw-cosine", "constant-plain", "bfloat16"],
+)
+def test_real_images_are_learnt(trousers_and_boots: Pair, recipe: Recipe) -> None:
+    train, test = trousers_and_boots
+    network = build("convnet:width=8", train)
+    untrained = accuracy_of(network, test)
+    seen: list[tuple[int, float, float]] = []
+    history = fit(network, train, recipe, seed=0, test=test, on_epoch=lambda *row: seen.append(row))
+    assert history.train_loss[-1] < 0.5 * history.train_loss[0]
+    assert history.accuracy > 95 > untrained
+    assert history.accuracy == accuracy_of(network, test)
+    assert history.images_seen == 3 * 600
+    assert seen == [(i + 1, history.train_loss[i], history.test_accuracy[i]) for i in range(3)]
+    assert not network.training
+    assert all(p.dtype == torch.float32 for p in network.parameters())
+
+
+def test_wrong_labels_are_not_learnt_as_right_ones(trousers_and_boots: Pair) -> None:
+    train, test = trousers_and_boots
+    swapped = ImageSet(train.images, 1 - train.labels, train.class_names, train.names)
+    network = build("convnet:width=8", train)
+    assert fit(network, swapped, QUICK, seed=0, test=test).accuracy < 5
+
+
+def test_a_frozen_stem_stays_and_the_rest_moves(trousers_and_boots: Pair) -> None:
+    train = trousers_and_boots[0].subset(torch.arange(100))
+    network = build("convnet:width=8,stem=2,frozen_stem=true", train)
+    before = {key: value.clone() for key, value in network.named_parameters()}
+    fit(network, train, Recipe(epochs=1, batch_size=50), seed=0)
+    for key, parameter in network.named_parameters():
+        assert torch.equal(before[key], parameter) != parameter.requires_grad, key
+
+
+def test_fewer_images_than_a_batch_are_one_batch(trousers_and_boots: Pair) -> None:
+    few = trousers_and_boots[0].subset(torch.arange(7))
+    history = fit(build("mlp:width=8", few), few, Recipe(epochs=2, batch_size=128, learning_rate=0.01), seed=0)
+    assert history.images_seen == 14
+    assert math.isnan(history.accuracy)
+    assert math.isnan(history.peak_accuracy)
+
+
+def test_the_peak_is_the_best_epoch_and_the_accuracy_the_last() -> None:
+    history = History((1.0, 0.5, 0.4), (50.0, 70.0, 60.0), 1.0)
+    assert (history.accuracy, history.peak_accuracy) == (60.0, 70.0)
+
+
+class Inverted(PlainTraining):
+    """Trains on negatives, with soft labels and a loss that counts its calls."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def prepare(self, images: ImageSet) -> tuple[Tensor, Tensor]:
+        return 255 - images.images, images.labels
+
+    def batch(self, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        return x, F.one_hot(y, 2).float()
+
+    def loss(self, network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        self.calls += 1
+        assert x.mean() > 0.5, "negatives of mostly black images are mostly white"
+        assert y.shape == (50, 2)
+        return F.cross_entropy(network(x), y)
+
+
+def test_a_countermeasure_steps_in_at_its_three_places(trousers_and_boots: Pair) -> None:
+    train, test = trousers_and_boots
+    train = train.subset(torch.arange(300))
+    measure = Inverted()
+    network = build("convnet:width=8", train)
+    recipe = Recipe(epochs=3, batch_size=50, learning_rate=0.05, augmentation="none")
+    fit(network, train, recipe, seed=0, countermeasure=measure)
+    assert measure.calls == 3 * 6
+    assert accuracy_of(network, test.with_images(255 - test.images)) > 95
+
+
+def test_plain_training_changes_nothing(trousers_and_boots: Pair) -> None:
+    train = trousers_and_boots[0].subset(torch.arange(10))
+    plain, x = PlainTraining(), to_float(train.images)
+    images, targets = plain.prepare(train)
+    assert images is train.images
+    assert targets is train.labels
+    assert plain.batch(x, train.labels, torch.Generator())[0] is x
+    network = build("mlp:width=8", train)
+    assert torch.equal(plain.loss(network, x, train.labels), F.cross_entropy(network(x), train.labels))
+
+
+def test_logits_do_not_depend_on_the_batches_and_leave_the_mode_alone(trousers_and_boots: Pair) -> None:
+    test = trousers_and_boots[1].subset(torch.arange(30))
+    network = build("resnet:depth=8,width=16", test)
+    network.train()
+    whole, parts = logits_of(network, test.images), logits_of(network, test.images, batch_size=7)
+    torch.testing.assert_close(whole, parts, rtol=1e-4, atol=1e-5)
+    assert whole.shape == (30, 2)
+    assert network.training
+    right = sum(int(row.argmax() == label) for row, label in zip(whole, test.labels, strict=True))
+    assert accuracy_of(network, test) == pytest.approx(100 * right / 30, abs=1e-3)
