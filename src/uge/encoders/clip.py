@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -40,15 +41,20 @@ def clip_encoder(source: str) -> nn.Module:
         source: a folder saved by transformers, or a hub id such as "openai/clip-vit-base-patch32".
 
     Raises:
-        ConfigError: transformers is missing or does not import, or the model cannot be found.
+        ConfigError: transformers is missing or does not import, or the model cannot be found or is none of CLIP's.
     """
     try:
         from transformers import CLIPVisionModel
     except (ImportError, RuntimeError, OSError) as error:  # RuntimeError: torchvision built for another torch
         raise ConfigError(f"encoder clip needs transformers, which does not import here: {error}") from error
     try:
-        vision = CLIPVisionModel.from_pretrained(source)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+        vision, loading = CLIPVisionModel.from_pretrained(source, output_loading_info=True)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:  # RuntimeError: other shapes than CLIP's
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ConfigError(f"no CLIP model at '{source}': {reason}") from error
+    if loading["missing_keys"]:  # transformers would only warn, and draw them at random
+        raise ConfigError(
+            f"no CLIP model at '{source}': it lacks {len(loading['missing_keys'])} tensors of CLIP's image encoder;"
+            " give a model of transformers' type 'clip' or 'clip_vision_model'"
+        )
     return ClipEncoder(vision, int(vision.config.image_size))
