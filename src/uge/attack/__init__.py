@@ -5,6 +5,7 @@ A counter-measure is written `name` or `name:word,option=value`, as in `distilla
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 
 from torch import nn
@@ -47,10 +48,14 @@ def build_countermeasure(text: str, *, teacher: nn.Module | None = None) -> Coun
         ConfigError: unknown name or option, or a teacher that is needed and not given.
     """
     name, options = parse_countermeasure(text)
+    known = set(inspect.signature(COUNTERMEASURES[name]).parameters) - {"teacher"}
+    for option in options:
+        if not known:
+            raise ConfigError(f"counter-measure '{name}' has no options, got '{text}'")
+        if option not in known:
+            raise unknown_name(f"option of counter-measure '{name}'", option, known)
     if name in NEEDS_TEACHER:
         if teacher is None:
             raise ConfigError(f"counter-measure '{name}' queries the authorised network: give --key")
         return COUNTERMEASURES[name](teacher, **options)
-    if options:
-        raise ConfigError(f"counter-measure '{name}' has no options, got '{text}'")
-    return COUNTERMEASURES[name]()
+    return COUNTERMEASURES[name](**options)

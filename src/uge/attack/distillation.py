@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -41,8 +43,8 @@ class Distillation(PlainTraining):
             self.temperature = float(temperature)
         except ValueError as error:
             raise ConfigError(f"distillation: temperature '{temperature}' is no number") from error
-        if self.temperature <= 0:
-            raise ConfigError(f"distillation: temperature {self.temperature:g} must be positive")
+        if not 0 < self.temperature < math.inf:
+            raise ConfigError(f"distillation: temperature {self.temperature:g} must be positive and finite")
         self.teacher = teacher.eval()
         self.labels = labels
         self.queries = queries
