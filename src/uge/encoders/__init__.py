@@ -39,7 +39,8 @@ def build_encoder(name: str, images: ImageSet, *, seed: int, device: torch.devic
         encoder = ENCODERS[name](images, seed, place)
     else:
         raise unknown_name("encoder", name, [*ENCODERS, "clip:FOLDER-OR-HUB-ID"])
-    return encoder.eval().requires_grad_(False).to(place, memory_format=torch.channels_last)
+    encoder.eval().requires_grad_(False)
+    return encoder.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's annotations
 
 
 @torch.no_grad()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
@@ -48,10 +50,11 @@ def clip_encoder(source: str) -> nn.Module:
     except (ImportError, RuntimeError, OSError) as error:  # RuntimeError: torchvision built for another torch
         raise ConfigError(f"encoder clip needs transformers, which does not import here: {error}") from error
     try:
-        vision, loading = CLIPVisionModel.from_pretrained(source, output_loading_info=True)
+        loaded: Any = CLIPVisionModel.from_pretrained(source, output_loading_info=True)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:  # RuntimeError: other shapes than CLIP's
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ConfigError(f"no CLIP model at '{source}': {reason}") from error
+    vision, loading = loaded
     if loading["missing_keys"]:  # transformers would only warn, and draw them at random
         raise ConfigError(
             f"no CLIP model at '{source}': it lacks {len(loading['missing_keys'])} tensors of CLIP's image encoder;"

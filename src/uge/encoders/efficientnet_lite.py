@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ class EfficientNetLite(nn.Module):
 
     def __init__(self, network: nn.Module, side: int) -> None:
         super().__init__()
-        self.network = network
+        self.network: Any = network  # an EfficientNet, which has no annotations
         self.side = side
 
     def forward(self, x: Tensor) -> Tensor:
