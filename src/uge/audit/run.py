@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+from safetensors import torch as safetensors
 from torch import nn
 
 from uge.attack import NEEDS_TEACHER, build_countermeasure, parse_countermeasure
@@ -17,7 +17,7 @@ from uge.errors import ConfigError, DataError
 from uge.keys.key import Key
 from uge.networks import NetworkSpec, build_network, parse_network
 from uge.records import append_record, config_hash, read_records
-from uge.runtime import environment, seed_for
+from uge.runtime import environment, seed_for, write_atomically
 from uge.training import Recipe, fit
 
 
@@ -73,8 +73,12 @@ class Audit:
             cells: the plan; an authorised cell must precede the hackers that query its trained network.
             on_cell: called with (number from 0, cell) before each missing cell.
             on_epoch: called with (epoch from 1, epochs, test accuracy) during each missing cell.
+
+        Raises:
+            ConfigError: a cell that cannot run, before the first one is trained.
         """
         done = {row["cell"]: row for row in read_records(self.folder / "records.jsonl")}
+        self._check(cells, done)
         rows = []
         for number, cell in enumerate(cells):
             name = self.cell_name(cell)
@@ -94,9 +98,30 @@ class Audit:
                 "data": self.digests[cell.trained_on],
                 "test": self.test_digest,
                 "recipe": self._recipe(cell).to_dict(),
-                "key": self.key.digest() if self.key and self._uses_key(cell) else None,
+                "key": self._key_part(cell),
             }
         )
+
+    def _key_part(self, cell: Cell) -> str | dict[str, Any] | None:
+        """What a cell takes from the key: all of it, the architecture alone, or nothing."""
+        if self._uses_key(cell):
+            return self._key().digest()
+        return self._key().network.to_dict() if cell.network == AUTHORISED else None
+
+    def _check(self, cells: Sequence[Cell], done: Container[str]) -> None:
+        """Fail before hours of training where a later cell is bound to fail."""
+        teachers = set()  # those that this run trains
+        for cell in cells:
+            if cell.trained_on not in self.sources:
+                raise ConfigError("this plan trains on the originals: give --clean, or leave those cells out")
+            self._spec(cell)
+            build_countermeasure(cell.countermeasure, teacher=nn.Identity())  # a stand-in: only the text is judged
+            if self.cell_name(cell) in done:
+                continue
+            if self._queries(cell) and (cell.seed, cell.trained_on) not in teachers:
+                self._trained_weights(cell)
+            if cell.role == AUTHORISED:
+                teachers.add((cell.seed, cell.trained_on))
 
     def _uses_key(self, cell: Cell) -> bool:
         return cell.role == AUTHORISED or self._queries(cell)
@@ -129,13 +154,19 @@ class Audit:
         name = self.cell_name(Cell(AUTHORISED, seed=seed, trained_on=trained_on))
         return self.folder / "authorised" / f"{name}.safetensors"
 
-    def _teacher(self, cell: Cell) -> nn.Module:
-        """The authorised network as trained by its own cell of the same seed and source."""
+    def _trained_weights(self, cell: Cell) -> Path:
+        """The file with the authorised network as trained by its own cell of the same seed and source."""
         file = self._teacher_file(cell.seed, cell.trained_on)
         if not file.exists():
-            raise ConfigError("a distilling hacker needs the authorised cell of the same seed before it in the plan")
+            raise ConfigError(
+                f"a distilling hacker needs the authorised cell of the same seed ({cell.seed}) and images"
+                f" ({cell.trained_on}) before it in the plan: {file} is missing"
+            )
+        return file
+
+    def _teacher(self, cell: Cell) -> nn.Module:
         network = self._key().network_module()
-        network.load_state_dict(load_file(file))
+        network.load_state_dict(safetensors.load_file(self._trained_weights(cell)))
         return network.eval().requires_grad_(False).to(self.device)
 
     def _train(self, cell: Cell, name: str, on_epoch: Callable[[int, int, float], None] | None) -> dict[str, Any]:
@@ -154,9 +185,8 @@ class Audit:
             on_epoch=(lambda epoch, loss, accuracy: on_epoch(epoch, recipe.epochs, accuracy)) if on_epoch else None,
         )
         if cell.role == AUTHORISED:
-            file = self._teacher_file(cell.seed, cell.trained_on)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            save_file({key: value.cpu().contiguous() for key, value in network.state_dict().items()}, file)
+            weights = {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}
+            write_atomically(self._teacher_file(cell.seed, cell.trained_on), safetensors.save(weights), mode=0o600)
         same = cell.role == "hacker" and cell.network == AUTHORISED
         return {
             "cell": name,

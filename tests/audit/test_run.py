@@ -1,0 +1,308 @@
+"""The audit trains each cell once, whatever interrupts it, and no cell changes another."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch.nn import functional as F
+
+from uge.attack import build_countermeasure
+from uge.audit.plan import AUTHORISED, Cell
+from uge.audit.run import Audit
+from uge.data.images import ImageSet, normalisation_of, to_float
+from uge.errors import ConfigError, DataError, PublishError
+from uge.keys.key import Key, load_key, new_key, save_key
+from uge.networks import NetworkSpec
+from uge.training import Recipe, accuracy_of, fit
+
+RECIPE = Recipe(epochs=2, batch_size=32)
+STUDENT = "distillation:soft,temperature=2"
+CELLS = [
+    Cell(AUTHORISED),
+    Cell("hacker", "mlp:width=8"),
+    Cell("hacker", AUTHORISED),
+    Cell("hacker", "mlp:width=8", STUDENT),
+    Cell(AUTHORISED, trained_on="clean"),
+    Cell("hacker", "mlp:width=8", STUDENT, trained_on="clean"),
+]
+
+
+@pytest.fixture(scope="module")
+def images(trousers_and_boots: tuple[ImageSet, ImageSet]) -> tuple[ImageSet, ImageSet, ImageSet]:
+    """Originals, a copy and test images: 128, 128 and 64 at 14x14."""
+    train, test = (
+        part.with_images(F.avg_pool2d(to_float(part.images), 2).mul(255).round().to(torch.uint8))
+        for part in trousers_and_boots
+    )
+    clean = train.subset(torch.arange(128))
+    noise = torch.randint(-16, 17, clean.images.shape, generator=torch.Generator().manual_seed(0))
+    copy = clean.with_images((clean.images.int() + noise).clamp(0, 255).to(torch.uint8))
+    return clean, copy, test.subset(torch.arange(64))
+
+
+@pytest.fixture(scope="module")
+def key(images: tuple[ImageSet, ...]) -> Key:
+    clean = images[0]
+    spec = NetworkSpec("convnet", 1, clean.image_size, 2, {"width": 8})
+    return new_key(spec, clean.class_names, *normalisation_of(clean.images), RECIPE)
+
+
+@pytest.fixture
+def audit(images: tuple[ImageSet, ...], key: Key) -> Callable[..., Audit]:
+    clean, copy, test = images
+
+    def make(folder: Path, **changes: Any) -> Audit:
+        options = {"key": key, "clean": clean, "recipe": lambda network: RECIPE} | changes
+        return Audit(copy, test, folder, **options)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    images: tuple[ImageSet, ...], key: Key, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, list[dict[str, Any]]]:
+    clean, copy, test = images
+    folder = tmp_path_factory.mktemp("undisturbed")
+    return folder, Audit(copy, test, folder, key=key, clean=clean, recipe=lambda network: RECIPE).run(CELLS)
+
+
+def timeless(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{name: value for name, value in row.items() if name not in ("seconds", "record_version")} for row in rows]
+
+
+def rows_on_disk(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
+
+
+def test_rows_hold_what_the_contract_says(undisturbed: tuple[Path, list[dict[str, Any]]], key: Key) -> None:
+    folder, rows = undisturbed
+    assert timeless(rows_on_disk(folder)) == timeless(rows)
+    assert [(row["kind"], row["network"], row["countermeasure"], row["knows"], row["trained_on"]) for row in rows] == [
+        ("authorised", "convnet(width=8)", "none", "key", "published"),
+        ("hacker", "mlp(width=8)", "none", "nothing", "published"),
+        ("hacker", "convnet(width=8)", "other-init", "architecture", "published"),
+        ("hacker", "mlp(width=8)", STUDENT, "model outputs", "published"),
+        ("authorised", "convnet(width=8)", "none", "key", "clean"),
+        ("hacker", "mlp(width=8)", STUDENT, "model outputs", "clean"),
+    ]
+    for row in rows:
+        assert len(row["test_accuracy"]) == len(row["train_loss"]) == RECIPE.epochs
+        assert row["accuracy"] == row["test_accuracy"][-1] and row["peak_accuracy"] == max(row["test_accuracy"])
+        assert row["recipe"] == RECIPE.to_dict() and row["images"] == 128 and row["test_images"] == 64
+        assert row["seconds"] >= 0 and row["environment"]["torch"] == torch.__version__
+    assert len({row["cell"] for row in rows}) == len(rows)
+    text = (folder / "records.jsonl").read_text()
+    assert key.digest() not in text and str(folder) not in text
+
+
+def test_a_row_is_what_training_by_hand_gives(
+    undisturbed: tuple[Path, list[dict[str, Any]]], images: tuple[ImageSet, ...], key: Key
+) -> None:
+    """The authorised user starts from the key's weights; the student learns from that trained network."""
+    from uge.networks import build_network
+    from uge.runtime import seed_for
+
+    folder, rows = undisturbed
+    _, copy, test = images
+    network = key.network_module()
+    seed = seed_for(0, AUTHORISED, AUTHORISED, "none")
+    history = fit(network, copy, RECIPE, seed=seed, test=test)
+    assert list(history.test_accuracy) == rows[0]["test_accuracy"]
+    assert list(history.train_loss) == rows[0]["train_loss"]
+    kept = load_file(folder / "authorised" / f"{rows[0]['cell']}.safetensors")
+    assert all(torch.equal(kept[name], tensor) for name, tensor in network.state_dict().items())
+
+    spec = NetworkSpec("mlp", 1, copy.image_size, 2, {"width": 8})
+    student = build_network(spec, *normalisation_of(copy.images), seed=seed_for(0, "hacker", "mlp:width=8"))
+    history = fit(
+        student,
+        copy,
+        RECIPE,
+        seed=seed_for(0, "hacker", "mlp:width=8", STUDENT),
+        test=test,
+        countermeasure=build_countermeasure(STUDENT, teacher=network),
+    )
+    assert list(history.train_loss) == rows[3]["train_loss"]
+    assert accuracy_of(student, test) == rows[3]["accuracy"]
+
+
+@pytest.mark.parametrize("finished", [1, 4])
+def test_an_interrupted_audit_ends_as_the_undisturbed_one(
+    audit: Callable[..., Audit], undisturbed: tuple[Path, list[dict[str, Any]]], tmp_path: Path, finished: int
+) -> None:
+    begun: list[int] = []
+
+    def interrupt(epoch: int, epochs: int, accuracy: float) -> None:
+        if len(begun) > finished:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        audit(tmp_path).run(CELLS, lambda number, cell: begun.append(number), interrupt)
+    assert len(rows_on_disk(tmp_path)) == finished
+    begun.clear()
+    rows = audit(tmp_path).run(CELLS, lambda number, cell: begun.append(number))
+    assert begun == list(range(finished, len(CELLS)))
+    assert timeless(rows) == timeless(undisturbed[1]) == timeless(rows_on_disk(tmp_path))
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import torch
+from uge.audit.plan import AUTHORISED, Cell
+from uge.audit.run import Audit
+from uge.data.images import ImageSet
+from uge.keys.key import load_key
+from uge.training import Recipe
+
+folder = Path(sys.argv[1])
+clean, copy, test = (ImageSet(**content) for content in torch.load(folder / "images.pt"))
+torch.set_num_threads(int(sys.argv[2]))
+recipe = Recipe(epochs=2, batch_size=32)
+cells = [Cell(AUTHORISED), Cell("hacker", "mlp:width=8"), Cell("hacker", AUTHORISED)]
+key = load_key(folder / "key.recipient.uge")
+audit = Audit(copy, test, folder, key=key, clean=clean, recipe=lambda network: recipe)
+audit.run(cells, lambda number, cell: number == 2 and os.kill(os.getpid(), signal.SIGKILL))
+"""
+
+
+def test_a_killed_audit_goes_on_in_another_process(
+    audit: Callable[..., Audit],
+    undisturbed: tuple[Path, list[dict[str, Any]]],
+    images: tuple[ImageSet, ...],
+    key: Key,
+    tmp_path: Path,
+) -> None:
+    torch.save([vars(part) for part in images], tmp_path / "images.pt")
+    save_key(key, tmp_path / "key")
+    command = [sys.executable, "-c", KILLED, str(tmp_path), str(torch.get_num_threads())]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.returncode == -9, ended.stderr
+    with (tmp_path / "records.jsonl").open("a") as file:
+        file.write('{"cell": "torn')  # as if the kill had come in the middle of a row
+    begun: list[int] = []
+    again = audit(tmp_path, key=load_key(tmp_path / "key.recipient.uge"))
+    rows = again.run(CELLS, lambda number, cell: begun.append(number))
+    assert begun == [2, 3, 4, 5]
+    assert timeless(rows) == timeless(undisturbed[1])
+
+
+def test_more_cells_in_another_order_change_no_row(
+    audit: Callable[..., Audit], undisturbed: tuple[Path, list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    before = {row["cell"]: row for row in timeless(undisturbed[1])}
+    order = [CELLS[2], Cell("hacker", "mlp:width=16"), CELLS[0], Cell("hacker", "mlp:width=8", seed=1), CELLS[1]]
+    rows = timeless(audit(tmp_path).run(order))
+    for number in (0, 2, 4):
+        assert rows[number] == before[rows[number]["cell"]]
+    assert rows[1]["cell"] not in before and rows[3]["cell"] not in before
+    assert rows[3]["train_loss"] != rows[4]["train_loss"]  # another seed
+
+
+def test_a_finished_audit_trains_nothing(audit: Callable[..., Audit], undisturbed: tuple[Path, Any]) -> None:
+    folder, rows = undisturbed
+    again = audit(folder).run(CELLS, lambda number, cell: pytest.fail(f"cell {number} was trained again"))
+    assert timeless(again) == timeless(rows)
+
+
+def test_other_data_recipe_or_key_is_another_cell(
+    audit: Callable[..., Audit], images: tuple[ImageSet, ...], key: Key, tmp_path: Path
+) -> None:
+    clean, copy, test = images
+    plain, mine, other_init, student, *_ = CELLS[1], CELLS[0], CELLS[2], CELLS[3]
+    base = audit(tmp_path)
+    shorter = audit(tmp_path, recipe=lambda network: replace(RECIPE, epochs=1))
+    assert shorter.cell_name(plain) != base.cell_name(plain)
+    moved = Audit(clean, test, tmp_path, key=key, recipe=lambda network: RECIPE)
+    assert moved.cell_name(plain) != base.cell_name(plain)
+    tested = Audit(copy, test.subset(torch.arange(32)), tmp_path, key=key, recipe=lambda network: RECIPE)
+    assert tested.cell_name(plain) != base.cell_name(plain)
+
+    redrawn = new_key(key.network, key.class_names, key.mean, key.std, key.recipe)
+    wider = new_key(replace(key.network, options={"width": 16}), key.class_names, key.mean, key.std, key.recipe)
+    for cell in (mine, student):
+        names = {audit(tmp_path, key=each).cell_name(cell) for each in (key, redrawn, wider)}
+        assert len(names) == 3
+    assert audit(tmp_path, key=redrawn).cell_name(plain) == base.cell_name(plain)
+    # the same architecture with other weights takes the architecture from the key, and nothing else
+    assert audit(tmp_path, key=redrawn).cell_name(other_init) == base.cell_name(other_init)
+    assert audit(tmp_path, key=wider).cell_name(other_init) != base.cell_name(other_init)
+
+
+def test_hackers_draw_weights_of_their_own(audit: Callable[..., Audit], key: Key, tmp_path: Path) -> None:
+    """The key never reaches a hacker of the same architecture; another seed is another draw."""
+    make = audit(tmp_path)._network
+    mine, first, second = (dict(make(cell).state_dict()) for cell in (CELLS[0], CELLS[2], replace(CELLS[2], seed=1)))
+    drawn = [name for name in mine if name.endswith("weight") and mine[name].ndim > 1]
+    assert drawn
+    for name in drawn:
+        assert torch.equal(mine[name], key.weights[name])
+        assert not torch.equal(mine[name], first[name])
+        assert not torch.equal(first[name], second[name])
+
+
+@pytest.mark.parametrize(
+    ("cells", "options", "message"),
+    [
+        ([CELLS[1], CELLS[3]], {}, r"needs the authorised cell of the same seed \(0\) and images \(published\) before"),
+        ([CELLS[3], CELLS[0]], {}, "before it in the plan"),
+        ([CELLS[0], CELLS[5]], {}, r"images \(clean\) before it in the plan"),
+        ([CELLS[0], replace(CELLS[3], seed=1)], {}, r"same seed \(1\)"),
+        ([CELLS[1], CELLS[0]], {"key": None}, "trains or queries the authorised network: give --key"),
+        ([CELLS[1], CELLS[2]], {"key": None}, "give --key"),
+        ([CELLS[1], CELLS[4]], {"clean": None}, "trains on the originals: give --clean"),
+        ([CELLS[1], Cell("hacker", "vggg")], {}, "unknown network 'vggg'; did you mean 'vgg'"),
+        ([CELLS[1], Cell("hacker", "vgg", "distilation")], {}, "unknown counter-measure 'distilation'; did you mean"),
+        ([CELLS[0], Cell("hacker", "vgg", "distillation:sotf")], {}, "labels soft or hard"),
+    ],
+)
+def test_a_plan_that_cannot_end_is_refused_before_the_first_training(
+    audit: Callable[..., Audit], tmp_path: Path, cells: list[Cell], options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        audit(tmp_path, **options).run(cells, lambda number, cell: pytest.fail(f"cell {number} was trained"))
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "records.jsonl").exists()
+
+
+def test_a_student_added_later_finds_its_teacher_or_says_that_it_is_gone(
+    audit: Callable[..., Audit], undisturbed: tuple[Path, list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    audit(tmp_path).run(CELLS[:1])
+    rows = audit(tmp_path).run([CELLS[3]])
+    assert timeless(rows) == timeless(undisturbed[1][3:4])
+    for file in (tmp_path / "authorised").iterdir():
+        file.unlink()
+    assert timeless(audit(tmp_path).run([CELLS[3]])) == timeless(rows)  # done: nothing to ask
+    with pytest.raises(ConfigError, match="is missing"):
+        audit(tmp_path).run([CELLS[0], replace(CELLS[3], network="mlp:width=16")])
+
+
+def test_images_that_do_not_belong_together_are_refused(
+    images: tuple[ImageSet, ...], audit: Callable[..., Audit], tmp_path: Path
+) -> None:
+    clean, copy, test = images
+    renamed = replace(test, class_names=("boot", "trouser"))
+    with pytest.raises(DataError, match="the test images differ from the published ones"):
+        Audit(copy, renamed, tmp_path, recipe=lambda network: RECIPE)
+    smaller = clean.with_images(clean.images[..., :12, :12].contiguous())
+    with pytest.raises(DataError, match="the clean images differ from the published ones"):
+        audit(tmp_path, clean=smaller)
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(audit: Callable[..., Audit], tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file where the folder should be")
+    for cells in (CELLS[:1], CELLS[1:2]):
+        with pytest.raises(PublishError, match="cannot write") as caught:
+            audit(tmp_path / "taken").run(cells)
+        assert "\n" not in str(caught.value)
