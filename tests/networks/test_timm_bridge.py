@@ -32,6 +32,7 @@ def test_a_timm_model_is_a_network_like_any_other(model: str) -> None:
     before = torch.get_rng_state()
     network, same, other = build(model), build(model), build(model, seed=1)
     assert torch.equal(before, torch.get_rng_state())
+    assert network.training
     x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     logits = network(x)
     assert logits.shape == (2, 5)
@@ -46,7 +47,10 @@ def test_a_timm_model_is_a_network_like_any_other(model: str) -> None:
 @pytest.mark.usefixtures("torchvision_operators")
 @pytest.mark.parametrize(
     ("model", "image_size", "message"),
-    [("resnet10x", (32, 32), "timm has no model 'resnet10x'"), ("test_vit", (33, 33), "cannot be built for")],
+    [
+        ("resnet10x", (32, 32), "timm has no model 'resnet10x'"),
+        ("test_vit", (33, 33), r"does not take 33x33 pixels: .*; resize"),
+    ],
 )
 def test_what_timm_cannot_build_is_one_line(model: str, image_size: tuple[int, int], message: str) -> None:
     with pytest.raises(ConfigError, match=message) as caught:

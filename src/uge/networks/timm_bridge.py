@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
 from uge.errors import ConfigError
@@ -25,8 +26,15 @@ def build_timm(name: str, channels: int, image_size: tuple[int, int], classes: i
     arguments = {"pretrained": False, "in_chans": channels, "num_classes": classes}
     try:
         try:
-            return timm.create_model(name, img_size=image_size, **arguments)
+            network = timm.create_model(name, img_size=image_size, **arguments)
         except TypeError:  # convolutional models take any size and know no img_size
-            return timm.create_model(name, **arguments)
+            network = timm.create_model(name, **arguments)
+        with torch.no_grad():  # some models refuse a size only when they see an image
+            network.eval()(torch.zeros(1, channels, *image_size))
     except (ValueError, AssertionError, RuntimeError) as error:
-        raise ConfigError(f"timm model '{name}' cannot be built for {image_size} pixels: {error}") from error
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(
+            f"timm model '{name}' does not take {image_size[0]}x{image_size[1]} pixels: {reason}; resize the images"
+            " (--image-size) or choose another model"
+        ) from error
+    return network.train()
