@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from uge.data.images import ImageSet, normalisation_of
 from uge.networks import NetworkSpec, build_network
+from uge.networks.vgg import VGG
 from uge.runtime import seed_for
 from uge.training import Recipe, fit
 
@@ -17,6 +18,7 @@ class OwnEncoder(nn.Module):
     def __init__(self, classifier: nn.Sequential) -> None:
         super().__init__()
         self.normalise, body = classifier
+        assert isinstance(body, VGG)
         self.features = body.features
 
     def forward(self, x: Tensor) -> Tensor:
@@ -25,8 +27,8 @@ class OwnEncoder(nn.Module):
 
 def own_encoder(images: ImageSet, seed: int, device: torch.device) -> nn.Module:
     """Train the classifier: an 8-layer VGG, an architecture of its own beside most authorised networks."""
-    spec = NetworkSpec("vgg", images.channels, images.image_size, images.classes, {"depth": 8, "width": 24})
+    spec = NetworkSpec("vgg", images.channels, images.image_size, images.classes, {"depth": 8, "width": 16})
     classifier = build_network(spec, *normalisation_of(images.images), seed=seed_for(seed, "own encoder"))
-    fit(classifier, images, Recipe(epochs=15), seed=seed_for(seed, "own encoder"), device=device)
+    fit(classifier, images, Recipe(epochs=10), seed=seed_for(seed, "own encoder"), device=device)
     assert isinstance(classifier, nn.Sequential)
     return OwnEncoder(classifier)

@@ -12,6 +12,8 @@ The exact forms are ours; see the modules of `uge.losses`.
 from __future__ import annotations
 
 import copy
+import math
+import pickle
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -33,7 +35,7 @@ from uge.networks import NetworkSpec, build_network, parse_network
 from uge.protect.generator import Generator
 from uge.protect.trajectory import LiveRun, record_clean_run
 from uge.records import config_hash
-from uge.runtime import generator_for, seed_for
+from uge.runtime import generator_for, seed_for, write_atomically
 from uge.training import Recipe, Shift
 
 FEATURE_OBJECTIVES = ("distance", "misalignment")
@@ -59,7 +61,8 @@ class UngeneralizableConfig:
         warm_up: share of the steps over which the weight of L_gm rises from zero. At delta = 0 both L_gm and L_fd have
             zero gradient, and L_gm alone pulls there: without a warm-up the generator never leaves it.
         learning_rate: of the generator (Adam, falling linearly to zero).
-        generator_width: filters of the generator at full resolution.
+        generator_width: filters of the generator's first level.
+        generator_patch: side of the cells it works on, in pixels.
         label_conditional: whether a perturbation may depend on the label.
         clean_checkpoints: states kept of the clean run.
         clean_share: share of steps that match at a clean checkpoint, the others at on-policy weights.
@@ -81,7 +84,8 @@ class UngeneralizableConfig:
     batch_size: int = 128
     warm_up: float = 0.2
     learning_rate: float = 1e-3
-    generator_width: int = 24
+    generator_width: int = 32
+    generator_patch: int = 2
     label_conditional: bool = False
     clean_checkpoints: int = 10
     clean_share: float = 0.25
@@ -95,12 +99,30 @@ class UngeneralizableConfig:
             raise ConfigError(
                 f"unknown feature objective '{self.feature_objective}'; choose from: {', '.join(FEATURE_OBJECTIVES)}"
             )
-        if min(self.gradient_matching, self.feature_distance, self.undistillation) < 0:
-            raise ConfigError("loss weights must not be negative")
+        self._check_numbers()
         if self.gradient_matching == self.feature_distance == self.undistillation == 0:
             raise ConfigError("all three losses are switched off: nothing would be learnt")
         if self.undistillation and not self.students:
             raise ConfigError("undistillation needs at least one student network")
+        for student in self.students:
+            parse_network(student)
+
+    def _check_numbers(self) -> None:
+        for name in ("feature_images", "epochs", "batch_size", "clean_checkpoints", "live_runs", "generator_patch"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        weights = ("gradient_matching", "gradient_magnitude", "feature_distance", "undistillation")
+        for name in (*weights, "run_epochs"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ConfigError(f"{name} must not be negative, got {getattr(self, name)}")
+        for name in ("warm_up", "clean_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name} is a share from 0 to 1, got {getattr(self, name)}")
+        for name in ("temperature", "learning_rate"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ConfigError(f"{name} must be positive, got {getattr(self, name)}")
+        if self.generator_width < 4 or self.generator_width % 4:
+            raise ConfigError(f"generator_width must be a multiple of 4, got {self.generator_width}")
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self) | {"students": list(self.students)}
@@ -111,7 +133,7 @@ PRESETS: dict[str, UngeneralizableConfig] = {
         encoder="own", epochs=6, generator_width=16, run_epochs=6, clean_checkpoints=6, feature_images=64
     ),
     "default": UngeneralizableConfig(),
-    "strong": UngeneralizableConfig(epochs=60, generator_width=32, live_runs=4, feature_images=64),
+    "strong": UngeneralizableConfig(epochs=60, generator_width=48, live_runs=4, feature_images=64),
 }
 
 
@@ -163,12 +185,23 @@ class UngeneralizableProtection:
         self.batch_size = min(config.batch_size, len(clean))
         self.epoch_steps = len(clean) // self.batch_size
         self.total_steps = self.epoch_steps * config.epochs
+        self._start()
+
+    def _start(self) -> None:
+        """A generator that has learnt nothing, and an empty log."""
         self.log: list[dict[str, Any]] = []
+        config = self.config
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed_for(seed, "generator"))
-            self.generator = Generator(
-                clean.channels, clean.classes, config.epsilon_255, config.generator_width, config.label_conditional
-            ).to(self.device, memory_format=torch.channels_last)
+            torch.manual_seed(seed_for(self.seed, "generator"))
+            generator = Generator(
+                self.clean.channels,
+                self.clean.classes,
+                config.epsilon_255,
+                config.generator_width,
+                config.generator_patch,
+                config.label_conditional,
+            )
+        self.generator = generator.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     # -- the whole run -------------------------------------------------------------------------------------------
 
@@ -182,6 +215,7 @@ class UngeneralizableProtection:
             PublishError: the work folder belongs to another run.
         """
         self._claim_workdir()
+        self._start()
         prepared = self._prepare()
         rng = generator_for(self.seed, "generator training")
         optimiser = torch.optim.Adam(self.generator.parameters(), lr=self.config.learning_rate, betas=(0.5, 0.99))
@@ -318,7 +352,7 @@ class UngeneralizableProtection:
         config = self.config
         file = self.workdir / "prepared.pt" if self.workdir else None
         needs_runs = bool(config.gradient_matching or config.undistillation)
-        saved = torch.load(file, weights_only=True) if file and file.exists() else None
+        saved = _load(file) if file and file.exists() else None
         encoder = None
         mean, prototypes = torch.zeros(1), torch.zeros(1, 1)
         if config.feature_distance:
@@ -414,8 +448,8 @@ class UngeneralizableProtection:
                 " command, or delete the folder"
             )
         try:
-            self.workdir.mkdir(parents=True, exist_ok=True)
-            mark.write_text(self.identity())
+            self.workdir.mkdir(mode=0o700, parents=True, exist_ok=True)  # the clean run begins at the key's weights
+            write_atomically(mark, self.identity())
         except OSError as error:
             raise PublishError(f"cannot write {self.workdir}: {error.strerror or error}") from error
 
@@ -450,7 +484,7 @@ class UngeneralizableProtection:
         file = self.workdir / "checkpoint.pt" if self.workdir else None
         if file is None or not file.exists():
             return 0
-        state = torch.load(file, weights_only=True)
+        state = _load(file)
         self.generator.load_state_dict(state["generator"])
         optimiser.load_state_dict(state["optimiser"])
         for run, saved in zip(
@@ -468,8 +502,19 @@ def _save(file: Path, content: object) -> None:
     """torch.save under a temporary name, then rename."""
     temporary = file.with_suffix(".tmp")
     try:
-        torch.save(content, temporary)
+        with temporary.open("wb") as handle:
+            torch.save(content, handle)
         temporary.replace(file)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+    except (OSError, RuntimeError) as error:  # torch hides a full disk behind a RuntimeError of its own
         temporary.unlink(missing_ok=True)
-        raise PublishError(f"cannot write {file}: {error}") from error
+        cause = error if isinstance(error, OSError) else error.__context__
+        reason = cause.strerror if isinstance(cause, OSError) else str(error).splitlines()[0]
+        raise PublishError(f"cannot write {file}: {reason}") from error
+
+
+def _load(file: Path) -> Any:
+    """torch.load of what `_save` wrote."""
+    try:
+        return torch.load(file, weights_only=True)
+    except (OSError, EOFError, RuntimeError, ValueError, LookupError, pickle.UnpicklingError) as error:
+        raise PublishError(f"cannot read {file}, it is damaged; delete {file.parent} and start again") from error
