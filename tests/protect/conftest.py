@@ -1,0 +1,68 @@
+"""A small protection that runs in about a second, on real images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from uge.data.images import ImageSet, normalisation_of, to_float
+from uge.keys.key import Key, new_key
+from uge.networks import NetworkSpec, parse_network
+from uge.protect.ungeneralizable import UngeneralizableConfig
+from uge.training import Recipe
+
+SMALL = {  # nine steps; live runs and students come to their end and start again within them
+    "epsilon_255": 16,
+    "encoder": "own",
+    "epochs": 3,
+    "batch_size": 32,
+    "generator_width": 8,
+    "feature_images": 16,
+    "students": ("vgg:depth=8,width=4", "convnet:width=8"),
+    "clean_checkpoints": 2,
+    "live_runs": 2,
+    "run_epochs": 1,
+}
+
+
+@pytest.fixture(scope="session")
+def gray(fashion: ImageSet) -> ImageSet:
+    """96 images of three classes at 12x12."""
+    three = fashion.subset((fashion.labels < 3).nonzero().flatten()).take(96, torch.Generator().manual_seed(0))
+    small = F.interpolate(to_float(three.images), size=(12, 12), mode="area").mul(255).round().to(torch.uint8)
+    return ImageSet(small, three.labels, three.class_names[:3], three.names)
+
+
+@pytest.fixture(scope="session")
+def colour(gray: ImageSet) -> ImageSet:
+    """The same images, each in three tints."""
+    tints = torch.tensor([1.0, 0.8, 0.5]).view(1, 3, 1, 1)
+    return gray.with_images((gray.images.float() * tints).round().to(torch.uint8).contiguous())
+
+
+@pytest.fixture(scope="session")
+def make_key() -> Callable[..., Key]:
+    def make(images: ImageSet, network: str = "convnet:width=8", **recipe: Any) -> Key:
+        name, options = parse_network(network)
+        spec = NetworkSpec(name, images.channels, images.image_size, images.classes, options)
+        settings = {"epochs": 2, "batch_size": 32} | recipe
+        return new_key(spec, images.class_names, *normalisation_of(images.images), Recipe(**settings))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def key(gray: ImageSet, make_key: Callable[..., Key]) -> Key:
+    return make_key(gray)
+
+
+@pytest.fixture(scope="session")
+def small() -> Callable[..., UngeneralizableConfig]:
+    def make(**changes: Any) -> UngeneralizableConfig:
+        return UngeneralizableConfig(**(SMALL | changes))
+
+    return make
