@@ -40,7 +40,7 @@ def record_clean_run(
         device: where to train.
 
     Returns:
-        `checkpoints + 1` states, or one an epoch where these are fewer: first the initial weights, last the trained ones.
+        `checkpoints + 1` states, fewer where there are fewer epochs: first the initial weights, last the trained ones.
     """
     network = key.network_module()
     states = [snapshot(network)]
