@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -19,6 +19,8 @@ from uge.errors import ConfigError, UgeError
 if TYPE_CHECKING:
     from uge.audit.plan import Cell
     from uge.data.images import ImageSet
+
+INTERRUPTED = 130  # the shell's exit code for Ctrl-C
 
 app = typer.Typer(
     help="Publish images that only an authorised network can learn from.",
@@ -46,32 +48,28 @@ def main() -> None:
     """Entry point: a user's error is one line on stderr and exit code 2."""
     warnings.showwarning = _show_warning
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False) or 0  # typer returns the code of `typer.Exit` instead of raising it
     except UgeError as error:
         _fail(str(error))
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
-        sys.exit(130)
-    except typer.Exit as stop:
-        sys.exit(stop.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
     except Exception as error:
-        if _is_usage_error(error):
-            _fail(error.format_message())  # type: ignore[attr-defined]  # click's errors, vendored or not
-        if type(error).__name__ == "Abort":
-            sys.exit(130)
+        if type(error).__name__ == "NoArgsIsHelpError":  # `uge` alone: typer has printed the help already
+            sys.exit(2)
+        if hasattr(error, "format_message"):  # click's usage errors, vendored in typer or not
+            _fail(error.format_message())
         raise
+    if code == INTERRUPTED:  # some versions of typer turn Ctrl-C into this code, others into Abort
+        print("interrupted; protect, attack and demo go on where they stopped if called again", file=sys.stderr)
+    sys.exit(code)
 
 
-def _is_usage_error(error: Exception) -> bool:
-    return hasattr(error, "format_message")
-
-
-def _fail(message: str) -> None:
+def _fail(message: str) -> NoReturn:
     print("error: " + " ".join(message.split()), file=sys.stderr)
     sys.exit(2)
 
 
-def _show_warning(message: Warning | str, category: type[Warning], *_: Any) -> None:
+def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
     from uge.data.sources import DataWarning
 
     if issubclass(category, DataWarning):
@@ -99,7 +97,10 @@ def _settings(texts: list[str]) -> dict[str, str]:
 
 @contextmanager
 def _protection_bar() -> Iterator[Any]:
-    """A progress bar with the terms of the loss; yields the function to call after each step."""
+    """A progress bar with the terms of the loss; yields the function to call after each step.
+
+    Only a terminal gets one: a log of redrawn lines helps nobody.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -110,7 +111,8 @@ def _protection_bar() -> Iterator[Any]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[terms]}", style="dim"),
     )
-    with Progress(*columns, console=Console(stderr=True), refresh_per_second=4) as progress:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, refresh_per_second=4, disable=not console.is_terminal) as progress:
         task = progress.add_task("generator", total=None, terms="preparing the authorised run and the encoder")
 
         def step(row: dict[str, Any], total: int) -> None:
@@ -127,8 +129,14 @@ def _training_bar() -> Iterator[tuple[Any, Any]]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("  {task.description}"), BarColumn(bar_width=24), TimeRemainingColumn())
-    with Progress(*columns, TextColumn("{task.fields[note]}", style="dim"), console=Console(stderr=True)) as progress:
+    columns = (
+        TextColumn("  {task.description}"),
+        BarColumn(bar_width=24),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}", style="dim"),
+    )
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task("training", total=None, note="")
 
         def begin(description: str) -> None:
@@ -147,9 +155,7 @@ def _training_bar() -> Iterator[tuple[Any, Any]]:
 def key_new(
     network: Annotated[str, typer.Option("--network", help="Such as convnet or resnet:depth=18,width=64 (uge list).")],
     out: Annotated[Path, typer.Option("--out", help="NAME of NAME.protector.uge and NAME.recipient.uge.")],
-    data: Annotated[
-        str | None, typer.Option("--data", help="Take classes, size and normalisation from these.")
-    ] = None,
+    data: Annotated[str | None, typer.Option("--data", help="Take classes, size and normalisation from these.")] = None,
     class_names: Annotated[
         str | None, typer.Option("--class-names", help="Without --data: names, with commas.")
     ] = None,
@@ -211,6 +217,9 @@ def protect(
     image_size: SizeOption = None,
     convert: ConvertOption = False,
     skip_bad: SkipOption = False,
+    checkpoint_seconds: Annotated[
+        float, typer.Option("--checkpoint-seconds", min=0, help="Least time between two checkpoints.")
+    ] = 30,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
 ) -> None:
@@ -231,18 +240,30 @@ def protect(
     if config is not None:
         try:
             settings = tomllib.loads(config.read_text())
-        except (OSError, tomllib.TOMLDecodeError) as error:
-            raise ConfigError(f"cannot read settings {config}: {error}") from error
+        except OSError as error:
+            raise ConfigError(f"cannot read settings {config}: {error.strerror}") from error
+        except ValueError as error:  # not TOML, or not text at all
+            raise ConfigError(f"{config} is no TOML file of settings: {error}") from error
     settings |= _settings(set_ or [])
     if epsilon is not None:
         settings["epsilon_255"] = epsilon
     resolved = resolve_config(preset, settings)
     check_target(out)
+    place = resolve_device(device)
     keys = [load_key(file) for file in key]
     clean = load(data, "train", image_size=_size(image_size), convert=convert, skip_bad=skip_bad)
-    place = resolve_device(device)
     with _protection_bar() as step:
-        manifest = protect_and_publish(clean, keys, out, resolved, seed=seed, log=log, device=place, on_step=step)
+        manifest = protect_and_publish(
+            clean,
+            keys,
+            out,
+            resolved,
+            seed=seed,
+            log=log,
+            device=place,
+            checkpoint_seconds=checkpoint_seconds,
+            on_step=step,
+        )
     print(
         f"{out}: {len(manifest.images)} images of {len(manifest.class_names)} classes,"
         f" epsilon {manifest.epsilon_measured_255}/255 measured, {manifest.epsilon_255}/255 allowed"
@@ -306,11 +327,12 @@ def train(
     from uge.data.images import normalisation_of
     from uge.keys.key import load_key
     from uge.networks import NetworkSpec, build_network, parse_network
-    from uge.publish import check_target, load_published
-    from uge.runtime import environment, resolve_device, seed_for, write_atomically
+    from uge.publish import check_target, load_published, new_folder
+    from uge.runtime import environment, resolve_device, seed_for
     from uge.training import fit, recommended_recipe
 
     check_target(out)
+    place = resolve_device(device)
     images = load_published(folder)
     if key is not None:
         authorised = load_key(key)
@@ -331,11 +353,10 @@ def train(
             recipe,
             seed=seed_for(seed, "train"),
             test=clean_test,
-            device=resolve_device(device),
+            device=place,
             on_epoch=lambda number, loss, accuracy: epoch(number, recipe.epochs, accuracy),
         )
     weights = {name: tensor.cpu().contiguous() for name, tensor in module.state_dict().items()}
-    write_atomically(out / "weights.safetensors", save(weights))
     measured = {"accuracy": history.accuracy, "peak_accuracy": history.peak_accuracy} if clean_test else {}
     facts = {
         "network": label,
@@ -348,7 +369,9 @@ def train(
         "recipe": recipe.to_dict(),
         "environment": environment(),
     }
-    write_atomically(out / "run.json", json.dumps(facts, indent=1) + "\n")
+    with new_folder(out) as run:
+        (run / "weights.safetensors").write_bytes(save(weights))
+        (run / "run.json").write_text(json.dumps(facts, indent=1) + "\n")
     told = f"accuracy {history.accuracy:.1f} %" if clean_test else f"train loss {history.train_loss[-1]:.3f}"
     print(f"{out}: {label}, {told}")
 
@@ -376,6 +399,7 @@ def attack(
     from uge.runtime import resolve_device
     from uge.training import recommended_recipe
 
+    place = resolve_device(device)
     images = load_published(folder)
     clean_test = _test_like(test, images)
     assert clean_test is not None
@@ -385,7 +409,7 @@ def attack(
         out,
         key=load_key(key) if key else None,
         recipe=lambda network: recommended_recipe(network, epochs),
-        device=str(resolve_device(device)),
+        device=str(place),
     )
     cell = Cell("hacker", hacker, countermeasure, seed)
     teacher = parse_countermeasure(countermeasure)[0] in NEEDS_TEACHER
@@ -447,7 +471,8 @@ def list_() -> None:
     from uge.attack import COUNTERMEASURES
     from uge.encoders import ENCODERS
     from uge.networks import NETWORKS
-    from uge.protect import PRESETS, PROTECTIONS
+    from uge.protect import PROTECTIONS
+    from uge.protect.ungeneralizable import PRESETS
 
     for title, names in (
         ("networks", [*NETWORKS, "timm:NAME"]),

@@ -26,7 +26,7 @@ from uge.report.quality import psnr, ssim
 from uge.runtime import environment, generator_for, write_atomically
 from uge.training import recommended_recipe
 
-NETWORK = "convnet:width=16"
+NETWORK = "convnet:width=24,stem=4,frozen_stem=true"
 HACKERS = (AUTHORISED, "vgg:depth=8,width=8", "resnet:depth=8,width=8", "mlp:width=128")
 STUDENTS = (("vgg:depth=8,width=8", "distillation:soft"),)
 EPOCHS = 8
@@ -137,7 +137,6 @@ def report_input(
     """Gather what the page shows from the records, the manifest and the two image sets."""
     manifest = read_manifest(published)
     first = torch.tensor([int((clean.labels == label).nonzero()[0]) for label in clean.labels.unique().tolist()])
-    sample = torch.arange(0, len(clean), max(1, len(clean) // 1000))
     return ReportInput(
         summary=summary,
         records=rows,
@@ -155,8 +154,8 @@ def report_input(
             clean.images[first], copy.images[first], tuple(clean.labels[first].tolist()), clean.class_names
         ),
         quality={
-            "psnr_db": round(float(psnr(clean.images[sample], copy.images[sample]).mean()), 2),
-            "ssim": round(float(ssim(clean.images[sample], copy.images[sample]).mean()), 4),
+            "psnr_db": round(float(psnr(clean.images, copy.images).mean()), 2),
+            "ssim": round(float(ssim(clean.images, copy.images).mean()), 4),
         },
         environment=environment(),
     )

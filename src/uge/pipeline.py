@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,6 +27,7 @@ def protect_and_publish(
     seed: int = 0,
     log: Path | None = None,
     device: torch.device | str = "cpu",
+    checkpoint_seconds: float = 30.0,
     on_step: Callable[[dict[str, Any], int], None] | None = None,
 ) -> Manifest:
     """Train the generator, make the copy, publish it.
@@ -41,19 +43,23 @@ def protect_and_publish(
         seed: decides everything but the keys.
         log: a JSON-lines file for the terms of the loss, one row a step; private.
         device: where to compute.
+        checkpoint_seconds: least time between two checkpoints; a killed run loses no more than this.
         on_step: called after each step with its row and the number of all steps.
 
     Raises:
         UgeError: the first thing that is wrong; nothing is left at `out`.
     """
     check_target(out)
-    partial = out.parent / f"{out.name}.partial"
-    protection = UngeneralizableProtection(clean, keys, config, seed=seed, workdir=partial, device=device)
+    out = Path(os.path.abspath(out))  # "." has no name to put ".partial" behind
+    partial = out.with_name(f"{out.name}.partial")
+    protection = UngeneralizableProtection(
+        clean, keys, config, seed=seed, workdir=partial, device=device, checkpoint_seconds=checkpoint_seconds
+    )
     protection.train(on_step)
+    if log is not None:  # before the copy: whatever fails leaves nothing at `out`, and the same call goes on
+        write_atomically(log, "".join(json.dumps(row) + "\n" for row in protection.log))
     copies = torch.cat(list(protection.copies()))
     settings = config.to_dict() | {"seed": seed, "recipients": len(keys)}
     manifest = publish(clean, copies, out, method="uge", settings=settings, epsilon_255=config.epsilon_255)
-    if log is not None:
-        write_atomically(log, "".join(json.dumps(row) + "\n" for row in protection.log))
     shutil.rmtree(partial)
     return manifest

@@ -34,6 +34,7 @@ from torch import Tensor
 
 from uge.data.images import ImageSet, pixel_sha256
 from uge.errors import PublishError
+from uge.runtime import check_writable
 
 FORMAT_VERSION = 1
 MANIFEST, CARD, SUMS = "manifest.json", "README.md", "SHA256SUMS"
@@ -181,7 +182,7 @@ def publish(
     files = files_of(copy)
     sums: list[str] = []
     entries: list[PublishedImage] = []
-    with _new_folder(out) as folder:
+    with new_folder(out) as folder:
 
         def write(file: str, data: bytes) -> None:
             (folder / file).write_bytes(data)
@@ -203,7 +204,7 @@ def check_target(out: Path | str) -> None:
     """Refuse a target that holds something already; ask before a long run, `publish` asks again.
 
     Raises:
-        PublishError: `out` is a file, a folder that is not empty, or cannot be looked at.
+        PublishError: `out` is a file, a folder that is not empty, or cannot be looked at or written.
     """
     out = Path(out)
     try:
@@ -213,6 +214,7 @@ def check_target(out: Path | str) -> None:
             raise PublishError(f"{out} is not empty; give a new folder as --out, or remove it")
     except OSError as error:
         raise PublishError(f"cannot write {out}: {error.strerror or error}") from error
+    check_writable(out)
 
 
 def files_of(images: ImageSet) -> tuple[str, ...]:
@@ -414,7 +416,7 @@ def _read_png(data: bytes) -> Tensor:
 
 
 @contextmanager
-def _new_folder(out: Path) -> Iterator[Path]:
+def new_folder(out: Path) -> Iterator[Path]:
     """A folder to fill beside `out`, renamed to it at the end; after any failure nothing of it stays."""
     workplace: Path | None = None
     try:

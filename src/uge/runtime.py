@@ -61,6 +61,22 @@ def environment() -> dict[str, Any]:
     }
 
 
+def check_writable(path: Path) -> None:
+    """Refuse a place where nothing can be made, before hours of work are done for it.
+
+    Raises:
+        PublishError: the nearest folder above `path` that exists is none, or is read-only.
+    """
+    try:
+        above = next(parent for parent in Path(os.path.abspath(path)).parents if parent.exists())
+    except OSError as error:
+        raise PublishError(f"cannot write {path}: {error.strerror or error}") from error
+    if not above.is_dir():
+        raise PublishError(f"cannot write {path}: {above} is a file")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise PublishError(f"cannot write {path}: {above} is read-only")
+
+
 def write_atomically(path: Path, content: bytes | str, mode: int = 0o644) -> None:
     """Write a file under a temporary name, then rename it: a reader sees the old file or the new one.
 

@@ -36,6 +36,7 @@ def test_the_summary_is_what_the_rows_say() -> None:
     assert summary["authorised"] == {
         "network": "convnet",
         "accuracy": 88.5,
+        "peak_accuracy": 89.5,
         "clean_accuracy": 91.5,
         "locked_clean_accuracy": 91.5,
         "seeds": [0, 1],

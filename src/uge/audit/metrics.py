@@ -43,6 +43,7 @@ def summarise(rows: list[dict[str, Any]], classes: int) -> dict[str, Any]:
         authorised = {
             "network": authorised_rows[0]["network"],
             "accuracy": round(fmean(row["accuracy"] for row in authorised_rows), 3),
+            "peak_accuracy": round(fmean(row["peak_accuracy"] for row in authorised_rows), 3),
             "clean_accuracy": ceiling,
             "locked_clean_accuracy": ceiling,  # a key of initial weights alone has no view of its own
             "seeds": sorted(row["seed"] for row in authorised_rows),

@@ -17,7 +17,7 @@ from uge.errors import ConfigError, DataError
 from uge.keys.key import Key
 from uge.networks import NetworkSpec, build_network, parse_network
 from uge.records import append_record, config_hash, read_records
-from uge.runtime import environment, seed_for, write_atomically
+from uge.runtime import check_writable, environment, seed_for, write_atomically
 from uge.training import Recipe, fit
 
 
@@ -76,9 +76,11 @@ class Audit:
 
         Raises:
             ConfigError: a cell that cannot run, before the first one is trained.
+            PublishError: the folder cannot be written.
         """
         done = {row["cell"]: row for row in read_records(self.folder / "records.jsonl")}
         self._check(cells, done)
+        check_writable(self.folder / "records.jsonl")
         rows = []
         for number, cell in enumerate(cells):
             name = self.cell_name(cell)

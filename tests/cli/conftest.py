@@ -1,0 +1,137 @@
+"""The command line in processes of its own, on a few small real images.
+
+Importing torch takes seconds. So one process imports the program once and forks for each call: `run` starts `main`
+with arguments, exit code and streams of its own, as the shell would. `INSTALLED` is the real command.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from uge.data.images import ImageSet
+
+INSTALLED = Path(sys.executable).with_name("uge")
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+SERVER = """
+import json, os, sys, traceback
+import uge.cli, uge.demo
+for line in sys.stdin:
+    request = json.loads(line)
+    child = os.fork()
+    if child == 0:
+        for number, path in enumerate((os.devnull, request["stdout"], request["stderr"])):
+            os.dup2(os.open(path, os.O_RDWR), number)
+        sys.argv, code = ["uge", *request["arguments"]], 0
+        try:
+            uge.cli.main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        except BaseException:
+            traceback.print_exc()
+            code = 1
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a call left behind."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def error(self) -> str:
+        """The one line of a user's error, after checking that it is one."""
+        assert self.code == 2, self
+        assert self.stderr.startswith("error: ") and self.stderr.count("\n") == 1, self.stderr
+        return self.stderr.removeprefix("error: ").strip()
+
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture(scope="session")
+def run() -> Iterator[Run]:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        subprocess.Popen(
+            [sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT
+        ) as server,
+    ):
+
+        def call(*arguments: object) -> Result:
+            assert server.stdin and server.stdout
+            files = [Path(folder, name) for name in ("stdout", "stderr")]
+            for file in files:
+                file.write_text("")
+            request = {"arguments": [*map(str, arguments)]} | {file.name: str(file) for file in files}
+            print(json.dumps(request), file=server.stdin, flush=True)
+            code = int(server.stdout.readline())
+            return Result(code, *(file.read_text() for file in files))
+
+        yield call
+
+
+@pytest.fixture(scope="session")
+def toy(fashion: ImageSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 14x14 images of three classes: train/ with 48 and test/ with 24."""
+    folder = tmp_path_factory.mktemp("toy")
+    for label, name in enumerate(("t-shirt", "trouser", "sandal")):
+        members = (fashion.labels == (0, 1, 5)[label]).nonzero().flatten()[:24]
+        for number, image in enumerate(fashion.images[members, 0, ::2, ::2]):
+            path = folder / ("train" if number < 16 else "test") / name / f"{number:03d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.ascontiguousarray(image.numpy())).save(path)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def key(run: Run, toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """NAME of a key for the toy images: NAME.protector.uge and NAME.recipient.uge."""
+    name = tmp_path_factory.mktemp("keys") / "alice"
+    done = run("key", "new", "--network", "convnet:width=8", "--data", toy, "--epochs", 2, "--out", name)
+    assert done.code == 0, done
+    return name
+
+
+def role(key: Path, name: str) -> Path:
+    return Path(f"{key}.{name}.uge")
+
+
+SETTINGS = ("epochs=8", "run_epochs=1", "batch_size=16", "students=mlp:width=8", "generator_width=8")
+
+
+def protect_arguments(toy: Path, key: Path, out: Path) -> tuple[object, ...]:
+    """24 steps of the generator, all three terms on."""
+    settings = [part for setting in SETTINGS for part in ("--set", setting)]
+    return ("protect", toy, "--key", role(key, "protector"), "--out", out, "--preset", "quick", *settings)
+
+
+@pytest.fixture(scope="session")
+def published(run: Run, toy: Path, key: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A protected copy of the toy images; do not write to it."""
+    out = tmp_path_factory.mktemp("published") / "copy"
+    done = run(*protect_arguments(toy, key, out), "--log", out.parent / "protect.jsonl")
+    assert done.code == 0, done
+    return out
+
+
+def bytes_of(folder: Path) -> dict[str, bytes]:
+    """Every file of a folder: its relative path and its content."""
+    return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
