@@ -183,6 +183,8 @@ def key_new(
         size = _size(image_size)
         if class_names is None or size is None:
             raise ConfigError("give --data DATA, or --class-names and --image-size, so that the network can be built")
+        if channels not in (1, 3):
+            raise ConfigError(f"--channels {channels}: images have 1 (gray) or 3 (RGB)")
         names = tuple(part.strip() for part in class_names.split(","))
         spec = NetworkSpec(name, channels, size, len(names), options)
         mean, std = (0.5,) * channels, (0.25,) * channels

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from uge.data.images import ImageSet
+from uge.errors import UgeError
 from uge.keys.key import Key
 from uge.protect.ungeneralizable import UngeneralizableConfig, UngeneralizableProtection
 from uge.publish import Manifest, check_target, publish
@@ -55,7 +56,13 @@ def protect_and_publish(
     protection = UngeneralizableProtection(
         clean, keys, config, seed=seed, workdir=partial, device=device, checkpoint_seconds=checkpoint_seconds
     )
-    protection.train(on_step)
+    fresh = not partial.exists()
+    try:
+        protection.train(on_step)
+    except UgeError:
+        if fresh and not (partial / "prepared.pt").exists():  # nothing worth going on from: leave no trace
+            shutil.rmtree(partial, ignore_errors=True)
+        raise
     if log is not None:  # before the copy: whatever fails leaves nothing at `out`, and the same call goes on
         write_atomically(log, "".join(json.dumps(row) + "\n" for row in protection.log))
     copies = torch.cat(list(protection.copies()))

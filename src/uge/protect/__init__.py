@@ -35,6 +35,8 @@ def resolve_config(preset: str = "default", overrides: dict[str, Any] | None = N
 
 def _typed(name: str, value: Any, kind: type) -> Any:
     if kind is tuple:
+        if not isinstance(value, str | list | tuple):
+            raise ConfigError(f"setting {name} is a list, got '{value}'")
         return tuple(value.split("+")) if isinstance(value, str) else tuple(value)
     if kind is bool and isinstance(value, str):
         if value.lower() not in ("true", "false"):
@@ -44,5 +46,5 @@ def _typed(name: str, value: Any, kind: type) -> Any:
         if kind is int and float(value) != int(float(value)):
             raise ValueError
         return kind(float(value)) if kind is int else kind(value)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ConfigError(f"setting {name} is a {kind.__name__}, got '{value}'") from error

@@ -1,0 +1,303 @@
+"""Whatever a user can do wrong: one line that says what to do, exit code 2, nothing at the target."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from .conftest import Result, Run, bytes_of, protect_arguments, role
+
+
+@pytest.fixture
+def data(toy: Path, tmp_path: Path) -> Path:
+    """A copy of the toy images to break."""
+    return Path(shutil.copytree(toy, tmp_path / "data"))
+
+
+def refused(run: Run, data: Path, key: Path, *more: object) -> str:
+    """The error of `protect` on these data, after checking that nothing lies at the target or beside it."""
+    place = data.parent / "out"
+    error = run(*protect_arguments(data, key, place / "copy"), *more).error
+    assert not place.exists()
+    return error
+
+
+# -- data ------------------------------------------------------------------------------------------------------------
+
+
+def test_an_empty_folder(run: Run, key: Path, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    assert "holds no image in a class folder; expected CLASS/*.png" in refused(run, tmp_path / "data", key)
+
+
+def test_one_class_only(run: Run, key: Path, data: Path) -> None:
+    shutil.rmtree(data / "test")
+    for name in ("trouser", "sandal"):
+        shutil.rmtree(data / "train" / name)
+    assert "one class only ('t-shirt')" in refused(run, data, key)
+
+
+def test_no_such_data(run: Run, key: Path, tmp_path: Path) -> None:
+    assert "does not exist" in refused(run, tmp_path / "nowhere", key)
+    assert (
+        "did you mean 'fashion-mini'?"
+        in run("protect", "fashion-mni", "--key", role(key, "protector"), "--out", tmp_path / "o").error
+    )
+
+
+@pytest.mark.parametrize("content", ["truncated", "text"])
+def test_a_bad_file_is_named_or_passed_over(run: Run, key: Path, data: Path, tmp_path: Path, content: str) -> None:
+    bad = data / "train" / "trouser" / "004.png"
+    bad.write_bytes(bad.read_bytes()[:-60] if content == "truncated" else b"shopping list\n")
+    error = refused(run, data, key)
+    assert str(bad) in error and "--skip-bad" in error
+    done = run(*protect_arguments(data, key, tmp_path / "copy"), "--set", "epochs=1", "--skip-bad")
+    assert done.code == 0
+    assert done.stderr == f"note: passed over 1 unreadable of 48 images: {bad}\n"
+    assert len(json.loads((tmp_path / "copy" / "manifest.json").read_text())["images"]) == 47
+
+
+def test_mixed_sizes_need_a_size(run: Run, key: Path, data: Path, tmp_path: Path) -> None:
+    bad = data / "train" / "trouser" / "004.png"
+    Image.fromarray(np.zeros((20, 16), np.uint8)).save(bad)
+    error = refused(run, data, key)
+    assert "mixed sizes" in error and str(bad) in error and "--image-size" in error
+    assert run(*protect_arguments(data, key, tmp_path / "copy"), "--set", "epochs=1", "--image-size", 14).code == 0
+
+
+@pytest.mark.parametrize("size", ["big", "0", "3x4x5", "-3"])
+def test_an_image_size_that_is_none(run: Run, key: Path, toy: Path, tmp_path: Path, size: str) -> None:
+    assert f"--image-size '{size}'" in run(*protect_arguments(toy, key, tmp_path / "o"), f"--image-size={size}").error
+
+
+# -- keys ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_network_that_is_none(run: Run, toy: Path, tmp_path: Path) -> None:
+    def error(network: str) -> str:
+        found = run("key", "new", "--network", network, "--data", toy, "--out", tmp_path / "k").error
+        assert not [*tmp_path.iterdir()]
+        return found
+
+    assert error("convnt") == "unknown network 'convnt'; did you mean 'convnet'?"
+    assert error("convnet:widht=8") == "unknown option of network 'convnet' 'widht'; did you mean 'width'?"
+    assert "not NAME=VALUE" in error("convnet:8")
+    assert "whole number" in error("convnet:width=wide")
+
+
+def test_a_key_that_cannot_be_built_from_what_was_given(run: Run, tmp_path: Path) -> None:
+    new = ("key", "new", "--network", "mlp", "--out", tmp_path / "k")
+    assert "give --data DATA" in run(*new).error
+    assert run(*new, "--class-names", "a,b", "--image-size", 8, "--channels", 2).error
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_key_is_never_overwritten(run: Run, toy: Path, key: Path) -> None:
+    before = bytes_of(key.parent)
+    assert "never overwritten" in run("key", "new", "--network", "mlp", "--data", toy, "--out", key).error
+    assert bytes_of(key.parent) == before
+
+
+def test_a_key_for_other_classes(run: Run, key: Path, data: Path) -> None:
+    shutil.copytree(data / "train" / "sandal", data / "train" / "shoe")
+    assert "the key is for 3 classes, the data has 4" in refused(run, data, key)
+
+
+def test_a_key_for_other_images(run: Run, key: Path, toy: Path, published: Path, tmp_path: Path) -> None:
+    assert (
+        "the key is for 14x14 pixels, the data has 10x10"
+        in run(*protect_arguments(toy, key, tmp_path / "o"), "--image-size", 10).error
+    )
+    other = ("key", "new", "--network", "mlp", "--class-names", "a,b,c", "--channels", 1, "--image-size", 14)
+    assert run(*other, "--out", tmp_path / "other").code == 0
+    error = run("train", published, "--key", tmp_path / "other.recipient.uge", "--out", tmp_path / "o").error
+    assert "the key's class 0 is 'a'" in error and not (tmp_path / "o").exists()
+
+
+def test_missing_and_damaged_keys(run: Run, toy: Path, key: Path, published: Path, tmp_path: Path) -> None:
+    whole = role(key, "recipient").read_bytes()
+    (tmp_path / "half.uge").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "flipped.uge").write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
+    (tmp_path / "text.uge").write_text("no key")
+    for name in ("missing.uge", "half.uge", "flipped.uge", "text.uge"):
+        for arguments in (
+            ("key", "show", tmp_path / name),
+            ("protect", toy, "--key", tmp_path / name, "--out", tmp_path / "o"),
+            ("train", published, "--key", tmp_path / name, "--out", tmp_path / "o"),
+            ("attack", published, "--test", toy, "--key", tmp_path / name, "--out", tmp_path / "o"),
+        ):
+            assert name in run(*arguments).error
+            assert not (tmp_path / "o").exists()
+
+
+# -- settings --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (("--set", "epoch=3"), "unknown setting 'epoch'; did you mean 'epochs'?"),
+        (("--set", "epochs"), "not NAME=VALUE"),
+        (("--set", "epochs=many"), "setting epochs is a int, got 'many'"),
+        (("--set", "epochs=1.5"), "setting epochs"),
+        (("--set", "epochs=inf"), "setting epochs"),
+        (("--set", "epochs=0"), "epochs"),
+        (("--set", "batch_size=0"), "batch_size"),
+        (("--set", "generator_width=6"), "generator_width"),
+        (("--set", "live_runs=0"), "live_runs"),
+        (("--set", "clean_checkpoints=0"), "clean_checkpoints"),
+        (("--set", "feature_images=0"), "feature_images"),
+        (("--set", "temperature=0"), "temperature"),
+        (("--set", "learning_rate=nan"), "learning_rate"),
+        (("--set", "feature_distance=nan"), "feature_distance"),
+        (("--set", "label_conditional=perhaps"), "true or false"),
+        (("--set", "feature_distance=-1"), "negative"),
+        (("--set", "encoder=owl"), "unknown encoder 'owl'; did you mean 'own'?"),
+        (("--set", "students=vgh"), "unknown network 'vgh'; did you mean 'vgg'?"),
+        (("--set", "feature_objective=far"), "unknown feature objective 'far'"),
+        (("--epsilon", 0), "epsilon 0 is outside 1..128"),
+        (("--epsilon", "wide"), "--epsilon"),
+        (("--preset", "quik"), "unknown preset 'quik'; did you mean 'quick'?"),
+        (("--method", "ugee"), "unknown method 'ugee'; did you mean 'uge'?"),
+        (("--device", "gpu"), "unknown device 'gpu'"),
+        (("--config", "nowhere.toml"), "nowhere.toml"),
+        (("--colour",), "--colour"),
+    ],
+    ids=str,
+)
+def test_settings_that_are_none(
+    run: Run, toy: Path, key: Path, tmp_path: Path, more: tuple[object, ...], told: str
+) -> None:
+    assert told in run(*protect_arguments(toy, key, tmp_path / "out" / "copy"), *more).error
+    assert not [*(tmp_path / "out").glob("*")]
+
+
+@pytest.mark.parametrize("content", [b"epochs = = 3", b"\xff\xfe\x00", b"epochs = [1]", b"students = 5", b"epoch = 2"])
+def test_a_settings_file_that_is_none(run: Run, toy: Path, key: Path, tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_bytes(content)
+    assert run("protect", toy, "--key", role(key, "protector"), "--out", tmp_path / "o", "--config", file).error
+    assert [path.name for path in tmp_path.iterdir()] == ["settings.toml"]
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (("--hacker", "resnt"), "did you mean 'resnet'?"),
+        (("--countermeasure", "distilation"), "did you mean 'distillation'?"),
+        (("--countermeasure", "distillation:soft"), "give --key"),
+        (("--hacker", "authorised"), "give --key"),
+        (("--epochs", 0), "--epochs"),
+        (("--device", "gpu"), "unknown device"),
+    ],
+    ids=str,
+)
+def test_attacks_that_are_none(
+    run: Run, toy: Path, published: Path, tmp_path: Path, more: tuple[object, ...], told: str
+) -> None:
+    assert told in run("attack", published, "--test", toy, "--out", tmp_path / "o", *more).error
+    assert not (tmp_path / "o").exists()
+
+
+def test_folders_that_were_not_published(run: Run, toy: Path, key: Path, tmp_path: Path) -> None:
+    for arguments in (
+        ("verify", toy),
+        ("train", toy, "--out", tmp_path / "o"),
+        ("attack", toy, "--test", toy, "--out", tmp_path / "o"),
+    ):
+        assert "is no published folder" in run(*arguments).error
+    assert not (tmp_path / "o").exists()
+
+
+def test_training_on_a_changed_copy_points_to_verify(run: Run, published: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(published, tmp_path / "copy")
+    shutil.copy(copy / "train/sandal/000.png", copy / "train/sandal/001.png")
+    assert "run 'uge verify" in run("train", copy, "--out", tmp_path / "o").error
+    assert not (tmp_path / "o").exists()
+
+
+# -- targets ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_that_holds_another_run(run: Run, toy: Path, key: Path, published: Path, tmp_path: Path) -> None:
+    before = bytes_of(published)
+    assert "is not empty" in run(*protect_arguments(toy, key, published)).error
+    assert "is not empty" in run("train", published, "--out", published).error
+    assert bytes_of(published) == before
+    (tmp_path / "file").write_text("mine")
+    assert "is a file" in run(*protect_arguments(toy, key, tmp_path / "file")).error
+    assert "is a file" in run("train", published, "--out", tmp_path / "file" / "run").error
+    assert bytes_of(tmp_path) == {"file": b"mine"}
+
+
+def test_unfinished_work_of_another_run(run: Run, toy: Path, key: Path, tmp_path: Path) -> None:
+    (tmp_path / "copy.partial").mkdir()
+    (tmp_path / "copy.partial" / "run").write_text("another")
+    assert "holds an unfinished run with other data" in run(*protect_arguments(toy, key, tmp_path / "copy")).error
+    assert not (tmp_path / "copy").exists()
+
+
+def test_the_current_folder_can_be_the_target(run: Run, toy: Path, key: Path, tmp_path: Path) -> None:
+    """ "." has no name of its own; the work in progress must not lie inside it."""
+    (tmp_path / "copy").mkdir()
+    arguments = protect_arguments(toy, key, tmp_path / "copy" / "." / ".." / "copy")
+    assert run(*arguments, "--set", "epochs=1").code == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["copy"]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A real disk of 48 KiB; `mount -o remount` may change it."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    if (
+        os.geteuid() != 0
+        or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48k", "tmpfs", place], capture_output=True).returncode
+    ):
+        pytest.skip("only root may mount a small disk")
+    yield place
+    subprocess.run(["umount", place], check=True)
+
+
+def remount(place: Path, option: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{option}", place], check=True)
+
+
+def test_a_full_disk_leaves_nothing_and_the_same_command_goes_on(
+    run: Run, toy: Path, key: Path, published: Path, small_disk: Path
+) -> None:
+    arguments = protect_arguments(toy, key, small_disk / "copy")
+    assert "cannot write" in run(*arguments).error
+    assert not (small_disk / "copy").exists()
+    remount(small_disk, "size=8m")
+    assert run(*arguments).code == 0
+    assert bytes_of(small_disk) == {f"copy/{name}": data for name, data in bytes_of(published).items()}
+
+
+def test_a_full_disk_leaves_no_half_of_a_key_or_a_training(
+    run: Run, toy: Path, published: Path, small_disk: Path
+) -> None:
+    assert "cannot write" in run("key", "new", "--network", "mlp", "--data", toy, "--out", small_disk / "k").error
+    train = ("train", published, "--network", "mlp", "--epochs", 1)
+    assert "cannot write" in run(*train, "--out", small_disk / "run").error
+    assert not [*small_disk.iterdir()]
+
+
+def test_a_read_only_disk(run: Run, toy: Path, key: Path, published: Path, small_disk: Path) -> None:
+    remount(small_disk, "ro")
+    refusals: list[Result] = [
+        run(*protect_arguments(toy, key, small_disk / "copy")),
+        run("key", "new", "--network", "mlp", "--data", toy, "--out", small_disk / "k"),
+        run("train", published, "--network", "mlp", "--out", small_disk / "run"),
+        run("attack", published, "--test", toy, "--hacker", "mlp", "--out", small_disk / "run"),
+        run("demo", "--quick", "--out", small_disk / "demo"),
+    ]
+    assert all("cannot write" in done.error for done in refusals)

@@ -1,0 +1,194 @@
+"""The demo on a few small real images: what it writes, that it goes on after a kill, and its page in a browser."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from uge.audit.plan import Cell
+from uge.data.images import ImageSet
+from uge.data.sources import load
+from uge.demo import HACKERS, STUDENTS, Steps, run_demo
+from uge.errors import PublishError
+from uge.protect import resolve_config
+from uge.report.quality import psnr, ssim
+
+SETTINGS = {"epochs": 2, "run_epochs": 1, "batch_size": 16, "students": "mlp:width=8", "generator_width": 8}
+CELLS = 2 * (1 + len(HACKERS) + len(STUDENTS))  # authorised and hackers, on the copy and on the originals
+FIGURES = {"network": str, "accuracy": float, "peak_accuracy": float, "clean_accuracy": float}
+
+
+class Counting(Steps):
+    def __init__(self) -> None:
+        self.steps = 0
+        self.cells: list[Cell] = []
+
+    def protecting(self, row: dict[str, Any], total: int) -> None:
+        self.steps += 1
+
+    def training(self, number: int, total: int, cell: Cell) -> None:
+        assert total == CELLS
+        self.cells.append(cell)
+
+
+def demo(out: Path, data: Path, **more: Any) -> tuple[dict[str, Any], Counting]:
+    steps = Counting()
+    config = resolve_config("quick", SETTINGS)
+    return run_demo(out, data=str(data), quick=True, config=config, epochs=1, steps=steps, **more), steps
+
+
+@pytest.fixture(scope="module")
+def data(fashion: ImageSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """48 images to train on and 24 to test on, 14x14, of three classes."""
+    file = tmp_path_factory.mktemp("data") / "toy.npz"
+    picks = torch.cat([(fashion.labels == label).nonzero().flatten()[:24] for label in (0, 1, 5)])
+    images, labels = fashion.images[picks, 0, ::2, ::2].numpy(), np.repeat(np.arange(3), 24)
+    test = np.arange(72) % 3 == 0
+    names = np.array(["t-shirt", "trouser", "sandal"])
+    np.savez(
+        file, x_train=images[~test], y_train=labels[~test], x_test=images[test], y_test=labels[test], class_names=names
+    )
+    return file
+
+
+@pytest.fixture(scope="module")
+def done(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    out = tmp_path_factory.mktemp("demo") / "out"
+    summary, steps = demo(out, data)
+    assert steps.steps == 6 and len(steps.cells) == CELLS  # 48 images, 16 a step, two epochs
+    return out, summary
+
+
+def test_summary_keeps_its_contract(done: tuple[Path, dict[str, Any]]) -> None:
+    out, summary = done
+    assert json.loads((out / "summary.json").read_text()) == summary
+    assert set(summary) == {"chance", "authorised", "hackers", "margin", "worst"}
+    assert summary["chance"] == 33.333
+    user = summary["authorised"]
+    assert set(user) == {*FIGURES, "locked_clean_accuracy", "seeds"} and user["seeds"] == [0]
+    assert len(summary["hackers"]) == len(HACKERS) + len(STUDENTS) >= 4
+    for hacker in summary["hackers"]:
+        assert set(hacker) == {*FIGURES, "countermeasure", "seed", "knows"} and hacker["seed"] == 0
+    for row in (user, *summary["hackers"]):
+        assert all(type(row[name]) is kind for name, kind in FIGURES.items())
+        assert 0 <= row["accuracy"] <= row["peak_accuracy"] <= 100
+    assert {hacker["countermeasure"] for hacker in summary["hackers"]} >= {"none", "other-init", "distillation:soft"}
+    assert summary["worst"] in summary["hackers"]
+    assert summary["worst"]["accuracy"] == max(hacker["accuracy"] for hacker in summary["hackers"])
+    assert summary["margin"] == pytest.approx(user["accuracy"] - summary["worst"]["accuracy"], abs=1e-3)
+
+
+def test_every_figure_has_its_record(done: tuple[Path, dict[str, Any]]) -> None:
+    out, summary = done
+    rows = [json.loads(line) for line in (out / "records.jsonl").read_text().splitlines()]
+    assert len(rows) == CELLS and sum(row["trained_on"] == "clean" for row in rows) == CELLS // 2
+    published = {
+        (row["network"], row["countermeasure"]): row["accuracy"]
+        for row in rows
+        if (row["kind"], row["trained_on"]) == ("hacker", "published")
+    }
+    assert published == {(h["network"], h["countermeasure"]): h["accuracy"] for h in summary["hackers"]}
+    for row in rows:
+        assert row["test_images"] == 24 and row["images"] == 48 and row["seconds"] > 0
+        assert row["recipe"]["epochs"] == len(row["test_accuracy"]) == 1 and row["environment"]["torch"]
+
+
+def test_nothing_of_the_key_or_the_originals_is_in_the_published_folder(done: tuple[Path, Any], data: Path) -> None:
+    out, _ = done
+    assert sorted(path.name for path in out.iterdir()) == [
+        "authorised", "index.html", "keys", "protect.jsonl", "published", "records.jsonl", "run.json", "summary.json",
+    ]  # fmt: skip
+    assert not [path for path in (out / "published").rglob("*") if path.suffix in (".uge", ".safetensors", ".jsonl")]
+    from uge.publish import load_published
+
+    clean, copy = load(data), load_published(out / "published")
+    assert not (clean.images == copy.images).flatten(1).all(dim=1).any()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no Chromium on this machine: install the system's chromium package to test the page")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()
+
+
+def test_the_page_opens_quietly_and_tells_the_summary(
+    done: tuple[Path, dict[str, Any]], data: Path, browser: Any
+) -> None:
+    out, summary = done
+    page, heard, requested = browser.new_page(), [], []
+    page.on("console", lambda message: heard.append(message.text))
+    page.on("pageerror", lambda error: heard.append(str(error)))
+    page.on("request", lambda request: requested.append(request.url))
+    page.goto((out / "index.html").as_uri())
+    assert heard == [] and [url for url in requested if not url.startswith("data:")] == [(out / "index.html").as_uri()]
+    table = page.inner_text("#accuracy")
+    for row in (summary["authorised"], *summary["hackers"]):
+        assert row["network"] in table and f"{row['accuracy']:.1f}" in table
+    assert page.locator("#trainings tbody tr").count() == CELLS
+
+    from uge.publish import load_published
+
+    clean, copy = load(data).images, load_published(out / "published").images
+    text = page.inner_text("section[aria-labelledby=protection]")
+    assert f"{psnr(clean, copy).mean():.1f} dB" in text and f"{ssim(clean, copy).mean():.3f}" in text
+    page.close()
+
+
+def test_the_second_call_trains_nothing_again(done: tuple[Path, dict[str, Any]], data: Path) -> None:
+    out, summary = done
+    before = (out / "records.jsonl").read_bytes()
+    again, steps = demo(out, data)
+    assert again == summary and steps.steps == 0 and steps.cells == []
+    assert (out / "records.jsonl").read_bytes() == before
+
+
+def test_other_settings_or_a_foreign_folder_are_refused(done: tuple[Path, Any], data: Path, tmp_path: Path) -> None:
+    with pytest.raises(PublishError, match="a run with other settings"):
+        demo(done[0], data, seed=1)
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(PublishError, match="is not empty"):
+        demo(tmp_path, data)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_a_killed_demo_goes_on(data: Path, tmp_path: Path) -> None:
+    out, records = tmp_path / "out", tmp_path / "out" / "records.jsonl"
+    code = (
+        "import sys; from pathlib import Path; from uge.demo import run_demo; from uge.protect import resolve_config\n"
+        f"config = resolve_config('quick', {SETTINGS})\n"
+        "run_demo(Path(sys.argv[1]), data=sys.argv[2], quick=True, epochs=1, config=config)"
+    )
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    with subprocess.Popen([sys.executable, "-c", code, out, data], env=environment) as process:
+        deadline = time.monotonic() + 120
+        while process.poll() is None and time.monotonic() < deadline:
+            if records.exists() and records.read_bytes().count(b"\n") >= 2:
+                break
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL and not (out / "summary.json").exists()
+    kept, key = records.read_bytes(), (out / "keys" / "authorised.recipient.uge").read_bytes()
+    whole = kept.count(b"\n")
+
+    summary, steps = demo(out, data)
+    assert steps.steps == 0 and len(steps.cells) == CELLS - whole
+    assert records.read_bytes().startswith(kept) and len(summary["hackers"]) == len(HACKERS) + len(STUDENTS)
+    assert (out / "keys" / "authorised.recipient.uge").read_bytes() == key and (out / "index.html").exists()
