@@ -1,0 +1,419 @@
+"""Every table of README.md and docs/measurements.md, computed from the committed records and from nothing else.
+
+    python benchmarks/tables.py            write them
+    python benchmarks/tables.py --check    exit code 1 if a page is not what the records say
+
+A generated section stands between `<!-- results:NAME -->` and `<!-- /results -->`; NAME is a key of `SECTIONS`. Rows
+that are read, one JSON line each, below benchmarks/results/:
+
+    uge_cifar/records.jsonl   what quality/uge_cifar.py writes: trainings, and one row `"kind": "measures"` a copy
+    fedavg/records.jsonl      what examples/federated.py --record writes
+    speed/records.jsonl       {"measure", "subject", "value", "unit", "repeats", "environment": {"machine", "threads"}}
+
+Where there are two seeds or more, a number is the mean over seeds and the half-width of its 95% interval (Student's t).
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from uge.records import config_hash, read_records
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = (Path("README.md"), Path("docs/measurements.md"))
+RESULTS = Path("benchmarks/results")
+MARKED = re.compile(r"(<!-- results:(\S+) -->\n).*?(<!-- /results -->)", re.DOTALL)
+NOT_MEASURED = "not measured yet\n"
+ENOUGH = 0.95  # a budget counts where it reaches this share of what twice the budget reaches
+WIDE = 4  # up to so many settings stand side by side, a column each; more become rows
+DEGREES = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)  # 97.5% quantiles of t for 1, 2, ... degrees
+
+Row = dict[str, Any]
+Run = tuple[str, str, str]  # kind, network, counter-measure
+Table = list[tuple[str, list[str]]]  # title and one text a setting
+
+
+# -- numbers -------------------------------------------------------------------------------------------------------
+
+
+def interval(values: Sequence[float]) -> tuple[float, float | None]:
+    """Mean and half-width of its 95% interval, t * s / sqrt(n); no half-width from one value."""
+    if len(values) < 2:
+        return fmean(values), None
+    t = DEGREES[min(len(values) - 1, len(DEGREES)) - 1]  # beyond ten values slightly too wide
+    return fmean(values), t * stdev(values) / math.sqrt(len(values))
+
+
+def shown(values: Sequence[float], digits: int = 1) -> str:
+    """As "28.7" or "28.7 ± 1.2"; "-" where there is nothing."""
+    if not values:
+        return "-"
+    mean, half = interval(values)
+    return f"{mean:.{digits}f}" + ("" if half is None else f" ± {half:.{digits}f}")
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table; the first column is text, the others are numbers."""
+    lines = [header, ["---"] + ["--:"] * (len(header) - 1), *rows]
+    return "".join("| " + " | ".join(cells) + " |\n" for cells in lines)
+
+
+def figure(value: float) -> str:
+    """Three digits that count, and never an exponent for a large number: "0.0123", "12.3", "12,345"."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def numbered(values: Iterable[int]) -> str:
+    return ", ".join(map(str, sorted(set(values))))
+
+
+# -- the CIFAR search ----------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Setting:
+    """All rows of one setting in one stage: what was trained on its copies, and what was measured on them."""
+
+    stage: str
+    dataset: str
+    name: str
+    config: Row
+    trainings: list[Row] = field(default_factory=list)
+    measures: list[Row] = field(default_factory=list)
+
+    @property
+    def terms(self) -> str:
+        """The loss as it was weighted, such as "L_gm + 0.3 L_fd"."""
+        distance = "L_mis" if self.config.get("feature_objective") == "misalignment" else "L_fd"
+        weights = (("gradient_matching", "L_gm"), ("feature_distance", distance), ("undistillation", "L_ud"))
+        used = [(self.config[name], term) for name, term in weights if self.config[name]]
+        return " + ".join(term if weight == 1 else f"{weight:g} {term}" for weight, term in used)
+
+    @property
+    def epsilon(self) -> int:
+        return self.config["epsilon_255"]
+
+    @property
+    def authorised_networks(self) -> list[str]:
+        return list(dict.fromkeys(row["network"] for row in self.trainings if row["kind"] == "authorised"))
+
+    @property
+    def seeds(self) -> list[int]:
+        return sorted({row["seed"] for row in self.trainings})
+
+    @property
+    def hackers(self) -> list[Run]:
+        """The authorised architecture first, then the other plain hackers, then students."""
+        found = dict.fromkeys(run_of(row) for row in self.trainings if row["kind"] == "hacker")
+        return sorted(found, key=lambda run: (run[2] != "other-init", run[2] != "none"))
+
+    @property
+    def others(self) -> list[Run]:
+        """Plain hackers whose architecture is none of the authorised ones."""
+        return [run for run in self.hackers if run[2] == "none" and run[1] not in self.authorised_networks]
+
+    def accuracies(self, run: Run, trained_on: str = "published", what: str = "accuracy") -> dict[int, float]:
+        """Seed -> percent."""
+        return {
+            row["seed"]: row[what] for row in self.trainings if run_of(row) == run and row["trained_on"] == trained_on
+        }
+
+    def drops(self, run: Run) -> dict[int, float]:
+        """Seed -> clean minus published, in points."""
+        clean = self.accuracies(run, "clean")
+        return {seed: clean[seed] - value for seed, value in self.accuracies(run).items() if seed in clean}
+
+    def mean_drops(self, undertrained: set[Run]) -> list[float]:
+        """For each seed the mean drop of the others, without those whose budget is too small to count."""
+        by_run = [self.drops(run) for run in self.others if run not in undertrained]
+        return [fmean(drops[s] for drops in by_run) for s in self.seeds if by_run and all(s in d for d in by_run)]
+
+    def margins(self, what: str = "accuracy") -> list[float]:
+        """For each seed the lowest authorised accuracy less the strongest hacker's, students included."""
+        ours = [self.accuracies(("authorised", network, "none")) for network in self.authorised_networks]
+        theirs = [self.accuracies(run, what=what) for run in self.hackers]
+        return [
+            min(each[seed] for each in ours) - max(each[seed] for each in theirs)
+            for seed in self.seeds
+            if ours and theirs and all(seed in each for each in ours + theirs)
+        ]
+
+    def gains(self) -> list[float]:
+        """For each seed, what the best student of another architecture has over that architecture's plain hacker."""
+        pairs = [
+            (self.accuracies(run), self.accuracies(("hacker", run[1], "none")))
+            for run in self.hackers
+            if run[2].startswith("distillation") and run[1] not in self.authorised_networks
+        ]
+        return [
+            max(student[seed] - plain[seed] for student, plain in pairs)
+            for seed in self.seeds
+            if pairs and all(seed in student and seed in plain for student, plain in pairs)
+        ]
+
+    def measured(self, name: str) -> list[float]:
+        return [row[name] for row in self.measures if name in row]
+
+
+def run_of(row: Row) -> Run:
+    return row["kind"], row["network"], row["countermeasure"]
+
+
+def settings_of(rows: Iterable[Row], stage: str) -> list[Setting]:
+    """Settings of a stage in the order of terms and epsilon; of two rows of one cell the later counts.
+
+    One name measured with two configurations gives two settings, told apart by the configuration's hash.
+    """
+    latest = {
+        (row["dataset"], row["setting"], config_hash(row["config"]), row.get("authorised_network"), row["cell"]): row
+        for row in rows
+        if row["stage"] == stage
+    }
+    found: dict[tuple[str, str, str], Setting] = {}
+    for (dataset, name, config, *_), row in latest.items():
+        setting = found.setdefault((dataset, name, config), Setting(stage, dataset, name, row["config"]))
+        (setting.measures if row["kind"] == "measures" else setting.trainings).append(row)
+    for (dataset, name, config), setting in found.items():
+        if sum(key[:2] == (dataset, name) for key in found) > 1:
+            setting.name = f"{name} ({config})"
+    return sorted(found.values(), key=lambda s: (s.dataset, len(s.terms), s.terms, s.epsilon, s.name))
+
+
+def undertrained_runs(rows: Iterable[Row], dataset: str, small: bool) -> tuple[set[Run], set[Run]]:
+    """Runs whose budget was compared with twice the budget, and those of them where it is too small."""
+    checked, short = set(), set()
+    for run, once, twice in budgets(rows, dataset, small):
+        checked.add(run)
+        if once["accuracy"] < ENOUGH * twice["accuracy"]:
+            short.add(run)
+    return checked, short
+
+
+def budgets(rows: Iterable[Row], dataset: str, small: bool) -> list[tuple[Run, Row, Row]]:
+    """(run, its row at the budget, its row at twice the budget) of one data set and size, on clean data."""
+    found: dict[Run, dict[int, Row]] = {}
+    for row in rows:
+        if row["stage"] == "check" and (row["dataset"], row["small"]) == (dataset, small):
+            found.setdefault(run_of(row), {})[row["budget_factor"]] = row
+    return [(run, by[1], by[2]) for run, by in found.items() if by.keys() >= {1, 2}]
+
+
+def run_label(run: Run) -> str:
+    kind, network, countermeasure = run
+    if kind == "authorised":
+        return f"authorised: {network}"
+    if countermeasure == "other-init":
+        return f"same architecture, other init: {network}"
+    return network if countermeasure == "none" else f"{network}, {countermeasure}"
+
+
+def columns(settings: Sequence[Setting], rows: Iterable[Row], small: bool, peaks: bool) -> tuple[Table, list[str]]:
+    """What a stage's table says of each setting, and the notes that belong beneath it."""
+    rows = list(rows)
+    budget = {s.dataset: undertrained_runs(rows, s.dataset, small) for s in settings}
+
+    def accuracy(setting: Setting, run: Run) -> str:
+        published = list(setting.accuracies(run).values())
+        if not published:
+            return "-"
+        mark = "†" if run in budget[setting.dataset][1] else ""
+        peak = shown(list(setting.accuracies(run, what="peak_accuracy").values()))
+        clean = shown(list(setting.accuracies(run, "clean").values()))
+        return shown(published) + mark + (f" (peak {peak}, clean {clean})" if peaks else f" ({clean})")
+
+    authorised = list(dict.fromkeys(network for setting in settings for network in setting.authorised_networks))
+    runs = [("authorised", network, "none") for network in authorised]
+    hackers = list(dict.fromkeys(run for setting in settings for run in setting.hackers))
+    content: Table = [(run_label(run), [accuracy(s, run) for s in settings]) for run in runs + hackers]
+    content.append(("mean drop of other architectures", [shown(s.mean_drops(budget[s.dataset][1])) for s in settings]))
+    content.append(("margin: authorised less strongest hacker", [shown(s.margins()) for s in settings]))
+    if peaks:
+        content.append(("margin against the hackers' peaks", [shown(s.margins("peak_accuracy")) for s in settings]))
+    if any(s.gains() for s in settings):
+        content.append(
+            ("best student of another architecture less its plain hacker", [shown(s.gains()) for s in settings])
+        )
+    content += [
+        (title, [shown(s.measured(name), digits) for s in settings])
+        for title, name, digits in (
+            ("on-policy L_gm, direction", "on_policy_direction", 3),
+            ("similarity in the held-out encoder", "similarity_efficientnet_lite1", 3),
+            ("PSNR, dB", "psnr_db", 1),
+            ("SSIM", "ssim", 3),
+        )
+    ]
+    notes = []
+    if any(run in budget[s.dataset][1] for s in settings for run in runs + hackers):
+        notes.append(
+            "† undertrained: on clean data this budget reaches less than 95% of what twice the budget reaches;"
+            " not counted in the mean drop."
+        )
+    present = {(s.dataset, run) for s in settings for run in [*runs, *hackers] if s.accuracies(run)}
+    if unchecked := sum(run not in budget[dataset][0] for dataset, run in present):
+        notes.append(f"{unchecked} of the {len(present)} kinds of training here have no budget check yet.")
+    return content, notes
+
+
+def stage_table(rows: Iterable[Row], stage: str) -> str:
+    """The table of one stage of the search, or that it is not measured yet."""
+    rows = list(rows)
+    settings = settings_of(rows, stage)
+    if not any(setting.trainings for setting in settings):
+        return NOT_MEASURED
+    few = len(settings) <= WIDE
+    content, notes = columns(settings, rows, small=stage == "grid", peaks=few)
+    several = len({setting.dataset for setting in settings}) > 1
+    if few:
+        heads = [
+            (f"{s.dataset}: " if several else "") + f"`{s.name}`: {s.terms}, epsilon {s.epsilon}" for s in settings
+        ]
+        text = table(["", *heads], [[title, *cells] for title, cells in content])
+    else:
+        header = ["setting", "terms", "epsilon", *(title for title, _ in content)]
+        lines = [
+            [
+                (f"{s.dataset}: " if several else "") + f"`{s.name}`",
+                s.terms,
+                str(s.epsilon),
+                *(cells[i] for _, cells in content),
+            ]
+            for i, s in enumerate(settings)
+        ]
+        text = table(header, lines) + "\nIn brackets: the same network trained on the originals.\n"
+    trainings = [row for setting in settings for row in setting.trainings]
+    facts = (
+        f"{', '.join(sorted({s.dataset for s in settings}))}; "
+        f"{numbered(row['images'] for row in trainings)} training images,"
+        f" {numbered(row['test_images'] for row in trainings)} test images,"
+        f" {numbered(row['recipe']['epochs'] for row in trainings)} epochs;"
+        f" seeds {numbered(row['seed'] for row in trainings)}."
+    )
+    return facts + "\n\n" + text + "".join(f"\n{note}\n" for note in notes)
+
+
+def budget_table(rows: Iterable[Row]) -> str:
+    """Each clean training at its budget and at twice the budget."""
+    rows = list(rows)
+    groups = sorted({(row["dataset"], row["small"]) for row in rows if row["stage"] == "check"})
+    lines = []
+    for dataset, small in groups:
+        for run, once, twice in budgets(rows, dataset, small):
+            share = once["accuracy"] / twice["accuracy"]
+            lines.append(
+                [
+                    f"{dataset}, {'small' if small else 'full size'}",
+                    run_label(run),
+                    str(once["recipe"]["epochs"]),
+                    f"{once['accuracy']:.1f}",
+                    f"{twice['accuracy']:.1f}",
+                    f"{share:.3f}",
+                    "enough" if once["accuracy"] >= ENOUGH * twice["accuracy"] else "undertrained",
+                ]
+            )
+    header = ["data", "clean training", "epochs", "accuracy", "with twice the epochs", "ratio", "budget is"]
+    return table(header, lines) if lines else NOT_MEASURED
+
+
+def headline(rows: Iterable[Row]) -> str:
+    """The README's section: the strongest evidence there is, with its size said first."""
+    rows = list(rows)
+    instead = "Three seeds of one setting: not measured yet. Below, from one seed each: "
+    for stage, words in (
+        ("seeds", ""),
+        ("finalists", instead + "the finalists of the search.\n\n"),
+        ("grid", instead + "the search at 16x16 pixels, which is no evidence.\n\n"),
+    ):
+        text = stage_table(rows, stage)
+        if text != NOT_MEASURED:
+            return words + text
+    return NOT_MEASURED
+
+
+# -- the others ----------------------------------------------------------------------------------------------------
+
+
+def fedavg_table(rows: Iterable[Row]) -> str:
+    """Federated averaging beside central training on the same copy."""
+    lines = [
+        [
+            f"{row['dataset']}, {row['images']} images",
+            f"{row['method']}, epsilon {row['epsilon_255']}",
+            row["network"],
+            str(row["clients"]),
+            f"{row['rounds']} x {row['local_epochs']}",
+            str(row["seed"]),
+            f"{row['accuracy']:.1f}",
+            f"{row['central_accuracy']:.1f}",
+            f"{row['accuracy'] - row['central_accuracy']:+.1f}",
+        ]
+        for row in rows
+    ]
+    header = ["data", "copy", "authorised network", "clients", "rounds x local epochs", "seed", "federated", "central"]
+    return table([*header, "difference"], lines) if lines else NOT_MEASURED
+
+
+def speed_table(rows: Iterable[Row]) -> str:
+    """Speed and memory; of two rows of one measurement on one kind of machine the later counts."""
+    latest = {
+        (row["measure"], row["subject"], row["environment"]["machine"], row["environment"]["threads"]): row
+        for row in rows
+    }
+    lines = [
+        [measure, subject, f"{figure(row['value'])} {row['unit']}", str(row["repeats"]), f"{machine}, {threads}"]
+        for (measure, subject, machine, threads), row in latest.items()
+    ]
+    header = ["measure", "of", "median", "repeats", "machine, threads"]
+    return table(header, lines) if lines else NOT_MEASURED
+
+
+SECTIONS: dict[str, tuple[str, Callable[[list[Row]], str]]] = {
+    "uge-cifar": ("uge_cifar", headline),
+    "grid": ("uge_cifar", lambda rows: stage_table(rows, "grid")),
+    "check": ("uge_cifar", budget_table),
+    "finalists": ("uge_cifar", lambda rows: stage_table(rows, "finalists")),
+    "seeds": ("uge_cifar", lambda rows: stage_table(rows, "seeds")),
+    "transfer": ("uge_cifar", lambda rows: stage_table(rows, "transfer")),
+    "two-keys": ("uge_cifar", lambda rows: stage_table(rows, "two-keys")),
+    "fedavg": ("fedavg", fedavg_table),
+    "speed": ("speed", speed_table),
+}  # name in the page -> folder of its records, function
+
+
+def rendered(page: str, results: Path) -> str:
+    """A page with its marked sections computed anew."""
+
+    def section(match: re.Match[str]) -> str:
+        folder, compute = SECTIONS[match[2]]
+        return match[1] + compute(read_records(results / folder / "records.jsonl")) + match[3]
+
+    return MARKED.sub(section, page)
+
+
+def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 if a page is stale")
+    options = parser.parse_args(arguments)
+    stale = []
+    for page in PAGES:
+        old = (root / page).read_text(encoding="utf-8")
+        new = rendered(old, root / RESULTS)
+        if new == old:
+            continue
+        stale.append(str(page))
+        if not options.check:
+            (root / page).write_text(new, encoding="utf-8")
+    verb = "stale, run python benchmarks/tables.py" if options.check else "written"
+    print(f"{', '.join(stale)}: {verb}" if stale else "all tables are up to date")
+    return int(bool(stale and options.check))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,298 @@
+"""Tables from hand-written records, compared with values computed by hand; and the committed pages are not stale."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from uge.records import append_record
+
+ROOT = Path(__file__).parents[2]
+
+
+def _module() -> Any:
+    spec = importlib.util.spec_from_file_location("uge_benchmark_tables", ROOT / "benchmarks" / "tables.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+tables = _module()
+
+CONFIG = {
+    "gradient_matching": 1.0,
+    "feature_distance": 0.3,
+    "undistillation": 0,
+    "feature_objective": "distance",
+    "epsilon_255": 32,
+}
+OURS, VGG, MLP = "convnet(width=32)", "vgg(depth=8)", "mlp"
+
+
+def training(
+    kind: str,
+    network: str,
+    accuracy: float,
+    *,
+    seed: int = 0,
+    trained_on: str = "published",
+    countermeasure: str = "none",
+    stage: str = "seeds",
+    setting: str = "gm+fd@32",
+    config: dict[str, Any] = CONFIG,
+    **more: Any,
+) -> dict[str, Any]:
+    """A row as benchmarks/quality/uge_cifar.py writes it, less what no table reads."""
+    return {
+        "stage": stage,
+        "setting": setting,
+        "dataset": "cifar10",
+        "config": config,
+        "authorised_network": "convnet:width=32",
+        "cell": f"{kind}-{network}-{countermeasure}-{seed}-{trained_on}-{config['epsilon_255']}",
+        "kind": kind,
+        "network": network,
+        "countermeasure": countermeasure,
+        "seed": seed,
+        "trained_on": trained_on,
+        "accuracy": accuracy,
+        "peak_accuracy": accuracy + 2,
+        "images": 10000,
+        "test_images": 2000,
+        "recipe": {"epochs": 30},
+    } | more
+
+
+def measures(seed: int, direction: float, similarity: float, stage: str = "seeds") -> dict[str, Any]:
+    return {
+        "stage": stage,
+        "setting": "gm+fd@32",
+        "dataset": "cifar10",
+        "config": CONFIG,
+        "cell": f"measures-{seed}",
+        "seed": seed,
+        "kind": "measures",
+        "on_policy_direction": direction,
+        "similarity_efficientnet_lite1": similarity,
+        "psnr_db": 24.0,
+        "ssim": 0.9,
+    }
+
+
+def check(network: str, once: float, twice: float, kind: str = "hacker", **more: Any) -> list[dict[str, Any]]:
+    rows = [
+        training(kind, network, accuracy, trained_on="clean", stage="check", setting="clean", small=False)
+        | {"budget_factor": factor, "cell": f"{network}-{factor}", "recipe": {"epochs": 30 * factor}}
+        | more
+        for factor, accuracy in ((1, once), (2, twice))
+    ]
+    for row in rows:
+        del row["config"]
+    return rows
+
+
+def three_seeds() -> list[dict[str, Any]]:
+    rows = []
+    for seed, (ours, vgg, mlp, twin, student) in enumerate(
+        [(50.0, 30.0, 20.0, 48.0, 31.0), (52.0, 34.0, 22.0, 51.0, 36.0), (54.0, 32.0, 24.0, 51.0, 35.0)]
+    ):
+        rows += [
+            training("authorised", OURS, ours, seed=seed),
+            training("authorised", OURS, 56.0, seed=seed, trained_on="clean"),
+            training("hacker", OURS, twin, seed=seed, countermeasure="other-init"),
+            training("hacker", VGG, vgg, seed=seed),
+            training("hacker", VGG, 60.0, seed=seed, trained_on="clean"),
+            training("hacker", MLP, mlp, seed=seed),
+            training("hacker", MLP, 40.0, seed=seed, trained_on="clean"),
+            training("hacker", VGG, student, seed=seed, countermeasure="distillation:soft"),
+            measures(seed, 0.10 + 0.01 * seed, 0.5),
+        ]
+    return rows
+
+
+def cells(text: str, title: str) -> list[str]:
+    """The cells of the one table line that begins with a title."""
+    (line,) = [line for line in text.splitlines() if line.startswith(f"| {title} |")]
+    return [cell.strip() for cell in line.strip("|").split("|")][1:]
+
+
+def test_interval_is_students() -> None:
+    mean, half = tables.interval([50.0, 52.0, 54.0])  # s = 2, t(2) = 4.303: 4.303 * 2 / sqrt(3) = 4.969
+    assert mean == 52
+    assert half == pytest.approx(4.969, abs=1e-3)
+    assert tables.interval([7.0]) == (7.0, None)
+    assert tables.shown([1.0, 1.0]) == "1.0 ± 0.0"
+    assert tables.shown([]) == "-"
+
+
+def test_three_seeds_by_hand() -> None:
+    text = tables.stage_table(three_seeds(), "seeds")
+    assert text.startswith("cifar10; 10000 training images, 2000 test images, 30 epochs; seeds 0, 1, 2.")
+    assert "`gm+fd@32`: L_gm + 0.3 L_fd, epsilon 32" in text
+    assert cells(text, f"authorised: {OURS}") == ["52.0 ± 5.0 (peak 54.0 ± 5.0, clean 56.0 ± 0.0)"]
+    # vgg 30, 34, 32: s = 2
+    assert cells(text, VGG) == ["32.0 ± 5.0 (peak 34.0 ± 5.0, clean 60.0 ± 0.0)"]
+    # drops of vgg 30, 26, 28 and of mlp 20, 18, 16; their means 25, 22, 22: mean 23, s = sqrt(3), 4.303 * 1 = 4.3
+    assert cells(text, "mean drop of other architectures") == ["23.0 ± 4.3"]
+    # the strongest is the twin each time: 2, 1, 3: mean 2, s = 1, 4.303 / sqrt(3) = 2.5
+    assert cells(text, "margin: authorised less strongest hacker") == ["2.0 ± 2.5"]
+    assert cells(text, "margin against the hackers' peaks") == ["0.0 ± 2.5"]
+    # student 31, 36, 35 less vgg 30, 34, 32: 1, 2, 3
+    assert cells(text, "best student of another architecture less its plain hacker") == ["2.0 ± 2.5"]
+    # 0.10, 0.11, 0.12: s = 0.01, 4.303 * 0.01 / sqrt(3) = 0.0248
+    assert cells(text, "on-policy L_gm, direction") == ["0.110 ± 0.025"]
+    assert cells(text, "PSNR, dB") == ["24.0 ± 0.0"]
+    assert text.index("other init") < text.index(f"| {VGG} |") < text.index("distillation")
+    assert "5 of the 5 kinds of training here have no budget check yet." in text
+
+
+def test_an_undertrained_hacker_is_marked_and_not_counted() -> None:
+    rows = three_seeds() + check(VGG, 94.0, 100.0) + check(MLP, 95.0, 100.0)
+    text = tables.stage_table(rows, "seeds")
+    assert cells(text, VGG)[0].startswith("32.0 ± 5.0† (")
+    assert "†" not in cells(text, MLP)[0]
+    # mlp alone: 20, 18, 16: mean 18, s = 2
+    assert cells(text, "mean drop of other architectures") == ["18.0 ± 5.0"]
+    assert cells(text, "margin: authorised less strongest hacker") == ["2.0 ± 2.5"]  # the claim keeps every hacker
+    assert "not counted in the mean drop" in text
+    assert "3 of the 5 kinds" in text
+
+
+def test_a_check_at_another_size_or_data_set_says_nothing() -> None:
+    rows = three_seeds() + check(VGG, 50.0, 100.0, small=True) + check(MLP, 50.0, 100.0, dataset="other")
+    assert "†" not in tables.stage_table(rows, "seeds")
+
+
+def test_budget_table() -> None:
+    rows = check(VGG, 57.0, 60.0) + check(MLP, 56.9, 60.0, small=True) + check(OURS, 58.0, 56.0, kind="authorised")
+    rows += check("vit", 40.0, 41.0)[:1]  # twice the budget is still to come
+    text = tables.budget_table(rows)
+    assert text.splitlines()[2:] == [
+        f"| cifar10, full size | {VGG} | 30 | 57.0 | 60.0 | 0.950 | enough |",
+        f"| cifar10, full size | authorised: {OURS} | 30 | 58.0 | 56.0 | 1.036 | enough |",
+        f"| cifar10, small | {MLP} | 30 | 56.9 | 60.0 | 0.948 | undertrained |",
+    ]
+
+
+def test_many_settings_become_rows() -> None:
+    rows = []
+    for epsilon in (64, 8, 16, 32, 128):
+        config = CONFIG | {"epsilon_255": epsilon}
+        more = {"stage": "grid", "setting": f"gm+fd@{epsilon}", "config": config}
+        rows += [training("authorised", OURS, 50.0, **more), training("hacker", VGG, 10.0 + epsilon / 8, **more)]
+    text = tables.stage_table(rows, "grid")
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if "`gm" in line]
+    assert [line[:5] for line in lines] == [
+        ["`gm+fd@8`", "L_gm + 0.3 L_fd", "8", "50.0 (-)", "11.0 (-)"],
+        ["`gm+fd@16`", "L_gm + 0.3 L_fd", "16", "50.0 (-)", "12.0 (-)"],
+        ["`gm+fd@32`", "L_gm + 0.3 L_fd", "32", "50.0 (-)", "14.0 (-)"],
+        ["`gm+fd@64`", "L_gm + 0.3 L_fd", "64", "50.0 (-)", "18.0 (-)"],
+        ["`gm+fd@128`", "L_gm + 0.3 L_fd", "128", "50.0 (-)", "26.0 (-)"],
+    ]
+
+
+def test_terms_of_a_setting() -> None:
+    misaligned = CONFIG | {"feature_objective": "misalignment", "gradient_matching": 0, "undistillation": 1}
+    assert tables.Setting("grid", "cifar10", "x", misaligned).terms == "0.3 L_mis + L_ud"
+
+
+def test_two_keys_count_the_weaker_authorised_network_and_no_hacker_of_its_kind_as_another() -> None:
+    rows = [
+        training("authorised", OURS, 50.0),
+        training("authorised", VGG, 45.0, authorised_network="vgg:depth=8"),
+        training("hacker", VGG, 44.0),
+        training("hacker", VGG, 60.0, trained_on="clean"),
+        training("hacker", MLP, 20.0),
+        training("hacker", MLP, 40.0, trained_on="clean"),
+    ]
+    text = tables.stage_table([row | {"stage": "two-keys"} for row in rows], "two-keys")
+    assert cells(text, "mean drop of other architectures") == ["20.0"]
+    assert cells(text, "margin: authorised less strongest hacker") == ["1.0"]
+
+
+def test_the_later_of_two_rows_counts_and_configurations_are_not_mixed() -> None:
+    again = [training("authorised", OURS, 40.0), training("authorised", OURS, 50.0)]
+    assert cells(tables.stage_table(again, "seeds"), f"authorised: {OURS}") == ["50.0 (peak 52.0, clean -)"]
+    longer = training("authorised", OURS, 60.0, config=CONFIG | {"epochs": 60})
+    assert len(cells(tables.stage_table([*again, longer], "seeds"), f"authorised: {OURS}")) == 2
+
+
+def test_nothing_measured_says_so() -> None:
+    for _, compute in tables.SECTIONS.values():
+        assert compute([]) == "not measured yet\n"
+
+
+def test_headline_takes_the_strongest_stage_and_names_a_weaker_one() -> None:
+    grid = [training("authorised", OURS, 41.0, stage="grid")]
+    assert tables.headline(three_seeds() + grid) == tables.stage_table(three_seeds(), "seeds")
+    assert tables.headline(grid).startswith(
+        "Three seeds of one setting: not measured yet. Below, from one seed each: the search at 16x16 pixels,"
+    )
+    assert tables.headline([*grid, measures(0, 0.1, 0.5)]) == tables.headline(grid)  # no training of that stage yet
+
+
+def test_fedavg_and_speed() -> None:
+    row = {"dataset": "cifar10", "images": 10000, "method": "uge", "epsilon_255": 32, "network": OURS, "clients": 5}
+    row |= {"rounds": 30, "local_epochs": 1, "seed": 0, "accuracy": 50.25, "central_accuracy": 52.5}
+    assert tables.fedavg_table([row]).endswith(
+        f"| cifar10, 10000 images | uge, epsilon 32 | {OURS} | 5 | 30 x 1 | 0 | 50.2 | 52.5 | -2.2 |\n"
+    )
+    speed = {"measure": "publish", "subject": "32x32", "value": 1234.5, "unit": "images/s", "repeats": 5}
+    speed |= {"environment": {"machine": "x86_64", "threads": 2}}
+    text = tables.speed_table([speed | {"value": 1.0}, speed])
+    assert text.splitlines()[2:] == ["| publish | 32x32 | 1,234 images/s | 5 | x86_64, 2 |"]
+    assert [tables.figure(value) for value in (0.01234, 12.34, 123456.0)] == ["0.0123", "12.3", "123,456"]
+
+
+def test_pages_are_written_checked_and_found_stale(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "docs").mkdir()
+    page = "before\n<!-- results:seeds -->\nold\n<!-- /results -->\nafter\n"
+    for name in tables.PAGES:
+        (tmp_path / name).write_text(page)
+    assert tables.main(["--check"], tmp_path) == 1
+    assert (tmp_path / "README.md").read_text() == page
+    assert tables.main([], tmp_path) == 0
+    assert (tmp_path / "README.md").read_text() == page.replace("old", "not measured yet")
+    assert tables.main(["--check"], tmp_path) == 0
+    for row in three_seeds():
+        append_record(tmp_path / tables.RESULTS / "uge_cifar" / "records.jsonl", row)
+    assert tables.main(["--check"], tmp_path) == 1
+    assert "stale" in capsys.readouterr().out
+    assert tables.main([], tmp_path) == 0
+    written = (tmp_path / "docs" / "measurements.md").read_text()
+    assert cells(written, "mean drop of other architectures") == ["23.0 ± 4.3"]
+    assert written.endswith("<!-- /results -->\nafter\n")
+
+
+def being_measured() -> bool:
+    """Whether a benchmark has added rows that are not committed yet, so that pages may rightly lag behind."""
+    command = ["git", "status", "--porcelain", "--", str(tables.RESULTS)]
+    try:
+        return bool(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
+    except (OSError, subprocess.CalledProcessError):  # no git, or no checkout: then nothing is being measured
+        return False
+
+
+@pytest.mark.skipif(being_measured(), reason="records are not committed yet")
+def test_the_committed_pages_are_not_stale(capsys: pytest.CaptureFixture[str]) -> None:
+    assert tables.main(["--check"]) == 0, capsys.readouterr().out
+
+
+def test_every_section_is_shown_somewhere() -> None:
+    shown = {match[2] for page in tables.PAGES for match in tables.MARKED.finditer((ROOT / page).read_text())}
+    assert shown == set(tables.SECTIONS)
+
+
+def test_committed_records_hold_no_path_and_no_key() -> None:
+    for file in sorted((ROOT / tables.RESULTS).rglob("records.jsonl")):
+        for line in file.read_text().splitlines():
+            assert not {"weights", "key", "path"} & json.loads(line).keys()
+            assert '"/' not in line
