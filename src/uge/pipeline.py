@@ -65,7 +65,9 @@ def protect_and_publish(
         raise
     if log is not None:  # before the copy: whatever fails leaves nothing at `out`, and the same call goes on
         write_atomically(log, "".join(json.dumps(row) + "\n" for row in protection.log))
-    copies = torch.cat(list(protection.copies()))
+    copies = torch.empty_like(clean.images)
+    for place, part in zip(copies.split(250), protection.copies(250), strict=True):
+        place.copy_(part)
     settings = config.to_dict() | {"seed": seed, "recipients": len(keys)}
     manifest = publish(clean, copies, out, method="uge", settings=settings, epsilon_255=config.epsilon_255)
     shutil.rmtree(partial)

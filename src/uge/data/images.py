@@ -87,8 +87,8 @@ class ImageSet:
     def digest(self) -> str:
         """SHA-256 over pixels, shape, labels and class names: names the data in records."""
         hasher = hashlib.sha256(repr((tuple(self.images.shape), self.class_names)).encode())
-        hasher.update(self.images.numpy().tobytes())
-        hasher.update(self.labels.numpy().tobytes())
+        hasher.update(self.images.contiguous().numpy().data)  # as it lies in memory, not a second copy of it
+        hasher.update(self.labels.contiguous().numpy().data)
         return hasher.hexdigest()
 
 

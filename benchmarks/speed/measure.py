@@ -1,0 +1,192 @@
+"""Speed and memory: a first table to beat.
+
+    python benchmarks/speed/measure.py            all parts
+    python benchmarks/speed/measure.py publish    one of: help, matching, publish, memory
+
+Appends one row a figure to benchmarks/results/speed/records.jsonl. Timings follow a warm-up and are medians of
+`repeats`; what is compared is timed in turns in one run. Nothing but the embedded images is needed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from uge.data.images import ImageSet, normalisation_of, to_float
+from uge.data.sources import load
+from uge.losses.gradient_matching import gradient_matching
+from uge.networks import NetworkSpec, build_network, parse_network
+from uge.publish import publish
+from uge.records import append_record
+from uge.runtime import environment
+from uge.training import Recipe, make_optimiser
+
+RECORDS = Path(__file__).resolve().parents[1] / "results" / "speed" / "records.jsonl"
+NETWORKS = ("convnet", "resnet:depth=8,width=16", "vgg:depth=8,width=16")
+EPSILON = 8
+MEMORY_SETTINGS = {
+    "encoder": "own",
+    "feature_distance": 0.0,  # an encoder is a fixed cost, and training one would hide what grows with the images
+    "students": ("mlp:width=8",),
+    "epochs": 1,
+    "run_epochs": 1,
+    "generator_width": 8,
+    "epsilon_255": EPSILON,
+}
+
+
+def record(measure: str, subject: str, values: list[float], unit: str, **more: Any) -> None:
+    """Append one figure, the median of `values`, and print it."""
+    value = median(values)
+    row = {"measure": measure, "subject": subject, "value": value, "unit": unit, "repeats": len(values)}
+    append_record(RECORDS, row | {"values": values, "environment": environment()} | more)
+    print(f"{measure:34s} {subject:44s} {value:10.4g} {unit}", flush=True)
+
+
+def seconds(action: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    action()
+    return time.perf_counter() - start
+
+
+def images_of(count: int) -> ImageSet:
+    """`count` coloured 32x32 images from the embedded ones, no two the same."""
+    source = load("fashion-mini", "train")
+    order = torch.randperm(len(source), generator=torch.Generator().manual_seed(0))  # they lie class after class
+    pick = order[torch.arange(count) % len(source)]
+    gray = F.pad(source.images[pick], (2, 2, 2, 2))
+    tint = (torch.arange(count)[:, None, None, None] * torch.tensor([1, 3, 7])[None, :, None, None]) % 64
+    names = tuple(f"{number:05d}" for number in range(count))
+    return ImageSet((gray // 2 + tint.byte()).contiguous(), source.labels[pick], source.class_names, names)
+
+
+def copies_of(images: ImageSet) -> Tensor:
+    """Noise within the bound, as a protection's copies look to a compressor."""
+    copies = images.images.clone()
+    generator = torch.Generator().manual_seed(0)
+    for part in copies.split(1000):
+        noise = torch.randint(-EPSILON, EPSILON + 1, part.shape, generator=generator, dtype=torch.int16)
+        part.copy_((part.short() + noise).clamp(0, 255).byte())
+    return copies
+
+
+def measure_help(repeats: int = 5) -> None:
+    command = [Path(sys.executable).with_name("uge"), "--help"]
+    times = [seconds(lambda: subprocess.run(command, check=True, capture_output=True)) for _ in range(repeats + 1)]
+    record("start", "uge --help", times[1:], "s")
+
+
+def measure_matching(repeats: int = 7, batch_size: int = 128) -> None:
+    """L_gm by the naive double backward, down to the gradient with respect to the copy, beside a training step."""
+    images = images_of(batch_size)
+    x, y = to_float(images.images).contiguous(memory_format=torch.channels_last), images.labels
+    x_u = to_float(copies_of(images)).contiguous(memory_format=torch.channels_last).requires_grad_()
+    for text in NETWORKS:
+        name, options = parse_network(text)
+        spec = NetworkSpec(name, 3, images.image_size, images.classes, options)
+        network = build_network(spec, *normalisation_of(images.images), seed=0).train()
+        parameters = list(network.parameters())
+        optimiser = make_optimiser(network, Recipe(learning_rate=1e-4))
+
+        def matching(network: torch.nn.Module = network, parameters: list[Tensor] = parameters) -> None:
+            wanted = torch.autograd.grad(F.cross_entropy(network(x), y), parameters)
+            got = torch.autograd.grad(F.cross_entropy(network(x_u), y), parameters, create_graph=True)
+            matched = gradient_matching(wanted, got)
+            torch.autograd.grad(matched.direction + 0.1 * matched.magnitude, x_u)
+
+        def training(network: torch.nn.Module = network, optimiser: torch.optim.Optimizer = optimiser) -> None:
+            optimiser.zero_grad()
+            F.cross_entropy(network(x), y).backward()
+            optimiser.step()
+
+        pairs = [(seconds(matching), seconds(training)) for _ in range(repeats + 2)][2:]
+        subject = f"{spec.label}, {batch_size} images 3x32x32"
+        record("step of L_gm", subject, [matched for matched, _ in pairs], "s")
+        record("step of training", subject, [trained for _, trained in pairs], "s")
+        record("L_gm / training", subject, [matched / trained for matched, trained in pairs], "times")
+
+
+def measure_publish(repeats: int = 3, count: int = 10_000) -> None:
+    images = images_of(count)
+    copies = copies_of(images)
+    rates = []
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(repeats + 1):
+            out = Path(folder, str(number))
+            took = seconds(
+                lambda out=out: publish(images, copies, out, method="noise", settings={}, epsilon_255=EPSILON)
+            )
+            rates.append(count / took)
+    record("publishing", f"{count} images 3x32x32", rates[1:], "images/s")
+
+
+CHILD = """
+import resource, sys
+from pathlib import Path
+import numpy as np, torch
+from uge.data.images import ImageSet
+from uge.keys.key import load_key
+from uge.pipeline import protect_and_publish
+from uge.protect import resolve_config
+folder, settings = Path(sys.argv[1]), eval(sys.argv[2])
+labels, key = torch.from_numpy(np.load(folder / "labels.npy")), load_key(folder / "key.protector.uge")
+images = torch.from_numpy(np.load(folder / "images.npy"))
+clean = ImageSet(images, labels, key.class_names, tuple(f"{n:05d}" for n in range(len(images))))
+protect_and_publish(clean, [key], folder / "copy", resolve_config("quick", settings))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""  # a process of its own, for its highest memory can only be asked of all of it
+
+
+def measure_memory(counts: tuple[int, ...] = (1000, 10_000), repeats: int = 2) -> None:
+    """Highest resident memory of protecting and publishing; what it grows by, against what is published."""
+    from uge.keys.key import new_key, save_key
+
+    peaks: dict[int, list[float]] = {}
+    published: dict[int, int] = {}
+    for count in counts:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            images = images_of(count)
+            np.save(folder / "images.npy", images.images.numpy())
+            np.save(folder / "labels.npy", images.labels.numpy())
+            network, options = parse_network("convnet:width=8")
+            spec = NetworkSpec(network, 3, images.image_size, images.classes, options)
+            save_key(new_key(spec, images.class_names, *normalisation_of(images.images), Recipe(1)), folder / "key")
+            for _ in range(repeats):
+                child = [sys.executable, "-c", CHILD, name, repr(MEMORY_SETTINGS)]
+                done = subprocess.run(child, check=True, capture_output=True, text=True)
+                peaks.setdefault(count, []).append(int(done.stdout.split()[-1]) / 1e6)
+                published[count] = sum(f.stat().st_size for f in (folder / "copy").rglob("*") if f.is_file())
+                subprocess.run(["rm", "-r", folder / "copy"], check=True)
+        facts = {"published_bytes": published[count], "pixel_bytes": images.images.numel(), "settings": MEMORY_SETTINGS}
+        record("peak memory of protect", f"{count} images 3x32x32", peaks[count], "MB", **facts)
+    small, large = counts
+    subject = f"{small} to {large} images 3x32x32"
+    record("growth of peak memory", subject, [b - a for a, b in zip(peaks[small], peaks[large], strict=True)], "MB")
+    record("growth of the originals' pixels", subject, [(large - small) * 3 * 32 * 32 / 1e6], "MB")
+    record("growth of published bytes", subject, [(published[large] - published[small]) / 1e6], "MB")
+
+
+PARTS = {"help": measure_help, "matching": measure_matching, "publish": measure_publish, "memory": measure_memory}
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("parts", nargs="*", default=[], metavar="PART", help=", ".join(PARTS))
+    chosen = parser.parse_args().parts or [*PARTS]
+    unknown = [name for name in chosen if name not in PARTS]
+    if unknown:
+        parser.error(f"unknown part '{unknown[0]}'; choose from: {', '.join(PARTS)}")
+    for name in chosen:
+        PARTS[name]()
