@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -23,7 +25,7 @@ def build_timm(name: str, channels: int, image_size: tuple[int, int], classes: i
         ) from error
     if name not in timm.list_models():
         raise ConfigError(f"timm has no model '{name}'; see timm.list_models('*{name[:6]}*')")
-    arguments = {"pretrained": False, "in_chans": channels, "num_classes": classes}
+    arguments: dict[str, Any] = {"pretrained": False, "in_chans": channels, "num_classes": classes}
     try:
         try:
             network = timm.create_model(name, img_size=image_size, **arguments)
