@@ -10,6 +10,7 @@ Appends one row a figure to benchmarks/results/speed/records.jsonl. Timings foll
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
@@ -51,7 +52,8 @@ def record(measure: str, subject: str, values: list[float], unit: str, **more: A
     """Append one figure, the median of `values`, and print it."""
     value = median(values)
     row = {"measure": measure, "subject": subject, "value": value, "unit": unit, "repeats": len(values)}
-    append_record(RECORDS, row | {"values": values, "environment": environment()} | more)
+    facts = environment() | {"load": round(os.getloadavg()[0], 2), "cores": os.cpu_count()}  # load: who else computed
+    append_record(RECORDS, row | {"values": values, "environment": facts} | more)
     print(f"{measure:34s} {subject:44s} {value:10.4g} {unit}", flush=True)
 
 
@@ -133,7 +135,7 @@ def measure_publish(repeats: int = 3, count: int = 10_000) -> None:
 
 
 CHILD = """
-import resource, sys
+import sys
 from pathlib import Path
 import numpy as np, torch
 from uge.data.images import ImageSet
@@ -145,12 +147,13 @@ labels, key = torch.from_numpy(np.load(folder / "labels.npy")), load_key(folder 
 images = torch.from_numpy(np.load(folder / "images.npy"))
 clean = ImageSet(images, labels, key.class_names, tuple(f"{n:05d}" for n in range(len(images))))
 protect_and_publish(clean, [key], folder / "copy", resolve_config("quick", settings))
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
-"""  # a process of its own, for its highest memory can only be asked of all of it
+status = Path("/proc/self/status").read_text()
+print(int(status.partition("VmHWM:")[2].split()[0]) * 1024)
+"""  # a process of its own. Not ru_maxrss: across exec it keeps the highest memory of whoever started the process
 
 
 def measure_memory(counts: tuple[int, ...] = (1000, 10_000), repeats: int = 2) -> None:
-    """Highest resident memory of protecting and publishing; what it grows by, against what is published."""
+    """Highest resident memory of protecting and publishing; what it grows by, against what is published. Linux only."""
     from uge.keys.key import new_key, save_key
 
     peaks: dict[int, list[float]] = {}
