@@ -47,17 +47,27 @@ ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "uge_cifar" / "records.jsonl"
 RUNS = ROOT / "runs" / "uge_cifar"
 
-AUTHORISED_NETWORK = "convnet:width=32"
+AUTHORISED_NETWORK = "convnet:width=32,stem=2,frozen_stem=true"
 SECOND_NETWORK = "vgg:depth=8,width=16"
 TERMS = {
     "gm": {"feature_distance": 0, "undistillation": 0},
-    "gm+fd": {"undistillation": 0},
-    "gm+fd+ud": {},
-    "fd": {"gradient_matching": 0, "undistillation": 0},
+    "gm+fd": {"undistillation": 0, "feature_objective": "distance"},
+    "gm+fd+ud": {"feature_objective": "distance"},
+    "fd": {"gradient_matching": 0, "undistillation": 0, "feature_objective": "distance"},
+    "gm+mis": {"undistillation": 0, "feature_objective": "misalignment"},
+    "gm+mis+ud": {"feature_objective": "misalignment"},
+    "3gm+mis": {"gradient_matching": 3, "undistillation": 0, "feature_objective": "misalignment"},
+    "3gm+mis+ud": {"gradient_matching": 3, "feature_objective": "misalignment"},
 }
 EPSILONS = (8, 16, 32, 64)
-SMALL = {"encoder": "own", "generator_width": 16, "epochs": 30, "feature_images": 64, "live_runs": 2}
-FULL = {"encoder": "efficientnet-lite0", "generator_width": 16, "epochs": 20, "feature_images": 24, "live_runs": 2}
+SMALL = {"encoder": "own", "generator_width": 24, "epochs": 24, "feature_images": 64}
+FULL = {
+    "encoder": "efficientnet-lite0",
+    "label_conditional": True,
+    "generator_width": 32,
+    "epochs": 12,
+    "feature_images": 24,
+}
 SMALL_HACKERS = (AUTHORISED, "vgg:depth=8,width=16", "resnet:depth=8,width=16")
 FULL_HACKERS = (*SMALL_HACKERS, "mlp", "vit:width=64,depth=3", "mobilenetv2:width_percent=25,repeats_percent=50")
 STUDENTS = tuple(
@@ -179,7 +189,7 @@ def check_budget(stage: Stage) -> None:
     for factor in (1, 2):
         audit = stage.audit(stage.clean, key, stage.epochs * factor)
         cells = [cell for cell in stage.cells(0) if cell.trained_on == "clean"]
-        for row in audit.run(cells, lambda number, cell: tell(f"  clean x{factor} {cell}")):
+        for row in audit.run(cells, lambda number, cell, factor=factor: tell(f"  clean x{factor} {cell}")):
             if ("check", row["cell"]) not in done:
                 about = {"stage": "check", "setting": "clean", "dataset": stage.data, "small": stage.small}
                 append_record(RESULTS, about | {"budget_factor": factor} | row)

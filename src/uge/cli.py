@@ -388,11 +388,15 @@ def attack(
     key: Annotated[
         Path | None, typer.Option("--key", help="For what a hacker queries or copies of the authorised network.")
     ] = None,
-    epochs: EpochsOption = 30,
+    epochs: Annotated[
+        int | None, typer.Option("--epochs", min=1, help="Default: 30; the key's recipe for its own architecture.")
+    ] = None,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
 ) -> None:
     """Train one hacker on a published folder and measure it on clean images."""
+    from dataclasses import replace
+
     from uge.attack import NEEDS_TEACHER, parse_countermeasure
     from uge.audit.plan import AUTHORISED, Cell
     from uge.audit.run import Audit
@@ -405,12 +409,15 @@ def attack(
     images = load_published(folder)
     clean_test = _test_like(test, images)
     assert clean_test is not None
+    authorised = load_key(key) if key else None
+    if authorised and epochs:
+        authorised = replace(authorised, recipe=replace(authorised.recipe, epochs=epochs))
     audit = Audit(
         images,
         clean_test,
         out,
-        key=load_key(key) if key else None,
-        recipe=lambda network: recommended_recipe(network, epochs),
+        key=authorised,
+        recipe=lambda network: recommended_recipe(network, epochs or 30),
         device=str(place),
     )
     cell = Cell("hacker", hacker, countermeasure, seed)

@@ -26,7 +26,7 @@ from uge.report.quality import psnr, ssim
 from uge.runtime import environment, generator_for, write_atomically
 from uge.training import recommended_recipe
 
-NETWORK = "convnet:width=24,stem=4,frozen_stem=true"
+NETWORK = "convnet:width=24,stem=2,frozen_stem=true"
 HACKERS = (AUTHORISED, "vgg:depth=8,width=8", "resnet:depth=8,width=8", "mlp:width=128")
 STUDENTS = (("vgg:depth=8,width=8", "distillation:soft"),)
 EPOCHS = 8
