@@ -64,8 +64,8 @@ class NetworkSpec:
 
     @property
     def label(self) -> str:
-        """Name and options in one word for tables: `resnet(depth=18)`."""
-        options = ",".join(f"{key}={value}" for key, value in sorted(self.options.items()))
+        """Name and options in one word for tables: `resnet(depth=18)`; an option that is true is only named."""
+        options = ",".join(key if value is True else f"{key}={value}" for key, value in sorted(self.options.items()))
         return f"{self.name}({options})" if options else self.name
 
     def to_dict(self) -> dict[str, Any]:
