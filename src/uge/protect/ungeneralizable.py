@@ -31,7 +31,7 @@ from uge.keys.key import Key
 from uge.losses.feature_distance import class_prototypes, feature_distance, misalignment
 from uge.losses.gradient_matching import gradient_matching
 from uge.losses.undistillation import distillation, undistillation
-from uge.networks import NetworkSpec, build_network, parse_network
+from uge.networks import NetworkSpec, build_network, parse_network, trainable
 from uge.protect.generator import Generator
 from uge.protect.trajectory import LiveRun, record_clean_run
 from uge.records import config_hash
@@ -296,9 +296,9 @@ class UngeneralizableProtection:
                 live = runs[step % len(runs)]
                 network = live.network
                 if at_clean:
-                    network = self._scratch(network)
+                    network = copy.deepcopy(network)  # the live run keeps its own weights
                     network.load_state_dict(states[int(torch.randint(len(states), (), generator=rng))])
-                parameters = [p for p in network.parameters() if p.requires_grad]
+                parameters = list(trainable(network).values())
                 wanted = torch.autograd.grad(F.cross_entropy(network(x_shifted), y), parameters)
                 got = torch.autograd.grad(F.cross_entropy(network(x_u_shifted), y), parameters, create_graph=True)
                 matched = gradient_matching(wanted, got)
@@ -341,10 +341,6 @@ class UngeneralizableProtection:
         for run, gradients in advances:
             run.advance(gradients)
         return {"loss": float(total.detach()), **terms}
-
-    def _scratch(self, like: nn.Module) -> nn.Module:
-        """A second network of the same architecture, to hold a clean checkpoint for one step."""
-        return copy.deepcopy(like)
 
     # -- what runs beside the generator ----------------------------------------------------------------------------
 
