@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import resource
 import shutil
@@ -18,6 +19,7 @@ import torch
 from uge.data.images import ImageSet
 from uge.errors import PublishError
 from uge.keys.key import Key, save_key
+from uge.protect import ungeneralizable
 from uge.protect.ungeneralizable import UngeneralizableConfig, UngeneralizableProtection
 
 Small = Callable[..., UngeneralizableConfig]
@@ -222,3 +224,28 @@ def test_a_damaged_work_folder_says_what_to_delete(make: Make, tmp_path: Path, n
             make(work).train()
         assert "\n" not in str(caught.value)
     shutil.rmtree(work)
+
+
+@pytest.mark.parametrize("write", [1, 2, 5, 6])
+def test_ctrl_c_within_a_write_is_ctrl_c_and_keeps_the_last_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: int
+) -> None:
+    """Raised while torch writes its archive, an interrupt would otherwise come out as torch's RuntimeError."""
+    file = tmp_path / "checkpoint.pt"
+    ungeneralizable._save(file, {"step": 1})
+
+    class Interrupted(io.BytesIO):
+        writes = 0
+
+        def write(self, data: Any) -> int:
+            self.writes += 1
+            if self.writes == write:
+                raise KeyboardInterrupt
+            return super().write(data)
+
+    monkeypatch.setattr(ungeneralizable.io, "BytesIO", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        ungeneralizable._save(file, {"step": 2, "values": torch.zeros(100)})
+    monkeypatch.undo()
+    assert ungeneralizable._load(file) == {"step": 1}
+    assert list(tmp_path.iterdir()) == [file]

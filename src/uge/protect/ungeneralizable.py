@@ -12,6 +12,7 @@ The exact forms are ours; see the modules of `uge.losses`.
 from __future__ import annotations
 
 import copy
+import io
 import math
 import pickle
 import time
@@ -501,17 +502,15 @@ class UngeneralizableProtection:
 
 
 def _save(file: Path, content: object) -> None:
-    """torch.save under a temporary name, then rename."""
-    temporary = file.with_suffix(".tmp")
+    """torch.save, written whole or not at all; Ctrl-C within torch's writer comes out of it as a RuntimeError."""
+    buffer = io.BytesIO()
     try:
-        with temporary.open("wb") as handle:
-            torch.save(content, handle)
-        temporary.replace(file)
-    except (OSError, RuntimeError) as error:  # torch hides a full disk behind a RuntimeError of its own
-        temporary.unlink(missing_ok=True)
-        cause = error if isinstance(error, OSError) else error.__context__
-        reason = cause.strerror if isinstance(cause, OSError) else str(error).splitlines()[0]
-        raise PublishError(f"cannot write {file}: {reason}") from error
+        torch.save(content, buffer)
+    except RuntimeError as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from error
+        raise
+    write_atomically(file, buffer.getvalue())
 
 
 def _load(file: Path) -> Any:
