@@ -53,6 +53,7 @@ TERMS = {
     "gm": {"feature_distance": 0, "undistillation": 0},
     "gm+fd": {"undistillation": 0, "feature_objective": "distance"},
     "gm+fd+ud": {"feature_objective": "distance"},
+    "gm+fd+0.03ud": {"undistillation": 0.03, "feature_objective": "distance"},
     "fd": {"gradient_matching": 0, "undistillation": 0, "feature_objective": "distance"},
     "gm+mis": {"undistillation": 0, "feature_objective": "misalignment"},
     "gm+mis+ud": {"feature_objective": "misalignment"},
@@ -69,7 +70,7 @@ FULL = {
     "feature_images": 24,
 }
 SMALL_HACKERS = (AUTHORISED, "vgg:depth=8,width=16", "resnet:depth=8,width=16")
-FULL_HACKERS = (*SMALL_HACKERS, "mlp", "vit:width=64,depth=3", "mobilenetv2:width_percent=25,repeats_percent=50")
+FULL_HACKERS = (*SMALL_HACKERS, "mlp", "vit:width=64,depth=3")
 STUDENTS = tuple(
     (network, how)
     for network in (AUTHORISED, "vgg:depth=8,width=16")
@@ -92,8 +93,8 @@ class Stage:
         self.small = small
         self.seeds = seeds
         side = (16, 16) if small else None
-        self.clean = load(data, "train", image_size=side)
-        self.test = load(data, "test", image_size=side)
+        self.clean = load(data, "train", image_size=side, convert=True)  # TinyImageNet mixes gray and colour
+        self.test = load(data, "test", image_size=side, convert=True)
         self.data = Path(data).stem
         if small:
             self.clean = self.clean.take(4000, generator_for(0, "grid subset"))

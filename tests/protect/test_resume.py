@@ -19,7 +19,7 @@ import torch
 from uge.data.images import ImageSet
 from uge.errors import PublishError
 from uge.keys.key import Key, save_key
-from uge.protect import ungeneralizable
+from uge.protect import checkpoint
 from uge.protect.ungeneralizable import UngeneralizableConfig, UngeneralizableProtection
 
 Small = Callable[..., UngeneralizableConfig]
@@ -232,7 +232,7 @@ def test_ctrl_c_within_a_write_is_ctrl_c_and_keeps_the_last_checkpoint(
 ) -> None:
     """Raised while torch writes its archive, an interrupt would otherwise come out as torch's RuntimeError."""
     file = tmp_path / "checkpoint.pt"
-    ungeneralizable._save(file, {"step": 1})
+    checkpoint.save_checkpoint(file, {"step": 1})
 
     class Interrupted(io.BytesIO):
         writes = 0
@@ -243,9 +243,9 @@ def test_ctrl_c_within_a_write_is_ctrl_c_and_keeps_the_last_checkpoint(
                 raise KeyboardInterrupt
             return super().write(data)
 
-    monkeypatch.setattr(ungeneralizable.io, "BytesIO", Interrupted)
+    monkeypatch.setattr(checkpoint.io, "BytesIO", Interrupted)
     with pytest.raises(KeyboardInterrupt):
-        ungeneralizable._save(file, {"step": 2, "values": torch.zeros(100)})
+        checkpoint.save_checkpoint(file, {"step": 2, "values": torch.zeros(100)})
     monkeypatch.undo()
-    assert ungeneralizable._load(file) == {"step": 1}
+    assert checkpoint.load_checkpoint(file) == {"step": 1}
     assert list(tmp_path.iterdir()) == [file]

@@ -12,9 +12,7 @@ The exact forms are ours; see the modules of `uge.losses`.
 from __future__ import annotations
 
 import copy
-import io
 import math
-import pickle
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -27,16 +25,17 @@ from torch.nn import functional as F
 
 from uge.data.images import ImageSet, normalisation_of, to_float, to_uint8
 from uge.encoders import build_encoder, features_of
-from uge.errors import ConfigError, PublishError
+from uge.errors import ConfigError
 from uge.keys.key import Key
 from uge.losses.feature_distance import class_prototypes, feature_distance, misalignment
 from uge.losses.gradient_matching import gradient_matching
 from uge.losses.undistillation import distillation, undistillation
 from uge.networks import NetworkSpec, build_network, parse_network, trainable
+from uge.protect.checkpoint import claim_workdir, load_checkpoint, save_checkpoint
 from uge.protect.generator import Generator
 from uge.protect.trajectory import LiveRun, record_clean_run
 from uge.records import config_hash
-from uge.runtime import generator_for, seed_for, write_atomically
+from uge.runtime import generator_for, seed_for
 from uge.training import Recipe, Shift
 
 FEATURE_OBJECTIVES = ("distance", "misalignment")
@@ -221,7 +220,8 @@ class UngeneralizableProtection:
         Raises:
             PublishError: the work folder belongs to another run.
         """
-        self._claim_workdir()
+        if self.workdir is not None:
+            claim_workdir(self.workdir, self.identity())
         self._start()
         prepared = self._prepare()
         rng = generator_for(self.seed, "generator training")
@@ -355,7 +355,7 @@ class UngeneralizableProtection:
         config = self.config
         file = self.workdir / "prepared.pt" if self.workdir else None
         needs_runs = bool(config.gradient_matching or config.undistillation)
-        saved = _load(file) if file and file.exists() else None
+        saved = load_checkpoint(file) if file and file.exists() else None
         encoder = None
         mean, prototypes = torch.zeros(1), torch.zeros(1, 1)
         if config.feature_distance:
@@ -378,7 +378,7 @@ class UngeneralizableProtection:
                 for number, key in enumerate(self.keys)
             ]
         if file and not saved:
-            _save(file, {"mean": mean, "prototypes": prototypes, "runs": runs})
+            save_checkpoint(file, {"mean": mean, "prototypes": prototypes, "runs": runs})
         return _Prepared(encoder, mean.to(self.device), prototypes.to(self.device), runs)
 
     @torch.no_grad()
@@ -441,21 +441,6 @@ class UngeneralizableProtection:
             }
         )
 
-    def _claim_workdir(self) -> None:
-        if self.workdir is None:
-            return
-        mark = self.workdir / "run"
-        if mark.exists() and mark.read_text() != self.identity():
-            raise PublishError(
-                f"{self.workdir} holds an unfinished run with other data, keys or settings; finish it with its own"
-                " command, or delete the folder"
-            )
-        try:
-            self.workdir.mkdir(mode=0o700, parents=True, exist_ok=True)  # the clean run begins at the key's weights
-            write_atomically(mark, self.identity())
-        except OSError as error:
-            raise PublishError(f"cannot write {self.workdir}: {error.strerror or error}") from error
-
     def _checkpoint(
         self,
         step: int,
@@ -475,7 +460,7 @@ class UngeneralizableProtection:
             "rng": rng.get_state(),
             "log": self.log,
         }
-        _save(self.workdir / "checkpoint.pt", state)
+        save_checkpoint(self.workdir / "checkpoint.pt", state)
 
     def _resume(
         self,
@@ -487,7 +472,7 @@ class UngeneralizableProtection:
         file = self.workdir / "checkpoint.pt" if self.workdir else None
         if file is None or not file.exists():
             return 0
-        state = _load(file)
+        state = load_checkpoint(file)
         self.generator.load_state_dict(state["generator"])
         optimiser.load_state_dict(state["optimiser"])
         for run, saved in zip(
@@ -499,23 +484,3 @@ class UngeneralizableProtection:
         rng.set_state(state["rng"])
         self.log = state["log"]
         return int(state["step"])
-
-
-def _save(file: Path, content: object) -> None:
-    """torch.save, written whole or not at all; Ctrl-C within torch's writer comes out of it as a RuntimeError."""
-    buffer = io.BytesIO()
-    try:
-        torch.save(content, buffer)
-    except RuntimeError as error:
-        if isinstance(error.__context__, KeyboardInterrupt):
-            raise KeyboardInterrupt from error
-        raise
-    write_atomically(file, buffer.getvalue())
-
-
-def _load(file: Path) -> Any:
-    """torch.load of what `_save` wrote."""
-    try:
-        return torch.load(file, weights_only=True)
-    except (OSError, EOFError, RuntimeError, ValueError, LookupError, pickle.UnpicklingError) as error:
-        raise PublishError(f"cannot read {file}, it is damaged; delete {file.parent} and start again") from error
