@@ -350,14 +350,13 @@ class NullSpaceProtection:
         if not self.config.shortcut:
             return []
         normalisation = normalisation_of(self.clean.images)
-        turns = len(self.config.surrogates)
         runs = []
         for number, text in enumerate(self.config.surrogates):
             name, options = parse_network(text)
             spec = NetworkSpec(name, self.clean.channels, self.clean.image_size, self.clean.classes, options)
             network = build_network(spec, *normalisation, seed=seed_for(self.seed, "surrogate", number))
             recipe = recommended_recipe(text, self.config.run_epochs)
-            steps = max(1, self.config.run_epochs * self.epoch_steps // turns)
+            steps = max(1, self.config.run_epochs * self.epoch_steps)
             runs.append(LiveRun(network, recipe, steps, self.device))
         return runs
 
