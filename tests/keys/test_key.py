@@ -1,3 +1,4 @@
+import base64
 import json
 import os
 import stat
@@ -12,8 +13,9 @@ from safetensors import torch as safetensors
 
 from uge.data.images import ImageSet
 from uge.errors import KeyFileError
-from uge.keys import Key, load_key, new_key, save_key
+from uge.keys import Key, NullSpace, is_sealed, load_key, new_key, save_key
 from uge.keys.key import FORMAT_VERSION, key_from_bytes, key_to_bytes
+from uge.keys.signature import fingerprint_of, is_signed
 from uge.networks import NetworkSpec, build_network
 from uge.training import Recipe, fit
 
@@ -35,7 +37,7 @@ def images(channels: int = 3, size: tuple[int, int] = (8, 8), classes: tuple[str
 
 def assert_same(first: Key, second: Key) -> None:
     """Equal bit for bit, down to the order of the tensors that a state_dict needs."""
-    for field in ("network", "mean", "std", "recipe", "class_names"):
+    for field in ("network", "mean", "std", "recipe", "class_names", "fingerprint", "null_space"):
         assert getattr(first, field) == getattr(second, field)
     assert set(first.weights) == set(second.weights)
     for name, tensor in first.weights.items():
@@ -81,6 +83,75 @@ def test_the_two_files(tmp_path):
     with pytest.raises(KeyFileError) as error:
         load_key(recipient, role="protector")
     assert_one_line(error, "recipient", "protector")
+
+
+def test_only_the_protector_can_sign(tmp_path):
+    files = save_key(make_key(), tmp_path / "mine")
+    protector, recipient = map(load_key, files)
+    public, signature = protector.sign(b"the manifest")
+    assert fingerprint_of(public) == protector.fingerprint == recipient.fingerprint
+    assert is_signed(public, signature, b"the manifest") and not is_signed(public, signature, b"the manifesto")
+    with pytest.raises(KeyFileError) as error:
+        recipient.sign(b"the manifest")
+    assert_one_line(error, "recipient", "NAME.protector.uge")
+    with pytest.raises(KeyFileError) as error:  # a recipient makes no protector's file
+        save_key(recipient, tmp_path / "more")
+    assert_one_line(error, "no signing key")
+    assert not list(tmp_path.glob("more*"))
+    for data in (files[1].read_bytes(), repr(protector).encode()):
+        for encoded in encodings(protector.signing_key):
+            assert encoded not in data
+    assert protector.signing_key.hex().encode() in files[0].read_bytes()  # the search finds what is there
+
+
+def test_a_signing_key_of_another_pair_is_refused():
+    with pytest.raises(KeyFileError, match="one pair"):
+        replace(make_key(), signing_key=make_key().signing_key)
+
+
+def encodings(secret: bytes) -> list[bytes]:
+    return [secret, secret.hex().encode(), secret.hex().upper().encode(), base64.b64encode(secret)]
+
+
+def test_a_null_space_travels_in_both_files_and_shows_its_layout_alone(tmp_path):
+    space = NullSpace.draw(group_size=4, cell=4)
+    key = make_key(null_space=space)
+    for path in save_key(key, tmp_path / "mine"):
+        loaded = load_key(path)
+        assert_same(key, loaded)
+        assert loaded.null_space.secret == space.secret
+        assert loaded.public_facts()["null_space"] == space.layout and "secret" not in space.layout
+        assert loaded.public_facts()["fingerprint"] == key.fingerprint
+        told = (json.dumps(loaded.public_facts()) + repr(loaded) + loaded.digest()).encode()
+        assert not [encoded for encoded in encodings(space.secret) if encoded in told]
+    assert make_key().public_facts()["null_space"] is None
+
+
+def test_keys_that_differ_in_any_secret_have_different_digests(tmp_path):
+    key = make_key()
+    others = [replace(key, null_space=NullSpace.draw()), replace(key, null_space=NullSpace.draw()), make_key()]
+    assert len({each.digest() for each in (key, *others)}) == 4
+    assert {load_key(path).digest() for path in save_key(key, tmp_path / "mine")} == {key.digest()}
+
+
+def test_sealed_files_need_their_passphrase(tmp_path):
+    key = make_key(null_space=NullSpace.draw())
+    for path in save_key(key, tmp_path / "mine", passphrase=b"open sesame"):
+        assert is_sealed(path) and stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert b"convnet" not in path.read_bytes()
+        assert_same(key, load_key(path, passphrase=b"open sesame"))
+        with pytest.raises(KeyFileError) as error:
+            load_key(path)
+        assert_one_line(error, str(path), "is sealed", "--passphrase-file")
+        with pytest.raises(KeyFileError) as error:
+            load_key(path, passphrase=b"open simsim")
+        assert_one_line(error, str(path), "wrong passphrase")
+    open_file = save_key(key, tmp_path / "open")[1]
+    assert not is_sealed(open_file)
+    assert_same(key, load_key(open_file, passphrase=b"not needed"))
+    with pytest.raises(KeyFileError, match="passphrase is empty"):
+        save_key(key, tmp_path / "empty", passphrase=b"")
+    assert not list(tmp_path.glob("empty*"))
 
 
 def test_a_key_is_never_overwritten(tmp_path):
@@ -189,7 +260,7 @@ def test_another_format_version(tmp_path):
     assert edited != DATA
     with pytest.raises(KeyFileError) as error:
         key_from_bytes(edited, "the.key")
-    assert_one_line(error, "format version 7", "reads 1")
+    assert_one_line(error, "format version 7", f"reads {FORMAT_VERSION}")
 
 
 def test_not_a_key_and_not_there(tmp_path):
@@ -215,7 +286,8 @@ def test_weights_that_the_protector_supplies(tmp_path):
     key = make_key(weights_file=write_weights(tmp_path / "w", weights))
     assert all(torch.equal(key.weights[name], tensor) for name, tensor in weights.items())
     body = {name: tensor for name, tensor in weights.items() if name.startswith("1.")}
-    assert_same(key, make_key(weights_file=write_weights(tmp_path / "body", body)))
+    again = make_key(weights_file=write_weights(tmp_path / "body", body))
+    assert all(torch.equal(again.weights[name], tensor) for name, tensor in weights.items())
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Keys: what the authorised user gets and nobody else."""
 
-from uge.keys.key import Key, load_key, new_key, save_key
+from uge.keys.key import Key, is_sealed, load_key, new_key, save_key
+from uge.keys.null_space import NullSpace
 
-__all__ = ["Key", "load_key", "new_key", "save_key"]
+__all__ = ["Key", "NullSpace", "is_sealed", "load_key", "new_key", "save_key"]

@@ -2,7 +2,10 @@
 
 A key file is a safetensors file: the initial weights as tensors (a seed does not survive a torch release), and one
 metadata entry `uge-key` that holds everything else as JSON, with a SHA-256 over all of it, because safetensors itself
-has no checksum. Reading and writing go through bytes, so that the same content can travel inside another envelope.
+has no checksum. With a passphrase the file lies inside the envelope of `sealed.py`.
+
+Both files of a pair hold the authorised network, the null space where there is one, and the fingerprint of the key that
+signs what is published. Only the protector's holds the signing key.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +24,13 @@ from torch import Tensor, nn
 
 from uge.data.images import ImageSet
 from uge.errors import KeyFileError, PublishError, UgeError
+from uge.keys import sealed, signature
+from uge.keys.null_space import NullSpace
 from uge.networks import NetworkSpec, build_network
 from uge.runtime import write_atomically
 from uge.training import Recipe
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 ROLES = ("protector", "recipient")
 NORMALISATION = ("0.mean", "0.std")  # the buffers of `uge.networks.Normalise` in a state_dict
 
@@ -41,16 +46,24 @@ class Key:
         recipe: the recommended training.
         weights: the initial `state_dict` of `build_network(network, mean, std, ...)`, on the CPU.
         class_names: one name an output of the network, in label order.
+        fingerprint: of the key that signs what is published, SHA-256 in hexadecimal.
+        null_space: the secret of the authorised view; None where the network sees the images as they are.
+        signing_key: 32 bytes, the protector's alone; None in what a recipient holds.
     """
 
     network: NetworkSpec
     mean: tuple[float, ...]
     std: tuple[float, ...]
     recipe: Recipe
-    weights: dict[str, Tensor]
+    weights: dict[str, Tensor] = field(repr=False)
     class_names: tuple[str, ...]
+    fingerprint: str
+    null_space: NullSpace | None = None
+    signing_key: bytes | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
+        if self.signing_key is not None and self.fingerprint != _fingerprint(self.signing_key):
+            raise KeyFileError("the key's fingerprint is not that of its signing key; use the files of one pair")
         if len(self.class_names) != self.network.classes:
             raise KeyFileError(
                 f"the key's network has {self.network.classes} outputs for {len(self.class_names)} class names;"
@@ -83,11 +96,26 @@ class Key:
             "class_names": list(self.class_names),
             "values": sum(tensor.numel() for tensor in self.weights.values()),
             "recipe": self.recipe.to_dict(),
+            "null_space": self.null_space.layout if self.null_space else None,
+            "fingerprint": self.fingerprint,
             "format_version": FORMAT_VERSION,
         }
 
+    def sign(self, message: bytes) -> tuple[bytes, bytes]:
+        """The public key that goes with `fingerprint`, and its signature of the message.
+
+        Raises:
+            KeyFileError: this is the recipient's part of the key, which cannot sign.
+        """
+        if self.signing_key is None:
+            raise KeyFileError("the recipient's key cannot sign; publish with the protector's (NAME.protector.uge)")
+        return signature.public_key_of(self.signing_key), signature.sign(self.signing_key, message)
+
     def digest(self) -> str:
-        """SHA-256 that names this key in private records: of the architecture, recipe and initial weights."""
+        """SHA-256 that names this key in private records: over all that the recipient holds.
+
+        It does not give the secrets away, but whoever has a key can tell that it is this one.
+        """
         return hashlib.sha256(key_to_bytes(self, "recipient")).hexdigest()
 
     def check_fits(self, images: ImageSet) -> None:
@@ -121,6 +149,7 @@ def new_key(
     recipe: Recipe,
     *,
     weights_file: Path | None = None,
+    null_space: NullSpace | None = None,
 ) -> Key:
     """Define an authorised network.
 
@@ -131,6 +160,7 @@ def new_key(
         std: channel standard deviations, same scale.
         recipe: the recommended training.
         weights_file: a safetensors file with the `state_dict` to start from; drawn from secret randomness if None.
+        null_space: `NullSpace.draw()` for a network that is blind to the perturbation.
 
     Raises:
         KeyFileError: the weights file cannot be read or does not fit.
@@ -140,14 +170,22 @@ def new_key(
         weights = _secret_weights(spec, mean, std)
     else:
         weights = _weights_from_file(Path(weights_file), spec, mean, std)
-    return Key(spec, tuple(mean), tuple(std), recipe, weights, tuple(class_names))
+    signing_key = signature.new_signing_key()
+    fingerprint = _fingerprint(signing_key)
+    return Key(spec, tuple(mean), tuple(std), recipe, weights, tuple(class_names), fingerprint, null_space, signing_key)
 
 
-def save_key(key: Key, name: Path | str) -> tuple[Path, Path]:
+def save_key(key: Key, name: Path | str, *, passphrase: bytes | None = None) -> tuple[Path, Path]:
     """Write NAME.protector.uge (may publish) and NAME.recipient.uge (may learn), readable by their owner only.
 
+    Args:
+        key: as `new_key` made it, with its signing key.
+        name: of the pair.
+        passphrase: seals both files; None leaves them open to whoever gets hold of them.
+
     Raises:
-        KeyFileError: one of them exists (a key is never overwritten), or the place cannot be written.
+        KeyFileError: one of them exists (a key is never overwritten), the place cannot be written, or the key is a
+            recipient's.
     """
     paths = tuple(Path(f"{name}.{role}.uge") for role in ROLES)
     for path in paths:
@@ -155,7 +193,8 @@ def save_key(key: Key, name: Path | str) -> tuple[Path, Path]:
             raise KeyFileError(f"{path} exists, and a key is never overwritten; choose another name or move it away")
     try:
         for role, path in zip(ROLES, paths, strict=True):
-            write_atomically(path, key_to_bytes(key, role), mode=0o600)
+            content = key_to_bytes(key, role)
+            write_atomically(path, content if passphrase is None else sealed.seal(content, passphrase), mode=0o600)
     except PublishError as error:
         if paths[0].exists():  # half a pair is no key
             paths[0].unlink()
@@ -163,26 +202,52 @@ def save_key(key: Key, name: Path | str) -> tuple[Path, Path]:
     return paths[0], paths[1]
 
 
-def load_key(path: Path | str, *, role: str | None = None) -> Key:
+def load_key(path: Path | str, *, role: str | None = None, passphrase: bytes | None = None) -> Key:
     """Read a key file.
 
     Args:
         path: either file of the pair.
         role: "protector" or "recipient" where only that one will do.
+        passphrase: opens a sealed file; an open one needs none.
 
     Raises:
-        KeyFileError: missing, no key, damaged, of another format version, or of the other role.
+        KeyFileError: missing, no key, damaged, sealed, of another format version, or of the other role.
     """
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise KeyFileError(f"cannot read key {path}: {error.strerror or error}") from error
+    data = _read(path)
+    if sealed.is_sealed(data):
+        if passphrase is None:
+            raise KeyFileError(f"key {path} is sealed; give its passphrase (--passphrase-file FILE, or at a terminal)")
+        data = sealed.unseal(data, passphrase, str(path))
     return key_from_bytes(data, str(path), role=role)
 
 
+def is_sealed(path: Path | str) -> bool:
+    """Whether a key file needs a passphrase.
+
+    Raises:
+        KeyFileError: it cannot be read.
+    """
+    return sealed.is_sealed(_read(path))
+
+
+def _read(path: Path | str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise KeyFileError(f"cannot read key {path}: {error.strerror or error}") from error
+
+
+def _fingerprint(signing_key: bytes) -> str:
+    return signature.fingerprint_of(signature.public_key_of(signing_key))
+
+
 def key_to_bytes(key: Key, role: str) -> bytes:
-    """The content of a key file."""
-    facts = {
+    """The content of a key file.
+
+    Raises:
+        KeyFileError: a protector's file is asked for, but the key is a recipient's.
+    """
+    facts: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
         "role": role,
         "network": key.network.to_dict(),
@@ -190,7 +255,13 @@ def key_to_bytes(key: Key, role: str) -> bytes:
         "std": list(key.std),
         "recipe": key.recipe.to_dict(),
         "class_names": list(key.class_names),
+        "fingerprint": key.fingerprint,
+        "null_space": key.null_space and key.null_space.layout | {"secret": key.null_space.secret.hex()},
     }
+    if role == "protector":
+        if key.signing_key is None:
+            raise KeyFileError("the recipient's key has no signing key, so no protector's file can be made of it")
+        facts["signing_key"] = key.signing_key.hex()
     weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in key.weights.items()}
     facts["sha256"] = _digest(facts, weights)
     return safetensors.save(weights, metadata={"uge-key": json.dumps(facts)})
@@ -209,6 +280,8 @@ def key_from_bytes(data: bytes, where: str, *, role: str | None = None) -> Key:
     if role is not None and facts.get("role") != role:
         raise KeyFileError(f"key {where} is the {facts.get('role')}'s file; this needs the {role}'s (NAME.{role}.uge)")
     try:
+        secret = facts["null_space"]
+        signing_key = facts.get("signing_key")
         return Key(
             network=NetworkSpec.from_dict(facts["network"]),
             mean=tuple(facts["mean"]),
@@ -216,8 +289,11 @@ def key_from_bytes(data: bytes, where: str, *, role: str | None = None) -> Key:
             recipe=Recipe(**facts["recipe"]),
             weights=weights,
             class_names=tuple(facts["class_names"]),
+            fingerprint=str(facts["fingerprint"]),
+            null_space=secret and NullSpace(**secret | {"secret": bytes.fromhex(secret["secret"])}),
+            signing_key=signing_key and bytes.fromhex(signing_key),
         )
-    except (KeyError, TypeError, IndexError, UgeError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, UgeError) as error:
         raise KeyFileError(f"key {where} holds a network or recipe that this version cannot use: {error}") from error
 
 
