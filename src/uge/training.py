@@ -72,9 +72,11 @@ def recommended_recipe(network: str, epochs: int = 30) -> Recipe:
 
 
 class Countermeasure(Protocol):
-    """What a hacker does to undo a protection: three places to step in, each free to do nothing."""
+    """What a hacker does to undo a protection: four places to step in, each free to do nothing."""
 
     def prepare(self, images: ImageSet) -> tuple[Tensor, Tensor]: ...
+
+    def at_test(self, images: ImageSet) -> ImageSet: ...
 
     def batch(self, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]: ...
 
@@ -82,11 +84,15 @@ class Countermeasure(Protocol):
 
 
 class PlainTraining:
-    """No counter-measure: the three hooks as identities. Counter-measures override what they need."""
+    """No counter-measure: the four hooks as identities. Counter-measures override what they need."""
 
     def prepare(self, images: ImageSet) -> tuple[Tensor, Tensor]:
         """Once before training: what to train on, uint8 [N, C, H, W] and targets [N, ...] that `loss` understands."""
         return images.images, images.labels
+
+    def at_test(self, images: ImageSet) -> ImageSet:
+        """What the network is shown in the place of clean test images."""
+        return images
 
     def batch(self, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Change one augmented batch: x float32 [B, C, H, W] in [0, 1], y its targets."""
@@ -201,6 +207,7 @@ def fit(
     measure = countermeasure or PlainTraining()
     network.to(device)
     images, targets = (tensor.to(device) for tensor in measure.prepare(train))
+    seen_at_test = None if test is None else measure.at_test(test)
     optimiser = make_optimiser(network, recipe)
     generator = generator_for(seed, "train")
     batch_size = min(recipe.batch_size, len(images))
@@ -229,7 +236,7 @@ def fit(
             optimiser.step()
             total += loss.detach()
         losses.append(round(float(total) / steps_an_epoch, 5))
-        accuracies += [accuracy_of(network, test, device=device)] if test is not None else []
+        accuracies += [] if seen_at_test is None else [accuracy_of(network, seen_at_test, device=device)]
         if on_epoch:
             on_epoch(epoch + 1, losses[-1], accuracies[-1] if accuracies else math.nan)
     network.eval()

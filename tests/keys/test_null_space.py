@@ -1,4 +1,4 @@
-"""Null-space keys: the view of a copy is the view of its original, as integers, whatever was put into the null space."""
+"""Null-space keys: the view of a copy is the view of its original, as integers, whatever the perturbation."""
 
 from __future__ import annotations
 

@@ -65,6 +65,7 @@ class NullSpaceConfig:
         generator_width: filters of the generator's first level.
         generator_patch: side of the cells it works on, in pixels.
         label_conditional: whether a proposal may depend on the label and not on the image alone.
+        class_patterns: side of the learnt pattern of each class that proposals start from; 0 for none.
     """
 
     epsilon_255: int = 8
@@ -86,6 +87,7 @@ class NullSpaceConfig:
     generator_width: int = 32
     generator_patch: int = 2
     label_conditional: bool = True
+    class_patterns: int = 8
 
     def __post_init__(self) -> None:
         if not 1 <= self.epsilon_255 <= 64:
@@ -208,6 +210,7 @@ class NullSpaceProtection:
                 config.generator_width,
                 config.generator_patch,
                 config.label_conditional,
+                config.class_patterns,
             )
         self.generator = generator.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's annotations
 
@@ -360,7 +363,6 @@ class NullSpaceProtection:
             runs.append(LiveRun(network, recipe, steps, self.device))
         return runs
 
-    @torch.no_grad()
     def _common_space(self, most: int = 2000) -> tuple[nn.Module | None, Tensor]:
         """The encoder of L_fd and the mean feature [D] of the originals."""
         if not self.config.feature_distance:

@@ -1,0 +1,75 @@
+"""Filters as counter-measures: they change what they should, and undo what is known to fall to them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from uge.attack import build_countermeasure
+from uge.data.images import ImageSet
+from uge.errors import ConfigError
+
+FILTERED = ("grayscale", "jpeg:10", "blur:1", "pool:4", "depth:2")
+
+
+def pictures(count: int, seed: int) -> ImageSet:
+    """Two classes that differ in a broad luma slope, 16x16, over smooth random colours."""
+    rng = torch.Generator().manual_seed(seed)
+    labels = torch.arange(count) % 2
+    colours = torch.rand(count, 3, 2, 2, generator=rng)
+    x = torch.nn.functional.interpolate(colours, size=(16, 16), mode="bilinear") * 0.5 + 0.25
+    slope = torch.linspace(-0.08, 0.08, 16).view(1, 1, 1, 16) * (2 * labels - 1).view(-1, 1, 1, 1)
+    images = ((x + slope) * 255).round().clamp(0, 255).to(torch.uint8)
+    return ImageSet(images, labels, ("left", "right"), tuple(map(str, range(count))))
+
+
+def protected(clean: ImageSet, pattern: Tensor) -> ImageSet:
+    """Add a class-wise pattern [2, 3, 16, 16] of at most 12 steps: easier to read than the slope."""
+    return clean.with_images((clean.images.int() + pattern[clean.labels]).clamp(0, 255).to(torch.uint8))
+
+
+@pytest.mark.parametrize("text", FILTERED)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_it_changes_training_and_test_images_alike_and_keeps_the_labels(text: str, channels: int) -> None:
+    images = pictures(6, 0)
+    images = images.with_images(torch.roll(images.images, 3, dims=3)[:, :channels].contiguous())
+    measure = build_countermeasure(text)
+    x, y = measure.prepare(images)
+    assert x.shape == images.images.shape and x.dtype == torch.uint8 and torch.equal(y, images.labels)
+    assert torch.equal(measure.at_test(images).images, x)
+    assert torch.equal(x, images.images) == (text == "grayscale" and channels == 1)
+
+
+def left_of(pattern: Tensor, text: str) -> float:
+    """Share of a pattern's energy that a hacker still meets after the counter-measure."""
+    clean = pictures(100, 0)
+    copy = protected(clean, torch.stack([pattern, -pattern]).round().int())
+    measure = build_countermeasure(text)
+    seen = measure.prepare(copy)[0].float() - measure.prepare(clean)[0].float()
+    return float(seen.square().sum() / (copy.images.float() - clean.images.float()).square().sum())
+
+
+@pytest.mark.parametrize("text", ["grayscale", "blur:1", "pool:4", "jpeg:10"])
+def test_it_takes_away_what_is_known_to_fall_to_it_and_not_the_rest(text: str) -> None:
+    tint = torch.tensor([12.0, -0.299 / 0.587 * 12, 0]).view(3, 1, 1).expand(3, 16, 16)  # no luma
+    grid = 12.0 * (1 - 2 * ((torch.arange(16)[:, None] + torch.arange(16)) % 2)).expand(3, 16, 16)
+    falls, stays = (tint, grid) if text == "grayscale" else (grid, tint)
+    assert left_of(falls, text) < 0.1
+    assert left_of(stays, text) > 0.5
+    assert left_of(falls, "none") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("jpeg:0", "expected a number from 1 to 100"),
+        ("grayscale:3", "has no options"),
+        ("depth:x", "whole number of bits"),
+        ("blr", "did you mean 'blur'"),
+        ("blur:strength=2", "unknown option"),
+    ],
+)
+def test_wrong_texts_are_one_line(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build_countermeasure(text)

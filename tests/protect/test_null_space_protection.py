@@ -1,0 +1,139 @@
+"""Protection in the null space: exact for the key, bounded, learnt, determined by its seed, resumable."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from uge.data.images import ImageSet
+from uge.errors import ConfigError, PublishError
+from uge.keys.null_space import NullSpace, with_headroom
+from uge.protect.null_space import NullSpaceConfig, NullSpaceProtection
+
+SECRET = bytes(range(32))
+
+
+def config(**changes: Any) -> NullSpaceConfig:
+    small = {
+        "epochs": 2,
+        "batch_size": 16,
+        "generator_width": 4,
+        "surrogates": ("convnet:width=8", "mlp:width=16"),
+        "run_epochs": 1,
+    }
+    return NullSpaceConfig(**(small | changes))
+
+
+@pytest.fixture(scope="module")
+def colour() -> ImageSet:
+    """Colour images with blacks, whites and one gray picture among them."""
+    rng = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (48, 3, 18, 13), generator=rng, dtype=torch.uint8)
+    images[0], images[1], images[2] = 0, 255, images[2, :1]
+    labels = torch.arange(48) % 3
+    return ImageSet(images, labels, ("a", "b", "c"), tuple(f"{i:02d}" for i in range(48)))
+
+
+def protected(images: ImageSet, settings: NullSpaceConfig, workdir: Path | None = None, seed: int = 0) -> torch.Tensor:
+    protection = NullSpaceProtection(images, NullSpace(SECRET), settings, seed=seed, workdir=workdir)
+    protection.train()
+    nonces = protection.space.nonces(protection.clean.images)
+    return torch.cat(list(protection.copies(nonces, batch_size=20)))
+
+
+@pytest.mark.parametrize("epsilon", [1, 8, 33])
+@pytest.mark.parametrize("headroom", [False, True])
+def test_the_copy_keeps_the_bound_and_the_view(colour: ImageSet, epsilon: int, headroom: bool) -> None:
+    settings = config(epsilon_255=epsilon, headroom=headroom, epochs=1)
+    copy = protected(colour, settings)
+    original = with_headroom(colour.images, epsilon) if headroom else colour.images
+    space = NullSpace(SECRET)
+    nonces = space.nonces(original)
+    assert torch.equal(space.integer_view(copy, nonces), space.integer_view(original, nonces))
+    change = (copy.int() - original.int()).abs()
+    assert 1 <= change.max() <= epsilon
+    if headroom:  # with room on both sides black and white can move as well
+        assert change[0].max() > 0 and change[1].max() > 0
+
+
+def test_magnitudes_are_spread_below_the_bound(colour: ImageSet) -> None:
+    copy = protected(colour, config(gain=100.0))
+    size = (copy.int() - colour.images.int()).abs()[3:].flatten()
+    shares = torch.bincount(size, minlength=9)[4:9] / len(size)
+    assert (shares > 0.05).all()  # 4, 5, 6, 7 and 8 of 255 all occur, though every group is pushed as far as it may
+
+
+def test_the_generator_learns(colour: ImageSet) -> None:
+    """After training, a surrogate's loss on fresh keys is lower than what a generator that never learnt gives."""
+
+    def last(rate: float) -> float:
+        settings = config(
+            epochs=80,
+            learning_rate=rate,
+            filters=("none",),
+            surrogates=("mlp:width=32",),
+            run_epochs=1000,
+            epsilon_255=32,
+        )
+        protection = NullSpaceProtection(colour, NullSpace(SECRET), settings, seed=0)
+        protection.train()
+        return sum(row["shortcut"] for row in protection.log[-60:]) / 60
+
+    assert last(5e-3) < last(1e-9) - 0.1
+
+
+def test_seed_and_key_decide_the_copy(colour: ImageSet) -> None:
+    first = protected(colour, config())
+    assert torch.equal(first, protected(colour, config()))
+    assert not torch.equal(first, protected(colour, config(), seed=1))
+
+
+def test_feature_distance_can_stand_alone(colour: ImageSet) -> None:
+    protection = NullSpaceProtection(
+        colour, NullSpace(SECRET), config(shortcut=0, feature_distance=1.0, encoder="own", epochs=1), seed=0
+    )
+    protection.train()
+    row = protection.log[-1]
+    assert row["shortcut"] is None and -1 <= row["feature_distance"] <= 1
+
+
+def test_a_stopped_run_goes_on_to_the_same_copy(colour: ImageSet, tmp_path: Path) -> None:
+    def make() -> NullSpaceProtection:
+        return NullSpaceProtection(
+            colour, NullSpace(SECRET), config(), seed=0, workdir=tmp_path / "w", checkpoint_seconds=0
+        )
+
+    def stop(row: dict[str, Any], total: int) -> None:
+        if row["step"] == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make().train(stop)
+    steps: list[int] = []
+    protection = make()
+    protection.train(lambda row, total: steps.append(row["step"]))
+    assert steps == [4, 5, 6]
+    nonces = protection.space.nonces(colour.images)
+    assert torch.equal(torch.cat(list(protection.copies(nonces))), protected(colour, config()))
+    with pytest.raises(PublishError, match="other data, keys or settings"):
+        NullSpaceProtection(colour, NullSpace(SECRET), config(), seed=1, workdir=tmp_path / "w").train()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"epsilon_255": 0}, "epsilon 0"),
+        ({"shortcut": 0}, "all three losses"),
+        ({"surrogates": ()}, "at least one surrogate"),
+        ({"filters": ("jpg",)}, "did you mean 'jpeg'"),
+        ({"surrogates": ("vgh",)}, "did you mean 'vgg'"),
+        ({"least_magnitude": 2}, "least_magnitude"),
+        ({"generator_width": 6}, "multiple of 4"),
+    ],
+)
+def test_wrong_settings_are_refused(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        config(**wrong)
