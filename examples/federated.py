@@ -1,6 +1,6 @@
 """Decentralised training: a published copy is split over clients that train apart and average their weights (FedAvg).
 
-    uge key new --network convnet --data fashion-mini --out mine
+    uge key new --no-passphrase --network convnet --data fashion-mini --out mine
     uge protect fashion-mini --key mine.protector.uge --out published
     python examples/federated.py published mine.recipient.uge --test fashion-mini
 
@@ -79,8 +79,10 @@ def federated(
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Both trainings, and the record of them."""
     key = uge.load_key(options.key)
-    copy = uge.authorised_view(options.published, key).images  # refuses a copy that the key is not for
-    test = uge.load(options.test, "test", image_size=copy.image_size)
+    view = uge.authorised_view(options.published, key)  # refuses a copy that the key is not for
+    copy = view.images
+    held_out = uge.load(options.test, "test", image_size=copy.image_size)
+    test = uge.authorised_view(held_out, key, headroom_255=view.headroom_255).images
     if not 1 <= options.clients <= len(copy):
         raise uge.UgeError(f"--clients {options.clients} for {len(copy)} images; give 1 to {len(copy)}")
     if options.rounds < 1 or options.local_epochs < 1:

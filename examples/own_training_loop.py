@@ -1,6 +1,6 @@
 """Your own training loop: the authorised network learns from a published folder with a plain torch DataLoader.
 
-    uge key new --network convnet --data fashion-mini --out mine
+    uge key new --no-passphrase --network convnet --data fashion-mini --out mine
     uge protect fashion-mini --key mine.protector.uge --out published
     python examples/own_training_loop.py published mine.recipient.uge --test fashion-mini
 
@@ -38,8 +38,10 @@ def main() -> None:
     epochs = 2 if options.quick else options.epochs
 
     key = uge.load_key(options.key)
-    train = DataLoader(uge.authorised_view(options.published, key, flip_half), batch_size=128, shuffle=True)
-    test = DataLoader(uge.authorised_view(uge.load(options.test, "test"), key), batch_size=500)
+    view = uge.authorised_view(options.published, key, flip_half)
+    train = DataLoader(view, batch_size=128, shuffle=True)
+    held_out = uge.load(options.test, "test")  # through the key as well, so that both look alike
+    test = DataLoader(uge.authorised_view(held_out, key, headroom_255=view.headroom_255), batch_size=500)
     network = key.network_module()  # the secret initial weights; they are what makes it the authorised network
     optimiser = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9, nesterov=True, weight_decay=5e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 0.05, epochs=epochs, steps_per_epoch=len(train))

@@ -107,7 +107,7 @@ class Stage:
     def key(self, network: str, draw: int) -> Key:
         """The authorised network, drawn once for all settings so that they differ in the protection alone."""
         name = self.folder / "keys" / f"{network.replace(':', '-')}-{draw}"
-        file = Path(f"{name}.recipient.uge")
+        file = Path(f"{name}.protector.uge")
         if not file.exists():
             kind, options = parse_network(network)
             spec = NetworkSpec(kind, self.clean.channels, self.clean.image_size, self.clean.classes, options)

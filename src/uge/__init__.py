@@ -17,6 +17,7 @@ _PUBLIC = {
     "new_key": "uge.keys.key",
     "save_key": "uge.keys.key",
     "load_key": "uge.keys.key",
+    "NullSpace": "uge.keys.null_space",
     "NetworkSpec": "uge.networks",
     "build_network": "uge.networks",
     "Recipe": "uge.training",

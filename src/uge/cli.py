@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import unicodedata
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,11 +15,12 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from uge import __version__
-from uge.errors import ConfigError, UgeError
+from uge.errors import ConfigError, KeyFileError, UgeError
 
 if TYPE_CHECKING:
     from uge.audit.plan import Cell
     from uge.data.images import ImageSet
+    from uge.keys.key import Key
 
 INTERRUPTED = 130  # the shell's exit code for Ctrl-C
 
@@ -36,6 +38,9 @@ DataArgument = Annotated[
 ]
 OutOption = Annotated[Path, typer.Option("--out", help="New folder to write.")]
 KeyOption = Annotated[Path | None, typer.Option("--key", help="Key file.")]
+PassphraseOption = Annotated[
+    Path | None, typer.Option("--passphrase-file", help="Opens sealed keys; a terminal asks without it.")
+]
 SizeOption = Annotated[str | None, typer.Option("--image-size", help="Resize to SIZE or HEIGHTxWIDTH pixels.")]
 ConvertOption = Annotated[bool, typer.Option("--convert", help="Convert alpha, 16-bit, CMYK and mixed images.")]
 SkipOption = Annotated[bool, typer.Option("--skip-bad", help="Pass over files that cannot be read, and list them.")]
@@ -95,6 +100,40 @@ def _settings(texts: list[str]) -> dict[str, str]:
     return pairs
 
 
+def _passphrase(file: Path) -> bytes:
+    """A passphrase as bytes, the same whether read from a file (one line) or typed."""
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise KeyFileError(f"cannot read passphrase {file}: {reason}") from error
+    lines = text.splitlines()
+    if len(lines) != 1 or not lines[0]:
+        raise KeyFileError(f"passphrase {file} has {len(lines)} lines; expected one that is not empty")
+    return _normal(lines[0])
+
+
+def _normal(text: str) -> bytes:
+    """Keyboards write one letter as one or two code points; the passphrase is the same."""
+    return unicodedata.normalize("NFC", text).encode()
+
+
+def _ask(prompt: str, confirm: bool = False) -> bytes:
+    return _normal(typer.prompt(prompt, hide_input=True, confirmation_prompt=confirm, err=True))
+
+
+def _load_key(file: Path, passphrase_file: Path | None, role: str | None = None) -> Key:
+    """Read a key; where it is sealed, with the passphrase of a file or of whoever sits at the terminal."""
+    from uge.keys.key import is_sealed, load_key
+
+    passphrase = None
+    if passphrase_file is not None:
+        passphrase = _passphrase(passphrase_file)
+    elif sys.stdin.isatty() and is_sealed(file):
+        passphrase = _ask(f"Passphrase of {file}")
+    return load_key(file, role=role, passphrase=passphrase)
+
+
 @contextmanager
 def _protection_bar() -> Iterator[Any]:
     """A progress bar with the terms of the loss; yields the function to call after each step.
@@ -116,8 +155,13 @@ def _protection_bar() -> Iterator[Any]:
         task = progress.add_task("generator", total=None, terms="preparing the authorised run and the encoder")
 
         def step(row: dict[str, Any], total: int) -> None:
-            names = {"gradient_matching": "L_gm", "feature_distance": "L_fd", "undistillation": "L_ud"}
-            terms = "  ".join(f"{short} {row[name]:.3f}" for name, short in names.items() if row[name] is not None)
+            names = {
+                "gradient_matching": "L_gm",
+                "shortcut": "L_sc",
+                "feature_distance": "L_fd",
+                "undistillation": "L_ud",
+            }
+            terms = "  ".join(f"{short} {row[name]:.3f}" for name, short in names.items() if row.get(name) is not None)
             progress.update(task, completed=row["step"], total=total, terms=terms)
 
         yield step
@@ -163,6 +207,21 @@ def key_new(
     image_size: SizeOption = None,
     weights: Annotated[Path | None, typer.Option("--weights", help="safetensors file of initial weights.")] = None,
     epochs: EpochsOption = 30,
+    null_space: Annotated[
+        bool,
+        typer.Option(
+            "--null-space/--no-null-space",
+            help="A network blind to the perturbation. Off for now; becomes the default with the demo.",
+        ),
+    ] = False,
+    group_size: Annotated[int | None, typer.Option("--group-size", help="--null-space: values a group (6).")] = None,
+    cell: Annotated[int | None, typer.Option("--cell", help="--null-space: side of a cell in pixels (8).")] = None,
+    passphrase_file: Annotated[
+        Path | None, typer.Option("--passphrase-file", help="Seal both files; a terminal asks without it.")
+    ] = None,
+    no_passphrase: Annotated[
+        bool, typer.Option("--no-passphrase", help="Leave them open to whoever gets hold of them.")
+    ] = False,
     convert: ConvertOption = False,
     skip_bad: SkipOption = False,
 ) -> None:
@@ -170,9 +229,19 @@ def key_new(
     from uge.data.images import normalisation_of
     from uge.data.sources import load
     from uge.keys.key import new_key, save_key
+    from uge.keys.null_space import NullSpace
     from uge.networks import NetworkSpec, parse_network
     from uge.training import recommended_recipe
 
+    layout = {name: value for name, value in (("group_size", group_size), ("cell", cell)) if value is not None}
+    if layout and not null_space:
+        raise ConfigError("--group-size and --cell belong to --null-space; add it, or leave them out")
+    space = NullSpace.draw(**layout) if null_space else None
+    if passphrase_file is not None and no_passphrase:
+        raise ConfigError("give --passphrase-file or --no-passphrase, not both")
+    if passphrase_file is None and not no_passphrase and not sys.stdin.isatty():
+        raise ConfigError("give --passphrase-file FILE to seal the key, or --no-passphrase to leave it open")
+    passphrase = None if passphrase_file is None else _passphrase(passphrase_file)
     name, options = parse_network(network)
     if data is not None:
         images = load(data, "train", image_size=_size(image_size), convert=convert, skip_bad=skip_bad)
@@ -188,18 +257,19 @@ def key_new(
         names = tuple(part.strip() for part in class_names.split(","))
         spec = NetworkSpec(name, channels, size, len(names), options)
         mean, std = (0.5,) * channels, (0.25,) * channels
-    key = new_key(spec, names, mean, std, recommended_recipe(network, epochs), weights_file=weights)
-    protector, recipient = save_key(key, out)
+    recipe = recommended_recipe(network, epochs)
+    key = new_key(spec, names, mean, std, recipe, weights_file=weights, null_space=space)
+    if passphrase is None and not no_passphrase:
+        passphrase = _ask("Passphrase of the new key", confirm=True)
+    protector, recipient = save_key(key, out, passphrase=passphrase)
     print(f"{protector}  publish with this one")
     print(f"{recipient}  give this one to the authorised user, and to nobody else")
 
 
 @key_app.command("show")
-def key_show(file: Annotated[Path, typer.Argument(help="Key file.")]) -> None:
+def key_show(file: Annotated[Path, typer.Argument(help="Key file.")], passphrase_file: PassphraseOption = None) -> None:
     """Show what may be told of a key."""
-    from uge.keys.key import load_key
-
-    print(json.dumps(load_key(file).public_facts(), indent=1))
+    print(json.dumps(_load_key(file, passphrase_file).public_facts(), indent=1))
 
 
 # -- protect, verify -----------------------------------------------------------------------------------------------
@@ -210,7 +280,11 @@ def protect(
     data: DataArgument,
     key: Annotated[list[Path], typer.Option("--key", help="NAME.protector.uge; several for several recipients.")],
     out: OutOption,
-    method: Annotated[str, typer.Option("--method", help="Protection (uge list).")] = "uge",
+    passphrase_file: PassphraseOption = None,
+    method: Annotated[
+        str | None,
+        typer.Option("--method", help="Protection (uge list); default: null-space for such a key, else uge."),
+    ] = None,
     preset: Annotated[str, typer.Option("--preset", help="quick, default or strong.")] = "default",
     config: Annotated[Path | None, typer.Option("--config", help="TOML file of settings.")] = None,
     epsilon: Annotated[int | None, typer.Option("--epsilon", help="L_inf bound in 8-bit steps.")] = None,
@@ -230,13 +304,12 @@ def protect(
 
     from uge.data.sources import load
     from uge.errors import unknown_name
-    from uge.keys.key import load_key
     from uge.pipeline import protect_and_publish
     from uge.protect import PROTECTIONS, resolve_config
     from uge.publish import check_target
     from uge.runtime import resolve_device
 
-    if method not in PROTECTIONS:
+    if method is not None and method not in PROTECTIONS:
         raise unknown_name("method", method, PROTECTIONS)
     settings: dict[str, Any] = {}
     if config is not None:
@@ -249,10 +322,11 @@ def protect(
     settings |= _settings(set_ or [])
     if epsilon is not None:
         settings["epsilon_255"] = epsilon
-    resolved = resolve_config(preset, settings)
     check_target(out)
     place = resolve_device(device)
-    keys = [load_key(file) for file in key]
+    keys = [_load_key(file, passphrase_file, "protector") for file in key]
+    chosen = method or ("null-space" if any(each.null_space for each in keys) else "uge")
+    resolved = resolve_config(preset, settings, method=chosen)
     clean = load(data, "train", image_size=_size(image_size), convert=convert, skip_bad=skip_bad)
     with _protection_bar() as step:
         manifest = protect_and_publish(
@@ -276,6 +350,10 @@ def protect(
 def verify(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Published folder.")],
     clean: Annotated[str | None, typer.Option("--clean", help="The originals, to measure epsilon.")] = None,
+    key: Annotated[
+        Path | None, typer.Option("--key", help="Checks the signature; with --clean, that views are identical.")
+    ] = None,
+    passphrase_file: PassphraseOption = None,
     image_size: SizeOption = None,
     convert: ConvertOption = False,
     skip_bad: SkipOption = False,
@@ -284,14 +362,25 @@ def verify(
     from uge.data.sources import load
     from uge.publish import verify as check
 
+    authorised = None if key is None else _load_key(key, passphrase_file)
     originals = (
         None
         if clean is None
         else load(clean, "train", image_size=_size(image_size), convert=convert, skip_bad=skip_bad)
     )
-    found = check(folder, clean=originals)
+    found = check(folder, clean=originals, key=authorised)
     for problem in found.problems:
         print(f"problem: {problem}")
+    if authorised is not None and found.signature == "valid":
+        print(f"signature: valid, by the key of fingerprint {authorised.fingerprint[:16]}")
+    elif authorised is None:
+        print("signature: " + ("not checked: give --key" if found.signature == "not checked" else "none"))
+    if found.views is not None:
+        print(f"views: {found.views} of {found.images} identical to those of the originals")
+    if found.views_sha256 is not None:
+        print(f"views: SHA-256 over all {found.views_sha256}")
+    if found.budget_used is not None:
+        print(f"budget used: {found.budget_used:.3f} (root mean square of the change / epsilon)")
     measured = "" if found.epsilon_255 is None else f", epsilon {found.epsilon_255}/255 measured"
     verdict = "all as published" if found.ok else f"{len(found.problems)} problems"
     print(f"{folder}: {found.images} images{measured}; {verdict}")
@@ -314,6 +403,7 @@ def train(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Published folder.")],
     out: OutOption,
     key: KeyOption = None,
+    passphrase_file: PassphraseOption = None,
     test: Annotated[str | None, typer.Option("--test", help="DATA whose test split measures accuracy.")] = None,
     network: Annotated[str, typer.Option("--network", help="Without --key: what to train.")] = "resnet:depth=18",
     epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Default: the key's recipe.")] = None,
@@ -327,26 +417,29 @@ def train(
     from safetensors.torch import save
 
     from uge.data.images import normalisation_of
-    from uge.keys.key import load_key
     from uge.networks import NetworkSpec, build_network, parse_network
     from uge.publish import check_target, load_published, new_folder
     from uge.runtime import environment, resolve_device, seed_for
     from uge.training import fit, recommended_recipe
+    from uge.views import authorised_view
 
     check_target(out)
     place = resolve_device(device)
-    images = load_published(folder)
     if key is not None:
-        authorised = load_key(key)
-        authorised.check_fits(images)
+        authorised = _load_key(key, passphrase_file)
+        view = authorised_view(folder, authorised)
+        images = view.images
         module, recipe, label = authorised.network_module(), authorised.recipe, authorised.network.label
     else:
+        images = load_published(folder)
         name, options = parse_network(network)
         spec = NetworkSpec(name, images.channels, images.image_size, images.classes, options)
         module = build_network(spec, *normalisation_of(images.images), seed=seed_for(seed, "plain", network))
         recipe, label = recommended_recipe(network), spec.label
     recipe = replace(recipe, epochs=epochs or recipe.epochs, precision=precision)
     clean_test = _test_like(test, images)
+    if clean_test is not None and key is not None:
+        clean_test = authorised_view(clean_test, authorised, headroom_255=view.headroom_255).images
     with _training_bar() as (begin, epoch):
         begin(label)
         history = fit(
@@ -388,6 +481,7 @@ def attack(
     key: Annotated[
         Path | None, typer.Option("--key", help="For what a hacker queries or copies of the authorised network.")
     ] = None,
+    passphrase_file: PassphraseOption = None,
     epochs: Annotated[
         int | None, typer.Option("--epochs", min=1, help="Default: 30; the key's recipe for its own architecture.")
     ] = None,
@@ -400,16 +494,15 @@ def attack(
     from uge.attack import NEEDS_TEACHER, parse_countermeasure
     from uge.audit.plan import AUTHORISED, Cell
     from uge.audit.run import Audit
-    from uge.keys.key import load_key
-    from uge.publish import load_published
+    from uge.publish import load_published, read_manifest
     from uge.runtime import resolve_device
     from uge.training import recommended_recipe
 
     place = resolve_device(device)
-    images = load_published(folder)
+    authorised = _load_key(key, passphrase_file) if key else None
+    images = load_published(folder, signed_by=authorised.fingerprint if authorised else None)
     clean_test = _test_like(test, images)
     assert clean_test is not None
-    authorised = load_key(key) if key else None
     if authorised and epochs:
         authorised = replace(authorised, recipe=replace(authorised.recipe, epochs=epochs))
     audit = Audit(
@@ -417,6 +510,7 @@ def attack(
         clean_test,
         out,
         key=authorised,
+        headroom_255=read_manifest(folder).headroom_255,
         recipe=lambda network: recommended_recipe(network, epochs or 30),
         device=str(place),
     )
@@ -437,6 +531,9 @@ def demo(
     out: Annotated[Path, typer.Option("--out", help="Folder for everything the demo makes.")] = Path("demo"),
     data: Annotated[str, typer.Option("--data", help="DATA with a train and a test split.")] = "fashion-mini",
     quick: Annotated[bool, typer.Option("--quick", help="A quarter of the data: shows that it works.")] = False,
+    null_space: Annotated[
+        bool, typer.Option("--null-space/--no-null-space", help="A null-space key, or one of initial weights and UGE.")
+    ] = False,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
 ) -> None:
@@ -467,7 +564,13 @@ def demo(
 
     with ExitStack() as stack:
         summary = run_demo(
-            out, data=data, quick=quick, seed=seed, device=str(resolve_device(device)), steps=Shown(stack)
+            out,
+            data=data,
+            quick=quick,
+            null_space=null_space,
+            seed=seed,
+            device=str(resolve_device(device)),
+            steps=Shown(stack),
         )
     print()
     print_table(summary)
@@ -481,7 +584,7 @@ def list_() -> None:
     from uge.encoders import ENCODERS
     from uge.networks import NETWORKS
     from uge.protect import PROTECTIONS
-    from uge.protect.ungeneralizable import PRESETS
+    from uge.protect.null_space import PRESETS
 
     for title, names in (
         ("networks", [*NETWORKS, "timm:NAME"]),

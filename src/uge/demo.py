@@ -15,10 +15,10 @@ from uge.data.images import ImageSet, normalisation_of
 from uge.data.sources import load
 from uge.errors import PublishError
 from uge.keys.key import load_key, new_key, save_key
+from uge.keys.null_space import NullSpace
 from uge.networks import NetworkSpec, parse_network
 from uge.pipeline import protect_and_publish
-from uge.protect import resolve_config
-from uge.protect.ungeneralizable import UngeneralizableConfig
+from uge.protect import Config, resolve_config
 from uge.publish import load_published, read_manifest
 from uge.records import config_hash, read_records
 from uge.report.page import Examples, ReportInput, write_page
@@ -27,6 +27,7 @@ from uge.runtime import environment, generator_for, write_atomically
 from uge.training import recommended_recipe
 
 NETWORK = "convnet:width=24,stem=2,frozen_stem=true"
+NULL_SPACE_NETWORK = "convnet:width=24"  # the view makes the key: the network needs no stem of its own
 HACKERS = (AUTHORISED, "vgg:depth=8,width=8", "resnet:depth=8,width=8", "mlp:width=128")
 STUDENTS = (("vgg:depth=8,width=8", "distillation:soft"),)
 EPOCHS = 8
@@ -50,7 +51,8 @@ def run_demo(
     *,
     data: str = "fashion-mini",
     quick: bool = False,
-    config: UngeneralizableConfig | None = None,
+    null_space: bool = False,
+    config: Config | None = None,
     epochs: int = EPOCHS,
     seed: int = 0,
     device: str = "cpu",
@@ -63,7 +65,8 @@ def run_demo(
             originals beside copies.
         data: DATA with a train and a test split.
         quick: 1,500 training images and 4 epochs: shows that everything works, proves nothing.
-        config: settings of UGE, preset "quick" by default.
+        null_space: protect in the null space of a key, and not by UGE with a key of initial weights.
+        config: settings of the protection, its preset "quick" by default.
         epochs: of every training.
         seed: of everything but the key.
         device: where to compute.
@@ -73,22 +76,26 @@ def run_demo(
         The summary, as in summary.json.
     """
     steps = steps or Steps()
-    config = config or resolve_config("quick")
+    method, text = ("null-space", NULL_SPACE_NETWORK) if null_space else ("uge", NETWORK)
+    if config is None:
+        config = resolve_config("quick", {"headroom": True} if null_space else None, method=method)
     steps.stage(f"Reading {data}")
     clean, test = load(data, "train"), load(data, "test")
     if quick:
         clean = clean.take(1500, generator_for(seed, "demo subset"))
         epochs = min(epochs, 4)
-    _claim(out, {"data": clean.digest(), "config": config.to_dict(), "epochs": epochs, "seed": seed})
+    _claim(out, {"data": clean.digest(), "method": method, "config": config.to_dict(), "epochs": epochs, "seed": seed})
 
     name = out / "keys" / "authorised"
     if not Path(f"{name}.recipient.uge").exists():
-        network, options = parse_network(NETWORK)
+        network, options = parse_network(text)
         spec = NetworkSpec(network, clean.channels, clean.image_size, clean.classes, options)
         Path(f"{name}.protector.uge").unlink(missing_ok=True)  # half a pair, left by a kill between the two
-        recipe = recommended_recipe(NETWORK, epochs)
+        recipe = recommended_recipe(text, epochs)
         name.parent.mkdir(parents=True, exist_ok=True)
-        save_key(new_key(spec, clean.class_names, *normalisation_of(clean.images), recipe), name)
+        space = NullSpace.draw() if null_space else None
+        key = new_key(spec, clean.class_names, *normalisation_of(clean.images), recipe, null_space=space)
+        save_key(key, name)
 
     published = out / "published"
     if not published.exists():
@@ -106,8 +113,8 @@ def run_demo(
         )
 
     steps.stage("Training the authorised network and the hackers, on the copy and on the originals")
-    copy = load_published(published)
     key = load_key(f"{name}.recipient.uge")
+    copy = load_published(published, signed_by=key.fingerprint)
     cells = grid(HACKERS, STUDENTS, [seed])
     audit = Audit(
         copy,
@@ -115,6 +122,7 @@ def run_demo(
         out,
         key=key,
         clean=clean,
+        headroom_255=read_manifest(published).headroom_255,
         recipe=lambda network: recommended_recipe(network, epochs),
         device=device,
     )

@@ -2,12 +2,13 @@
 
     out/train/<class>/<id>.png   what everybody gets, nothing else below train/
     out/manifest.json            method, settings, bound, class names, one entry an image
+    out/manifest.sig             signatures of the manifest's bytes, one a protector's key
     out/README.md                a card for people
     out/SHA256SUMS               `sha256sum -c SHA256SUMS` checks the files without this program
 
 The layout is read unchanged by torchvision's ImageFolder and Hugging Face's `load_dataset("imagefolder")`. Nothing of
 a key and no hash or statistic of a single original is in it. SHA256SUMS finds accidents and careless edits; whoever
-rewrites the manifest and the sums together is found out only with the originals at hand.
+rewrites manifest, sums and signature together is found out by the fingerprint in the key, or with the originals.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ import shutil
 import struct
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +35,13 @@ from torch import Tensor
 
 from uge.data.images import ImageSet, pixel_sha256
 from uge.errors import PublishError
+from uge.keys.key import Key
+from uge.keys.null_space import NONCE_BYTES, NullSpace, with_headroom
+from uge.keys.signature import fingerprint_of, is_signed
 from uge.runtime import check_writable
 
 FORMAT_VERSION = 1
-MANIFEST, CARD, SUMS = "manifest.json", "README.md", "SHA256SUMS"
+MANIFEST, SIGNATURE, CARD, SUMS = "manifest.json", "manifest.sig", "README.md", "SHA256SUMS"
 # A perturbation is noise to a compressor: level 6 is 1.4% smaller than level 1 and as fast, 9 gains nothing more.
 COMPRESS_LEVEL = 6
 PNG_ERRORS = (OSError, SyntaxError, ValueError, struct.error, zlib.error, Image.DecompressionBombError)
@@ -51,11 +55,23 @@ class PublishedImage:
         file: "train/<class>/<id>.png".
         label: position in the manifest's class names.
         sha256: `pixel_sha256` of the published pixels.
+        nonce: in hexadecimal; what a null-space key needs besides its secret.
     """
 
     file: str
     label: int
     sha256: str
+    nonce: str | None = None
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> PublishedImage:
+        nonce = data.get("nonce")
+        if nonce is not None and not re.fullmatch(f"[0-9a-f]{{{2 * NONCE_BYTES}}}", str(nonce)):
+            raise ValueError(f"nonce '{nonce}' is not {2 * NONCE_BYTES} hexadecimal digits")
+        return cls(str(data["file"]), int(data["label"]), str(data["sha256"]), nonce)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -85,7 +101,7 @@ class Manifest:
     def to_json(self) -> str:
         """JSON with one line an image, to be read by people too."""
         facts = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "images"}
-        images = ",\n  ".join(json.dumps(asdict(image)) for image in self.images)
+        images = ",\n  ".join(json.dumps(image.to_dict()) for image in self.images)
         return json.dumps(facts, indent=1, sort_keys=True)[:-2] + f',\n "images": [\n  {images}\n ]\n}}\n'
 
     @classmethod
@@ -106,10 +122,10 @@ class Manifest:
             )
         try:
             names = tuple(map(str, data["class_names"]))
-            images = tuple(PublishedImage(str(i["file"]), int(i["label"]), str(i["sha256"])) for i in data["images"])
+            images = tuple(map(PublishedImage.from_dict, data["images"]))
             whole = {name: int(data[name]) for name in ("epsilon_255", "epsilon_measured_255")}
             manifest = cls(**(data | whole | {"class_names": names, "images": images}))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise PublishError(f"{where} is damaged: {type(error).__name__} {error}; copy it again") from error
         if not images:
             raise PublishError(f"{where} lists no image; publish again")
@@ -122,7 +138,20 @@ class Manifest:
             if image.file in seen:
                 raise PublishError(f"{where} lists {image.file} twice; copy the folder again")
             seen.add(image.file)
+        if len({image.nonce is None for image in images}) > 1:
+            raise PublishError(f"{where} has nonces for some images only; copy the folder again")
         return manifest
+
+    @property
+    def headroom_255(self) -> int:
+        """Originals were first mapped onto this..255-this, and epsilon refers to the mapped images; 0 if not."""
+        return self.epsilon_255 if self.settings.get("headroom") else 0
+
+    @property
+    def nonces(self) -> tuple[bytes, ...] | None:
+        """One nonce an image, or None where none was needed."""
+        found = tuple(bytes.fromhex(image.nonce) for image in self.images if image.nonce is not None)
+        return found or None
 
 
 @dataclass(frozen=True)
@@ -133,11 +162,20 @@ class Verification:
         problems: one line each; empty if all is well.
         images: entries of the manifest.
         epsilon_255: the largest change measured against the originals, in steps of 1/255; None without originals.
+        budget_used: root mean square of the change over epsilon asked; None without originals.
+        signature: "valid", "wrong", "none", or "not checked" without a key.
+        views: images whose view through the key is, as integers, that of the original; None without originals and a
+            null-space key.
+        views_sha256: over the integer views of the copy (`views_digest`), where all are identical.
     """
 
     problems: tuple[str, ...]
     images: int
     epsilon_255: int | None
+    budget_used: float | None = None
+    signature: str = "not checked"
+    views: int | None = None
+    views_sha256: str | None = None
 
     @property
     def ok(self) -> bool:
@@ -152,36 +190,47 @@ def publish(
     method: str,
     settings: dict[str, Any],
     epsilon_255: int,
+    nonces: Sequence[bytes] | None = None,
+    signers: Sequence[Key] = (),
 ) -> Manifest:
     """Write a protected copy. The folder appears whole, by one rename, or not at all.
 
     Args:
-        clean: the originals; only the largest change against them is stated.
+        clean: the originals; only the largest change against them is stated, after `with_headroom` where the settings
+            say `headroom`.
         protected: uint8 [N, C, H, W], the images to publish.
         out: the folder to make; may exist if it is empty.
         method: the protection's name.
         settings: its resolved settings, all of them public.
         epsilon_255: the bound that the copy must keep.
+        nonces: one an image, for null-space keys.
+        signers: the protector's key of every recipient; without one the folder is not signed.
 
     Returns:
         The manifest that was written.
 
     Raises:
-        PublishError: the bound is broken, `out` is not empty, or the disk is full or read-only.
+        PublishError: the bound is broken, equal copies have different nonces, `out` is not empty, or the disk is full
+            or read-only.
+        KeyFileError: a signer is a recipient's key.
     """
     from uge import __version__
 
     out = Path(os.path.abspath(out))
     check_target(out)
     copy = clean.with_images(protected)
-    measured = _largest_change(clean.images, protected)
+    headroom = bool(settings.get("headroom"))
+    reference = with_headroom(clean.images, epsilon_255) if headroom else clean.images
+    measured = _largest_change(reference, protected)
     if measured > epsilon_255:
         raise PublishError(
             f"the perturbation reaches {measured}/255, the bound is {epsilon_255}/255; nothing was published"
         )
     files = files_of(copy)
+    hexadecimal = [None] * len(copy) if nonces is None else [nonce.hex() for nonce in nonces]
     sums: list[str] = []
     entries: list[PublishedImage] = []
+    nonce_of: dict[str, tuple[str | None, str]] = {}  # pixels -> nonce and file
     with new_folder(out) as folder:
 
         def write(file: str, data: bytes) -> None:
@@ -190,11 +239,21 @@ def publish(
 
         for parent in sorted({file.rpartition("/")[0] for file in files}):
             (folder / parent).mkdir(parents=True)
-        for file, image, label in zip(files, protected, copy.labels.tolist(), strict=True):
+        for file, image, label, nonce in zip(files, protected, copy.labels.tolist(), hexadecimal, strict=True):
+            pixels = pixel_sha256(image)
+            other, twin = nonce_of.setdefault(pixels, (nonce, file))
+            if other != nonce:  # the nonce is found by the pixels, and one of the two would see a wrong view
+                raise PublishError(
+                    f"{twin} and {file} would have the same pixels and different nonces; nothing was published:"
+                    " leave one of the two out, or raise epsilon"
+                )
             write(file, _png_bytes(image))
-            entries.append(PublishedImage(file, label, pixel_sha256(image)))
+            entries.append(PublishedImage(file, label, pixels, nonce))
         manifest = Manifest(method, settings, epsilon_255, measured, copy.class_names, tuple(entries), __version__)
-        write(MANIFEST, manifest.to_json().encode())
+        text = manifest.to_json().encode()
+        write(MANIFEST, text)
+        if signers:
+            write(SIGNATURE, _signatures(signers, text))
         write(CARD, _card(manifest, copy).encode())
         (folder / SUMS).write_text("".join(sums))
     return manifest
@@ -241,36 +300,97 @@ def files_of(images: ImageSet) -> tuple[str, ...]:
     return tuple(files)
 
 
-def read_manifest(folder: Path | str) -> Manifest:
+def read_manifest(folder: Path | str, *, signed_by: str | None = None) -> Manifest:
     """The manifest of a published folder.
 
+    Args:
+        folder: a published folder.
+        signed_by: the fingerprint in a key; the manifest must carry the signature that goes with it.
+
     Raises:
-        PublishError: there is none, or it cannot be read.
+        PublishError: there is none, it cannot be read, or it is not signed by that key.
     """
     path = Path(folder) / MANIFEST
     try:
-        text = path.read_text(encoding="utf-8")
+        data = path.read_bytes()
+        text = data.decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise PublishError(f"{folder} is no published folder: cannot read {MANIFEST}: {reason}") from error
-    return Manifest.from_json(text, str(path))
+    manifest = Manifest.from_json(text, str(path))
+    if signed_by is not None:
+        _check_signature(Path(folder), data, signed_by)
+    return manifest
 
 
-def load_published(folder: Path | str) -> ImageSet:
-    """The published images in the manifest's order, every pixel and label checked against the manifest.
+def _signatures(signers: Sequence[Key], message: bytes) -> bytes:
+    """manifest.sig: one Ed25519 signature a signer, each beside the public key that checks it."""
+    pairs = [key.sign(message) for key in signers]
+    signatures = [{"public_key": public.hex(), "signature": signature.hex()} for public, signature in pairs]
+    return (json.dumps({"algorithm": "ed25519", "signatures": signatures}, indent=1) + "\n").encode()
+
+
+def _check_signature(folder: Path, message: bytes, fingerprint: str) -> None:
+    """Whether manifest.sig holds a signature of `message` by the key of this fingerprint.
+
+    The public key in the folder counts only because its hash is the one that the recipient's key names.
 
     Raises:
-        PublishError: a file is missing or unreadable, or differs from what was published.
+        PublishError: not signed, signed by another key, or edited since.
+    """
+    try:
+        data = json.loads((folder / SIGNATURE).read_bytes())
+        if data["algorithm"] != "ed25519":
+            raise ValueError
+        pairs = [(bytes.fromhex(s["public_key"]), bytes.fromhex(s["signature"])) for s in data["signatures"]]
+    except FileNotFoundError as error:
+        raise PublishError(
+            f"{folder} has no {SIGNATURE}: expected the signature of the key's protector; copy the whole folder again"
+        ) from error
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        raise PublishError(f"{folder / SIGNATURE} is no signature, or damaged; copy the folder again") from error
+    ours = [pair for pair in pairs if fingerprint_of(pair[0]) == fingerprint]
+    if not ours:
+        theirs = ", ".join(fingerprint_of(public)[:16] for public, _ in pairs) or "nobody"
+        raise PublishError(
+            f"{folder} is signed by {theirs}, the key trusts {fingerprint[:16]} alone; use the key of this release"
+        )
+    if not any(is_signed(public, signature, message) for public, signature in ours):
+        raise PublishError(f"{folder / MANIFEST} was edited after it was signed; copy the folder again")
+
+
+def load_published(folder: Path | str, *, signed_by: str | None = None) -> ImageSet:
+    """The published images in the manifest's order, every pixel and label checked against the manifest.
+
+    Args:
+        folder: a published folder.
+        signed_by: the fingerprint in a key. The manifest must be signed by it; its labels and hashes can then be
+            trusted, so files that were renamed or moved inside the folder are found by their pixels.
+
+    Raises:
+        PublishError: a file is missing or unreadable, or differs from what was published; or see `read_manifest`.
     """
     folder = Path(folder)
-    manifest = read_manifest(folder)
+    manifest = read_manifest(folder, signed_by=signed_by)
     images: Tensor | None = None
+    by_pixels: dict[str, Path] | None = None
     for index, entry in enumerate(manifest.images):
         try:
             image = _read_png((folder / entry.file).read_bytes())
+            found = pixel_sha256(image) == entry.sha256
         except PNG_ERRORS as error:
-            raise PublishError(f"cannot read {folder / entry.file}: {error}; run 'uge verify {folder}'") from error
-        if pixel_sha256(image) != entry.sha256 or not _in_its_folder(entry, manifest):
+            if signed_by is None:
+                raise PublishError(f"cannot read {folder / entry.file}: {error}; run 'uge verify {folder}'") from error
+            found = False
+        if not found and signed_by is not None:
+            by_pixels = _files_by_pixels(folder) if by_pixels is None else by_pixels
+            if entry.sha256 not in by_pixels:
+                raise PublishError(
+                    f"no PNG below {folder} has the pixels of {entry.file}: lossy formats and resizing change pixels"
+                    f" and spoil the authorised view; copy the published files again, or run 'uge verify {folder}'"
+                )
+            image, found = _read_png(by_pixels[entry.sha256].read_bytes()), True
+        if not found or not _in_its_folder(entry, manifest):
             raise PublishError(
                 f"{folder / entry.file} is not what was published (pixels or label changed); run 'uge verify {folder}'"
             )
@@ -282,15 +402,47 @@ def load_published(folder: Path | str) -> ImageSet:
     assert images is not None  # a manifest lists at least one image
     labels = torch.tensor([entry.label for entry in manifest.images], dtype=torch.int64)
     names = tuple(entry.file.removeprefix("train/").removesuffix(".png") for entry in manifest.images)
-    return ImageSet(images, labels, manifest.class_names, names)
+    return ImageSet(images, labels, manifest.class_names, names, manifest.nonces)
 
 
-def verify(folder: Path | str, *, clean: ImageSet | None = None) -> Verification:
-    """Check a published folder against its manifest, its sums and, where given, the originals.
+def _files_by_pixels(folder: Path) -> dict[str, Path]:
+    """Every PNG below a folder by its `pixel_sha256`."""
+    found = {}
+    for path in sorted(folder.rglob("*.png")):
+        try:
+            found[pixel_sha256(_read_png(path.read_bytes()))] = path
+        except PNG_ERRORS:
+            continue
+    return found
+
+
+def with_nonces(images: ImageSet, manifest: Manifest) -> ImageSet:
+    """Published images with the nonce of each, found by its pixels, so that names do not matter.
+
+    Raises:
+        PublishError: pixels that the manifest does not list, or a manifest without nonces.
+    """
+    nonce_of = {entry.sha256: entry.nonce for entry in manifest.images}
+    hashes = [pixel_sha256(image) for image in images.images]
+    strangers = [name for name, pixels in zip(images.names, hashes, strict=True) if pixels not in nonce_of]
+    if strangers:
+        raise PublishError(
+            f"the pixels of {len(strangers)} of {len(images)} images are not in the manifest, the first is"
+            f" '{strangers[0]}': lossy formats and resizing change pixels and spoil the authorised view; use the"
+            " published PNG files"
+        )
+    nonces = [nonce_of[pixels] for pixels in hashes]
+    return replace(images, nonces=tuple(bytes.fromhex(nonce) for nonce in nonces if nonce is not None) or None)
+
+
+def verify(folder: Path | str, *, clean: ImageSet | None = None, key: Key | None = None) -> Verification:
+    """Check a published folder against its manifest, its sums and, where given, the originals and a key.
 
     Args:
         folder: a published folder.
         clean: the originals, paired with the copies by name, to measure epsilon and to check the labels.
+        key: whose fingerprint the signature must match. Together with `clean` a null-space key shows that the
+            authorised network sees the same in the copy as in the originals.
 
     Returns:
         Every problem found, in one line each.
@@ -302,11 +454,11 @@ def verify(folder: Path | str, *, clean: ImageSet | None = None) -> Verification
     manifest = read_manifest(folder)
     entries = {entry.file: entry for entry in manifest.images}
     sums, problems = _read_sums(folder)
-    problems += [f"{name}: not listed in {SUMS}" for name in (MANIFEST, CARD, *entries) if sums and name not in sums]
-    problems += [
-        f"{name}: listed in {SUMS}, but not published" for name in sums if name not in {MANIFEST, CARD} | set(entries)
-    ]
-    for name in (MANIFEST, CARD):
+    signed = (folder / SIGNATURE).exists()
+    companions = [MANIFEST, *([SIGNATURE] if signed or SIGNATURE in sums else []), CARD]
+    problems += [f"{name}: not listed in {SUMS}" for name in (*companions, *entries) if sums and name not in sums]
+    problems += [f"{name}: listed in {SUMS}, but not published" for name in sums if name not in {*companions, *entries}]
+    for name in companions:
         if not (folder / name).is_file():
             problems.append(f"{name}: missing")
         elif name in sums and _digest_of(folder / name) != sums[name]:
@@ -320,9 +472,18 @@ def verify(folder: Path | str, *, clean: ImageSet | None = None) -> Verification
                 strays[pixel_sha256(_read_png((folder / name).read_bytes()))] = name
             except PNG_ERRORS:
                 continue
+    signature = "not checked" if signed else "none"
+    if key is not None:
+        try:
+            read_manifest(folder, signed_by=key.fingerprint)
+            signature = "valid"
+        except PublishError as error:
+            problems.append(f"signature: {error}")
+            signature = "wrong" if signed else "none"
+
     published_as = {entry.sha256: entry.file for entry in manifest.images}
     originals = {} if clean is None else dict(zip(files_of(clean), range(len(clean)), strict=True))
-    measured, largest = 0, ""
+    pairs: list[tuple[PublishedImage, Tensor, Tensor]] = []
     for entry in manifest.images:
         if not _in_its_folder(entry, manifest):
             problems.append(f"{entry.file}: label swapped, the manifest says {manifest.class_names[entry.label]!r}")
@@ -348,18 +509,70 @@ def verify(folder: Path | str, *, clean: ImageSet | None = None) -> Verification
             original = clean.images[originals[entry.file]]
             if original.shape != image.shape:
                 problems.append(f"{entry.file}: {list(image.shape)} pixels, the original has {list(original.shape)}")
-            elif (change := _largest_change(original[None], image[None])) > measured:
-                measured, largest = change, entry.file
+            else:
+                pairs.append((entry, original, image))
     problems += [f"{name}: extra, not published" for name in extra]
-    if clean is not None:
-        problems += _against_originals(manifest, clean, originals, measured, largest)
-    return Verification(tuple(problems), len(manifest.images), None if clean is None else measured)
+    count = len(manifest.images)
+    if clean is None:
+        return Verification(tuple(problems), count, None, signature=signature)
+    compared = _compare(pairs, manifest, key.null_space if key else None)
+    problems += _against_originals(manifest, clean, originals, compared)
+    if compared.views is not None and manifest.nonces is None:
+        problems.append(f"{MANIFEST}: no nonces, so this copy was not made with a null-space key")
+    elif compared.views is not None and compared.views < count:
+        problems.append(f"views: {compared.views} of {count} are identical to those of the originals")
+    whole = compared.views == count
+    return Verification(
+        tuple(problems),
+        count,
+        compared.largest,
+        round(compared.rms / manifest.epsilon_255, 4) if manifest.epsilon_255 else None,
+        signature,
+        compared.views,
+        compared.views_sha256 if whole else None,
+    )
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """Copies against originals: the change in 8-bit steps, where it is largest, and the views of a null-space key."""
+
+    largest: int
+    file: str
+    rms: float
+    views: int | None
+    views_sha256: str
+
+
+def _compare(
+    pairs: list[tuple[PublishedImage, Tensor, Tensor]], manifest: Manifest, space: NullSpace | None
+) -> _Compared:
+    """Compare (entry, original, copy), both uint8 [C, H, W], some hundreds at a time."""
+    largest, file, squares, values, identical = 0, "", 0, 0, 0
+    hasher = hashlib.sha256(repr((len(pairs), *pairs[0][1].shape)).encode()) if pairs else hashlib.sha256()
+    for start in range(0, len(pairs), 250):
+        entries, originals, copies = zip(*pairs[start : start + 250], strict=True)
+        original, copy = torch.stack(originals), torch.stack(copies)
+        if manifest.headroom_255:
+            original = with_headroom(original, manifest.headroom_255)
+        change = (copy.int() - original.int()).flatten(1).abs()
+        if int(change.max()) > largest:
+            largest, file = int(change.max()), entries[int(change.amax(1).argmax())].file
+        squares, values = squares + int((change.long() ** 2).sum()), values + change.numel()
+        if space is not None and manifest.nonces is not None:
+            nonces = [bytes.fromhex(entry.nonce) for entry in entries]
+            views = space.integer_view(copy, nonces)
+            identical += int((views == space.integer_view(original, nonces)).flatten(1).all(1).sum())
+            hasher.update(views.numpy().astype("<i4", copy=False).data)
+    rms = (squares / values) ** 0.5 if values else 0.0
+    return _Compared(largest, file, rms, None if space is None else identical, hasher.hexdigest())
 
 
 def _against_originals(
-    manifest: Manifest, clean: ImageSet, originals: dict[str, int], measured: int, largest: str
+    manifest: Manifest, clean: ImageSet, originals: dict[str, int], compared: _Compared
 ) -> list[str]:
     """What only the originals can show."""
+    measured, largest = compared.largest, compared.file
     problems = []
     if manifest.class_names != clean.class_names:
         problems.append(f"{MANIFEST}: classes {manifest.class_names}, the originals have {clean.class_names}")
@@ -446,7 +659,7 @@ def _read_sums(folder: Path) -> tuple[dict[str, str], list[str]]:
 
 def _extra(folder: Path, entries: dict[str, PublishedImage]) -> Iterator[str]:
     """Files and folders that were not published, hidden ones too: a stray folder breaks ImageFolder."""
-    files = {MANIFEST, CARD, SUMS, *entries}
+    files = {MANIFEST, SIGNATURE, CARD, SUMS, *entries}
     folders = {parent for file in entries for parent in ("train", file.rpartition("/")[0])}
     for path, subfolders, names in os.walk(folder):
         place = Path(path).relative_to(folder)
@@ -476,7 +689,8 @@ tested against, and what it was not, is for the publisher to say.
 
 - `train/<class>/<id>.png`: the images, for any loader of class folders. Lossy formats and resizing destroy the
   perturbation. Loaders that number the folders themselves sort them by name; `manifest.json` has the label order.
-- `manifest.json`: settings, class names, label and pixel hash of every image.
+- `manifest.json`: settings, class names, label and pixel hash of every image; `manifest.sig`, where there is one: who
+  signed it. The recipient's key says whose signature counts.
 - Check the files: `sha256sum -c SHA256SUMS`, or `uge verify` on this folder.
 - With the recipient's key: `uge train` on this folder with `--key NAME.recipient.uge`, or `uge.authorised_view` in
   your own training code.

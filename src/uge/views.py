@@ -1,19 +1,26 @@
-"""Published images as ordinary torch Datasets, for people with their own training code."""
+"""Published images as ordinary torch Datasets, for one's own training code, and the view that a key gives."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image
-from torch import Tensor
+from safetensors import SafetensorError
+from safetensors import torch as safetensors
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from uge.data.images import ImageSet, to_float
-from uge.errors import ConfigError
+from uge.data.images import ImageSet, ImageView, to_float, to_uint8
+from uge.errors import ConfigError, PublishError
 from uge.keys.key import Key
+from uge.keys.null_space import with_headroom
 from uge.publish import load_published as read_images
+from uge.publish import read_manifest, with_nonces
+from uge.runtime import write_atomically
 
 
 class PublishedDataset(Dataset[tuple[Any, int]]):
@@ -35,6 +42,7 @@ class PublishedDataset(Dataset[tuple[Any, int]]):
     """
 
     def __init__(self, folder: Path | str, transform: Callable[[Image.Image], Any] | None = None) -> None:
+        self.folder = Path(folder)
         self.images = read_images(folder)
         self.transform = transform
         self.classes = list(self.images.class_names)
@@ -53,11 +61,17 @@ class PublishedDataset(Dataset[tuple[Any, int]]):
 
 
 class AuthorisedView(Dataset[tuple[Any, int]]):
-    """What the authorised network should see; made by `authorised_view`."""
+    """What the authorised network should see; made by `authorised_view`.
 
-    def __init__(self, images: ImageSet, transform: Callable[[Tensor], Any] | None) -> None:
+    Attributes:
+        images: the same as an image set.
+        headroom_255: what test images need, too, before their view (see `authorised_view`).
+    """
+
+    def __init__(self, images: ImageSet, transform: Callable[[Tensor], Any] | None, headroom_255: int) -> None:
         self.images = images
         self.transform = transform
+        self.headroom_255 = headroom_255
         self.classes = list(images.class_names)
         self.targets = images.labels.tolist()
 
@@ -78,30 +92,154 @@ def authorised_view(
     source: Path | str | PublishedDataset | ImageSet,
     key: Key,
     transform: Callable[[Tensor], Any] | None = None,
+    *,
+    published: Path | str | None = None,
+    headroom_255: int = 0,
+    cache: Path | None = None,
 ) -> AuthorisedView:
     """The view of the authorised network as a map-style torch Dataset: float32 [C, H, W] and an int label an item.
 
-    A key of initial weights sees the images as they are; normalisation is part of `key.network_module()`. Pass test
-    images through here too, so that training and testing see the same thing.
+    A key of initial weights sees the images as they are; normalisation is part of `key.network_module()`. A null-space
+    key sees what the perturbation cannot reach. Pass test images through here too, so that training and testing see
+    the same thing.
 
     Args:
         source: a published folder, its Dataset, or an ImageSet such as the test images.
-        key: the recipient's key.
+        key: the recipient's key; a published folder must be signed by its protector.
         transform: augmentation, called with the float tensor. It acts after the view, on tensors: a view need not be
             an 8-bit image.
+        published: the folder that the images of an ImageSet were published in, where they were: nonces are found
+            there by their pixels. Images that were never published need none.
+        headroom_255: of images that were never published, the `headroom_255` of the training view.
+        cache: a private folder that keeps the views of null-space keys.
 
     Raises:
         KeyFileError: the key is for other images.
-        PublishError: the folder cannot be read, or differs from what was published.
-        ConfigError: the Dataset carries a transform of its own.
+        PublishError: the folder cannot be read, differs from what was published, or is not signed by the protector.
+        ConfigError: the Dataset carries a transform of its own, or a published ImageSet comes without its folder.
     """
     if isinstance(source, PublishedDataset):
         if source.transform is not None:
             raise ConfigError(
                 "the Dataset has a transform, and it would act before the view; give it to authorised_view"
             )
-        images = source.images
+        images, published = source.images, source.folder
+    elif isinstance(source, ImageSet):
+        images = source
+        if published is None and images.nonces is not None:
+            raise ConfigError("these images were published; give their folder, so that its signature can be checked")
     else:
-        images = source if isinstance(source, ImageSet) else read_images(source)
+        images, published = read_images(source, signed_by=key.fingerprint), source
     key.check_fits(images)
-    return AuthorisedView(images, transform)
+    if published is not None:
+        manifest = read_manifest(published, signed_by=key.fingerprint)
+        images, headroom_255 = with_nonces(images, manifest), manifest.headroom_255
+        check_nonces(images, key)
+    return AuthorisedView(view_of(images, key, headroom_255=headroom_255, cache=cache), transform, headroom_255)
+
+
+def check_nonces(published: ImageSet, key: Key) -> None:
+    """Refuse published images whose view through this key would be wrong.
+
+    Raises:
+        PublishError: a null-space key, and a copy that was not made with one.
+    """
+    if key.null_space is not None and published.nonces is None:
+        raise PublishError(
+            "the copy has no nonces, so it was not made with a null-space key; use the key that it was made with"
+        )
+
+
+def view_of(
+    images: ImageSet,
+    key: Key,
+    nonces: Sequence[bytes] | None = None,
+    *,
+    headroom_255: int = 0,
+    cache: Path | None = None,
+) -> ImageSet:
+    """The images as the key's network sees them: through its null space, or unchanged for a key without one.
+
+    Args:
+        images: uint8 images, published or not.
+        key: any key.
+        nonces: one an image; those that the images were published with, or fresh ones of another purpose.
+        headroom_255: map images that were not published onto this..255-this first.
+        cache: a private folder that keeps the views.
+    """
+    space = key.null_space
+    if space is None:
+        return images
+    pixels = images.images
+    if images.nonces is None and headroom_255:
+        pixels = with_headroom(pixels, headroom_255)
+    chosen = nonces or images.nonces or space.nonces(pixels, "view")
+
+    def compute() -> Tensor:
+        views = torch.empty(pixels.shape, dtype=torch.float32)
+        for start in range(0, len(pixels), 250):
+            views[start : start + 250] = space.view(pixels[start : start + 250], chosen[start : start + 250])
+        return views
+
+    if cache is None:
+        views = compute()
+    else:
+        name = hashlib.sha256(f"{key.digest()} {images.digest()} {headroom_255} ".encode() + b"".join(chosen))
+        views = _kept(cache / f"{name.hexdigest()[:32]}.views", pixels.shape, compute)
+    return ImageView(views, images.labels, images.class_names, images.names)
+
+
+def original_view(originals: ImageSet, key: Key, *, headroom_255: int = 0) -> ImageSet:
+    """The view of the originals: bit for bit that of their published copies, which `headroom_255` was used for."""
+    if key.null_space is None:
+        return originals
+    mapped = originals.with_images(with_headroom(originals.images, headroom_255)) if headroom_255 else originals
+    return view_of(mapped, key, key.null_space.nonces(mapped.images))
+
+
+class Viewing(nn.Module):
+    """A trained authorised network that answers questions about any image, as its owner would serve it.
+
+    Args:
+        network: the trained network.
+        key: its key; a null-space key looks at each image, rounded to 8 bits, through fresh nonces.
+        headroom_255: what the network was trained with.
+    """
+
+    def __init__(self, network: nn.Module, key: Key, headroom_255: int = 0) -> None:
+        super().__init__()
+        self.network = network
+        self.space = key.null_space
+        self.headroom_255 = headroom_255
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x float32 [B, C, H, W] in [0, 1] -> logits [B, K]."""
+        if self.space is None:
+            return self.network(x)
+        images = to_uint8(x).cpu().contiguous()
+        if self.headroom_255:
+            images = with_headroom(images, self.headroom_255)
+        views = self.space.view(images, self.space.nonces(images, "view"))
+        return self.network(to_float(views).to(x.device).contiguous(memory_format=torch.channels_last))
+
+
+def _kept(file: Path, shape: Sequence[int], compute: Callable[[], Tensor]) -> Tensor:
+    """What a private file holds, or else what `compute` gives, kept there for the next time."""
+    try:
+        data = file.read_bytes()
+        if hashlib.sha256(data[:-32]).digest() == data[-32:]:
+            kept = safetensors.load(data[:-32])["views"]
+            if kept.shape == shape and kept.dtype == torch.float32:
+                return kept
+    except FileNotFoundError:
+        pass
+    except (OSError, SafetensorError, KeyError) as error:
+        raise PublishError(f"cannot read {file}: {error}; delete it, it is made again") from error
+    views = compute()
+    try:
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise PublishError(f"cannot write {file}: {error.strerror or error}") from error
+    data = safetensors.save({"views": views})
+    write_atomically(file, data + hashlib.sha256(data).digest(), mode=0o600)
+    return views

@@ -105,7 +105,9 @@ def toy(fashion: ImageSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def key(run: Run, toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """NAME of a key for the toy images: NAME.protector.uge and NAME.recipient.uge."""
     name = tmp_path_factory.mktemp("keys") / "alice"
-    done = run("key", "new", "--network", "convnet:width=8", "--data", toy, "--epochs", 2, "--out", name)
+    done = run(
+        "key", "new", "--no-passphrase", "--network", "convnet:width=8", "--data", toy, "--epochs", 2, "--out", name
+    )
     assert done.code == 0, done
     return name
 

@@ -83,7 +83,7 @@ def test_an_image_size_that_is_none(run: Run, key: Path, toy: Path, tmp_path: Pa
 
 def test_a_network_that_is_none(run: Run, toy: Path, tmp_path: Path) -> None:
     def error(network: str) -> str:
-        found = run("key", "new", "--network", network, "--data", toy, "--out", tmp_path / "k").error
+        found = run("key", "new", "--no-passphrase", "--network", network, "--data", toy, "--out", tmp_path / "k").error
         assert not [*tmp_path.iterdir()]
         return found
 
@@ -94,7 +94,7 @@ def test_a_network_that_is_none(run: Run, toy: Path, tmp_path: Path) -> None:
 
 
 def test_a_key_that_cannot_be_built_from_what_was_given(run: Run, tmp_path: Path) -> None:
-    new = ("key", "new", "--network", "mlp", "--out", tmp_path / "k")
+    new = ("key", "new", "--no-passphrase", "--network", "mlp", "--out", tmp_path / "k")
     assert "give --data DATA" in run(*new).error
     assert run(*new, "--class-names", "a,b", "--image-size", 8, "--channels", 2).error
     assert not [*tmp_path.iterdir()]
@@ -102,7 +102,10 @@ def test_a_key_that_cannot_be_built_from_what_was_given(run: Run, tmp_path: Path
 
 def test_a_key_is_never_overwritten(run: Run, toy: Path, key: Path) -> None:
     before = bytes_of(key.parent)
-    assert "never overwritten" in run("key", "new", "--network", "mlp", "--data", toy, "--out", key).error
+    assert (
+        "never overwritten"
+        in run("key", "new", "--no-passphrase", "--network", "mlp", "--data", toy, "--out", key).error
+    )
     assert bytes_of(key.parent) == before
 
 
@@ -116,10 +119,22 @@ def test_a_key_for_other_images(run: Run, key: Path, toy: Path, published: Path,
         "the key is for 14x14 pixels, the data has 10x10"
         in run(*protect_arguments(toy, key, tmp_path / "o"), "--image-size", 10).error
     )
-    other = ("key", "new", "--network", "mlp", "--class-names", "a,b,c", "--channels", 1, "--image-size", 14)
+    other = (
+        "key",
+        "new",
+        "--no-passphrase",
+        "--network",
+        "mlp",
+        "--class-names",
+        "a,b,c",
+        "--channels",
+        1,
+        "--image-size",
+        14,
+    )
     assert run(*other, "--out", tmp_path / "other").code == 0
     error = run("train", published, "--key", tmp_path / "other.recipient.uge", "--out", tmp_path / "o").error
-    assert "the key's class 0 is 'a'" in error and not (tmp_path / "o").exists()
+    assert "is signed by" in error and "use the key of this release" in error and not (tmp_path / "o").exists()
 
 
 def test_missing_and_damaged_keys(run: Run, toy: Path, key: Path, published: Path, tmp_path: Path) -> None:
@@ -285,7 +300,10 @@ def test_a_full_disk_leaves_nothing_and_the_same_command_goes_on(
 def test_a_full_disk_leaves_no_half_of_a_key_or_a_training(
     run: Run, toy: Path, published: Path, small_disk: Path
 ) -> None:
-    assert "cannot write" in run("key", "new", "--network", "mlp", "--data", toy, "--out", small_disk / "k").error
+    assert (
+        "cannot write"
+        in run("key", "new", "--no-passphrase", "--network", "mlp", "--data", toy, "--out", small_disk / "k").error
+    )
     train = ("train", published, "--network", "mlp", "--epochs", 1)
     assert "cannot write" in run(*train, "--out", small_disk / "run").error
     assert not [*small_disk.iterdir()]
@@ -295,7 +313,7 @@ def test_a_read_only_disk(run: Run, toy: Path, key: Path, published: Path, small
     remount(small_disk, "ro")
     refusals: list[Result] = [
         run(*protect_arguments(toy, key, small_disk / "copy")),
-        run("key", "new", "--network", "mlp", "--data", toy, "--out", small_disk / "k"),
+        run("key", "new", "--no-passphrase", "--network", "mlp", "--data", toy, "--out", small_disk / "k"),
         run("train", published, "--network", "mlp", "--out", small_disk / "run"),
         run("attack", published, "--test", toy, "--hacker", "mlp", "--out", small_disk / "run"),
         run("demo", "--quick", "--out", small_disk / "demo"),

@@ -24,7 +24,17 @@ def test_key_files_are_private_and_show_no_weights(run: Run, key: Path) -> None:
 
 def test_a_key_without_data(run: Run, tmp_path: Path) -> None:
     done = run(
-        *("key", "new", "--network", "mlp:width=8", "--class-names", "cat,dog", "--image-size", "8x12"),
+        *(
+            "key",
+            "new",
+            "--no-passphrase",
+            "--network",
+            "mlp:width=8",
+            "--class-names",
+            "cat,dog",
+            "--image-size",
+            "8x12",
+        ),
         *("--out", tmp_path / "bob"),
     )
     assert done.code == 0

@@ -36,11 +36,11 @@ def toy(trousers_and_boots, tmp_path_factory) -> tuple[Path, Path, Path]:
     folder = tmp_path_factory.mktemp("federated")
     noise = torch.randint(-8, 9, train.images.shape, generator=torch.Generator().manual_seed(0))
     copy = (train.images.int() + noise).clamp(0, 255).to(torch.uint8)
-    publish(train, copy, folder / "published", method="noise", settings={}, epsilon_255=8)
     spec = uge.NetworkSpec("convnet", 1, (28, 28), 2, {"width": 8})
     recipe = uge.Recipe(batch_size=32)
     key = uge.new_key(spec, train.class_names, *normalisation_of(train.images), recipe)
     _, recipient = uge.save_key(key, folder / "mine")
+    publish(train, copy, folder / "published", method="noise", settings={}, epsilon_255=8, signers=[key])
     np.savez(
         folder / "boots.npz",
         x_train=train.images[:2, 0].numpy(), y_train=train.labels[:2].numpy(),

@@ -5,7 +5,11 @@ from pathlib import Path
 import torch
 
 from uge.data.images import ImageSet
+from uge.keys import Key, NullSpace, new_key
+from uge.keys.null_space import with_headroom
+from uge.networks import NetworkSpec
 from uge.publish import Manifest, publish
+from uge.training import Recipe
 
 EPSILON = 8
 
@@ -32,3 +36,33 @@ def published(out: Path, clean: ImageSet | None = None, **options: object) -> Ma
     clean = clean or make_set()
     arguments = {"method": "uge", "settings": {"preset": "quick"}, "epsilon_255": EPSILON} | options
     return publish(clean, perturbed(clean.images), out, **arguments)
+
+
+def key_for(images: ImageSet, null_space: bool = False) -> Key:
+    spec = NetworkSpec("mlp", images.channels, images.image_size, images.classes, {"width": 8})
+    half = (0.5,) * images.channels
+    space = NullSpace.draw(group_size=4, cell=4) if null_space else None
+    return new_key(spec, images.class_names, half, half, Recipe(), null_space=space)
+
+
+def in_null_space(images: torch.Tensor, space: NullSpace, nonces: list[bytes], epsilon: int = EPSILON) -> torch.Tensor:
+    """A copy whose view is that of `images`: one step along the signs of every group that has room for it."""
+    groups = space.groups(nonces, images.shape[1:])
+    assert not groups.tied and groups.sign.shape[1] == images[0].numel()
+    moves = epsilon * groups.sign.view(images.shape)
+    moved = images.int() + moves
+    outside = ((moved < 0) | (moved > 255)).flatten(1).int()
+    blocked = torch.zeros_like(outside).scatter_add(1, groups.group, outside).gather(1, groups.group)
+    return torch.where(blocked.view(images.shape) > 0, images.int(), moved).to(torch.uint8)
+
+
+def published_in_null_space(out: Path, clean: ImageSet, key: Key, *, headroom: bool = False) -> Manifest:
+    """A signed copy inside the null space of the key."""
+    assert key.null_space is not None
+    reference = with_headroom(clean.images, EPSILON) if headroom else clean.images
+    nonces = key.null_space.nonces(reference)
+    copy = in_null_space(reference, key.null_space, nonces)
+    settings = {"headroom": headroom}
+    return publish(
+        clean, copy, out, method="null-space", settings=settings, epsilon_255=EPSILON, nonces=nonces, signers=[key]
+    )

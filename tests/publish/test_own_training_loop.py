@@ -17,10 +17,11 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "own_training_loop.py"
 
 
 def test_the_example_trains_the_authorised_network(fashion, tmp_path):
-    publish(fashion, perturbed(fashion.images), tmp_path / "published", method="noise", settings={}, epsilon_255=8)
     spec = NetworkSpec("convnet", 1, (28, 28), 10, {"width": 16})
     key = new_key(spec, fashion.class_names, *normalisation_of(fashion.images), Recipe())
     _, recipient = save_key(key, tmp_path / "mine")
+    copy, out = perturbed(fashion.images), tmp_path / "published"
+    publish(fashion, copy, out, method="noise", settings={}, epsilon_255=8, signers=[key])
     command = [sys.executable, str(EXAMPLE), str(tmp_path / "published"), str(recipient), "--quick"]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     accuracies = [float(value) for value in re.findall(r"accuracy ([\d.]+) %", output)]

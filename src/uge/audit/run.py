@@ -19,6 +19,7 @@ from uge.networks import NetworkSpec, build_network, parse_network
 from uge.records import append_record, config_hash, read_records
 from uge.runtime import check_writable, environment, seed_for, write_atomically
 from uge.training import Recipe, fit
+from uge.views import Viewing, check_nonces, original_view, view_of
 
 
 class Audit:
@@ -30,6 +31,7 @@ class Audit:
         folder: where `records.jsonl` and the authorised networks' trained weights go.
         key: the authorised network, where there is one.
         clean: the originals, for the ceilings.
+        headroom_255: of the copy's manifest; a null-space key maps test images and originals alike.
         recipe: from a network's text to how it is trained; the key's own recipe trains its architecture.
         device: where to train.
     """
@@ -43,6 +45,7 @@ class Audit:
         recipe: Callable[[str], Recipe],
         key: Key | None = None,
         clean: ImageSet | None = None,
+        headroom_255: int = 0,
         device: str = "cpu",
     ) -> None:
         for other, what in ((test, "test"), (clean, "clean")):
@@ -59,7 +62,11 @@ class Audit:
         self.folder = folder
         self.recipe = recipe
         self.key = key
+        self.headroom_255 = headroom_255
         self.device = device
+        self._views: dict[str, ImageSet] = {}
+        if key is not None:
+            check_nonces(published, key)
 
     def run(
         self,
@@ -146,6 +153,16 @@ class Audit:
         images = self.sources["published"]
         return NetworkSpec(name, images.channels, images.image_size, images.classes, options)
 
+    def _seen(self, cell: Cell, name: str) -> ImageSet:
+        """The images of this name ("published", "clean" or "test") as the cell's network sees them."""
+        images = self.test if name == "test" else self.sources[name]
+        if cell.role != AUTHORISED:
+            return images
+        if name not in self._views:
+            make = original_view if name == "clean" else view_of
+            self._views[name] = make(images, self._key(), headroom_255=self.headroom_255)
+        return self._views[name]
+
     def _network(self, cell: Cell) -> nn.Module:
         if cell.role == AUTHORISED:
             return self._key().network_module()
@@ -169,17 +186,17 @@ class Audit:
     def _teacher(self, cell: Cell) -> nn.Module:
         network = self._key().network_module()
         network.load_state_dict(safetensors.load_file(self._trained_weights(cell)))
-        return network.eval().requires_grad_(False).to(self.device)
+        return Viewing(network, self._key(), self.headroom_255).eval().requires_grad_(False).to(self.device)
 
     def _train(self, cell: Cell, name: str, on_epoch: Callable[[int, int, float], None] | None) -> dict[str, Any]:
         recipe = self._recipe(cell)
         network = self._network(cell)
         history = fit(
             network,
-            self.sources[cell.trained_on],
+            self._seen(cell, cell.trained_on),
             recipe,
             seed=seed_for(cell.seed, cell.role, cell.network, cell.countermeasure),
-            test=self.test,
+            test=self._seen(cell, "test"),
             countermeasure=build_countermeasure(
                 cell.countermeasure, teacher=self._teacher(cell) if self._queries(cell) else None
             ),
@@ -197,6 +214,7 @@ class Audit:
             "trained_on": cell.trained_on,
             "countermeasure": "other-init" if same and cell.countermeasure == "none" else cell.countermeasure,
             "knows": cell.knows,
+            "locked": cell.role == AUTHORISED and self._key().null_space is not None,
             "seed": cell.seed,
             "accuracy": history.accuracy,
             "peak_accuracy": history.peak_accuracy,

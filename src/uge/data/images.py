@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -20,17 +21,21 @@ class ImageSet:
         labels: int64 [N] in 0..classes-1.
         class_names: one name a class, in label order.
         names: one name an image, unique, without suffix ("00042" or "cat/00042"); from the source's file names.
+        nonces: one an image where the images were published for a null-space key; they belong to these pixels.
     """
 
+    dtype: ClassVar[torch.dtype] = torch.uint8
     images: Tensor
     labels: Tensor
     class_names: tuple[str, ...]
     names: tuple[str, ...]
+    nonces: tuple[bytes, ...] | None = None
 
     def __post_init__(self) -> None:
-        if self.images.dtype != torch.uint8 or self.images.ndim != 4 or self.images.shape[1] not in (1, 3):
+        if self.images.dtype != self.dtype or self.images.ndim != 4 or self.images.shape[1] not in (1, 3):
             raise DataError(
-                f"expected uint8 images [N, 1 or 3, H, W], got {self.images.dtype} {list(self.images.shape)}"
+                f"expected {str(self.dtype).removeprefix('torch.')} images [N, 1 or 3, H, W],"
+                f" got {self.images.dtype} {list(self.images.shape)}"
             )
         if self.labels.dtype != torch.int64 or self.labels.shape != self.images.shape[:1]:
             raise DataError(
@@ -39,6 +44,8 @@ class ImageSet:
             )
         if len(self.names) != len(self.images):
             raise DataError(f"expected one name an image, got {len(self.names)} for {len(self.images)}")
+        if self.nonces is not None and len(self.nonces) != len(self.images):
+            raise DataError(f"expected one nonce an image, got {len(self.nonces)} for {len(self.images)}")
         if len(self.labels) and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < self.classes:
             raise DataError(
                 f"labels run from {int(self.labels.min())} to {int(self.labels.max())},"
@@ -68,6 +75,7 @@ class ImageSet:
             images=self.images[indices],
             labels=self.labels[indices],
             names=tuple(self.names[i] for i in indices.tolist()),
+            nonces=None if self.nonces is None else tuple(self.nonces[i] for i in indices.tolist()),
         )
 
     def take(self, count: int, generator: torch.Generator) -> ImageSet:
@@ -81,8 +89,8 @@ class ImageSet:
         return self.subset(by_rank[:count].sort().values)
 
     def with_images(self, images: Tensor) -> ImageSet:
-        """The same labels and names on other images, such as a protected copy."""
-        return replace(self, images=images)
+        """The same labels and names on other images, such as a protected copy; nonces stay with their pixels."""
+        return replace(self, images=images, nonces=None)
 
     def digest(self) -> str:
         """SHA-256 over pixels, shape, labels and class names: names the data in records."""
@@ -90,6 +98,16 @@ class ImageSet:
         hasher.update(self.images.contiguous().numpy().data)  # as it lies in memory, not a second copy of it
         hasher.update(self.labels.contiguous().numpy().data)
         return hasher.hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class ImageView(ImageSet):
+    """What the network of a null-space key sees of an image set.
+
+    `images` is float32 on the scale 0..255, which a view may leave. It trains and tests as an image set does.
+    """
+
+    dtype: ClassVar[torch.dtype] = torch.float32
 
 
 def pixel_sha256(image: Tensor) -> str:
@@ -100,7 +118,7 @@ def pixel_sha256(image: Tensor) -> str:
 
 
 def to_float(images: Tensor) -> Tensor:
-    """uint8 in 0..255 -> float32 in [0, 1], same shape and device."""
+    """uint8 in 0..255 -> float32 in [0, 1], same shape and device; a view may lie outside of both."""
     return images.float() / 255
 
 
@@ -110,7 +128,7 @@ def to_uint8(images: Tensor) -> Tensor:
 
 
 def normalisation_of(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation a channel of uint8 images [N, C, H, W], on the scale [0, 1]."""
+    """Mean and standard deviation a channel of images [N, C, H, W] in 0..255, on the scale [0, 1]."""
     sample = to_float(images[:: max(1, len(images) // 5000)])
     mean = sample.mean(dim=(0, 2, 3))
     std = sample.std(dim=(0, 2, 3)).clamp_min(1e-3)
