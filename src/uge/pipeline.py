@@ -12,8 +12,10 @@ from typing import Any
 import torch
 
 from uge.data.images import ImageSet
-from uge.errors import UgeError
+from uge.errors import ConfigError, UgeError
 from uge.keys.key import Key
+from uge.protect import PROTECTIONS, Config
+from uge.protect.null_space import NullSpaceProtection
 from uge.protect.ungeneralizable import UngeneralizableConfig, UngeneralizableProtection
 from uge.publish import Manifest, check_target, publish
 from uge.runtime import write_atomically
@@ -23,7 +25,7 @@ def protect_and_publish(
     clean: ImageSet,
     keys: Sequence[Key],
     out: Path,
-    config: UngeneralizableConfig,
+    config: Config,
     *,
     seed: int = 0,
     log: Path | None = None,
@@ -38,9 +40,9 @@ def protect_and_publish(
 
     Args:
         clean: the originals.
-        keys: the authorised networks.
+        keys: the authorised networks, as their protectors hold them: each signs the manifest.
         out: the folder to make; must not exist or be empty.
-        config: settings of UGE.
+        config: settings of a protection; their type chooses it.
         seed: decides everything but the keys.
         log: a JSON-lines file for the terms of the loss, one row a step; private.
         device: where to compute.
@@ -51,9 +53,11 @@ def protect_and_publish(
         UgeError: the first thing that is wrong; nothing is left at `out`.
     """
     check_target(out)
+    for key in keys:
+        key.sign(b"")  # a recipient's key fails here, not after hours of training
     out = Path(os.path.abspath(out))  # "." has no name to put ".partial" behind
     partial = out.with_name(f"{out.name}.partial")
-    protection = UngeneralizableProtection(
+    protection = _protection(
         clean, keys, config, seed=seed, workdir=partial, device=device, checkpoint_seconds=checkpoint_seconds
     )
     fresh = not partial.exists()
@@ -69,6 +73,35 @@ def protect_and_publish(
     for place, part in zip(copies.split(250), protection.copies(250), strict=True):
         place.copy_(part)
     settings = config.to_dict() | {"seed": seed, "recipients": len(keys)}
-    manifest = publish(clean, copies, out, method="uge", settings=settings, epsilon_255=config.epsilon_255)
+    nonces = None
+    if isinstance(protection, NullSpaceProtection):
+        settings |= protection.space.layout
+        nonces = protection.nonces
+    manifest = publish(
+        clean,
+        copies,
+        out,
+        method=next(name for name, kind in PROTECTIONS.items() if isinstance(protection, kind)),
+        settings=settings,
+        epsilon_255=config.epsilon_255,
+        nonces=nonces,
+        signers=keys,
+    )
     shutil.rmtree(partial)
     return manifest
+
+
+def _protection(
+    clean: ImageSet, keys: Sequence[Key], config: Config, **options: Any
+) -> UngeneralizableProtection | NullSpaceProtection:
+    """The protection that the settings are for."""
+    if isinstance(config, UngeneralizableConfig):
+        return UngeneralizableProtection(clean, keys, config, **options)
+    spaces = [key.null_space for key in keys if key.null_space is not None]
+    if len(keys) != 1 or not spaces:
+        raise ConfigError(
+            f"the method null-space takes one null-space key, got {len(keys)} keys, {len(spaces)} of them with a null"
+            " space; make one with 'uge key new --null-space' and give its recipient's file to everybody authorised"
+        )
+    keys[0].check_fits(clean)
+    return NullSpaceProtection(clean, spaces[0], config, **options)

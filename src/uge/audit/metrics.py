@@ -5,6 +5,8 @@ from __future__ import annotations
 from statistics import fmean
 from typing import Any
 
+OTHER = "other-init"  # the authorised architecture in a hacker's hands
+
 
 def summarise(rows: list[dict[str, Any]], classes: int) -> dict[str, Any]:
     """Headline figures in percent: `margin` is the authorised accuracy less the best hacker's.
@@ -38,13 +40,18 @@ def summarise(rows: list[dict[str, Any]], classes: int) -> dict[str, Any]:
     authorised_rows = [row for row in published if row["kind"] == "authorised"]
     authorised = None
     if authorised_rows:
+        network = authorised_rows[0]["network"]
         ceilings = [accuracy for (kind, *_), accuracy in clean.items() if kind == "authorised"]
         ceiling = round(fmean(ceilings), 3) if ceilings else None
+        plain = ceiling
+        if authorised_rows[0].get("locked"):  # then the ceiling saw the originals through the view, a hacker without
+            free = [a for (kind, name, how, _), a in clean.items() if (kind, name, how) == ("hacker", network, OTHER)]
+            plain = round(fmean(free), 3) if free else None
         authorised = {
-            "network": authorised_rows[0]["network"],
+            "network": network,
             "accuracy": round(fmean(row["accuracy"] for row in authorised_rows), 3),
             "peak_accuracy": round(fmean(row["peak_accuracy"] for row in authorised_rows), 3),
-            "clean_accuracy": ceiling,
+            "clean_accuracy": plain,
             "locked_clean_accuracy": ceiling,  # a key of initial weights alone has no view of its own
             "seeds": sorted(row["seed"] for row in authorised_rows),
         }

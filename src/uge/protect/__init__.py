@@ -6,24 +6,32 @@ import dataclasses
 from typing import Any
 
 from uge.errors import ConfigError, unknown_name
-from uge.protect.ungeneralizable import PRESETS, UngeneralizableConfig, UngeneralizableProtection
+from uge.protect import null_space, ungeneralizable
+from uge.protect.null_space import NullSpaceConfig, NullSpaceProtection
+from uge.protect.ungeneralizable import UngeneralizableConfig, UngeneralizableProtection
 
-PROTECTIONS = {"uge": UngeneralizableProtection}
+Config = UngeneralizableConfig | NullSpaceConfig
+
+PROTECTIONS = {"uge": UngeneralizableProtection, "null-space": NullSpaceProtection}
+PRESETS: dict[str, dict[str, Any]] = {"uge": ungeneralizable.PRESETS, "null-space": null_space.PRESETS}
 
 
-def resolve_config(preset: str = "default", overrides: dict[str, Any] | None = None) -> UngeneralizableConfig:
+def resolve_config(preset: str = "default", overrides: dict[str, Any] | None = None, *, method: str = "uge") -> Config:
     """A preset with single settings replaced.
 
     Args:
-        preset: an entry of `PRESETS`.
+        preset: an entry of `PRESETS[method]`.
         overrides: setting -> value; text is read as the setting's own type, lists are separated by "+".
+        method: an entry of `PROTECTIONS`.
 
     Raises:
-        ConfigError: unknown preset or setting, or a value that is not of its type.
+        ConfigError: unknown method, preset or setting, or a value that is not of its type.
     """
-    if preset not in PRESETS:
-        raise unknown_name("preset", preset, PRESETS)
-    base = PRESETS[preset]
+    if method not in PROTECTIONS:
+        raise unknown_name("method", method, PROTECTIONS)
+    if preset not in PRESETS[method]:
+        raise unknown_name("preset", preset, PRESETS[method])
+    base = PRESETS[method][preset]
     known = {field.name: getattr(base, field.name) for field in dataclasses.fields(base)}
     values = {}
     for name, value in (overrides or {}).items():

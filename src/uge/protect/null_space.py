@@ -7,8 +7,8 @@ The generator proposes d = G(x, y); the key's groups turn it into whole steps al
 with a bound b_g drawn at random below epsilon, dithered rounding, and z_g kept where no value leaves 0..255. Whatever
 the generator proposes, the view of the authorised network does not change, so L_gm = 0 at every weight and no term
 for it is needed. Averaged over keys the copies still move along d: a network without the key meets d's shortcut in
-noise, and learns it. d is trained on the shortcut loss of online surrogates, on L_fd and on L_ud, each under filters
-drawn at random (expectation over counter-measures).
+noise, and learns it. d is trained on the shortcut loss of online surrogates, under filters drawn at random
+(expectation over counter-measures), and on L_fd.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -52,13 +53,11 @@ class NullSpaceConfig:
         gain: how steeply z follows the proposal.
         shortcut: weight of the shortcut loss of online surrogates.
         feature_distance: weight of L_fd.
-        undistillation: weight of L_ud.
         encoder: the common feature space of L_fd, an entry of `ENCODERS`.
         feature_images: images of each batch that go through the encoder.
         surrogates: hackers in training beside the generator, in turn.
         run_epochs: length of a surrogate's run, in epochs; then it begins again.
         filters: what happens to a batch before a surrogate sees it, drawn at random; repeat a name to weigh it.
-        temperature: of the distillation inside L_ud.
         epochs: passes of the generator over the data.
         batch_size: images a step.
         learning_rate: of the generator (Adam, falling linearly to zero).
@@ -74,13 +73,11 @@ class NullSpaceConfig:
     gain: float = 2.0
     shortcut: float = 1.0
     feature_distance: float = 0.0
-    undistillation: float = 0.0
     encoder: str = "efficientnet-lite0"
     feature_images: int = 32
     surrogates: tuple[str, ...] = ("vgg:depth=8,width=16", "convnet:width=32", "mlp:width=128")
     run_epochs: int = 6
     filters: tuple[str, ...] = ("none", "none", "none", "grayscale", "grayscale", "blur")
-    temperature: float = 4.0
     epochs: int = 12
     batch_size: int = 128
     learning_rate: float = 2e-3
@@ -95,20 +92,20 @@ class NullSpaceConfig:
         for name in ("feature_images", "epochs", "batch_size", "generator_patch", "run_epochs"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("shortcut", "feature_distance", "undistillation"):
+        for name in ("shortcut", "feature_distance"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ConfigError(f"{name} must not be negative, got {getattr(self, name)}")
-        for name in ("temperature", "learning_rate", "gain"):
+        for name in ("learning_rate", "gain"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ConfigError(f"{name} must be positive, got {getattr(self, name)}")
         if not 0 <= self.least_magnitude <= 1:
             raise ConfigError(f"least_magnitude is a share from 0 to 1, got {self.least_magnitude}")
         if self.generator_width < 4 or self.generator_width % 4:
             raise ConfigError(f"generator_width must be a multiple of 4, got {self.generator_width}")
-        if self.shortcut == self.feature_distance == self.undistillation == 0:
-            raise ConfigError("all three losses are switched off: nothing would be learnt")
-        if (self.shortcut or self.undistillation) and not self.surrogates:
-            raise ConfigError("shortcut and undistillation need at least one surrogate network")
+        if self.shortcut == self.feature_distance == 0:
+            raise ConfigError("both losses are switched off: nothing would be learnt")
+        if self.shortcut and not self.surrogates:
+            raise ConfigError("the shortcut loss needs at least one surrogate network")
         if not self.filters:
             raise ConfigError("filters is empty; give none for no filter")
         for surrogate in self.surrogates:
@@ -255,19 +252,19 @@ class NullSpaceProtection:
                 saved = time.perf_counter()
         self._checkpoint(step, optimiser, surrogates, rng)
 
-    @torch.no_grad()
-    def copies(self, nonces: Sequence[bytes], batch_size: int = 250) -> Iterator[Tensor]:
-        """The protected copies in order, uint8 [B, C, H, W] batch by batch.
+    @cached_property
+    def nonces(self) -> list[bytes]:
+        """One an image, to be published with it."""
+        return self.space.nonces(self.clean.images)
 
-        Args:
-            nonces: one an image, `space.nonces(protection.clean.images)`.
-            batch_size: images a batch.
-        """
+    @torch.no_grad()
+    def copies(self, batch_size: int = 250) -> Iterator[Tensor]:
+        """The protected copies in order, uint8 [B, C, H, W] batch by batch."""
         self.generator.eval()
         for begin in range(0, len(self.clean), batch_size):
             chosen = slice(begin, begin + batch_size)
             images, labels = self.clean.images[chosen], self.clean.labels[chosen]
-            copies, _ = self._perturbed(images, labels, self.space, nonces[chosen])
+            copies, _ = self._perturbed(images, labels, self.space, self.nonces[chosen])
             yield copies.to(torch.uint8).cpu().contiguous()
 
     # -- one step ------------------------------------------------------------------------------------------------
@@ -317,7 +314,7 @@ class NullSpaceProtection:
         x_u, still = self._perturbed(images, labels, throw_away, nonces)
         x_u = x_u / 255
         y = labels.to(self.device)
-        terms: dict[str, float | None] = dict.fromkeys(("shortcut", "feature_distance", "undistillation"))
+        terms: dict[str, float | None] = dict.fromkeys(("shortcut", "feature_distance"))
         total = x_u.new_zeros(())
 
         gradients: tuple[Tensor, ...] | None = None
@@ -423,3 +420,10 @@ def _random_nonces(images: Tensor, rng: torch.Generator) -> list[bytes]:
     values = torch.randint(256, (len(images), NONCE_BYTES), generator=rng, dtype=torch.uint8)
     values[:, 0] = values[:, 0] & 0xFE | equal.to(torch.uint8)
     return [bytes(row) for row in values.tolist()]
+
+
+PRESETS: dict[str, NullSpaceConfig] = {
+    "quick": NullSpaceConfig(epochs=6, generator_width=16, surrogates=("vgg:depth=8,width=8", "convnet:width=16")),
+    "default": NullSpaceConfig(),
+    "strong": NullSpaceConfig(epochs=60, generator_width=48, run_epochs=20),
+}

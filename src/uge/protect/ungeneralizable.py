@@ -181,6 +181,8 @@ class UngeneralizableProtection:
             raise ConfigError("UGE needs at least one key: the authorised network defines what stays learnable")
         for key in keys:
             key.check_fits(clean)
+            if key.null_space is not None:
+                raise ConfigError("a null-space key protects with the method null-space; UGE takes keys without one")
         self.clean = clean
         self.keys = list(keys)
         self.config = config

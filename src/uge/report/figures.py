@@ -20,6 +20,7 @@ MOST_POINTS = 200  # a line keeps at most this many; more cannot be seen and mak
 TERMS = (
     ("loss", "total loss"),
     ("gradient_matching", "gradient matching"),
+    ("shortcut", "shortcut"),
     ("feature_distance", "feature distance"),
     ("undistillation", "undistillation"),
 )

@@ -1,0 +1,212 @@
+"""Null-space keys on CIFAR-10: the price of the view, and what hackers learn without the key.
+
+    python benchmarks/quality/null_space.py --data CIFAR.zip --stage locked
+    python benchmarks/quality/null_space.py --data CIFAR.zip --stage small --settings NAME ...
+    python benchmarks/quality/null_space.py --data CIFAR.zip --stage full --settings NAME ...
+
+`locked` trains the authorised network on the views of the originals, for many layouts, without any generator: what a
+layout costs before it protects anything. `small` (16x16, 4,000 images) and `full` (32x32) protect, check that the view
+of the copy is the view of the original, and train the authorised network and hackers, each beside its clean ceiling.
+
+Every finished training is a row of `benchmarks/results/null_space/records.jsonl`; a killed run goes on where it
+stopped. Keys lie in `runs/`, which is not committed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from uge.audit.plan import AUTHORISED, Cell
+from uge.audit.run import Audit
+from uge.data.images import ImageSet, normalisation_of
+from uge.data.sources import load
+from uge.keys.key import Key, load_key, new_key, save_key
+from uge.keys.null_space import NullSpace, views_digest
+from uge.networks import NetworkSpec, parse_network
+from uge.protect import resolve_config
+from uge.protect.null_space import NullSpaceConfig, NullSpaceProtection
+from uge.records import append_record, config_hash, read_records
+from uge.report.quality import psnr, ssim
+from uge.runtime import environment, generator_for
+from uge.training import recommended_recipe
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "benchmarks" / "results" / "null_space" / "records.jsonl"
+RUNS = ROOT / "runs" / "null_space"
+
+NETWORK = "convnet:width=32"
+VGG, RESNET = "vgg:depth=8,width=16", "resnet:depth=8,width=16"
+PLAIN = (AUTHORISED, VGG, RESNET, "mlp")
+ATTACKS = ("grayscale", "jpeg:30", "blur:1")  # of the vgg hacker
+LAYOUTS: dict[str, dict[str, Any]] = {
+    f"p{cell}-s{size}": {"cell": cell, "group_size": size} for cell in (4, 8, 16) for size in (3, 4, 6, 8, 12)
+} | {
+    "p8-s8-random": {"cell": 8, "group_size": 8, "signs": "random"},
+    "p8-s12-random": {"cell": 8, "group_size": 12, "signs": "random"},
+    "p8-s4-tied": {"cell": 8, "group_size": 4, "channels": "tied"},
+    "p8-s6-tied": {"cell": 8, "group_size": 6, "channels": "tied"},
+    "p8-s12-tied": {"cell": 8, "group_size": 12, "channels": "tied"},
+}
+SETTINGS: dict[str, dict[str, Any]] = {  # what is written after a "+" in the name of a setting
+    "plain": {"filters": ("none",)},
+    "gray": {"filters": ("none", "grayscale")},
+    "filters": {"filters": ("none", "none", "grayscale", "grayscale", "blur", "jpeg:30")},
+    "full-magnitude": {"least_magnitude": 1.0},
+    "steep": {"gain": 5.0},
+    "epsilon16": {"epsilon_255": 16},
+    "no-patterns": {"class_patterns": 0},
+    "long": {"epochs": 40},
+}
+SMALL = {"epochs": 20, "run_epochs": 10, "generator_width": 24}
+
+
+def setting(name: str) -> tuple[dict[str, Any], NullSpaceConfig]:
+    """A name such as "p8-s6+gray+steep": a layout, then settings."""
+    layout, *parts = name.split("+")
+    if layout not in LAYOUTS or (unknown := [part for part in parts if part not in SETTINGS]):
+        sys.exit(f"unknown setting '{name}'; layouts: {list(LAYOUTS)}; settings: {list(SETTINGS)}")
+    overrides: dict[str, Any] = dict(SMALL)
+    for part in parts:
+        overrides |= SETTINGS[part]
+    config = resolve_config("default", overrides, method="null-space")
+    assert isinstance(config, NullSpaceConfig) and not unknown
+    return LAYOUTS[layout], config
+
+
+class Stage:
+    """One data set at one size."""
+
+    def __init__(self, name: str, data: str, seed: int) -> None:
+        self.name = name
+        self.seed = seed
+        small = name == "small"
+        side = (16, 16) if small else None
+        self.clean = load(data, "train", image_size=side, convert=True)
+        self.test = load(data, "test", image_size=side, convert=True)
+        self.dataset = Path(data).stem
+        if small:
+            self.clean = self.clean.take(4000, generator_for(0, "grid subset"))
+        self.epochs = 40 if small else 30
+        self.folder = RUNS / self.dataset / name
+        self.done = {(row["stage"], row["setting"], row["cell"]) for row in read_records(RESULTS)}
+
+    def key(self, name: str, layout: dict[str, Any]) -> Key:
+        """One key a layout, kept so that a killed run goes on."""
+        place = self.folder / "keys" / f"{name}-{self.seed}"
+        file = Path(f"{place}.recipient.uge")
+        if not file.exists():
+            kind, options = parse_network(NETWORK)
+            spec = NetworkSpec(kind, self.clean.channels, self.clean.image_size, self.clean.classes, options)
+            statistics = normalisation_of(self.clean.images)
+            recipe = recommended_recipe(NETWORK, self.epochs)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            space = NullSpace.draw(**layout)
+            save_key(new_key(spec, self.clean.class_names, *statistics, recipe, null_space=space), place)
+        return load_key(file)
+
+    def run(self, about: dict[str, Any], copy: ImageSet, key: Key, cells: list[Cell]) -> None:
+        audit = Audit(
+            copy,
+            self.test,
+            self.folder / config_hash(about),
+            key=key,
+            clean=self.clean,
+            recipe=lambda network: recommended_recipe(network, self.epochs),
+        )
+        for cell in cells:
+            name = f"{cell.role}/{cell.network}/{cell.countermeasure}/{cell.trained_on}/{cell.seed}"
+            setting = "clean" if cell.trained_on == "clean" and cell.role != AUTHORISED else about["setting"]
+            if (self.name, setting, name) in self.done:
+                continue
+            tell(f"{about['setting']}: {name}")
+            row = audit.run([cell])[0]
+            append_record(RESULTS, about | row | {"setting": setting, "cell": name})
+            self.done.add((self.name, setting, name))
+
+    def locked(self, name: str) -> None:
+        """The price of a layout's view."""
+        layout = LAYOUTS[name]
+        key = self.key(name, layout)
+        assert key.null_space is not None
+        copy = replace(self.clean, nonces=tuple(key.null_space.nonces(self.clean.images)))
+        self.run(self.about(name, layout), copy, key, [Cell(AUTHORISED, seed=self.seed, trained_on="clean")])
+
+    def protected(self, name: str) -> None:
+        """Protect, check, attack."""
+        layout, config = setting(name)
+        key = self.key(name.partition("+")[0], layout)
+        assert key.null_space is not None
+        about = self.about(name, layout) | {"config": config.to_dict()}
+        tell(f"{name}: protecting")
+        started = time.perf_counter()
+        workdir = self.folder / f"{name}-{config_hash(about)}-{self.seed}.partial"
+        protection = NullSpaceProtection(self.clean, key.null_space, config, seed=self.seed, workdir=workdir)
+        protection.train()
+        seconds = round(time.perf_counter() - started, 1)
+        images = torch.cat(list(protection.copies()))
+        copy = replace(self.clean, images=images, nonces=tuple(protection.nonces))
+        if (self.name, name, f"measures/{self.seed}") not in self.done:
+            measured = self.measures(protection, images) | {"protect_seconds": seconds}
+            append_record(RESULTS, about | {"cell": f"measures/{self.seed}", "kind": "measures"} | measured)
+        cells = [Cell(AUTHORISED, seed=self.seed), Cell(AUTHORISED, seed=self.seed, trained_on="clean")]
+        for source in ("published", "clean"):
+            cells += [Cell("hacker", network, "none", self.seed, source) for network in PLAIN]
+            cells += [Cell("hacker", VGG, attack, self.seed, source) for attack in ATTACKS]
+        self.run(about, copy, key, cells)
+
+    def about(self, name: str, layout: dict[str, Any]) -> dict[str, Any]:
+        return {"stage": self.name, "setting": name, "dataset": self.dataset, "layout": layout, "seed": self.seed}
+
+    def measures(self, protection: NullSpaceProtection, images: Tensor) -> dict[str, Any]:
+        """Exactness, size and look of a copy, and how well its surrogates read it at the end."""
+        space, original, nonces = protection.space, protection.clean.images, protection.nonces
+        views = space.integer_view(images, nonces)
+        same = (views == space.integer_view(original, nonces)).flatten(1).all(1)
+        change = (images.int() - original.int()).float()
+        last = [row["shortcut"] for row in protection.log[-90:] if row["shortcut"] is not None]
+        return {
+            "views_identical": int(same.sum()),
+            "images": len(images),
+            "views_sha256": views_digest(views),
+            "epsilon_measured_255": int(change.abs().max()),
+            "budget_used": round(float(change.square().mean().sqrt()) / protection.config.epsilon_255, 4),
+            "psnr_db": round(float(psnr(original[:1000], images[:1000]).mean()), 2),
+            "ssim": round(float(ssim(original[:1000], images[:1000]).mean()), 4),
+            "shortcut_loss": round(sum(last) / len(last), 4) if last else None,
+            "still": protection.log[-1]["still"],
+            "environment": environment(),
+        }
+
+
+def tell(text: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--stage", required=True, choices=("locked", "small", "full"))
+    parser.add_argument("--settings", nargs="*", help="names such as p8-s6+gray; all layouts by default")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    names = arguments.settings or (list(LAYOUTS) if arguments.stage == "locked" else [])
+    if not names:
+        sys.exit("name the --settings of this stage")
+    stage = Stage(arguments.stage, arguments.data, arguments.seed)
+    for name in names:
+        (stage.locked if arguments.stage == "locked" else stage.protected)(name)
+
+
+if __name__ == "__main__":
+    main()
