@@ -88,3 +88,16 @@ def test_what_is_missing_is_none() -> None:
 def test_clean_rows_alone_are_no_hackers() -> None:
     summary = summarise([row("hacker", "vgg", "clean", 93.0)], classes=10)
     assert summary["hackers"] == [] and summary["worst"] is None
+
+
+def test_behind_a_view_clean_is_the_same_architecture_without_it() -> None:
+    """The key's network sees even the originals through its view: that is locked-clean, and a hacker's run is clean."""
+    rows = [
+        row("authorised", "convnet", "published", 88.0, locked=True),
+        row("authorised", "convnet", "clean", 88.0, locked=True),
+        row("hacker", "convnet", "clean", 91.0, countermeasure="other-init"),
+        row("hacker", "vgg", "clean", 95.0),
+    ]
+    summary = summarise(rows, classes=8)["authorised"]
+    assert (summary["accuracy"], summary["locked_clean_accuracy"], summary["clean_accuracy"]) == (88.0, 88.0, 91.0)
+    assert summarise(rows[:2], classes=8)["authorised"]["clean_accuracy"] is None

@@ -158,6 +158,23 @@ def test_other_settings_or_a_foreign_folder_are_refused(done: tuple[Path, Any], 
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
+def test_in_the_null_space_authorised_training_is_training_on_the_originals(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    small = {"epochs": 1, "batch_size": 16, "generator_width": 8, "surrogates": "mlp:width=8", "headroom": True}
+    config = resolve_config("quick", small, method="null-space")
+    summary = run_demo(out, data=str(data), quick=True, null_space=True, config=config, epochs=1)
+    rows = [json.loads(line) for line in (out / "records.jsonl").read_text().splitlines()]
+    copy, clean = (row for row in rows if row["kind"] == "authorised")
+    assert {copy["trained_on"], clean["trained_on"]} == {"published", "clean"}
+    for exact in ("train_loss", "test_accuracy"):  # the same computation, to the last digit
+        assert copy[exact] == clean[exact]
+    assert summary["authorised"]["accuracy"] == summary["authorised"]["locked_clean_accuracy"]
+    manifest = json.loads((out / "published" / "manifest.json").read_text())
+    assert manifest["method"] == "null-space" and manifest["settings"]["headroom"] is True
+    text = (out / "index.html").read_text()
+    assert "null-space" in text
+
+
 def test_a_killed_demo_goes_on(data: Path, tmp_path: Path) -> None:
     out, records = tmp_path / "out", tmp_path / "out" / "records.jsonl"
     code = (

@@ -39,8 +39,9 @@ class Generator(nn.Module):
         width: filters of the first level, a multiple of 4; doubled at each of two coarser levels.
         patch: side of a cell in pixels.
         label_conditional: whether the perturbation may depend on the label and not on the image alone.
-        class_patterns: side of a learnt pattern a class, added to every proposal of its label and drawn at random; 0
-            for none. Without it nothing but chance ties a first proposal to its label.
+        class_patterns: side of a learnt tile a class, drawn at random and laid over every proposal of its label; 0 for
+            none. Without it nothing but chance ties a first proposal to its label, and a texture is what a
+            convolution finds first.
     """
 
     def __init__(
@@ -81,7 +82,9 @@ class Generator(nn.Module):
         proposal = F.pixel_shuffle(self.propose(self.join_fine(torch.cat([fine, up], dim=1))), self.patch)
         proposal = proposal[:, :, :height, :width]
         if self.patterns is not None:
-            proposal = proposal + F.interpolate(self.patterns[y], size=(height, width), mode="bilinear")
+            side = self.patterns.shape[2]
+            tiles = self.patterns[y].repeat(1, 1, -(-height // side), -(-width // side))
+            proposal = proposal + tiles[:, :, :height, :width]
         return self.epsilon * proposal.tanh()
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
