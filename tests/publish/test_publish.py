@@ -1,3 +1,4 @@
+import base64
 import hashlib
 import json
 import os
@@ -11,14 +12,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from published_folders import EPSILON, make_set, perturbed, published
+from published_folders import EPSILON, key_for, make_set, perturbed, published, published_in_null_space
 
 from uge.data.images import ImageSet, pixel_sha256
 from uge.errors import KeyFileError, PublishError
 from uge.keys import new_key, save_key
+from uge.keys.null_space import with_headroom
 from uge.networks import NetworkSpec
 from uge.publish import _png_bytes, _read_png, check_target, load_published, publish, read_manifest
 from uge.training import Recipe
@@ -316,6 +320,39 @@ def test_nothing_secret_is_published(tmp_path):
         "format_version", "uge", "method", "settings", "epsilon_255", "epsilon_measured_255", "class_names", "images"
     }  # fmt: skip
     assert all(set(entry) == {"file", "label", "sha256"} for entry in manifest["images"])
+
+
+def test_nothing_that_only_the_secret_gives_is_published(tmp_path):
+    """Neither the secret nor any key derived from it, in any encoding, in any byte, file name or PNG chunk."""
+    clean = make_set(30)
+    key = key_for(clean, null_space=True)
+    published_in_null_space(tmp_path / "out", clean, key, headroom=True)
+    haystack = b"".join(name.encode() + data for name, data in content(tmp_path / "out").items())
+    for path in (tmp_path / "out").rglob("*.png"):
+        assert set(png_chunks(path.read_bytes())) == {b"IHDR", b"IDAT", b"IEND"}
+        haystack += _read_png(path.read_bytes()).numpy().tobytes()
+
+    space = key.null_space
+    layout = f"8|8|3|{space.cell}|{space.group_size}|{space.signs}|{space.channels}"
+    purposes = ("uge/nonce/v1|publish", "uge/nonce/v1|view", f"uge/groups/v1|{layout}", f"uge/rounding/v1|{layout}")
+    secrets = [space.secret, key.signing_key, bytes.fromhex(key.digest())]
+    secrets += [HKDF(SHA256(), 32, None, purpose.encode()).derive(space.secret) for purpose in purposes]
+    secrets += [hashlib.sha256(secret).digest() for secret in secrets]
+    mapped = with_headroom(clean.images, EPSILON)
+    secrets += [nonce for nonces in (space.nonces(mapped, "view"), space.nonces(clean.images)) for nonce in nonces]
+    for secret in secrets:
+        for part in (secret[:12], secret[-12:]):
+            assert part not in haystack
+            for text in (part.hex(), base64.b64encode(part).decode(), base64.urlsafe_b64encode(part).decode()):
+                assert text.encode() not in haystack and text.upper().encode() not in haystack
+    assert all(nonce.hex().encode() in haystack for nonce in space.nonces(mapped))  # the search finds what is there
+    for view in (space.integer_view(mapped, space.nonces(mapped)), space.view(mapped, space.nonces(mapped))):
+        assert all(image.numpy().tobytes()[:24] not in haystack for image in view)
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert all(set(entry) == {"file", "label", "sha256", "nonce"} for entry in manifest["images"])
+    signature = json.loads((tmp_path / "out" / "manifest.sig").read_text())
+    assert set(signature) == {"algorithm", "signatures"}
+    assert all(set(entry) == {"public_key", "signature"} for entry in signature["signatures"])
 
 
 def test_names_are_made_safe(tmp_path):

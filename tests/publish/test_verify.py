@@ -1,15 +1,19 @@
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image, PngImagePlugin
-from published_folders import EPSILON, make_set, perturbed, published
+from published_folders import EPSILON, key_for, make_set, perturbed, published, published_in_null_space
 
 from uge.data.images import ImageSet, pixel_sha256
-from uge.errors import PublishError
-from uge.publish import _png_bytes, _read_png, load_published, read_manifest, verify
+from uge.errors import KeyFileError, PublishError
+from uge.keys import Key
+from uge.keys.null_space import views_digest, with_headroom
+from uge.keys.signature import fingerprint_of
+from uge.publish import _png_bytes, _read_png, load_published, publish, read_manifest, verify
 
 CAT, SECOND_CAT, ZEBRA = "train/cat/00001.png", "train/cat/00004.png", "train/zebra/00000.png"
 
@@ -240,3 +244,158 @@ def test_a_manifest_that_makes_no_sense(folder, change, words):
     with pytest.raises(PublishError, match=words) as error:
         verify(folder)
     assert "\n" not in str(error.value)
+
+
+# -- signatures and views --------------------------------------------------------------------------------------------
+
+
+def problems_with(folder: Path, key: Key, clean: ImageSet | None = None) -> tuple[str, ...]:
+    problems = verify(folder, clean=clean, key=key).problems
+    assert all("\n" not in problem for problem in problems)
+    return problems
+
+
+def test_a_signature_is_checked_against_the_key_alone(tmp_path):
+    clean = make_set()
+    key, other = key_for(clean), key_for(clean)
+    folder = tmp_path / "out"
+    published(folder, clean, signers=[key])
+    assert verify(folder).ok and verify(folder).signature == "not checked"
+    assert verify(folder, key=key).ok and verify(folder, key=key).signature == "valid"
+    result = verify(folder, key=other)
+    assert result.signature == "wrong" and "use the key of this release" in result.problems[0]
+    stored = json.loads((folder / "manifest.sig").read_text())
+    assert [fingerprint_of(bytes.fromhex(s["public_key"])) for s in stored["signatures"]] == [key.fingerprint]
+
+
+def test_every_recipient_finds_the_signature_of_his_protector(tmp_path):
+    clean = make_set()
+    keys = [key_for(clean) for _ in range(3)]
+    published(tmp_path / "out", clean, signers=keys[:2])
+    assert [verify(tmp_path / "out", key=key).signature for key in keys] == ["valid", "valid", "wrong"]
+
+
+def test_a_folder_without_a_signature(tmp_path):
+    clean = make_set()
+    published(tmp_path / "out", clean)
+    assert verify(tmp_path / "out").ok and verify(tmp_path / "out").signature == "none"
+    (problem,) = problems_with(tmp_path / "out", key_for(clean))
+    assert "has no manifest.sig" in problem
+
+
+def test_a_forger_who_signs_with_a_key_of_his_own_is_found(tmp_path):
+    """He edits the manifest, signs it, and rewrites the sums: all that travels with the copy agrees."""
+    clean = make_set()
+    key, forger = key_for(clean), key_for(clean)
+    folder = tmp_path / "out"
+    published(folder, clean, signers=[key])
+    change_manifest(folder, lambda data: data.update(method="harmless"))
+    public, signature = forger.sign((folder / "manifest.json").read_bytes())
+    pair = {"public_key": public.hex(), "signature": signature.hex()}
+    (folder / "manifest.sig").write_text(json.dumps({"algorithm": "ed25519", "signatures": [pair]}))
+    rewrite_sums(folder)
+    assert verify(folder).ok
+    (problem,) = problems_with(folder, key)
+    assert "signed by" in problem
+    pair["public_key"] = key.sign(b"")[0].hex()  # the true public key beside his own signature
+    (folder / "manifest.sig").write_text(json.dumps({"algorithm": "ed25519", "signatures": [pair]}))
+    rewrite_sums(folder)
+    (problem,) = problems_with(folder, key)
+    assert "edited after it was signed" in problem
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"[]",
+        b"\xff\xfe",
+        b'{"algorithm": "rsa"}',
+        b'{"algorithm": "ed25519", "signatures": [{}]}',
+        b'{"algorithm": "ed25519", "signatures": [{"public_key": "zz", "signature": ""}]}',
+    ],
+)
+def test_a_signature_that_is_none(content, tmp_path):
+    clean = make_set()
+    key = key_for(clean)
+    published(tmp_path / "out", clean, signers=[key])
+    (tmp_path / "out" / "manifest.sig").write_bytes(content)
+    first, second = problems_with(tmp_path / "out", key)
+    assert first.startswith("manifest.sig: edited") and "no signature, or damaged" in second
+
+
+@pytest.mark.parametrize("change", [lambda p: p.unlink(), lambda p: p.write_bytes(p.read_bytes() + b" ")])
+def test_a_signature_file_is_listed_in_the_sums(change, tmp_path):
+    clean = make_set()
+    published(tmp_path / "out", clean, signers=[key_for(clean)])
+    change(tmp_path / "out" / "manifest.sig")
+    found(tmp_path / "out", "manifest.sig")
+
+
+@pytest.mark.parametrize("headroom", [False, True])
+def test_a_null_space_key_shows_that_all_views_are_identical(headroom, tmp_path):
+    clean = make_set()
+    key = key_for(clean, null_space=True)
+    manifest = published_in_null_space(tmp_path / "out", clean, key, headroom=headroom)
+    result = verify(tmp_path / "out", clean=clean, key=key)
+    assert result.ok and result.views == 12 and result.epsilon_255 == EPSILON
+    reference = with_headroom(clean.images, EPSILON) if headroom else clean.images
+    views = key.null_space.integer_view(reference, manifest.nonces)
+    assert result.views_sha256 == views_digest(views)
+    change = load_published(tmp_path / "out").images.double() - reference.double()
+    assert result.budget_used == pytest.approx(change.square().mean().sqrt().item() / EPSILON, abs=1e-4)
+    assert verify(tmp_path / "out", clean=clean).views is None
+    assert verify(tmp_path / "out", key=key).views is None
+
+
+def test_a_copy_that_left_the_null_space_is_told(tmp_path):
+    """Even signed by the protector: one image published with noise outside of the null space."""
+    clean = make_set()
+    key = key_for(clean, null_space=True)
+    nonces = key.null_space.nonces(clean.images)
+    copy = clean.images.clone()
+    copy[3] = perturbed(clean.images)[3]
+    arguments = {"method": "null-space", "settings": {}, "epsilon_255": EPSILON, "signers": [key]}
+    publish(clean, copy, tmp_path / "out", nonces=nonces, **arguments)
+    (problem,) = problems_with(tmp_path / "out", key, clean)
+    assert problem == "views: 11 of 12 are identical to those of the originals"
+    assert verify(tmp_path / "out", clean=clean, key=key).views_sha256 is None
+
+
+def test_a_null_space_key_and_a_copy_without_nonces(tmp_path):
+    clean = make_set()
+    key = key_for(clean, null_space=True)
+    published(tmp_path / "out", clean, signers=[key])
+    (problem,) = problems_with(tmp_path / "out", key, clean)
+    assert "not made with a null-space key" in problem
+
+
+def test_equal_pixels_with_different_nonces_stop_publishing(tmp_path):
+    clean = make_set()
+    copy = clean.images.clone()
+    copy[4] = clean.images[1].clone()
+    clean = clean.with_images(copy)
+    nonces = [bytes([number] * 12) for number in range(12)]
+    arguments = {"method": "null-space", "settings": {}, "epsilon_255": EPSILON}
+    with pytest.raises(PublishError, match=r"train/cat/00001.png and train/cat/00004.png would have the same pixels"):
+        publish(clean, copy, tmp_path / "out", nonces=nonces, **arguments)
+    assert not list(tmp_path.iterdir())
+    nonces[4] = nonces[1]
+    manifest = publish(clean, copy, tmp_path / "out", nonces=nonces, **arguments)
+    assert manifest.nonces == tuple(nonces) and load_published(tmp_path / "out").nonces == tuple(nonces)
+
+
+def test_a_recipient_cannot_publish(tmp_path):
+    clean = make_set()
+    with pytest.raises(KeyFileError, match="cannot sign"):
+        published(tmp_path / "out", clean, signers=[replace(key_for(clean), signing_key=None)])
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("nonce", ["", "00", "G" * 24, "A" * 24, 7, None])
+def test_a_nonce_that_is_none(nonce, tmp_path):
+    clean = make_set()
+    published_in_null_space(tmp_path / "out", clean, key_for(clean, null_space=True))
+    change_manifest(tmp_path / "out", lambda data: data["images"][2].update(nonce=nonce))
+    with pytest.raises(PublishError, match=r"damaged|some images only"):
+        read_manifest(tmp_path / "out")
