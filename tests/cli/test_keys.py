@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import select
 import shutil
 import subprocess
 from pathlib import Path
@@ -15,7 +18,7 @@ from uge.data.sources import load
 from uge.keys import load_key
 from uge.publish import publish
 
-from .conftest import Run, bytes_of, role
+from .conftest import ENVIRONMENT, INSTALLED, Run, bytes_of, role
 
 NEW = ("key", "new", "--network", "mlp:width=8", "--epochs", 1)
 
@@ -130,6 +133,30 @@ def test_wrong_truncated_edited_and_missing_passphrases(
 def test_only_the_protectors_file_protects(run: Run, toy: Path, key: Path, tmp_path: Path) -> None:
     error = run("protect", toy, "--key", role(key, "recipient"), "--out", tmp_path / "o").error
     assert "is the recipient's file; this needs the protector's" in error and not [*tmp_path.iterdir()]
+
+
+def test_a_terminal_asks_for_the_passphrase(sealed: Path) -> None:
+    def show(typed: str) -> tuple[int, str]:
+        pid, terminal = pty.fork()
+        if pid == 0:
+            os.execve(INSTALLED, ["uge", "key", "show", str(role(sealed, "recipient"))], ENVIRONMENT)
+        shown = b""
+        while not shown.endswith(b": "):  # the last space comes when the terminal no longer shows what is typed
+            assert select.select([terminal], [], [], 60)[0], shown
+            shown += os.read(terminal, 1000)
+        os.write(terminal, typed.encode() + b"\n")
+        try:
+            while part := os.read(terminal, 1000):
+                shown += part
+        except OSError:  # the other end is closed
+            pass
+        os.close(terminal)
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), shown.decode()
+
+    code, shown = show("correct horse battery staple")
+    assert code == 0 and "fingerprint" in shown and "correct horse" not in shown
+    code, shown = show("battery")
+    assert code == 2 and "wrong passphrase" in shown
 
 
 def test_verify_states_signature_views_epsilon_and_budget(
