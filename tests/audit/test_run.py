@@ -20,6 +20,7 @@ from uge.audit.plan import AUTHORISED, Cell
 from uge.audit.run import Audit
 from uge.data.images import ImageSet, normalisation_of, to_float
 from uge.errors import ConfigError, DataError, PublishError
+from uge.keys import NullSpace
 from uge.keys.key import Key, load_key, new_key, save_key
 from uge.networks import NetworkSpec
 from uge.training import Recipe, accuracy_of, fit
@@ -306,3 +307,25 @@ def test_a_folder_that_cannot_be_written_is_one_line(audit: Callable[..., Audit]
         with pytest.raises(PublishError, match="cannot write") as caught:
             audit(tmp_path / "taken").run(cells)
         assert "\n" not in str(caught.value)
+
+
+def test_the_authorised_network_of_a_null_space_key_sees_views_alone(
+    images: tuple[ImageSet, ...], key: Key, tmp_path: Path
+) -> None:
+    """On a copy inside the null space it trains as on the originals, bit for bit; hackers see the published pixels."""
+    clean, _, test = images
+    clean = clean.with_images(clean.images.clamp(4, 251))  # room for every step
+    space = NullSpace.draw(group_size=4, cell=7)
+    nonces = tuple(space.nonces(clean.images))
+    moved = clean.images.int() + 4 * space.groups(nonces, clean.images.shape[1:]).sign.view(clean.images.shape)
+    copy = replace(clean, images=moved.to(torch.uint8), nonces=nonces)
+    assert (copy.images != clean.images).float().mean() > 0.9
+    mine = replace(key, null_space=space)
+    audit = Audit(copy, test, tmp_path, key=mine, clean=clean, recipe=lambda network: RECIPE)
+    rows = audit.run(CELLS)
+    assert rows[0]["train_loss"] == rows[4]["train_loss"] and rows[0]["test_accuracy"] == rows[4]["test_accuracy"]
+    first, second = (load_file(tmp_path / "authorised" / f"{rows[i]['cell']}.safetensors") for i in (0, 4))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert mine.digest() not in (tmp_path / "records.jsonl").read_text()
+    with pytest.raises(PublishError, match="not made with a null-space key"):
+        Audit(images[1], test, tmp_path, key=mine, recipe=lambda network: RECIPE)
