@@ -7,6 +7,7 @@ A generated section stands between `<!-- results:NAME -->` and `<!-- /results --
 that are read, one JSON line each, below benchmarks/results/:
 
     uge_cifar/records.jsonl   what quality/uge_cifar.py writes: trainings, and one row `"kind": "measures"` a copy
+    null_space/records.jsonl  what quality/null_space.py writes: trainings, and one row `"kind": "measures"` a copy
     fedavg/records.jsonl      what examples/federated.py --record writes
     speed/records.jsonl       {"measure", "subject", "value", "unit", "repeats", "environment": {"machine", "threads"}}
 
@@ -374,6 +375,81 @@ def speed_table(rows: Iterable[Row]) -> str:
     return table(header, lines) if lines else NOT_MEASURED
 
 
+# -- null-space keys -----------------------------------------------------------------------------------------------
+
+
+def view_prices(rows: Iterable[Row]) -> str:
+    """Locked-clean accuracy of every layout, a column a group size and a row a kind of cell."""
+    rows = [row for row in rows if row["stage"] == "locked"]
+    locked = {}
+    for row in rows:
+        if row["kind"] == "authorised":
+            layout = row["layout"]
+            kind = f"{layout['cell']}x{layout['cell']}, {layout.get('signs', 'balanced')} signs"
+            kind += f", {layout.get('channels', 'mixed')} channels"
+            locked.setdefault((kind, layout["group_size"]), []).append(row["accuracy"])
+    if not locked:
+        return NOT_MEASURED
+    clean = [row["accuracy"] for row in rows if row["kind"] == "hacker"]
+    sizes = sorted({size for _, size in locked})
+    kinds = sorted({kind for kind, _ in locked}, key=lambda kind: (kind.split(", ")[1:], int(kind.split("x")[0])))
+    body = [[kind, *(shown(locked.get((kind, size), [])) for size in sizes)] for kind in kinds]
+    said = rows[0]
+    about = (
+        f"{said['dataset']}; {said['images']} training images, {said['test_images']} test images,"
+        f" {said['recipe']['epochs']} epochs; seeds {numbered(row['seed'] for row in rows)}."
+        f" The same architecture without a view: {shown(clean)}.\n\n"
+    )
+    return about + table(["cells, groups", *(f"s = {size}" for size in sizes)], body)
+
+
+def null_space_table(rows: Iterable[Row], stage: str) -> str:
+    """One column a setting: authorised, hackers with their clean level, exactness, size and look of the copy."""
+    rows = [row for row in rows if row["stage"] == stage]
+    settings = list(dict.fromkeys(row["setting"] for row in rows if row["setting"] != "clean"))
+    trainings = [row for row in rows if row["kind"] != "measures"]
+    if not trainings:
+        return NOT_MEASURED
+
+    def accuracies(setting: str, role: str, network: str, how: str, source: str) -> list[float]:
+        wanted = (setting, role, network, how, source)
+        return [
+            row["accuracy"]
+            for row in trainings
+            if wanted == (row["setting"], row["kind"], row["network"], row["countermeasure"], row["trained_on"])
+        ]
+
+    runs = dict.fromkeys(run_of(row) for row in trainings if row["trained_on"] == "published")
+    body = []
+    for kind, network, how in sorted(runs, key=lambda run: (run[0] != "authorised", run[1:])):
+        cells = []
+        for setting in settings:
+            source = setting if kind == "authorised" else "clean"
+            ceiling = accuracies(source, kind, network, how, "clean")
+            cells.append(f"{shown(accuracies(setting, kind, network, how, 'published'))} ({shown(ceiling)})")
+        body.append([run_label((kind, network, how)), *cells])
+    for name, title in (
+        ("views_identical", "images whose view is identical"),
+        ("epsilon_measured_255", "epsilon measured, /255"),
+        ("budget_used", "budget used: rms / epsilon"),
+        ("shortcut_loss", "shortcut loss of the surrogates at the end"),
+        ("psnr_db", "PSNR, dB"),
+        ("ssim", "SSIM"),
+    ):
+        found = {row["setting"]: row[name] for row in rows if row["kind"] == "measures"}
+        body.append([title, *(figure(found[setting]) if setting in found else "-" for setting in settings)])
+    said = trainings[0]
+    about = (
+        f"{said['dataset']}; {said['images']} training images, {said['test_images']} test images,"
+        f" {said['recipe']['epochs']} epochs; seeds {numbered(row['seed'] for row in rows)}.\n\n"
+    )
+    below = (
+        "\nIn brackets: trained on the originals, the authorised network through its view (locked-clean), a hacker with"
+        " the same counter-measure.\n"
+    )
+    return about + table(["", *(f"`{setting}`" for setting in settings)], body) + below
+
+
 SECTIONS: dict[str, tuple[str, Callable[[list[Row]], str]]] = {
     "uge-cifar": ("uge_cifar", headline),
     "grid": ("uge_cifar", lambda rows: stage_table(rows, "grid")),
@@ -382,6 +458,9 @@ SECTIONS: dict[str, tuple[str, Callable[[list[Row]], str]]] = {
     "seeds": ("uge_cifar", lambda rows: stage_table(rows, "seeds")),
     "transfer": ("uge_cifar", lambda rows: stage_table(rows, "transfer")),
     "two-keys": ("uge_cifar", lambda rows: stage_table(rows, "two-keys")),
+    "view-prices": ("null_space", view_prices),
+    "null-space-small": ("null_space", lambda rows: null_space_table(rows, "small")),
+    "null-space-full": ("null_space", lambda rows: null_space_table(rows, "full")),
     "fedavg": ("fedavg", fedavg_table),
     "speed": ("speed", speed_table),
 }  # name in the page -> folder of its records, function

@@ -64,6 +64,7 @@ SETTINGS: dict[str, dict[str, Any]] = {  # what is written after a "+" in the na
     "steep": {"gain": 5.0},
     "epsilon16": {"epsilon_255": 16},
     "no-patterns": {"class_patterns": 0},
+    "texture": {"class_patterns": 4},
     "long": {"epochs": 40},
 }
 SMALL = {"epochs": 20, "run_epochs": 10, "generator_width": 24}
@@ -133,12 +134,13 @@ class Stage:
             self.done.add((self.name, setting, name))
 
     def locked(self, name: str) -> None:
-        """The price of a layout's view."""
+        """The price of a layout's view; the same network without any view stands beside it."""
         layout = LAYOUTS[name]
         key = self.key(name, layout)
         assert key.null_space is not None
         copy = replace(self.clean, nonces=tuple(key.null_space.nonces(self.clean.images)))
-        self.run(self.about(name, layout), copy, key, [Cell(AUTHORISED, seed=self.seed, trained_on="clean")])
+        cells = [Cell(role, AUTHORISED, "none", self.seed, "clean") for role in ("hacker", AUTHORISED)]
+        self.run(self.about(name, layout), copy, key, cells)
 
     def protected(self, name: str) -> None:
         """Protect, check, attack."""

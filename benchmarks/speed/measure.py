@@ -1,7 +1,7 @@
 """Speed and memory: a first table to beat.
 
     python benchmarks/speed/measure.py            all parts
-    python benchmarks/speed/measure.py publish    one of: help, matching, publish, memory
+    python benchmarks/speed/measure.py publish    one of: help, matching, view, publish, memory
 
 Appends one row a figure to benchmarks/results/speed/records.jsonl. Timings follow a warm-up and are medians of
 `repeats`; what is compared is timed in turns in one run. Nothing but the embedded images is needed.
@@ -27,8 +27,10 @@ from torch.nn import functional as F
 
 from uge.data.images import ImageSet, normalisation_of, to_float
 from uge.data.sources import load
+from uge.keys.null_space import NullSpace
 from uge.losses.gradient_matching import gradient_matching
 from uge.networks import NetworkSpec, build_network, parse_network
+from uge.protect.null_space import NullSpaceConfig, NullSpaceProtection
 from uge.publish import publish
 from uge.records import append_record
 from uge.runtime import environment
@@ -120,6 +122,61 @@ def measure_matching(repeats: int = 7, batch_size: int = 128) -> None:
         record("L_gm / training", subject, [matched / trained for matched, trained in pairs], "times")
 
 
+def measure_view(repeats: int = 5, batch_size: int = 128) -> None:
+    """The authorised view, computed anew, beside a ResNet-18 training step on the same batch; keying, publishing."""
+    space = NullSpace.draw()
+    images = images_of(batch_size)
+    spec = NetworkSpec("resnet", 3, images.image_size, images.classes, {"depth": 18, "width": 64})
+    network = build_network(spec, *normalisation_of(images.images), seed=0).train()
+    network = network.to(memory_format=torch.channels_last)
+    optimiser = make_optimiser(network, Recipe(learning_rate=1e-4))
+    nonces = space.nonces(images.images)
+    x = to_float(images.images).contiguous(memory_format=torch.channels_last)
+
+    def training() -> None:
+        optimiser.zero_grad()
+        F.cross_entropy(network(x), images.labels).backward()
+        optimiser.step()
+
+    pairs = [(seconds(lambda: space.view(images.images, nonces)), seconds(training)) for _ in range(repeats + 1)][1:]
+    subject = f"{batch_size} images 3x32x32"
+    record("view of a batch", subject, [view for view, _ in pairs], "s")
+    record("step of training, ResNet-18", subject, [trained for _, trained in pairs], "s")
+    record("view / training", subject, [view / trained for view, trained in pairs], "times")
+
+    large = F.interpolate(images.images[:32].float(), size=(224, 224)).to(torch.uint8)
+    marks = space.nonces(large)
+    took = [seconds(lambda: space.view(large, marks)) for _ in range(repeats + 1)][1:]
+    record("view", "3x224x224, uncached", [len(large) / each for each in took], "images/s")
+
+    many = images_of(2000)
+    config = NullSpaceConfig(epsilon_255=EPSILON)
+
+    def key_and_publish() -> float:
+        """Nonces, groups, a random proposal, rounding, the PNG files: all but the generator."""
+        protection = NullSpaceProtection(many, NullSpace.draw(), config, seed=0)
+        noise = torch.rand(250, *many.images.shape[1:], generator=torch.Generator().manual_seed(0)) * 2 - 1
+        protection.generator.perturbation = lambda x, y: noise[: len(x)]  # type: ignore[method-assign]  # no generator
+        with tempfile.TemporaryDirectory() as folder:
+
+            def work() -> None:
+                copies = torch.cat(list(protection.copies()))
+                publish(
+                    many,
+                    copies,
+                    Path(folder, "out"),
+                    method="null-space",
+                    settings=config.to_dict(),
+                    epsilon_255=EPSILON,
+                    nonces=protection.nonces,
+                )
+
+            return len(many) / seconds(work)
+
+    rates = [key_and_publish() for _ in range(repeats + 1)][1:]
+    record("keying and publishing", "2000 images 3x32x32, no generator", rates, "images/s")
+
+
 def measure_publish(repeats: int = 3, count: int = 10_000) -> None:
     images = images_of(count)
     copies = copies_of(images)
@@ -182,7 +239,13 @@ def measure_memory(counts: tuple[int, ...] = (1000, 10_000), repeats: int = 2) -
     record("growth of published bytes", subject, [(published[large] - published[small]) / 1e6], "MB")
 
 
-PARTS = {"help": measure_help, "matching": measure_matching, "publish": measure_publish, "memory": measure_memory}
+PARTS = {
+    "help": measure_help,
+    "matching": measure_matching,
+    "view": measure_view,
+    "publish": measure_publish,
+    "memory": measure_memory,
+}
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

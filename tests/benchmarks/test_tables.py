@@ -252,6 +252,53 @@ def test_fedavg_and_speed() -> None:
     assert [tables.figure(value) for value in (0.01234, 12.34, 123456.0)] == ["0.0123", "12.3", "123,456"]
 
 
+def null_space_row(kind: str, network: str, accuracy: float, **more: Any) -> dict[str, Any]:
+    layout = {"cell": 8, "group_size": 6}
+    about = {"stage": "small", "setting": "p8-s6", "dataset": "cifar10", "layout": layout, "seed": 0, "kind": kind}
+    about |= {"network": network, "countermeasure": "none", "trained_on": "published", "accuracy": accuracy}
+    return about | {"images": 4000, "test_images": 2000, "recipe": {"epochs": 40}} | more
+
+
+def test_prices_of_views() -> None:
+    rows = [
+        null_space_row("hacker", OURS, 60.0, stage="locked", setting="clean", trained_on="clean"),
+        null_space_row("authorised", OURS, 58.0, stage="locked", trained_on="clean"),
+        null_space_row(
+            "authorised", OURS, 55.0, stage="locked", trained_on="clean", layout={"cell": 4, "group_size": 3}
+        ),
+    ]
+    text = tables.view_prices(rows)
+    assert "without a view: 60.0." in text
+    assert text.splitlines()[2:] == [
+        "| cells, groups | s = 3 | s = 6 |",
+        "| --- | --: | --: |",
+        "| 4x4, balanced signs, mixed channels | 55.0 | - |",
+        "| 8x8, balanced signs, mixed channels | - | 58.0 |",
+    ]
+
+
+def test_null_space_settings_stand_beside_their_clean_levels() -> None:
+    rows = [
+        null_space_row("authorised", OURS, 58.0),
+        null_space_row("authorised", OURS, 58.0, trained_on="clean"),
+        null_space_row("hacker", VGG, 30.0),
+        null_space_row("hacker", VGG, 66.0, trained_on="clean", setting="clean"),
+        null_space_row("hacker", VGG, 50.0, countermeasure="grayscale"),
+        null_space_row("measures", "", 0, views_identical=4000, epsilon_measured_255=8, budget_used=0.5)
+        | {"shortcut_loss": 1.25, "psnr_db": 31.5, "ssim": 0.97},
+    ]
+    text = tables.null_space_table(rows, "small")
+    for line in (
+        f"| authorised: {OURS} | 58.0 (58.0) |",
+        f"| {VGG} | 30.0 (66.0) |",
+        f"| {VGG}, grayscale | 50.0 (-) |",
+        "| images whose view is identical | 4,000 |",
+        "| epsilon measured, /255 | 8 |",
+    ):
+        assert line in text.splitlines()
+    assert tables.null_space_table(rows, "full") == tables.NOT_MEASURED
+
+
 def test_pages_are_written_checked_and_found_stale(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "docs").mkdir()
     page = "before\n<!-- results:seeds -->\nold\n<!-- /results -->\nafter\n"

@@ -64,7 +64,7 @@ class NullSpaceConfig:
         generator_width: filters of the generator's first level.
         generator_patch: side of the cells it works on, in pixels.
         label_conditional: whether a proposal may depend on the label and not on the image alone.
-        class_patterns: side of the learnt tile of each class that proposals start from; 0 for none.
+        class_patterns: side of the learnt tile of each class that proposals start from; 1 is a tint, 0 for none.
     """
 
     epsilon_255: int = 8
@@ -84,7 +84,7 @@ class NullSpaceConfig:
     generator_width: int = 32
     generator_patch: int = 2
     label_conditional: bool = True
-    class_patterns: int = 4
+    class_patterns: int = 1
 
     def __post_init__(self) -> None:
         if not 1 <= self.epsilon_255 <= 64:
