@@ -90,6 +90,14 @@ def test_seed_and_key_decide_the_copy(colour: ImageSet) -> None:
     assert not torch.equal(first, protected(colour, config(), seed=1))
 
 
+def test_equal_originals_have_one_copy_whatever_their_labels(colour: ImageSet) -> None:
+    images = colour.images.clone()
+    images[40] = images[3]  # of another class, and in another batch
+    copy = protected(colour.with_images(images), config())
+    assert colour.labels[40] != colour.labels[3]
+    assert torch.equal(copy[40], copy[3]) and not torch.equal(copy[4], copy[3])
+
+
 def test_feature_distance_can_stand_alone(colour: ImageSet) -> None:
     protection = NullSpaceProtection(
         colour, NullSpace(SECRET), config(shortcut=0, feature_distance=1.0, encoder="own", epochs=1), seed=0

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -259,13 +260,23 @@ class NullSpaceProtection:
 
     @torch.no_grad()
     def copies(self, batch_size: int = 250) -> Iterator[Tensor]:
-        """The protected copies in order, uint8 [B, C, H, W] batch by batch."""
+        """The protected copies in order, uint8 [B, C, H, W] batch by batch.
+
+        Equal originals share their groups, and two different copies of one would give the sign vectors away: they share
+        the first one's copy, whatever their labels.
+        """
         self.generator.eval()
+        first: dict[bytes, Tensor | None] = {nonce: None for nonce, n in Counter(self.nonces).items() if n > 1}
         for begin in range(0, len(self.clean), batch_size):
             chosen = slice(begin, begin + batch_size)
             images, labels = self.clean.images[chosen], self.clean.labels[chosen]
             copies, _ = self._perturbed(images, labels, self.space, self.nonces[chosen])
-            yield copies.to(torch.uint8).cpu().contiguous()
+            copies = copies.to(torch.uint8).cpu().contiguous()
+            for copy, nonce in zip(copies, self.nonces[chosen], strict=True):
+                if nonce in first:
+                    known = first[nonce]
+                    first[nonce] = copy.clone() if known is None else copy.copy_(known)
+            yield copies
 
     # -- one step ------------------------------------------------------------------------------------------------
 
