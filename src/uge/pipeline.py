@@ -69,9 +69,6 @@ def protect_and_publish(
         raise
     if log is not None:  # before the copy: whatever fails leaves nothing at `out`, and the same call goes on
         write_atomically(log, "".join(json.dumps(row) + "\n" for row in protection.log))
-    copies = torch.empty_like(clean.images)
-    for place, part in zip(copies.split(250), protection.copies(250), strict=True):
-        place.copy_(part)
     settings = config.to_dict() | {"seed": seed, "recipients": len(keys)}
     nonces = None
     if isinstance(protection, NullSpaceProtection):
@@ -79,7 +76,7 @@ def protect_and_publish(
         nonces = protection.nonces
     manifest = publish(
         clean,
-        copies,
+        protection.copies(250),
         out,
         method=next(name for name, kind in PROTECTIONS.items() if isinstance(protection, kind)),
         settings=settings,

@@ -22,7 +22,7 @@ import shutil
 import struct
 import tempfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -184,7 +184,7 @@ class Verification:
 
 def publish(
     clean: ImageSet,
-    protected: Tensor,
+    protected: Tensor | Iterable[Tensor],
     out: Path | str,
     *,
     method: str,
@@ -198,7 +198,8 @@ def publish(
     Args:
         clean: the originals; only the largest change against them is stated, after `with_headroom` where the settings
             say `headroom`.
-        protected: uint8 [N, C, H, W], the images to publish.
+        protected: the images to publish in the order of `clean`, uint8 [N, C, H, W], or such tensors batch by batch,
+            which are then never held together.
         out: the folder to make; may exist if it is empty.
         method: the protection's name.
         settings: its resolved settings, all of them public.
@@ -218,16 +219,11 @@ def publish(
 
     out = Path(os.path.abspath(out))
     check_target(out)
-    copy = clean.with_images(protected)
     headroom = bool(settings.get("headroom"))
-    reference = with_headroom(clean.images, epsilon_255) if headroom else clean.images
-    measured = _largest_change(reference, protected)
-    if measured > epsilon_255:
-        raise PublishError(
-            f"the perturbation reaches {measured}/255, the bound is {epsilon_255}/255; nothing was published"
-        )
-    files = files_of(copy)
-    hexadecimal = [None] * len(copy) if nonces is None else [nonce.hex() for nonce in nonces]
+    parts = protected.split(1000) if isinstance(protected, Tensor) else protected
+    files = files_of(clean)
+    labels = clean.labels.tolist()
+    measured = 0
     sums: list[str] = []
     entries: list[PublishedImage] = []
     nonce_of: dict[str, tuple[str | None, str]] = {}  # pixels -> nonce and file
@@ -239,22 +235,34 @@ def publish(
 
         for parent in sorted({file.rpartition("/")[0] for file in files}):
             (folder / parent).mkdir(parents=True)
-        for file, image, label, nonce in zip(files, protected, copy.labels.tolist(), hexadecimal, strict=True):
-            pixels = pixel_sha256(image)
-            other, twin = nonce_of.setdefault(pixels, (nonce, file))
-            if other != nonce:  # the nonce is found by the pixels, and one of the two would see a wrong view
+        for part in parts:
+            reference = clean.images[len(entries) : len(entries) + len(part)]
+            reference = with_headroom(reference, epsilon_255) if headroom else reference
+            assert part.shape == reference.shape
+            measured = max(measured, int((part.short() - reference.short()).abs().max()))
+            if measured > epsilon_255:
                 raise PublishError(
-                    f"{twin} and {file} would have the same pixels and different nonces; nothing was published:"
-                    " leave one of the two out, or raise epsilon"
+                    f"the perturbation reaches {measured}/255, the bound is {epsilon_255}/255; nothing was published"
                 )
-            write(file, _png_bytes(image))
-            entries.append(PublishedImage(file, label, pixels, nonce))
-        manifest = Manifest(method, settings, epsilon_255, measured, copy.class_names, tuple(entries), __version__)
+            for image in part:
+                number = len(entries)
+                file, nonce = files[number], None if nonces is None else nonces[number].hex()
+                pixels = pixel_sha256(image)
+                other, twin = nonce_of.setdefault(pixels, (nonce, file))
+                if other != nonce:  # the nonce is found by the pixels, and one of the two would see a wrong view
+                    raise PublishError(
+                        f"{twin} and {file} would have the same pixels and different nonces; nothing was published:"
+                        " leave one of the two out, or raise epsilon"
+                    )
+                write(file, _png_bytes(image))
+                entries.append(PublishedImage(file, labels[number], pixels, nonce))
+        assert len(entries) == len(clean)
+        manifest = Manifest(method, settings, epsilon_255, measured, clean.class_names, tuple(entries), __version__)
         text = manifest.to_json().encode()
         write(MANIFEST, text)
         if signers:
             write(SIGNATURE, _signatures(signers, text))
-        write(CARD, _card(manifest, copy).encode())
+        write(CARD, _card(manifest, clean).encode())
         (folder / SUMS).write_text("".join(sums))
     return manifest
 
@@ -591,12 +599,6 @@ def _digest_of(path: Path) -> str:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError:  # it cannot be read, so it agrees with no sum
         return ""
-
-
-def _largest_change(a: Tensor, b: Tensor) -> int:
-    """max |a - b| of uint8 images [N, C, H, W], a thousand at a time."""
-    assert a.shape == b.shape
-    return max(int((x.short() - y.short()).abs().max()) for x, y in zip(a.split(1000), b.split(1000), strict=True))
 
 
 def _safe(name: str) -> str:

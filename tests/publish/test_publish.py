@@ -392,3 +392,21 @@ def test_memory_does_not_grow_by_more_than_what_is_published(tmp_path):
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert min(peaks) < sum(path.stat().st_size for path in (tmp_path / "out").rglob("*.png")) / 2
+
+
+def test_batches_are_published_as_the_whole_is(tmp_path):
+    clean = make_set()
+    copy = perturbed(clean.images)
+    options = {"method": "uge", "settings": {}, "epsilon_255": EPSILON}
+    whole = publish(clean, copy, tmp_path / "whole", **options)
+    assert publish(clean, iter(copy.split(3)), tmp_path / "batches", **options) == whole
+    assert content(tmp_path / "batches") == content(tmp_path / "whole")
+
+
+def test_a_last_batch_beyond_the_bound_leaves_nothing(tmp_path):
+    clean = make_set()
+    batches = list(perturbed(clean.images).split(3))
+    batches[-1] = 255 - clean.images[-len(batches[-1]) :]
+    with pytest.raises(PublishError, match="the bound is"):
+        publish(clean, batches, tmp_path / "out", method="uge", settings={}, epsilon_255=EPSILON)
+    assert os.listdir(tmp_path) == []

@@ -129,7 +129,12 @@ def to_uint8(images: Tensor) -> Tensor:
 
 def normalisation_of(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation a channel of images [N, C, H, W] in 0..255, on the scale [0, 1]."""
-    sample = to_float(images[:: max(1, len(images) // 5000)])
-    mean = sample.mean(dim=(0, 2, 3))
-    std = sample.std(dim=(0, 2, 3)).clamp_min(1e-3)
+    sample = images[:: max(1, len(images) // 5000)]
+    sums = torch.zeros(2, images.shape[1], dtype=torch.float64)
+    for part in sample.split(100):  # as floats the whole sample would take four times its bytes
+        x = part.cpu().double() / 255
+        sums += torch.stack([x.sum(dim=(0, 2, 3)), x.square().sum(dim=(0, 2, 3))])
+    count = sample.numel() / images.shape[1]
+    mean, square = sums / count
+    std = ((square - mean.square()).clamp_min(0) * count / max(1, count - 1)).sqrt().clamp_min(1e-3)
     return tuple(round(v, 6) for v in mean.tolist()), tuple(round(v, 6) for v in std.tolist())
