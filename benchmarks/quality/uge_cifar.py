@@ -161,7 +161,8 @@ def run_setting(stage: Stage, name: str, overrides: dict[str, Any], networks: tu
         for key, network in zip(keys, networks, strict=True):
             audit = stage.audit(copy, key)
             cells = stage.cells(seed) if key is keys[0] else grid((), (), [seed])
-            for row in audit.run(cells, lambda number, cell: tell(f"  {name} {cell}")):
+            for cell in cells:  # each is on disk before the next begins
+                row = audit.run([cell], lambda number, cell: tell(f"  {name} {cell}"))[0]
                 if (stage.name, name, row["cell"]) not in done:
                     append_record(RESULTS, about | {"authorised_network": network} | row)
 
@@ -191,7 +192,8 @@ def check_budget(stage: Stage) -> None:
     for factor in (1, 2):
         audit = stage.audit(stage.clean, key, stage.epochs * factor)
         cells = [cell for cell in stage.cells(0) if cell.trained_on == "clean"]
-        for row in audit.run(cells, lambda number, cell, factor=factor: tell(f"  clean x{factor} {cell}")):
+        for cell in cells:
+            row = audit.run([cell], lambda number, cell, factor=factor: tell(f"  clean x{factor} {cell}"))[0]
             if ("check", row["cell"]) not in done:
                 about = {"stage": "check", "setting": "clean", "dataset": stage.data, "small": stage.small}
                 append_record(RESULTS, about | {"budget_factor": factor} | row)
