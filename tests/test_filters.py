@@ -68,6 +68,37 @@ def test_blur_and_pool_keep_the_mean_and_lose_the_detail() -> None:
         assert seen.std() < 0.5 * x.std()
 
 
+@pytest.mark.parametrize("shape", [(2, 1, 16, 16), (1, 3, 13, 18)])
+def test_low_pass_keeps_low_cosines_and_drops_high_ones(shape: tuple[int, ...]) -> None:
+    for axis, side in ((2, shape[2]), (3, shape[3])):
+        place = (torch.arange(side) + 0.5) / side
+        for frequency in range(1, side):
+            wave = 0.5 + 0.3 * torch.cos(torch.pi * frequency * place)
+            x = wave.view(-1, 1).expand(shape) if axis == 2 else wave.expand(shape)
+            kept = frequency < round(0.5 * side)
+            torch.testing.assert_close(parse_filter("low-pass:0.5")(x), x if kept else torch.full(shape, 0.5))
+
+
+def test_median_is_that_of_every_square() -> None:
+    x = torch.rand(1, 2, 6, 7, generator=torch.Generator().manual_seed(0))
+    seen = parse_filter("median:3")(x)
+    for row in range(1, 5):
+        for column in range(1, 6):
+            square = x[0, 1, row - 1 : row + 2, column - 1 : column + 2]
+            assert seen[0, 1, row, column] == square.flatten().sort().values[4]
+
+
+def test_wavelet_shrinks_noise_and_leaves_an_edge_and_what_is_flat() -> None:
+    clean = torch.full((1, 1, 32, 32), 0.2)
+    clean[..., 16:] = 0.8
+    noisy = clean + 0.05 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
+    seen = parse_filter("wavelet:24")(noisy)
+    assert (seen - clean).square().mean() < 0.3 * (noisy - clean).square().mean()
+    assert seen[0, 0, :, 16].mean() - seen[0, 0, :, 15].mean() > 0.4
+    flat = torch.full((1, 1, 9, 11), 0.3)
+    torch.testing.assert_close(parse_filter("wavelet")(flat), flat)
+
+
 def test_depth_leaves_that_many_levels() -> None:
     x = torch.linspace(0, 1, 1000).view(1, 1, 10, 100)
     assert len(parse_filter("depth:3")(x).unique()) == 8

@@ -477,7 +477,7 @@ def attack(
     test: Annotated[str, typer.Option("--test", help="DATA whose test split measures accuracy.")],
     out: Annotated[Path, typer.Option("--out", help="Folder of records; further attacks are added to it.")],
     hacker: Annotated[str, typer.Option("--hacker", help="A network, or 'authorised' with --key.")] = "resnet:depth=18",
-    countermeasure: Annotated[str, typer.Option("--countermeasure", help="Such as distillation:soft.")] = "none",
+    countermeasure: Annotated[str, typer.Option("--countermeasure", help="Such as jpeg:30+cutmix; uge list.")] = "none",
     key: Annotated[
         Path | None, typer.Option("--key", help="For what a hacker queries or copies of the authorised network.")
     ] = None,
@@ -491,7 +491,7 @@ def attack(
     """Train one hacker on a published folder and measure it on clean images."""
     from dataclasses import replace
 
-    from uge.attack import NEEDS_TEACHER, parse_countermeasure
+    from uge.attack import needs_teacher
     from uge.audit.plan import AUTHORISED, Cell
     from uge.audit.run import Audit
     from uge.publish import load_published, read_manifest
@@ -515,8 +515,7 @@ def attack(
         device=str(place),
     )
     cell = Cell("hacker", hacker, countermeasure, seed)
-    teacher = parse_countermeasure(countermeasure)[0] in NEEDS_TEACHER
-    cells = [Cell(AUTHORISED, seed=seed), cell] if teacher else [cell]
+    cells = [Cell(AUTHORISED, seed=seed), cell] if needs_teacher(countermeasure) else [cell]
     with _training_bar() as (begin, epoch):
         rows = audit.run(cells, lambda number, each: begin(f"{each.role} {each.network}"), epoch)
     row = rows[-1]

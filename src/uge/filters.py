@@ -6,6 +6,7 @@ The protector takes expectations over them, and hackers apply them. Each takes a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import cache, partial
 
@@ -53,6 +54,53 @@ def depth(x: Tensor, bits: float = 3) -> Tensor:
     return x + ((x * steps).round() / steps - x).detach()
 
 
+def median(x: Tensor, side: float = 3) -> Tensor:
+    """Median of each channel over a square around each pixel; an even side counts as the next odd one (Tukey 1977)."""
+    reach = int(side) // 2
+    around = F.pad(x, (reach,) * 4, mode="replicate").unfold(2, 2 * reach + 1, 1).unfold(3, 2 * reach + 1, 1)
+    return around.flatten(4).median(dim=4).values
+
+
+def low_pass(x: Tensor, share: float = 0.5) -> Tensor:
+    """Keep the lower `share` of the frequencies of each direction in an orthonormal DCT-II.
+
+    y = Dh' Mh Dh x Dw' Mw Dw with D the cosine basis and M a diagonal of ones, then zeros (Ahmed, Natarajan & Rao
+    1974). Cosines and not Fourier's waves: these would join opposite borders and ring there.
+    """
+    for axis in (2, 3):
+        basis = _cosines(x.shape[axis]).to(x.device)
+        kept = basis[: max(1, round(share * len(basis)))]
+        x = torch.tensordot(x, kept.T @ kept, dims=([axis], [0])).movedim(-1, axis)
+    return x.clamp(0, 1)
+
+
+def wavelet(x: Tensor, threshold: float = 16) -> Tensor:
+    """Soft thresholds on three levels of an orthonormal Haar transform, averaged over shifts.
+
+    d -> sign(d) max(|d| - t, 0) on every detail coefficient d (Donoho & Johnstone 1994), t in steps of 255; the mean
+    over four diagonal shifts takes away the blocks (Coifman & Donoho 1995).
+    """
+    height, width = x.shape[2:]
+    shifts = (0, 2, 5, 7)
+    seen = torch.zeros_like(x)
+    for shift in shifts:
+        rest = F.pad(x, (shift, -(width + shift) % 8, shift, -(height + shift) % 8), mode="replicate")
+        restored = _shrink(rest, threshold / 255, levels=3)
+        seen = seen + restored[:, :, shift : shift + height, shift : shift + width]
+    return (seen / len(shifts)).clamp(0, 1)
+
+
+def _shrink(x: Tensor, threshold: float, levels: int) -> Tensor:
+    """Haar transform, soft threshold of the details, and back; x [B, C, H, W], sides divisible by 2**levels."""
+    if not levels:
+        return x
+    a, b, c, d = x[..., ::2, ::2], x[..., ::2, 1::2], x[..., 1::2, ::2], x[..., 1::2, 1::2]
+    mean = _shrink((a + b + c + d) / 2, threshold, levels - 1)
+    p, q, r = (F.softshrink(detail / 2, threshold) for detail in (a - b + c - d, a + b - c - d, a - b - c + d))
+    back = (mean + p + q + r, mean - p + q - r, mean + p - q - r, mean - p - q + r)
+    return F.pixel_shuffle(torch.stack(back, dim=2).flatten(1, 2) / 2, 2)
+
+
 FILTERS: dict[str, tuple[Callable[..., Tensor], float | None, float | None]] = {  # function, least, most of the number
     "none": (lambda x: x, None, None),
     "grayscale": (grayscale, None, None),
@@ -60,6 +108,9 @@ FILTERS: dict[str, tuple[Callable[..., Tensor], float | None, float | None]] = {
     "jpeg": (jpeg, 1, 100),
     "pool": (pool, 2, 64),
     "depth": (depth, 1, 8),
+    "median": (median, 3, 15),
+    "low-pass": (low_pass, 0.01, 0.99),
+    "wavelet": (wavelet, 0.1, 255),
 }
 
 
@@ -88,3 +139,12 @@ def parse_filter(text: str) -> Filter:
 @cache
 def _codec() -> nn.Module:
     return kornia.enhance.JPEGCodecDifferentiable()
+
+
+@cache
+def _cosines(side: int) -> Tensor:
+    """The orthonormal DCT-II basis float32 [side, side]; row k has frequency k."""
+    place = torch.arange(side, dtype=torch.float64)
+    basis = torch.cos(math.pi * place[:, None] * (place + 0.5) / side) * math.sqrt(2 / side)
+    basis[0] /= math.sqrt(2)
+    return basis.float()

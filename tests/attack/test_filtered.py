@@ -10,7 +10,7 @@ from uge.attack import build_countermeasure
 from uge.data.images import ImageSet
 from uge.errors import ConfigError
 
-FILTERED = ("grayscale", "jpeg:10", "blur:1", "pool:4", "depth:2")
+FILTERED = ("grayscale", "jpeg:10", "blur:1", "pool:4", "depth:2", "median", "low-pass", "wavelet")
 
 
 def pictures(count: int, seed: int) -> ImageSet:
@@ -50,7 +50,7 @@ def left_of(pattern: Tensor, text: str) -> float:
     return float(seen.square().sum() / (copy.images.float() - clean.images.float()).square().sum())
 
 
-@pytest.mark.parametrize("text", ["grayscale", "blur:1", "pool:4", "jpeg:10"])
+@pytest.mark.parametrize("text", ["grayscale", "blur:1", "pool:4", "jpeg:10", "low-pass:0.5", "wavelet:24"])
 def test_it_takes_away_what_is_known_to_fall_to_it_and_not_the_rest(text: str) -> None:
     tint = torch.tensor([12.0, -0.299 / 0.587 * 12, 0]).view(3, 1, 1).expand(3, 16, 16)  # no luma
     grid = 12.0 * (1 - 2 * ((torch.arange(16)[:, None] + torch.arange(16)) % 2)).expand(3, 16, 16)
@@ -60,11 +60,22 @@ def test_it_takes_away_what_is_known_to_fall_to_it_and_not_the_rest(text: str) -
     assert left_of(falls, "none") == 1
 
 
+def test_single_pixels_fall_to_the_median() -> None:
+    """A pixel a class is a shortcut of its own (Wu et al. 2023, one-pixel shortcuts)."""
+    dots = torch.zeros(3, 16, 16)
+    dots[:, 2::5, 3::5] = 60
+    assert left_of(dots, "median") < 0.1
+    assert left_of(dots, "depth:4") > 0.5
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("jpeg:0", "expected a number from 1 to 100"),
         ("grayscale:3", "has no options"),
+        ("low-pass:1", "expected a number from 0.01 to 0.99"),
+        ("wavelet:0", "expected a number from 0.1"),
+        ("median:even", "expected a number"),
         ("depth:x", "whole number of bits"),
         ("blr", "did you mean 'blur'"),
         ("blur:strength=2", "unknown option"),

@@ -1,18 +1,22 @@
 """Counter-measures by name: what a hacker does, from published files only. A new one is one file and one line here.
 
 A counter-measure is written `name` or `name:word,option=value`, as in `jpeg:30` or `distillation:soft,temperature=4`; a
-bare word is the first option.
+bare word is the first option. Several are joined with a plus, as in `jpeg:30+cutmix`: each works on what the one before
+it left.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from typing import Any
 
 from torch import nn
 
+from uge.attack.combined import Combined
 from uge.attack.distillation import Distillation
-from uge.attack.filtered import Jpeg, blur, depth, grayscale, pool
+from uge.attack.filtered import Jpeg, blur, depth, grayscale, low_pass, median, pool, wavelet
+from uge.data.images import ImageSet
 from uge.errors import ConfigError, unknown_name
 from uge.training import Countermeasure, PlainTraining
 
@@ -24,16 +28,29 @@ COUNTERMEASURES: dict[str, Callable[..., Countermeasure]] = {
     "blur": blur,
     "pool": pool,
     "depth": depth,
+    "median": median,
+    "low-pass": low_pass,
+    "wavelet": wavelet,
 }
 NEEDS_TEACHER = {"distillation"}  # these query the trained authorised network
+NEEDS_CLEAN: set[str] = set()  # these have some of the originals
+
+# What a hacker may have besides the published folder and our code, the least first.
+KNOWLEDGE = ("nothing", "architecture", "clean images", "pairs", "model outputs", "key")
+_GIVEN = ("teacher", "clean")  # arguments that come from the audit and not from the text
 
 
-def parse_countermeasure(text: str) -> tuple[str, dict[str, str]]:
-    """Read `name:word,option=value` into a name and options.
+def parse_countermeasures(text: str) -> list[tuple[str, dict[str, str]]]:
+    """Read `name:word,option=value`, or several of them joined with "+", into names and options.
 
     Raises:
         ConfigError: a name in no registry, or a word where there is no option.
     """
+    return [parse_countermeasure(part) for part in text.split("+")]
+
+
+def parse_countermeasure(text: str) -> tuple[str, dict[str, str]]:
+    """One part of `parse_countermeasures`."""
     name, _, tail = text.partition(":")
     if name not in COUNTERMEASURES:
         raise unknown_name("counter-measure", name, COUNTERMEASURES)
@@ -48,26 +65,58 @@ def parse_countermeasure(text: str) -> tuple[str, dict[str, str]]:
 
 
 def _options_of(name: str) -> list[str]:
-    return [option for option in inspect.signature(COUNTERMEASURES[name]).parameters if option != "teacher"]
+    return [option for option in inspect.signature(COUNTERMEASURES[name]).parameters if option not in _GIVEN]
 
 
-def build_countermeasure(text: str, *, teacher: nn.Module | None = None) -> Countermeasure:
+def needs_teacher(text: str) -> bool:
+    """Whether a counter-measure, or any part of a combined one, queries the trained authorised network."""
+    return any(name in NEEDS_TEACHER for name, _ in parse_countermeasures(text))
+
+
+def needs_clean(text: str) -> bool:
+    """Whether a counter-measure, or any part of a combined one, has some of the originals."""
+    return any(name in NEEDS_CLEAN for name, _ in parse_countermeasures(text))
+
+
+def knowledge_of(text: str) -> str:
+    """What a counter-measure knows, one of `KNOWLEDGE`; of a combined one the strongest of its parts."""
+    known = [
+        "model outputs" if name in NEEDS_TEACHER else "clean images" if name in NEEDS_CLEAN else "nothing"
+        for name, _ in parse_countermeasures(text)
+    ]
+    return max(known, key=KNOWLEDGE.index)
+
+
+def build_countermeasure(
+    text: str, *, teacher: nn.Module | None = None, clean: ImageSet | None = None
+) -> Countermeasure:
     """A counter-measure from its text.
 
     Args:
-        text: such as "none" or "distillation:hard".
+        text: such as "none", "distillation:hard" or "jpeg:30+cutmix".
         teacher: the trained authorised network, for those that query it.
+        clean: the originals, for those that have some of them.
 
     Raises:
-        ConfigError: unknown name or option, or a teacher that is needed and not given.
+        ConfigError: unknown name or option, a teacher or originals that are needed and not given, or parts that cannot
+            be combined.
     """
-    name, options = parse_countermeasure(text)
+    parts = [_build(name, options, teacher, clean) for name, options in parse_countermeasures(text)]
+    return parts[0] if len(parts) == 1 else Combined(list(zip(text.split("+"), parts, strict=True)))
+
+
+def _build(name: str, options: dict[str, str], teacher: nn.Module | None, clean: ImageSet | None) -> Countermeasure:
     known = _options_of(name)
     for option in options:
         if option not in known:
             raise unknown_name(f"option of counter-measure '{name}'", option, known)
+    given: dict[str, Any] = {}
     if name in NEEDS_TEACHER:
         if teacher is None:
             raise ConfigError(f"counter-measure '{name}' queries the authorised network: give --key")
-        return COUNTERMEASURES[name](teacher, **options)
-    return COUNTERMEASURES[name](**options)
+        given["teacher"] = teacher
+    if name in NEEDS_CLEAN:
+        if clean is None:
+            raise ConfigError(f"counter-measure '{name}' has some of the clean images: give --clean")
+        given["clean"] = clean
+    return COUNTERMEASURES[name](**given, **options)

@@ -83,3 +83,18 @@ def depth(bits: str | int = 3) -> Filtered:
     if not str(bits).isdigit():
         raise ConfigError(f"depth: expected a whole number of bits, got '{bits}'")
     return Filtered(f"depth:{bits}")
+
+
+def median(side: str | int = 3) -> Filtered:
+    """Median over a square: perturbations of single pixels and thin lines vanish."""
+    return Filtered(f"median:{side}")
+
+
+def low_pass(share: str | float = 0.5) -> Filtered:
+    """The lower share of the frequencies alone."""
+    return Filtered(f"low-pass:{share}")
+
+
+def wavelet(threshold: str | float = 16) -> Filtered:
+    """Haar details below a threshold (in steps of 255) vanish, greater ones shrink by it: edges stay sharp."""
+    return Filtered(f"wavelet:{threshold}")

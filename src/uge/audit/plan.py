@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from uge.attack import NEEDS_TEACHER, parse_countermeasure
+from uge.attack import KNOWLEDGE, knowledge_of
 
 AUTHORISED = "authorised"  # in the place of a network's name: the architecture of the key
 
@@ -17,7 +17,7 @@ class Cell:
     Attributes:
         role: "authorised" (starts from the key) or "hacker" (draws weights of its own).
         network: a network as `parse_network` reads it, or "authorised" for the key's architecture.
-        countermeasure: as `uge.attack.parse_countermeasure` reads it.
+        countermeasure: as `uge.attack.build_countermeasure` reads it.
         seed: decides initial weights of hackers, order and augmentation.
         trained_on: "published", or "clean" for the ceiling.
     """
@@ -30,12 +30,11 @@ class Cell:
 
     @property
     def knows(self) -> str:
-        """What the hacker has besides the published images, their labels and our code."""
+        """What the hacker has besides the published images, their labels and our code; of several things the most."""
         if self.role == AUTHORISED:
             return "key"
-        if parse_countermeasure(self.countermeasure)[0] in NEEDS_TEACHER:
-            return "model outputs"
-        return "architecture" if self.network == AUTHORISED else "nothing"
+        architecture = "architecture" if self.network == AUTHORISED else "nothing"
+        return max(architecture, knowledge_of(self.countermeasure), key=KNOWLEDGE.index)
 
 
 def grid(

@@ -10,7 +10,7 @@ from typing import Any
 from safetensors import torch as safetensors
 from torch import nn
 
-from uge.attack import NEEDS_TEACHER, build_countermeasure, parse_countermeasure
+from uge.attack import build_countermeasure, needs_clean, needs_teacher
 from uge.audit.plan import AUTHORISED, Cell
 from uge.data.images import ImageSet, normalisation_of
 from uge.errors import ConfigError, DataError
@@ -30,7 +30,7 @@ class Audit:
         test: clean held-out images; every accuracy is measured on them.
         folder: where `records.jsonl` and the authorised networks' trained weights go.
         key: the authorised network, where there is one.
-        clean: the originals, for the ceilings.
+        clean: the originals, for the ceilings and for hackers who have some of them.
         headroom_255: of the copy's manifest; a null-space key maps test images and originals alike.
         recipe: from a network's text to how it is trained; the key's own recipe trains its architecture.
         device: where to train.
@@ -109,6 +109,7 @@ class Audit:
                 "recipe": self._recipe(cell).to_dict(),
                 "key": self._key_part(cell),
             }
+            | ({"clean": self.digests.get("clean")} if needs_clean(cell.countermeasure) else {})
         )
 
     def _key_part(self, cell: Cell) -> str | dict[str, Any] | None:
@@ -124,7 +125,8 @@ class Audit:
             if cell.trained_on not in self.sources:
                 raise ConfigError("this plan trains on the originals: give --clean, or leave those cells out")
             self._spec(cell)
-            build_countermeasure(cell.countermeasure, teacher=nn.Identity())  # a stand-in: only the text is judged
+            # The teacher is a stand-in: the text is judged, and whether there are originals.
+            build_countermeasure(cell.countermeasure, teacher=nn.Identity(), clean=self.sources.get("clean"))
             if self.cell_name(cell) in done:
                 continue
             if self._queries(cell) and (cell.seed, cell.trained_on) not in teachers:
@@ -136,7 +138,7 @@ class Audit:
         return cell.role == AUTHORISED or self._queries(cell)
 
     def _queries(self, cell: Cell) -> bool:
-        return parse_countermeasure(cell.countermeasure)[0] in NEEDS_TEACHER
+        return needs_teacher(cell.countermeasure)
 
     def _recipe(self, cell: Cell) -> Recipe:
         return self._key().recipe if cell.network == AUTHORISED else self.recipe(cell.network)
@@ -198,7 +200,9 @@ class Audit:
             seed=seed_for(cell.seed, cell.role, cell.network, cell.countermeasure),
             test=self._seen(cell, "test"),
             countermeasure=build_countermeasure(
-                cell.countermeasure, teacher=self._teacher(cell) if self._queries(cell) else None
+                cell.countermeasure,
+                teacher=self._teacher(cell) if self._queries(cell) else None,
+                clean=self.sources.get("clean"),
             ),
             device=self.device,
             on_epoch=(lambda epoch, loss, accuracy: on_epoch(epoch, recipe.epochs, accuracy)) if on_epoch else None,

@@ -1,0 +1,74 @@
+"""Several counter-measures as one: `jpeg:30+cutmix`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from uge.data.images import ImageSet
+from uge.errors import ConfigError
+from uge.training import Countermeasure, PlainTraining
+
+
+class Combined(PlainTraining):
+    """Every part's hooks one after another, in the order in which they are written.
+
+    Args:
+        parts: (text, counter-measure), at least one of each.
+
+    Raises:
+        ConfigError: two parts that each bring a loss of their own.
+    """
+
+    def __init__(self, parts: Sequence[tuple[str, Countermeasure]]) -> None:
+        self.parts = tuple(parts)
+        with_loss = [(text, part) for text, part in self.parts if _has_a_loss(part)]
+        if len(with_loss) > 1:
+            names = " and ".join(f"'{text}'" for text, _ in with_loss)
+            raise ConfigError(f"counter-measures {names} each bring a loss of their own: combine at most one of them")
+        self.with_loss = with_loss[0][1] if with_loss else PlainTraining()
+
+    def prepare(self, images: ImageSet) -> tuple[Tensor, Tensor]:
+        """Each part prepares what the part before it left.
+
+        Targets that are no labels (a teacher's answers) stay, whatever later parts make of the images, unless one
+        changes which images there are.
+
+        Raises:
+            ConfigError: such a part follows one whose targets are no labels.
+        """
+        answers: Tensor | None = None
+        for text, part in self.parts:
+            x, y = part.prepare(images)
+            if answers is not None and y is not images.labels:
+                raise ConfigError(f"counter-measure '{text}' brings targets of its own: write it first in {self.text}")
+            if y.ndim > 1:
+                answers, y = y, images.labels
+            same = len(x) == len(images)
+            names = images.names if same else tuple(f"{number:06d}" for number in range(len(x)))
+            images = replace(images, images=x, labels=y, names=names, nonces=None)
+        return images.images, images.labels if answers is None else answers
+
+    def at_test(self, images: ImageSet) -> ImageSet:
+        for _, part in self.parts:
+            images = part.at_test(images)
+        return images
+
+    def batch(self, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        for _, part in self.parts:
+            x, y = part.batch(x, y, generator)
+        return x, y
+
+    def loss(self, network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        return self.with_loss.loss(network, x, y)
+
+    @property
+    def text(self) -> str:
+        return "+".join(text for text, _ in self.parts)
+
+
+def _has_a_loss(part: Countermeasure) -> bool:
+    return type(part).loss is not PlainTraining.loss

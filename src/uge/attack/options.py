@@ -1,0 +1,33 @@
+"""Options of counter-measures: they come as text and are judged before anything trains."""
+
+from __future__ import annotations
+
+from uge.errors import ConfigError
+
+
+def number(what: str, value: str | float, least: float, most: float) -> float:
+    """A number in a range.
+
+    Args:
+        what: the counter-measure and the option, such as "mixup: alpha".
+        value: as the user wrote it.
+        least: the least allowed.
+        most: the most allowed.
+
+    Raises:
+        ConfigError: no number, or out of range.
+    """
+    try:
+        read = float(value)
+    except ValueError:
+        read = float("nan")
+    if not least <= read <= most:  # false for nan as well
+        raise ConfigError(f"{what}: expected a number from {least:g} to {most:g}, got '{value}'")
+    return read
+
+
+def whole(what: str, value: str | int, least: int, most: int = 10**6) -> int:
+    """A whole number in a range, as `number`."""
+    if not str(value).isdecimal() or not least <= int(value) <= most:
+        raise ConfigError(f"{what}: expected a whole number from {least} to {most}, got '{value}'")
+    return int(value)
