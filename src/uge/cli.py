@@ -532,7 +532,7 @@ def demo(
     quick: Annotated[bool, typer.Option("--quick", help="A quarter of the data: shows that it works.")] = False,
     null_space: Annotated[
         bool, typer.Option("--null-space/--no-null-space", help="A null-space key, or one of initial weights and UGE.")
-    ] = False,
+    ] = True,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
 ) -> None:

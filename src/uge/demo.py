@@ -15,7 +15,7 @@ from uge.data.images import ImageSet, normalisation_of
 from uge.data.sources import load
 from uge.errors import PublishError
 from uge.keys.key import load_key, new_key, save_key
-from uge.keys.null_space import NullSpace
+from uge.keys.null_space import NullSpace, needs_headroom
 from uge.networks import NetworkSpec, parse_network
 from uge.pipeline import protect_and_publish
 from uge.protect import Config, resolve_config
@@ -51,7 +51,7 @@ def run_demo(
     *,
     data: str = "fashion-mini",
     quick: bool = False,
-    null_space: bool = False,
+    null_space: bool = True,
     config: Config | None = None,
     epochs: int = EPOCHS,
     seed: int = 0,
@@ -65,8 +65,8 @@ def run_demo(
             originals beside copies.
         data: DATA with a train and a test split.
         quick: 1,500 training images and 4 epochs: shows that everything works, proves nothing.
-        null_space: protect in the null space of a key, and not by UGE with a key of initial weights.
-        config: settings of the protection, its preset "quick" by default.
+        null_space: protect in the null space of a key; otherwise by UGE with a key of initial weights.
+        config: settings of the protection, its preset "quick" by default, in the null space with headroom where needed.
         epochs: of every training.
         seed: of everything but the key.
         device: where to compute.
@@ -77,10 +77,11 @@ def run_demo(
     """
     steps = steps or Steps()
     method, text = ("null-space", NULL_SPACE_NETWORK) if null_space else ("uge", NETWORK)
-    if config is None:
-        config = resolve_config("quick", {"headroom": True} if null_space else None, method=method)
     steps.stage(f"Reading {data}")
     clean, test = load(data, "train"), load(data, "test")
+    if config is None:
+        overrides = {"headroom": needs_headroom(clean.images)} if null_space else None
+        config = resolve_config("quick", overrides, method=method)
     if quick:
         clean = clean.take(1500, generator_for(seed, "demo subset"))
         epochs = min(epochs, 4)

@@ -45,7 +45,9 @@ class Counting(Steps):
 def demo(out: Path, data: Path, **more: Any) -> tuple[dict[str, Any], Counting]:
     steps = Counting()
     config = resolve_config("quick", SETTINGS)
-    return run_demo(out, data=str(data), quick=True, config=config, epochs=1, steps=steps, **more), steps
+    return run_demo(
+        out, data=str(data), quick=True, null_space=False, config=config, epochs=1, steps=steps, **more
+    ), steps
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +164,7 @@ def test_in_the_null_space_authorised_training_is_training_on_the_originals(data
     out = tmp_path / "out"
     small = {"epochs": 1, "batch_size": 16, "generator_width": 8, "surrogates": "mlp:width=8", "headroom": True}
     config = resolve_config("quick", small, method="null-space")
-    summary = run_demo(out, data=str(data), quick=True, null_space=True, config=config, epochs=1)
+    summary = run_demo(out, data=str(data), quick=True, config=config, epochs=1)
     rows = [json.loads(line) for line in (out / "records.jsonl").read_text().splitlines()]
     copy, clean = (row for row in rows if row["kind"] == "authorised")
     assert {copy["trained_on"], clean["trained_on"]} == {"published", "clean"}
@@ -180,7 +182,7 @@ def test_a_killed_demo_goes_on(data: Path, tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from uge.demo import run_demo; from uge.protect import resolve_config\n"
         f"config = resolve_config('quick', {SETTINGS})\n"
-        "run_demo(Path(sys.argv[1]), data=sys.argv[2], quick=True, epochs=1, config=config)"
+        "run_demo(Path(sys.argv[1]), data=sys.argv[2], quick=True, null_space=False, epochs=1, config=config)"
     )
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     with subprocess.Popen([sys.executable, "-c", code, out, data], env=environment) as process:

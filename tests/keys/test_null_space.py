@@ -16,7 +16,7 @@ from torch import Tensor
 
 from uge.data.images import ImageSet
 from uge.errors import ConfigError
-from uge.keys.null_space import SIGNS, UNITS, NullSpace, views_digest, with_headroom
+from uge.keys.null_space import SIGNS, UNITS, NullSpace, needs_headroom, views_digest, with_headroom
 from uge.networks import NetworkSpec, build_network, parse_network
 from uge.protect.null_space import perturb
 from uge.training import PlainTraining, Recipe, fit
@@ -291,3 +291,11 @@ def test_wrong_layouts_are_refused(wrong: dict[str, object], message: str) -> No
 def test_the_secret_is_not_in_its_text() -> None:
     space = NullSpace.draw()
     assert space.secret.hex() not in repr(space) and "secret" not in repr(space) and "secret" not in space.layout
+
+
+def test_headroom_is_needed_where_a_tenth_of_the_values_cannot_move() -> None:
+    images = torch.full((1, 1, 10, 10), 128, dtype=torch.uint8)
+    images.view(-1)[:10] = torch.tensor([0, 255] * 5, dtype=torch.uint8)
+    assert not needs_headroom(images)
+    images.view(-1)[10] = 255
+    assert needs_headroom(images)

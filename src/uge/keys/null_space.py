@@ -276,6 +276,11 @@ def with_headroom(images: Tensor, epsilon_255: int) -> Tensor:
     return (epsilon_255 + (images.int() * room + 127) // 255).to(torch.uint8)
 
 
+def needs_headroom(images: Tensor) -> bool:
+    """Whether more than a tenth of the values of uint8 images are black or white, which hold their groups still."""
+    return sum(int(((part == 0) | (part == 255)).sum()) for part in images.split(1000)) > images.numel() / 10
+
+
 def _clipped(cells: np.ndarray, offset: np.ndarray, side: int, size: int) -> tuple[np.ndarray, np.ndarray]:
     """First and last-plus-one pixel of cells along one axis of `size` pixels."""
     begin = cells * side - offset
