@@ -481,6 +481,9 @@ def attack(
     key: Annotated[
         Path | None, typer.Option("--key", help="For what a hacker queries or copies of the authorised network.")
     ] = None,
+    clean: Annotated[
+        str | None, typer.Option("--clean", help="DATA whose train split holds originals, for a hacker who has some.")
+    ] = None,
     passphrase_file: PassphraseOption = None,
     epochs: Annotated[
         int | None, typer.Option("--epochs", min=1, help="Default: 30; the key's recipe for its own architecture.")
@@ -494,6 +497,7 @@ def attack(
     from uge.attack import needs_teacher
     from uge.audit.plan import AUTHORISED, Cell
     from uge.audit.run import Audit
+    from uge.data.sources import load
     from uge.publish import load_published, read_manifest
     from uge.runtime import resolve_device
     from uge.training import recommended_recipe
@@ -510,6 +514,7 @@ def attack(
         clean_test,
         out,
         key=authorised,
+        clean=load(clean, "train", image_size=images.image_size) if clean else None,
         headroom_255=read_manifest(folder).headroom_255,
         recipe=lambda network: recommended_recipe(network, epochs or 30),
         device=str(place),

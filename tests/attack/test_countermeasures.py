@@ -130,7 +130,7 @@ def test_texts_are_read_into_names_and_options() -> None:
     ("text", "message"),
     [
         ("destillation:soft", "unknown counter-measure 'destillation'; did you mean 'distillation'"),
-        ("xyz", "unknown counter-measure 'xyz'; choose from: blur, depth, distillation"),
+        ("xyz", "unknown counter-measure 'xyz'; choose from: adversarial, blur, clean-mixed"),
         ("none:soft", "counter-measure 'none' has no options, got 'none:soft'"),
         ("distillation:sotf", "labels soft or hard .* got 'sotf' and 'published'"),
         ("distillation:soft,queries=all", "queries published or any, got 'soft' and 'all'"),

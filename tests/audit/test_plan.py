@@ -16,6 +16,10 @@ from uge.errors import ConfigError
         (Cell("hacker", AUTHORISED), "architecture"),
         (Cell("hacker", "vgg", "distillation:hard"), "model outputs"),
         (Cell("hacker", AUTHORISED, "distillation"), "model outputs"),
+        (Cell("hacker", "vgg", "clean-only:20"), "clean images"),
+        (Cell("hacker", AUTHORISED, "jpeg:30+clean-mixed"), "clean images"),
+        (Cell("hacker", AUTHORISED, "jpeg:30+cutmix"), "architecture"),
+        (Cell("hacker", "vgg", "distillation+cutmix"), "model outputs"),
     ],
 )
 def test_a_cell_says_what_its_hacker_knows(cell: Cell, knows: str) -> None:

@@ -262,6 +262,8 @@ def test_hackers_draw_weights_of_their_own(audit: Callable[..., Audit], key: Key
         ([CELLS[1], CELLS[0]], {"key": None}, "trains or queries the authorised network: give --key"),
         ([CELLS[1], CELLS[2]], {"key": None}, "give --key"),
         ([CELLS[1], CELLS[4]], {"clean": None}, "trains on the originals: give --clean"),
+        ([CELLS[1], Cell("hacker", "vgg", "clean-only:10")], {"clean": None}, "some of the clean images: give --clean"),
+        ([CELLS[1], Cell("hacker", "vgg", "blur+clean-mixed:900")], {}, "900 clean images asked for, but there are"),
         ([CELLS[1], Cell("hacker", "vggg")], {}, "unknown network 'vggg'; did you mean 'vgg'"),
         ([CELLS[1], Cell("hacker", "vgg", "distilation")], {}, "unknown counter-measure 'distilation'; did you mean"),
         ([CELLS[0], Cell("hacker", "vgg", "distillation:sotf")], {}, "labels soft or hard"),
@@ -287,6 +289,17 @@ def test_a_student_added_later_finds_its_teacher_or_says_that_it_is_gone(
     assert timeless(audit(tmp_path).run([CELLS[3]])) == timeless(rows)  # done: nothing to ask
     with pytest.raises(ConfigError, match="is missing"):
         audit(tmp_path).run([CELLS[0], replace(CELLS[3], network="mlp:width=16")])
+
+
+def test_a_hacker_with_clean_images_says_so_and_is_another_cell_on_other_originals(
+    audit: Callable[..., Audit], images: tuple[ImageSet, ...], tmp_path: Path
+) -> None:
+    cells = [Cell("hacker", "mlp:width=8", how) for how in ("clean-only:20", "blur+clean-mixed:20", "blur+cutmix")]
+    rows = audit(tmp_path).run(cells)
+    assert [row["knows"] for row in rows] == ["clean images", "clean images", "nothing"]
+    assert [row["countermeasure"] for row in rows] == [cell.countermeasure for cell in cells]
+    other = audit(tmp_path, clean=images[0].with_images(255 - images[0].images))
+    assert [other.cell_name(cell) == row["cell"] for cell, row in zip(cells, rows, strict=True)] == [False, False, True]
 
 
 def test_images_that_do_not_belong_together_are_refused(

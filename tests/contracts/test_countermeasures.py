@@ -49,7 +49,7 @@ def driven(name: str, images: ImageSet, seed: int = 1) -> tuple[Tensor, Tensor, 
     measure = built(name, images)
     prepared, targets = measure.prepare(images)
     at_test = measure.at_test(published(images.channels, images.image_size, seed=2)).images
-    x, y = measure.batch(to_float(prepared[:COUNT]), targets[:COUNT], torch.Generator().manual_seed(seed))
+    x, y = measure.batch(to_float(prepared[-COUNT:]), targets[-COUNT:], torch.Generator().manual_seed(seed))
     loss = measure.loss(network(images.channels, images.image_size).requires_grad_(True), x, y)
     return prepared, targets, at_test, x, y, loss
 

@@ -13,9 +13,14 @@ from typing import Any
 
 from torch import nn
 
+from uge.attack.adversarial import Adversarial
+from uge.attack.augmented import RandAugment, UEraser
+from uge.attack.clean_subset import CleanMixed, CleanOnly
 from uge.attack.combined import Combined
 from uge.attack.distillation import Distillation
 from uge.attack.filtered import Jpeg, blur, depth, grayscale, low_pass, median, pool, wavelet
+from uge.attack.mixing import Cutmix, Cutout, Mixup
+from uge.attack.projection import Projection
 from uge.data.images import ImageSet
 from uge.errors import ConfigError, unknown_name
 from uge.training import Countermeasure, PlainTraining
@@ -31,9 +36,18 @@ COUNTERMEASURES: dict[str, Callable[..., Countermeasure]] = {
     "median": median,
     "low-pass": low_pass,
     "wavelet": wavelet,
+    "cutout": Cutout,
+    "mixup": Mixup,
+    "cutmix": Cutmix,
+    "randaugment": RandAugment,
+    "ueraser": UEraser,
+    "adversarial": Adversarial,
+    "projection": Projection,
+    "clean-only": CleanOnly,
+    "clean-mixed": CleanMixed,
 }
 NEEDS_TEACHER = {"distillation"}  # these query the trained authorised network
-NEEDS_CLEAN: set[str] = set()  # these have some of the originals
+NEEDS_CLEAN = {"clean-only", "clean-mixed"}  # these have some of the originals
 
 # What a hacker may have besides the published folder and our code, the least first.
 KNOWLEDGE = ("nothing", "architecture", "clean images", "pairs", "model outputs", "key")

@@ -1,0 +1,51 @@
+"""Orthogonal projection: what a linear classifier learns from the published images is taken out of them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from uge.attack.options import whole
+from uge.data.images import ImageSet, to_float, to_uint8
+from uge.runtime import generator_for
+from uge.training import PlainTraining
+
+
+class Projection(PlainTraining):
+    """Project every image away from the directions of a logistic regression.
+
+        W = argmin mean L(W x + b, y),   D = Q R,   x <- x - Q Q' (x - m)
+
+    Sandoval-Segura et al., What Can We Learn from Unlearnable Datasets?, NeurIPS 2023. There D
+    is W'. Ours: D holds the K - 1 differences between the first class's weights and the others', which are all that
+    decides a class, and the mean image m stays where it is, so that the result fits into 8 bit. Test images are
+    shown as they are.
+
+    Args:
+        epochs: of the logistic regression (Adam, 1e-3, batches of 128).
+    """
+
+    def __init__(self, epochs: str | int = 20) -> None:
+        self.epochs = whole("projection: epochs", epochs, 1, 10_000)
+
+    def prepare(self, images: ImageSet) -> tuple[Tensor, Tensor]:
+        x = to_float(images.images).flatten(1)
+        mean = x.mean(0)
+        x = x - mean
+        weights = self.weights(x, images.labels, images.classes)
+        directions, _ = torch.linalg.qr((weights[1:] - weights[:1]).T)  # [D, K - 1]
+        projected = torch.cat([part - (part @ directions) @ directions.T for part in x.split(1000)])
+        return to_uint8((projected + mean).view_as(images.images)), images.labels
+
+    def weights(self, x: Tensor, y: Tensor, classes: int) -> Tensor:
+        """Weights float32 [K, D] of a logistic regression on centred images [N, D]."""
+        weight, bias = torch.zeros(classes, x.shape[1], requires_grad=True), torch.zeros(classes, requires_grad=True)
+        optimiser = torch.optim.Adam([weight, bias], lr=1e-3)
+        generator = generator_for(0, "projection")
+        for _ in range(self.epochs):
+            for pick in torch.randperm(len(x), generator=generator).split(128):
+                optimiser.zero_grad()
+                F.cross_entropy(x[pick] @ weight.T + bias, y[pick]).backward()
+                optimiser.step()
+        return weight.detach()

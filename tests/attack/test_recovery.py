@@ -1,0 +1,262 @@
+"""Counter-measures recover accuracy on protections that are known to fall to them, and step in where they say."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from uge.attack import build_countermeasure, knowledge_of
+from uge.attack.adversarial import Adversarial
+from uge.attack.operations import OPERATIONS, apply_drawn, auto_contrast, blur, equalise, posterise, rotate
+from uge.attack.projection import Projection
+from uge.data.images import ImageSet, normalisation_of, to_float
+from uge.errors import ConfigError
+from uge.networks import NetworkSpec, build_network
+from uge.training import Recipe, fit
+
+RNG = torch.Generator().manual_seed(3)
+FINE = torch.randint(0, 2, (3, 16, 16), generator=RNG) * 2 - 1
+TINT = torch.tensor([1, -1, 1]).view(3, 1, 1).expand(3, 16, 16)
+
+
+def gratings(count: int, seed: int) -> ImageSet:
+    """Two classes: faint stripes that lie or stand, at random phases, in noise. No linear map tells them apart."""
+    rng = torch.Generator().manual_seed(seed)
+    labels = torch.arange(count) % 2
+    phase = 2 * torch.pi * torch.rand(count, 1, 1, generator=rng)
+    wave = torch.sin(2 * torch.pi * torch.arange(16) / 8 + phase).expand(count, 16, 16)
+    wave = torch.where(labels.view(-1, 1, 1) == 1, wave.transpose(1, 2), wave)[:, None]
+    x = 0.5 + 0.06 * wave + 0.1 * torch.randn(count, 3, 16, 16, generator=rng)
+    return ImageSet((x.clamp(0, 1) * 255).to(torch.uint8), labels, ("lie", "stand"), tuple(map(str, range(count))))
+
+
+CLEAN, TEST = gratings(400, 0), gratings(200, 1)
+
+
+def protected(pattern: Tensor, steps: int) -> ImageSet:
+    """One class gets the pattern, the other its negative: a class-wise linear shortcut."""
+    change = torch.stack([pattern, -pattern])[CLEAN.labels] * steps
+    return CLEAN.with_images((CLEAN.images.int() + change).clamp(0, 255).to(torch.uint8))
+
+
+def accuracy(images: ImageSet, text: str) -> float:
+    spec = NetworkSpec("convnet", 3, (16, 16), 2, {"width": 8})
+    network = build_network(spec, *normalisation_of(images.images), seed=0)
+    recipe = Recipe(6, batch_size=50, learning_rate=0.05, augmentation="none")
+    measure = build_countermeasure(text, clean=CLEAN)
+    return fit(network, images, recipe, seed=0, test=TEST, countermeasure=measure).accuracy
+
+
+# --- recovery
+
+
+@pytest.fixture(scope="module")
+def fine() -> ImageSet:
+    copy = protected(FINE, 20)
+    assert accuracy(CLEAN, "none") >= 98 and accuracy(copy, "none") <= 75
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("text", "least"), [("projection", 98), ("clean-only:50", 85), ("clean-mixed:50", 90), ("projection+cutmix", 95)]
+)
+def test_a_class_wise_linear_pattern_falls(fine: ImageSet, text: str, least: float) -> None:
+    assert accuracy(fine, text) >= least
+
+
+def test_a_tint_falls_to_strong_augmentation() -> None:
+    copy = protected(TINT, 16)
+    assert accuracy(copy, "none") <= 75
+    for text in ("ueraser:3", "ueraser:1", "randaugment", "grayscale"):
+        assert accuracy(copy, text) >= 95, text
+
+
+def test_projection_takes_the_pattern_out_and_leaves_the_rest() -> None:
+    copy = protected(FINE, 20)
+    seen, labels = Projection().prepare(copy)
+    pattern = FINE.float().flatten() / FINE.float().norm()
+    before, after = (
+        float((images.float().flatten(1) @ pattern * (1 - 2 * copy.labels)).mean()) for images in (copy.images, seen)
+    )
+    assert abs(after) < 0.05 * abs(before)
+    moved = (seen.float() - copy.images.float()).flatten(1)
+    assert moved.square().sum() < 1.5 * (20**2 * moved.numel())  # little more than the pattern itself went
+    assert (
+        torch.linalg.matrix_rank((moved - moved.mean(0)), atol=200) == 1
+    )  # two classes: one direction; the rest is rounding
+    assert labels is copy.labels
+    assert Projection().at_test(copy) is copy
+
+
+# --- what the batch becomes
+
+BATCH = to_float(CLEAN.images[:20])
+LABELS = CLEAN.labels[:20]
+
+
+def batch_of(text: str, seed: int = 0) -> tuple[Tensor, Tensor]:
+    measure = build_countermeasure(text)
+    measure.prepare(CLEAN)
+    return measure.batch(BATCH, LABELS, torch.Generator().manual_seed(seed))
+
+
+def test_cutout_puts_one_hole_of_the_mean_into_each_image() -> None:
+    x, y = batch_of("cutout:0.5")
+    changed = (x != BATCH).any(1)
+    assert y is LABELS and changed.flatten(1).sum(1).min() >= 4 * 4 - 1 and changed.flatten(1).sum(1).max() <= 8 * 8
+    mean = torch.tensor(normalisation_of(CLEAN.images)[0])
+    torch.testing.assert_close(x.movedim(1, -1)[changed], mean.expand(int(changed.sum()), 3))
+    assert len({tuple(part.any(0).tolist() + part.any(1).tolist()) for part in changed}) > 5  # each its own place
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_mixup_mixes_images_and_labels_by_one_share(seed: int) -> None:
+    x, y = batch_of("mixup", seed)
+    assert y.shape == (20, 2)
+    torch.testing.assert_close(y.sum(1), torch.ones(20))
+    best = []  # the share of each image, found from the images alone
+    for i in range(20):
+        others = BATCH - BATCH[i]
+        shift = x[i] - BATCH[i]
+        fit_ = (others * shift).sum((1, 2, 3)) / others.square().sum((1, 2, 3)).clamp_min(1e-9)
+        rest = (shift - fit_.view(-1, 1, 1, 1) * others).square().sum((1, 2, 3))
+        j = int(rest.argmin())
+        assert rest[j] < 1e-6
+        if j != i and shift.abs().max() > 1e-5:  # else it is its own partner
+            best.append(1 - float(fit_[j]))
+            own = F.one_hot(LABELS[i], 2).float()
+            torch.testing.assert_close(
+                y[i], best[-1] * own + (1 - best[-1]) * F.one_hot(LABELS[j], 2), atol=1e-4, rtol=0
+            )
+    assert best == pytest.approx(best[:1] * len(best), abs=1e-4) and len(best) > 10
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_cutmix_pastes_a_box_and_counts_its_area(seed: int) -> None:
+    x, y = batch_of("cutmix", seed)
+    changed = (x != BATCH).any(1)
+    box = changed.any(0)
+    area = float(box.float().mean())
+    rows, columns = box.any(1), box.any(0)
+    assert torch.equal(box, rows[:, None] & columns[None, :])  # one rectangle for the batch
+    for i in range(20):
+        inside = box & changed[i] if changed[i].any() else box
+        j = int((BATCH[:, :, box] - x[i][:, box]).abs().sum((1, 2)).argmin())
+        assert torch.equal(x[i][:, box], BATCH[j][:, box]) and torch.equal(x[i][:, ~box], BATCH[i][:, ~box])
+        expected = (1 - area) * F.one_hot(LABELS[i], 2) + area * F.one_hot(LABELS[j], 2)
+        torch.testing.assert_close(y[i], expected)
+        assert inside.any()
+
+
+def test_ueraser_counts_the_worst_draw_of_each_image() -> None:
+    measure = build_countermeasure("ueraser:4")
+    x, y = measure.batch(BATCH, LABELS, torch.Generator().manual_seed(0))
+    assert x.shape == (80, 3, 16, 16) and torch.equal(y, LABELS.repeat(4))
+    assert not torch.equal(x[:20], x[20:40])
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(768, 2)).requires_grad_(False)
+    worst = [
+        max(float(F.cross_entropy(network(x[k * 20 + i][None]), LABELS[i : i + 1])) for k in range(4))
+        for i in range(20)
+    ]
+    assert float(measure.loss(network, x, y)) == pytest.approx(sum(worst) / 20, rel=1e-5)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("number", range(1, len(OPERATIONS)))
+def test_every_operation_of_randaugment_changes_a_picture(number: int, channels: int) -> None:
+    operation = OPERATIONS[number]
+    x = F.interpolate(BATCH[:4, :channels, ::4, ::4], size=(13, 17), mode="bilinear")
+    seen = operation.apply(x, torch.full((4,), operation.rest + operation.narrow))
+    assert seen.shape == x.shape and seen.min() >= -1e-6 and seen.max() <= 1 + 1e-6
+    colourless = OPERATIONS[5] is operation and channels == 1
+    assert bool((seen - x).abs().max() < 1e-3) == colourless
+    if operation.wide and number not in (4, 6):
+        resting = operation.apply(x, torch.full((4,), float(operation.rest)))
+        torch.testing.assert_close(resting, x, atol=1e-4, rtol=0)
+
+
+def test_operations_do_what_their_names_say() -> None:
+    x = torch.zeros(1, 1, 8, 8)
+    x[0, 0, 1, 2] = 1
+    torch.testing.assert_close(rotate(x, torch.tensor([90.0])), torch.rot90(x, 1, (2, 3)), atol=1e-4, rtol=0)
+    torch.testing.assert_close(rotate(x, torch.tensor([180.0])), x.flip(2, 3), atol=1e-4, rtol=0)
+    ramp = torch.linspace(0.25, 0.5, 64).view(1, 1, 8, 8)
+    stretched = auto_contrast(ramp, torch.zeros(1))
+    assert stretched.min() == 0 and stretched.max() == 1
+    torch.testing.assert_close(equalise(ramp**3, torch.zeros(1)).flatten(), torch.linspace(0, 1, 64), atol=0.1, rtol=0)
+    assert len(posterise(torch.arange(256).view(1, 1, 16, 16) / 255, torch.tensor([3.0])).unique()) == 8
+    assert 0.9 < float(blur(x, torch.tensor([1.0])).sum()) < 1.1 and blur(x, torch.tensor([1.0])).max() < 0.3
+    level = torch.rand(20, generator=torch.Generator().manual_seed(0))
+    mixed = apply_drawn(BATCH, level, wide=True, generator=torch.Generator().manual_seed(0))
+    assert 0 < sum(torch.equal(one, two) for one, two in zip(mixed, BATCH, strict=True)) < 10
+
+
+# --- adversarial training
+
+
+def test_the_ascent_stays_in_its_budget_and_raises_the_loss() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(768, 2), nn.BatchNorm1d(2)).train()
+    measure = Adversarial(6, steps=4)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    measure.batch(BATCH, LABELS, torch.Generator().manual_seed(0))
+    seen = measure.worst(network, BATCH, LABELS)
+    assert (seen - BATCH).abs().max() <= 6 / 255 + 1e-6 and seen.min() >= 0 and seen.max() <= 1
+    assert network.training and all(torch.equal(t, before[n]) for n, t in network.state_dict().items())
+    assert all(p.grad is None for p in network.parameters())
+    network.eval()
+    assert F.cross_entropy(network(seen), LABELS) > F.cross_entropy(network(BATCH), LABELS)
+
+
+def test_on_a_linear_network_the_ascent_finds_the_worst_corner() -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(768, 2))
+    x, y = BATCH[:, :, :, :].clamp(0.1, 0.9), LABELS
+    measure = Adversarial(4, steps=20)
+    measure.batch(x, y, torch.Generator().manual_seed(0))
+    weight = network[1].weight.detach()
+    sign = (weight[1 - y] - weight[y]).sign().view_as(x)
+    torch.testing.assert_close(measure.worst(network, x, y), x + sign * 4 / 255)
+
+
+# --- clean images
+
+
+def test_the_clean_subset_is_balanced_deterministic_and_said_to_be_known() -> None:
+    copy = protected(FINE, 20)
+    alone, labels = build_countermeasure("clean-only:30", clean=CLEAN).prepare(copy)
+    assert len(alone) == len(copy) and len(alone.flatten(1).unique(dim=0)) == 30
+    assert labels[:30].bincount().tolist() == [15, 15]
+    originals = {image.numpy().tobytes(): int(label) for image, label in zip(CLEAN.images, CLEAN.labels, strict=True)}
+    assert all(originals[image.numpy().tobytes()] == int(y) for image, y in zip(alone, labels, strict=True))
+    mixed, more = build_countermeasure("clean-mixed:30,times=2", clean=CLEAN).prepare(copy)
+    assert torch.equal(mixed, torch.cat([copy.images, alone[:30], alone[:30]])) and len(more) == 460
+    assert knowledge_of("jpeg:30+clean-mixed:30") == knowledge_of("clean-only") == "clean images"
+    assert knowledge_of("clean-only+distillation") == "model outputs"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("clean-only:401", "401 clean images asked for, but there are 400"),
+        ("clean-mixed:few", "clean-mixed: images: expected a whole number from 1"),
+        ("cutout:0", "cutout: share: expected a number from 0.01 to 1, got '0'"),
+        ("mixup:alpha=x", "mixup: alpha: expected a number"),
+        ("randaugment:0", "randaugment: operations: expected a whole number"),
+        ("ueraser:-1", "ueraser: draws: expected a whole number"),
+        ("adversarial:nan", "adversarial: epsilon_255: expected a number"),
+        ("adversarial+ueraser", "'adversarial' and 'ueraser' each bring a loss of their own"),
+        ("projection:epochs=0", "projection: epochs: expected a whole number"),
+    ],
+)
+def test_wrong_texts_are_one_line(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build_countermeasure(text, clean=CLEAN)
+
+
+@pytest.mark.parametrize("text", ["clean-only", "jpeg+clean-mixed:5"])
+def test_clean_images_that_are_not_there_are_asked_for(text: str) -> None:
+    with pytest.raises(ConfigError, match="has some of the clean images: give --clean"):
+        build_countermeasure(text)
