@@ -17,8 +17,8 @@ KNOWN_COUNTERMEASURES = (
     ("blur", "blurring"),
     ("projection", "projecting out the shortcut"),
     ("adversarial", "adversarial training"),
-    ("denoiser", "a denoiser learnt from pairs"),
-    ("clean-subset", "a few clean images of his own"),
+    ("pairs", "a denoiser learnt from pairs"),
+    ("clean-", "a few clean images of his own"),
 )
 
 
