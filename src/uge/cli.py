@@ -278,8 +278,11 @@ def key_show(file: Annotated[Path, typer.Argument(help="Key file.")], passphrase
 @app.command()
 def protect(
     data: DataArgument,
-    key: Annotated[list[Path], typer.Option("--key", help="NAME.protector.uge; several for several recipients.")],
     out: OutOption,
+    key: Annotated[
+        list[Path] | None,
+        typer.Option("--key", help="NAME.protector.uge; several for several recipients; none for baselines."),
+    ] = None,
     passphrase_file: PassphraseOption = None,
     method: Annotated[
         str | None,
@@ -305,12 +308,17 @@ def protect(
     from uge.data.sources import load
     from uge.errors import unknown_name
     from uge.pipeline import protect_and_publish
-    from uge.protect import PROTECTIONS, resolve_config
+    from uge.protect import BASELINES, PROTECTIONS, resolve_config
     from uge.publish import check_target
     from uge.runtime import resolve_device
 
     if method is not None and method not in PROTECTIONS:
         raise unknown_name("method", method, PROTECTIONS)
+    if not key and method not in BASELINES:
+        raise ConfigError(
+            f"the method {method or 'uge'} needs --key NAME.protector.uge ('uge key new' makes one);"
+            f" methods without a key: {', '.join(BASELINES)}"
+        )
     settings: dict[str, Any] = {}
     if config is not None:
         try:
@@ -324,7 +332,7 @@ def protect(
         settings["epsilon_255"] = epsilon
     check_target(out)
     place = resolve_device(device)
-    keys = [_load_key(file, passphrase_file, "protector") for file in key]
+    keys = [_load_key(file, passphrase_file, "protector") for file in key or []]
     chosen = method or ("null-space" if any(each.null_space for each in keys) else "uge")
     resolved = resolve_config(preset, settings, method=chosen)
     clean = load(data, "train", image_size=_size(image_size), convert=convert, skip_bad=skip_bad)
@@ -340,9 +348,10 @@ def protect(
             checkpoint_seconds=checkpoint_seconds,
             on_step=step,
         )
+    allowed = "no bound asked" if manifest.epsilon_255 is None else f"{manifest.epsilon_255}/255 allowed"
     print(
         f"{out}: {len(manifest.images)} images of {len(manifest.class_names)} classes,"
-        f" epsilon {manifest.epsilon_measured_255}/255 measured, {manifest.epsilon_255}/255 allowed"
+        f" epsilon {manifest.epsilon_measured_255}/255 measured, {allowed}"
     )
 
 

@@ -14,7 +14,8 @@ import torch
 from uge.data.images import ImageSet
 from uge.errors import ConfigError, UgeError
 from uge.keys.key import Key
-from uge.protect import PROTECTIONS, Config
+from uge.protect import BASELINES, PRESETS, PROTECTIONS, Config
+from uge.protect.baseline import Baseline, BaselineConfig
 from uge.protect.null_space import NullSpaceProtection
 from uge.protect.ungeneralizable import UngeneralizableConfig, UngeneralizableProtection
 from uge.publish import Manifest, check_target, publish
@@ -33,14 +34,14 @@ def protect_and_publish(
     checkpoint_seconds: float = 30.0,
     on_step: Callable[[dict[str, Any], int], None] | None = None,
 ) -> Manifest:
-    """Train the generator, make the copy, publish it.
+    """Train what the protection trains, make the copy, publish it.
 
-    Work in progress lies in `OUT.partial` beside `out` and is removed at the end. It holds clean checkpoints of the
-    authorised network, so it is as private as the key.
+    Work in progress lies in `OUT.partial` beside `out` and is removed at the end. It may hold clean checkpoints of the
+    authorised network, so it is as private as the key. The same call goes on from it.
 
     Args:
         clean: the originals.
-        keys: the authorised networks, as their protectors hold them: each signs the manifest.
+        keys: the authorised networks, as their protectors hold them: each signs the manifest. None for baselines.
         out: the folder to make; must not exist or be empty.
         config: settings of a protection; their type chooses it.
         seed: decides everything but the keys.
@@ -80,7 +81,7 @@ def protect_and_publish(
         out,
         method=next(name for name, kind in PROTECTIONS.items() if isinstance(protection, kind)),
         settings=settings,
-        epsilon_255=config.epsilon_255,
+        epsilon_255=getattr(config, "epsilon_255", None),  # a baseline may have no L_inf bound
         nonces=nonces,
         signers=keys,
     )
@@ -90,8 +91,13 @@ def protect_and_publish(
 
 def _protection(
     clean: ImageSet, keys: Sequence[Key], config: Config, **options: Any
-) -> UngeneralizableProtection | NullSpaceProtection:
+) -> UngeneralizableProtection | NullSpaceProtection | Baseline[Any]:
     """The protection that the settings are for."""
+    if isinstance(config, BaselineConfig):
+        name = next(name for name, presets in PRESETS.items() if isinstance(config, type(presets["default"])))
+        if keys:
+            raise ConfigError(f"the method {name} has no authorised network; leave --key out")
+        return BASELINES[name](clean, config, **options)
     if isinstance(config, UngeneralizableConfig):
         return UngeneralizableProtection(clean, keys, config, **options)
     spaces = [key.null_space for key in keys if key.null_space is not None]

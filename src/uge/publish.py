@@ -81,7 +81,7 @@ class Manifest:
     Attributes:
         method: the protection's name.
         settings: its resolved settings.
-        epsilon_255: the bound asked for, max |published - original| in steps of 1/255.
+        epsilon_255: the bound asked for, max |published - original| in steps of 1/255; None where the method has none.
         epsilon_measured_255: the largest change found in the published 8-bit images.
         class_names: one name a class, in label order.
         images: one entry an image, in the order of the data.
@@ -91,7 +91,7 @@ class Manifest:
 
     method: str
     settings: dict[str, Any]
-    epsilon_255: int
+    epsilon_255: int | None
     epsilon_measured_255: int
     class_names: tuple[str, ...]
     images: tuple[PublishedImage, ...]
@@ -123,7 +123,8 @@ class Manifest:
         try:
             names = tuple(map(str, data["class_names"]))
             images = tuple(map(PublishedImage.from_dict, data["images"]))
-            whole = {name: int(data[name]) for name in ("epsilon_255", "epsilon_measured_255")}
+            asked = None if data["epsilon_255"] is None else int(data["epsilon_255"])
+            whole = {"epsilon_255": asked, "epsilon_measured_255": int(data["epsilon_measured_255"])}
             manifest = cls(**(data | whole | {"class_names": names, "images": images}))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise PublishError(f"{where} is damaged: {type(error).__name__} {error}; copy it again") from error
@@ -145,7 +146,7 @@ class Manifest:
     @property
     def headroom_255(self) -> int:
         """Originals were first mapped onto this..255-this, and epsilon refers to the mapped images; 0 if not."""
-        return self.epsilon_255 if self.settings.get("headroom") else 0
+        return self.epsilon_255 or 0 if self.settings.get("headroom") else 0
 
     @property
     def nonces(self) -> tuple[bytes, ...] | None:
@@ -162,7 +163,7 @@ class Verification:
         problems: one line each; empty if all is well.
         images: entries of the manifest.
         epsilon_255: the largest change measured against the originals, in steps of 1/255; None without originals.
-        budget_used: root mean square of the change over epsilon asked; None without originals.
+        budget_used: root mean square of the change over epsilon asked; None without either.
         signature: "valid", "wrong", "none", or "not checked" without a key.
         views: images whose view through the key is, as integers, that of the original; None without originals and a
             null-space key.
@@ -189,7 +190,7 @@ def publish(
     *,
     method: str,
     settings: dict[str, Any],
-    epsilon_255: int,
+    epsilon_255: int | None,
     nonces: Sequence[bytes] | None = None,
     signers: Sequence[Key] = (),
 ) -> Manifest:
@@ -203,7 +204,8 @@ def publish(
         out: the folder to make; may exist if it is empty.
         method: the protection's name.
         settings: its resolved settings, all of them public.
-        epsilon_255: the bound that the copy must keep.
+        epsilon_255: the bound that the copy must keep; None for methods without an L_inf bound, whose largest change is
+            measured and stated all the same.
         nonces: one an image, for null-space keys.
         signers: the protector's key of every recipient; without one the folder is not signed.
 
@@ -237,10 +239,10 @@ def publish(
             (folder / parent).mkdir(parents=True)
         for part in parts:
             reference = clean.images[len(entries) : len(entries) + len(part)]
-            reference = with_headroom(reference, epsilon_255) if headroom else reference
+            reference = with_headroom(reference, epsilon_255 or 0) if headroom else reference
             assert part.shape == reference.shape
             measured = max(measured, int((part.short() - reference.short()).abs().max()))
-            if measured > epsilon_255:
+            if epsilon_255 is not None and measured > epsilon_255:
                 raise PublishError(
                     f"the perturbation reaches {measured}/255, the bound is {epsilon_255}/255; nothing was published"
                 )
@@ -587,7 +589,7 @@ def _against_originals(
     published = {entry.file for entry in manifest.images}
     problems += [f"{file}: no original of this name and label" for file in sorted(published - set(originals))]
     problems += [f"{file}: has an original, but is not published" for file in sorted(set(originals) - published)]
-    if measured > manifest.epsilon_255:
+    if manifest.epsilon_255 is not None and measured > manifest.epsilon_255:
         problems.append(f"epsilon: {measured}/255 in {largest}, the manifest states {manifest.epsilon_255}/255")
     elif measured != manifest.epsilon_measured_255 and not problems:
         problems.append(f"epsilon: measured {measured}/255, the manifest says {manifest.epsilon_measured_255}/255")
@@ -672,6 +674,14 @@ def _extra(folder: Path, entries: dict[str, PublishedImage]) -> Iterator[str]:
 def _card(manifest: Manifest, images: ImageSet) -> str:
     """README.md of a published folder."""
     height, width = images.image_size
+    asked = "no bound" if manifest.epsilon_255 is None else f"{manifest.epsilon_255}/255"
+    purpose = (
+        "The images are made to be learnt by nobody: there is no key. Training a network on them is expected to give a"
+        " bad one."
+        if manifest.settings.get("recipients") == 0
+        else "The images are made to be learnt by one authorised network, defined by a key that is not in this folder."
+        "\nTraining another network on them is expected to give a worse one."
+    )
     return f"""---
 configs:
 - config_name: default
@@ -683,10 +693,9 @@ configs:
 
 {len(images)} {"gray" if images.channels == 1 else "RGB"} images of {height}x{width} pixels in {images.classes} classes,
 published with ungeneralizable {manifest.uge}, method `{manifest.method}`. No pixel differs from its original by more
-than {manifest.epsilon_measured_255}/255 (bound asked: {manifest.epsilon_255}/255).
+than {manifest.epsilon_measured_255}/255 (bound asked: {asked}).
 
-The images are made to be learnt by one authorised network, defined by a key that is not in this folder.
-Training another network on them is expected to give a worse one. No protection of this kind is proven: what it was
+{purpose} No protection of this kind is proven: what it was
 tested against, and what it was not, is for the publisher to say.
 
 - `train/<class>/<id>.png`: the images, for any loader of class folders. Lossy formats and resizing destroy the

@@ -1,19 +1,36 @@
-"""Protections by name. A new one is one file and one line in `PROTECTIONS`."""
+"""Protections by name. A new one is one file and one line in `PROTECTIONS` (`BASELINES`) and `PRESETS`."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from uge.errors import ConfigError, unknown_name
-from uge.protect import null_space, ungeneralizable
+from uge.protect import ar, cuda, lsp, null_space, ops, random_noise, ungeneralizable
+from uge.protect.baseline import Baseline, BaselineConfig
 from uge.protect.null_space import NullSpaceConfig, NullSpaceProtection
 from uge.protect.ungeneralizable import UngeneralizableConfig, UngeneralizableProtection
 
-Config = UngeneralizableConfig | NullSpaceConfig
+Config = UngeneralizableConfig | NullSpaceConfig | BaselineConfig
 
-PROTECTIONS = {"uge": UngeneralizableProtection, "null-space": NullSpaceProtection}
-PRESETS: dict[str, dict[str, Any]] = {"uge": ungeneralizable.PRESETS, "null-space": null_space.PRESETS}
+BASELINES: dict[str, type[Baseline[Any]]] = {  # protections of other papers, without keys
+    "random-noise": random_noise.RandomNoiseProtection,
+    "lsp": lsp.LSPProtection,
+    "ops": ops.OPSProtection,
+    "ar": ar.ARProtection,
+    "cuda": cuda.CUDAProtection,
+}
+PROTECTIONS: dict[str, type] = {"uge": UngeneralizableProtection, "null-space": NullSpaceProtection, **BASELINES}
+PRESETS: dict[str, Mapping[str, Config]] = {
+    "uge": ungeneralizable.PRESETS,
+    "null-space": null_space.PRESETS,
+    "random-noise": random_noise.PRESETS,
+    "lsp": lsp.PRESETS,
+    "ops": ops.PRESETS,
+    "ar": ar.PRESETS,
+    "cuda": cuda.PRESETS,
+}
 
 
 def resolve_config(preset: str = "default", overrides: dict[str, Any] | None = None, *, method: str = "uge") -> Config:

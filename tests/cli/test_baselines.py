@@ -1,0 +1,41 @@
+"""Protections without a key: one command, no signature."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from .conftest import Run, bytes_of, role
+
+
+def test_a_copy_without_a_key(run: Run, toy: Path, tmp_path: Path) -> None:
+    command = ("protect", toy, "--method", "lsp", "--set", "patch=4")
+    done = run(*command, "--out", tmp_path / "copy")
+    assert done.code == 0 and not done.stderr
+    assert "48 images of 3 classes" in done.stdout and "no bound asked" in done.stdout
+    manifest = json.loads((tmp_path / "copy" / "manifest.json").read_text())
+    assert manifest["epsilon_255"] is None and 6 <= manifest["epsilon_measured_255"] < 128
+    assert not (tmp_path / "copy" / "manifest.sig").exists()
+    checked = run("verify", tmp_path / "copy", "--clean", toy)
+    assert checked.code == 0 and "all as published" in checked.stdout and "signature: none" in checked.stdout
+    assert run(*command, "--out", tmp_path / "again").code == 0
+    assert bytes_of(tmp_path / "again") == bytes_of(tmp_path / "copy")
+
+
+def test_an_epsilon_where_there_is_none(run: Run, toy: Path, tmp_path: Path) -> None:
+    arguments = ("protect", toy, "--method", "cuda", "--out", tmp_path / "copy", "--epsilon", 8)
+    assert "unknown setting 'epsilon_255'" in run(*arguments).error
+    assert run("protect", toy, "--method", "random-noise", "--out", tmp_path / "copy", "--epsilon", 3).code == 0
+    assert json.loads((tmp_path / "copy" / "manifest.json").read_text())["epsilon_measured_255"] == 3
+
+
+def test_keys_where_there_are_none_and_none_where_one_is_needed(run: Run, toy: Path, key: Path, tmp_path: Path) -> None:
+    out = ("--out", tmp_path / "copy")
+    assert "leave --key out" in run("protect", toy, "--key", role(key, "protector"), "--method", "ops", *out).error
+    for method in ((), ("--method", "uge"), ("--method", "null-space")):
+        assert "needs --key NAME.protector.uge" in run("protect", toy, *method, *out).error
+    assert not [*tmp_path.iterdir()]
+
+
+def test_the_list_names_them(run: Run) -> None:
+    assert "random-noise, lsp, ops, ar, cuda" in run("list").stdout

@@ -1,0 +1,296 @@
+"""What every entry of BASELINES promises; a new baseline is tested by being listed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from uge.data.images import ImageSet, normalisation_of
+from uge.errors import ConfigError, PublishError
+from uge.keys.key import new_key
+from uge.networks import NetworkSpec, build_network
+from uge.pipeline import protect_and_publish
+from uge.protect import BASELINES, PRESETS, PROTECTIONS, Config, resolve_config
+from uge.protect.baseline import add_within_linf, add_within_rms
+from uge.publish import read_manifest, verify
+from uge.training import Recipe, fit
+
+TINY: dict[str, dict[str, Any]] = {"lsp": {"patch": 4}}  # settings that the toy size needs
+SCOPED = ["random-noise"]
+CASES = [(name, {}) for name in BASELINES] + [(name, {"scope": "class"}) for name in SCOPED]
+every = pytest.mark.parametrize(("name", "settings"), CASES, ids=lambda part: part if isinstance(part, str) else "")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Batches are tiny here, and threads would cost more than they save."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def settings_of(name: str, **changes: Any) -> Config:
+    return resolve_config(overrides=TINY.get(name, {}) | changes, method=name)
+
+
+def toy(
+    channels: int = 3, size: tuple[int, int] = (12, 10), count: int = 24, least: int = 0, most: int = 255
+) -> ImageSet:
+    """Random images of three classes."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(least, most + 1, (count, channels, *size), generator=generator, dtype=torch.uint8)
+    labels = torch.arange(count) % 3
+    return ImageSet(images, labels, ("ant", "bee", "cat"), tuple(f"{number:03d}" for number in range(count)))
+
+
+def copies(images: ImageSet, name: str, seed: int = 0, batch_size: int = 250, **changes: Any) -> Tensor:
+    protection = BASELINES[name](images, settings_of(name, **changes), seed=seed)
+    protection.train()
+    return torch.cat(list(protection.copies(batch_size)))
+
+
+def changes_of(images: ImageSet, name: str, **options: Any) -> Tensor:
+    """Published minus original, float32 [N, C, H, W] in 8-bit steps."""
+    return copies(images, name, **options).float() - images.images.float()
+
+
+@every
+@pytest.mark.parametrize(("channels", "size"), [(1, (12, 10)), (3, (12, 10)), (3, (9, 17)), (1, (8, 8))], ids=str)
+def test_shape_and_type_are_kept_and_every_image_changes(
+    name: str, settings: dict[str, Any], channels: int, size: tuple[int, int]
+) -> None:
+    images = toy(channels, size)
+    before = images.images.clone()
+    found = copies(images, name, **settings)
+    assert found.shape == images.images.shape and found.dtype == torch.uint8 and found.is_contiguous()
+    assert torch.equal(images.images, before), "the originals were written to"
+    assert (found != before).flatten(1).any(1).all()
+    assert (found.flatten(1).float().std(1) > 1).all(), "a copy without a picture"
+
+
+@every
+def test_the_bound_holds_in_whole_steps(name: str, settings: dict[str, Any]) -> None:
+    images = toy()
+    config = settings_of(name, **settings)
+    change = changes_of(images, name, **settings)
+    bound = config.to_dict()["bound"]
+    if bound.startswith("L_inf"):
+        assert 1 <= change.abs().max() <= config.epsilon_255  # type: ignore[union-attr]
+        assert changes_of(images, name, epsilon_255=3, **settings).abs().max() <= 3
+    elif bound.startswith("L2"):
+        for rms in (config.rms_255, 2.5):  # type: ignore[union-attr]
+            found = changes_of(toy(least=100, most=150), name, rms_255=rms, **settings).square().mean((1, 2, 3)).sqrt()
+            assert (found <= rms).all() and (found > 0.9 * rms).all()
+    elif bound.startswith("L0: one pixel"):
+        assert ((change != 0).any(1).sum((1, 2)) <= 1).all()
+    else:
+        assert bound == "none"
+
+
+@every
+def test_the_seed_alone_decides_the_copy(name: str, settings: dict[str, Any]) -> None:
+    images = toy()
+    torch.manual_seed(1)
+    first = copies(images, name, **settings)
+    torch.manual_seed(2)
+    before = torch.get_rng_state()
+    assert torch.equal(copies(images, name, batch_size=7, **settings), first), "batches or a global state decide too"
+    assert torch.equal(torch.get_rng_state(), before)
+    if name != "ops":  # nothing in it is drawn
+        assert not torch.equal(copies(images, name, seed=1, **settings), first)
+
+
+@pytest.mark.parametrize("name", [*SCOPED, "lsp", "ar"])
+def test_sample_wise_noise_is_of_the_image(name: str) -> None:
+    gray = toy(least=128, most=128)  # what is added shows unclipped, and no image differs from another
+    change = changes_of(gray, name)
+    assert len({bytes(part.to(torch.int8).numpy()) for part in change}) == len(gray)
+
+
+@pytest.mark.parametrize("name", SCOPED)
+def test_class_wise_noise_is_of_the_class(name: str) -> None:
+    change = changes_of(toy(least=100, most=150), name, scope="class")
+    patterns = torch.stack([change[label] for label in range(3)])
+    assert torch.equal(change, patterns[torch.arange(24) % 3])
+    assert all(not torch.equal(patterns[i], patterns[i - 1]) for i in range(3))
+
+
+@pytest.mark.parametrize("name", ["lsp", "ops", "cuda"])  # AR's classes differ in their filters alone, see below
+def test_equal_images_are_changed_by_their_class(name: str) -> None:
+    images = toy(least=7, most=7, count=60)
+    edges = images.images.clone()
+    edges[:, :, 3:8, 2:7] = 200  # something for filters to work on
+    change = changes_of(images.with_images(edges), name).flatten(1)
+    means = torch.stack([change[label::3].mean(0) for label in range(3)])
+    spread = torch.stack([change[label::3].var(0) for label in range(3)]).mean()
+    between = (means[[0, 1, 2]] - means[[1, 2, 0]]).square().mean()
+    assert between > spread
+
+
+def test_a_process_answers_its_own_filter_least() -> None:
+    """What a convolution needs to tell AR's classes: the filter of a class predicts its signals exactly."""
+    from uge.protect.ar import ARConfig, ARProtection, autoregress
+
+    protection = ARProtection(toy(size=(24, 24)), ARConfig(), seed=0)
+    beta = protection._processes.flatten(0, 1)
+    signals = autoregress(torch.randn(9, 28, 28, generator=torch.Generator().manual_seed(0)), beta)[:, 4:, 4:]
+    signals = signals / signals.square().mean((1, 2), keepdim=True).sqrt()
+    filters = torch.cat([beta, -torch.ones(9, 1)], 1)
+    filters = (filters / filters.norm(dim=1, keepdim=True)).view(9, 1, 3, 3)
+    answers = F.conv2d(signals[:, None], filters).square().mean((2, 3)).sqrt()  # [signal, filter]
+    own = answers.diagonal()
+    assert (own < 1e-3).all()
+    assert (answers + torch.eye(9)).min() > 0.01
+
+
+def test_ops_takes_the_pixel_that_changes_most_and_most_evenly() -> None:
+    images = toy(1, least=100, most=255)
+    images.images[images.labels == 0, :, 4, 5] = torch.arange(8, dtype=torch.uint8).view(8, 1) % 2  # nearly black
+    images.images[images.labels == 1, :, 2, 3] = 250
+    found = copies(images, "ops")
+    assert (found[images.labels == 0, 0, 4, 5] == 255).all()
+    assert (found[images.labels == 1, 0, 2, 3] == 0).all()
+
+
+def test_ops_gives_classes_with_equal_borders_different_pixels() -> None:
+    images = toy(least=0, most=0)
+    found = copies(images, "ops")
+    assert len({bytes(found[label].numpy()) for label in range(3)}) == 3
+
+
+def test_lsp_can_be_told_by_a_linear_classifier(fashion: ImageSet) -> None:
+    images = fashion.subset(torch.arange(0, 6000, 6))
+    patches = F.avg_pool2d(changes_of(images, "lsp"), 8, ceil_mode=True).flatten(1)
+    wanted = F.one_hot(images.labels, 10).float()
+    weights = torch.linalg.lstsq(patches[::2], wanted[::2]).solution
+    right = (patches[1::2] @ weights).argmax(1) == images.labels[1::2]
+    assert right.double().mean() > 0.8  # clipping at black takes some of it
+
+
+def test_cuda_with_one_filter_is_the_convolution_of_the_paper() -> None:
+    from uge.protect.cuda import CUDAConfig, CUDAProtection
+
+    images = toy()
+    protection = CUDAProtection(images, CUDAConfig(), seed=0)
+    x, weights = images.images[4].double() / 255, protection._filters[1].double()
+    padded = F.pad(x, (1, 1, 1, 1))
+    blurred = sum(weights[i, j] * padded[:, i : i + 12, j : j + 10] for i in range(3) for j in range(3))
+    wanted = (255 * blurred / blurred.max()).round()  # type: ignore[union-attr,operator]
+    assert (torch.cat(list(protection.copies()))[4].double() - wanted).abs().max() <= 1
+    assert weights[1, 1] == 1 and weights.flatten().sort().values[-2] <= 0.3
+
+
+def gratings(count: int, seed: int) -> ImageSet:
+    """Faint gratings of four directions in any phase, [N, 3, 16, 16]: what a network has to look for."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(count) % 4
+    angle, phase = labels * torch.pi / 4, 2 * torch.pi * torch.rand(count, generator=generator)
+    down, right = torch.arange(16).view(1, 16, 1), torch.arange(16).view(1, 1, 16)
+    distance = down * angle.cos().view(-1, 1, 1) + right * angle.sin().view(-1, 1, 1)
+    x = 128 + 9 * (1.3 * distance + phase.view(-1, 1, 1)).sin()[:, None]
+    x = (x + 6 * torch.randn(count, 3, 16, 16, generator=generator)).round().clamp(0, 255)
+    return ImageSet(x.to(torch.uint8), labels, ("n", "ne", "e", "se"), tuple(map(str, range(count))))
+
+
+def test_a_naive_hacker_falls_to_lsp_and_not_to_random_noise() -> None:
+    clean, test = gratings(512, 0), gratings(400, 1)
+
+    def accuracy(images: Tensor) -> float:
+        spec = NetworkSpec("convnet", 3, (16, 16), 4, {"width": 8})
+        network = build_network(spec, *normalisation_of(images), seed=1)
+        recipe = Recipe(epochs=6, batch_size=32, augmentation="none")
+        return fit(network, clean.with_images(images), recipe, seed=0, test=test).accuracy
+
+    assert accuracy(clean.images) > 95
+    assert accuracy(copies(clean, "random-noise")) > 95
+    assert accuracy(copies(clean, "lsp")) < 65  # chance is 25
+
+
+def test_adding_keeps_its_bounds() -> None:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (20, 3, 6, 6), generator=generator, dtype=torch.uint8)
+    delta = 9 * torch.randn(20, 3, 6, 6, generator=generator)
+    assert (add_within_linf(images, delta, 4).short() - images.short()).abs().max() == 4
+    for rms in (1.0, 1.3, 6.0, 128.0):
+        change = (add_within_rms(images, delta, rms).float() - images.float()).square().mean((1, 2, 3)).sqrt()
+        assert (change <= rms).all()
+    assert torch.equal(add_within_rms(images, torch.zeros(20, 3, 6, 6), 6.0), images)
+
+
+@every
+def test_a_published_copy_states_its_bound(name: str, settings: dict[str, Any], tmp_path: Path) -> None:
+    images = toy()
+    config = settings_of(name, **settings)
+    manifest = protect_and_publish(images, [], tmp_path / "copy", config, seed=3)
+    assert [path.name for path in tmp_path.iterdir()] == ["copy"]
+    assert manifest == read_manifest(tmp_path / "copy")
+    assert manifest.method == name
+    assert manifest.settings == config.to_dict() | {"seed": 3, "recipients": 0}
+    assert manifest.epsilon_255 == manifest.settings.get("epsilon_255")
+    checked = verify(tmp_path / "copy", clean=images)
+    assert checked.ok and checked.signature == "none"
+    assert checked.epsilon_255 == manifest.epsilon_measured_255
+    assert [image.label for image in manifest.images] == images.labels.tolist()
+    card = (tmp_path / "copy" / "README.md").read_text()
+    assert "learnt by nobody" in card and (manifest.epsilon_255 is not None or "asked: no bound" in card)
+
+
+def test_unfinished_work_of_another_method_is_neither_used_nor_removed(tmp_path: Path) -> None:
+    (tmp_path / "copy.partial").mkdir()
+    (tmp_path / "copy.partial" / "run").write_text("another")
+    with pytest.raises(PublishError, match="unfinished run"):
+        protect_and_publish(toy(), [], tmp_path / "copy", settings_of("lsp"))
+    assert (tmp_path / "copy.partial" / "run").read_text() == "another"
+
+
+def test_every_protection_has_presets_that_can_be_stored() -> None:
+    assert [*PRESETS] == [*PROTECTIONS]
+    for name in BASELINES:
+        default = PRESETS[name]["default"]
+        stored = json.loads(json.dumps(default.to_dict()))
+        assert stored.pop("bound")
+        assert type(default)(**stored) == default
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("random-noise", {"epsilon_255": 0}, "epsilon 0 is outside 1..128"),
+        ("random-noise", {"scope": "image"}, "unknown scope 'image'; choose from: sample, class"),
+        ("lsp", {"epsilon_255": 8}, "unknown setting 'epsilon_255'"),
+        ("lsp", {"rms_255": 0.5}, "rms_255 0.5 is outside 1..128"),
+        ("lsp", {"patch": 0}, "patch must be at least 1, got 0"),
+        ("lsp", {"separation": "nan"}, "separation must be positive, got nan"),
+        ("ar", {"rms_255": 200}, "rms_255 200.0 is outside 1..128"),
+        ("cuda", {"filter_size": 4}, "filter_size must be odd and at least 3, got 4"),
+        ("cuda", {"blur": 0}, "blur is a weight above 0"),
+    ],
+)
+def test_settings_out_of_range_are_one_line(name: str, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        resolve_config(overrides=changes, method=name)
+    assert "\n" not in str(caught.value)
+
+
+def test_too_few_or_too_many_patches_are_refused() -> None:
+    with pytest.raises(ConfigError, match="cannot tell 3 classes; lower patch"):
+        copies(toy(1, (8, 8)), "lsp", patch=8)
+    with pytest.raises(ConfigError, match="at most 4096; raise patch"):
+        copies(toy(3, (64, 64), 3), "lsp", patch=1)
+
+
+def test_a_baseline_takes_no_key(tmp_path: Path) -> None:
+    images = toy()
+    spec = NetworkSpec("mlp", 3, (12, 10), 3, {"width": 4})
+    key = new_key(spec, images.class_names, (0.5,) * 3, (0.25,) * 3, Recipe())
+    with pytest.raises(ConfigError, match="the method lsp has no authorised network; leave --key out"):
+        protect_and_publish(images, [key], tmp_path / "copy", settings_of("lsp"))
+    assert not [*tmp_path.iterdir()]
