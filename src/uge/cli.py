@@ -288,7 +288,9 @@ def protect(
         str | None,
         typer.Option("--method", help="Protection (uge list); default: null-space for such a key, else uge."),
     ] = None,
-    preset: Annotated[str, typer.Option("--preset", help="quick, default or strong.")] = "default",
+    preset: Annotated[
+        str, typer.Option("--preset", help="quick, default or strong; em: class; tap: untargeted.")
+    ] = "default",
     config: Annotated[Path | None, typer.Option("--config", help="TOML file of settings.")] = None,
     epsilon: Annotated[int | None, typer.Option("--epsilon", help="L_inf bound in 8-bit steps.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE of one setting; repeatable.")] = None,

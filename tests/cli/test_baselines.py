@@ -38,4 +38,4 @@ def test_keys_where_there_are_none_and_none_where_one_is_needed(run: Run, toy: P
 
 
 def test_the_list_names_them(run: Run) -> None:
-    assert "random-noise, lsp, ops, ar, cuda" in run("list").stdout
+    assert "random-noise, lsp, ops, ar, cuda, em, tap" in run("list").stdout

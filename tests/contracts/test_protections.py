@@ -18,13 +18,19 @@ from uge.keys.key import new_key
 from uge.networks import NetworkSpec, build_network
 from uge.pipeline import protect_and_publish
 from uge.protect import BASELINES, PRESETS, PROTECTIONS, Config, resolve_config
-from uge.protect.baseline import add_within_linf, add_within_rms
+from uge.protect.baseline import Baseline, add_within_linf, add_within_rms
+from uge.protect.surrogate import signed_step
 from uge.publish import read_manifest, verify
 from uge.training import Recipe, fit
 
-TINY: dict[str, dict[str, Any]] = {"lsp": {"patch": 4}}  # settings that the toy size needs
-SCOPED = ["random-noise"]
-CASES = [(name, {}) for name in BASELINES] + [(name, {"scope": "class"}) for name in SCOPED]
+TINY: dict[str, dict[str, Any]] = {  # settings for the toy size
+    "lsp": {"patch": 4},
+    "em": {"network": "convnet:width=4", "network_steps": 2, "steps": 3, "rounds": 2, "error": 0, "batch_size": 8},
+    "tap": {"network": "convnet:width=4", "network_epochs": 1, "steps": 5, "batch_size": 8},
+}
+SCOPED = ["random-noise", "em"]
+CASES = [(name, {}) for name in BASELINES]
+CASES += [(name, {"scope": "class"}) for name in SCOPED] + [("tap", {"targeted": False})]
 every = pytest.mark.parametrize(("name", "settings"), CASES, ids=lambda part: part if isinstance(part, str) else "")
 
 
@@ -108,11 +114,10 @@ def test_the_seed_alone_decides_the_copy(name: str, settings: dict[str, Any]) ->
         assert not torch.equal(copies(images, name, seed=1, **settings), first)
 
 
-@pytest.mark.parametrize("name", [*SCOPED, "lsp", "ar"])
+@pytest.mark.parametrize("name", [*SCOPED, "lsp", "ar", "tap"])
 def test_sample_wise_noise_is_of_the_image(name: str) -> None:
-    gray = toy(least=128, most=128)  # what is added shows unclipped, and no image differs from another
-    change = changes_of(gray, name)
-    assert len({bytes(part.to(torch.int8).numpy()) for part in change}) == len(gray)
+    change = changes_of(toy(least=100, most=150), name)  # what is added shows unclipped
+    assert len({bytes(part.to(torch.int8).numpy()) for part in change}) == 24
 
 
 @pytest.mark.parametrize("name", SCOPED)
@@ -200,8 +205,9 @@ def gratings(count: int, seed: int) -> ImageSet:
     return ImageSet(x.to(torch.uint8), labels, ("n", "ne", "e", "se"), tuple(map(str, range(count))))
 
 
-def test_a_naive_hacker_falls_to_lsp_and_not_to_random_noise() -> None:
+def test_a_naive_hacker_falls_to_shortcuts_and_not_to_random_noise() -> None:
     clean, test = gratings(512, 0), gratings(400, 1)
+    surrogate = {"network": "convnet:width=8", "batch_size": 32, "network_steps": 10, "steps": 10, "error": 0.01}
 
     def accuracy(images: Tensor) -> float:
         spec = NetworkSpec("convnet", 3, (16, 16), 4, {"width": 8})
@@ -212,6 +218,66 @@ def test_a_naive_hacker_falls_to_lsp_and_not_to_random_noise() -> None:
     assert accuracy(clean.images) > 95
     assert accuracy(copies(clean, "random-noise")) > 95
     assert accuracy(copies(clean, "lsp")) < 65  # chance is 25
+    assert accuracy(copies(clean, "em", **surrogate)) < 65
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"), [("em", {"rounds": 4}), ("em", {"rounds": 4, "scope": "class"}), ("tap", {})]
+)
+def test_a_killed_run_goes_on_to_the_same_copy(name: str, changes: dict[str, Any], tmp_path: Path) -> None:
+    def kill(row: dict[str, Any], total: int) -> None:
+        if row["step"] == 2:
+            raise KeyboardInterrupt
+
+    def make() -> Baseline[Any]:
+        config = settings_of(name, **changes)
+        return BASELINES[name](toy(), config, seed=0, workdir=tmp_path / "partial", checkpoint_seconds=0)
+
+    with pytest.raises(KeyboardInterrupt):
+        make().train(kill)
+    protection = make()
+    steps: list[int] = []
+    protection.train(lambda row, total: steps.append(row["step"]))
+    assert steps[0] == 2, "the checkpoint after the first step was not found"
+    assert torch.equal(torch.cat(list(protection.copies())), copies(toy(), name, **changes))
+
+
+def test_em_ends_when_the_network_errs_no_more_or_after_its_rounds() -> None:
+    for error, rounds in ((0.0, 3), (0.999, 1)):
+        config = settings_of("em", error=error, rounds=3)
+        protection = BASELINES["em"](toy(), config, seed=0)
+        protection.train()
+        assert len(protection.log) == rounds
+        assert all(0 <= row["error"] <= 1 for row in protection.log)
+
+
+@pytest.mark.parametrize("owners", [None, torch.tensor([0, 1, 0, 1])], ids=["sample", "class"])
+def test_a_signed_step_goes_downhill_within_its_bounds(owners: Tensor | None) -> None:
+    generator = torch.Generator().manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2))
+    x, y = torch.rand(4, 3, 2, 2, generator=generator), torch.tensor([0, 1, 0, 1])
+    delta = torch.zeros(4 if owners is None else 2, 3, 2, 2)
+
+    def loss(delta: Tensor) -> float:
+        return F.cross_entropy(network((x + (delta if owners is None else delta[owners])).clamp(0, 1)), y).item()
+
+    down = signed_step(network, x, delta, y, 0.03, 0.1, owners=owners)
+    up = signed_step(network, x, delta, y, -0.03, 0.1, owners=owners)
+    assert loss(down) < loss(delta) < loss(up)
+    for _ in range(5):
+        down = signed_step(network, x, down, y, 0.03, 0.1, owners=owners)
+    assert down.abs().max() == pytest.approx(0.1)
+    assert owners is not None or 0 <= (x + down).min() <= (x + down).max() <= 1
+    assert all(parameter.grad is None for parameter in network.parameters())
+
+
+@pytest.mark.parametrize("targeted", [True, False])
+def test_tap_makes_its_network_err_as_it_should(targeted: bool) -> None:
+    settings = {"network": "convnet:width=8", "network_epochs": 4, "batch_size": 32, "steps": 20, "targeted": targeted}
+    protection = BASELINES["tap"](gratings(256, 0), settings_of("tap", **settings), seed=0)
+    protection.train()
+    reached = sum(row["reached"] for row in protection.log) / len(protection.log)
+    assert reached > 0.4  # the augmentation's flip takes two of the four directions for each other
 
 
 def test_adding_keeps_its_bounds() -> None:
@@ -272,6 +338,12 @@ def test_every_protection_has_presets_that_can_be_stored() -> None:
         ("ar", {"rms_255": 200}, "rms_255 200.0 is outside 1..128"),
         ("cuda", {"filter_size": 4}, "filter_size must be odd and at least 3, got 4"),
         ("cuda", {"blur": 0}, "blur is a weight above 0"),
+        ("em", {"scope": "image"}, "unknown scope 'image'"),
+        ("em", {"rounds": 0}, "rounds must be at least 1, got 0"),
+        ("em", {"error": 1}, "error is a share from 0 up to 1, got 1.0"),
+        ("em", {"network": "resnt"}, "unknown network 'resnt'; did you mean 'resnet'"),
+        ("tap", {"steps": 0}, "steps must be at least 1, got 0"),
+        ("tap", {"step_share": -1}, "step_share must be positive, got -1.0"),
     ],
 )
 def test_settings_out_of_range_are_one_line(name: str, changes: dict[str, Any], message: str) -> None:

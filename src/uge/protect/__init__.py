@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from uge.errors import ConfigError, unknown_name
-from uge.protect import ar, cuda, lsp, null_space, ops, random_noise, ungeneralizable
+from uge.protect import ar, cuda, em, lsp, null_space, ops, random_noise, tap, ungeneralizable
 from uge.protect.baseline import Baseline, BaselineConfig
 from uge.protect.null_space import NullSpaceConfig, NullSpaceProtection
 from uge.protect.ungeneralizable import UngeneralizableConfig, UngeneralizableProtection
@@ -20,6 +20,8 @@ BASELINES: dict[str, type[Baseline[Any]]] = {  # protections of other papers, wi
     "ops": ops.OPSProtection,
     "ar": ar.ARProtection,
     "cuda": cuda.CUDAProtection,
+    "em": em.EMProtection,
+    "tap": tap.TAPProtection,
 }
 PROTECTIONS: dict[str, type] = {"uge": UngeneralizableProtection, "null-space": NullSpaceProtection, **BASELINES}
 PRESETS: dict[str, Mapping[str, Config]] = {
@@ -30,6 +32,8 @@ PRESETS: dict[str, Mapping[str, Config]] = {
     "ops": ops.PRESETS,
     "ar": ar.PRESETS,
     "cuda": cuda.PRESETS,
+    "em": em.PRESETS,
+    "tap": tap.PRESETS,
 }
 
 
