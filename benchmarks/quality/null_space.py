@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from uge.audit.plan import AUTHORISED, Cell
+from uge.audit.quality import psnr, ssim
 from uge.audit.run import Audit
 from uge.data.images import ImageSet, normalisation_of
 from uge.data.sources import load
@@ -35,7 +36,6 @@ from uge.networks import NetworkSpec, parse_network
 from uge.protect import resolve_config
 from uge.protect.null_space import NullSpaceConfig, NullSpaceProtection
 from uge.records import append_record, config_hash, read_records
-from uge.report.quality import psnr, ssim
 from uge.runtime import environment, generator_for
 from uge.training import recommended_recipe
 

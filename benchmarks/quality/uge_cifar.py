@@ -29,6 +29,7 @@ from typing import Any
 import torch
 
 from uge.audit.plan import AUTHORISED, Cell, grid
+from uge.audit.quality import psnr, ssim
 from uge.audit.run import Audit
 from uge.data.images import ImageSet, normalisation_of
 from uge.data.sources import load
@@ -39,7 +40,6 @@ from uge.protect import resolve_config
 from uge.protect.diagnostics import encoder_similarity, on_policy_matching
 from uge.publish import load_published
 from uge.records import append_record, config_hash, read_records
-from uge.report.quality import psnr, ssim
 from uge.runtime import environment, generator_for
 from uge.training import Recipe, recommended_recipe
 

@@ -10,6 +10,7 @@ import torch
 
 from uge.audit.metrics import summarise
 from uge.audit.plan import AUTHORISED, Cell, grid
+from uge.audit.quality import psnr, ssim
 from uge.audit.run import Audit
 from uge.data.images import ImageSet, normalisation_of
 from uge.data.sources import load
@@ -22,7 +23,6 @@ from uge.protect import Config, resolve_config
 from uge.publish import load_published, read_manifest
 from uge.records import config_hash, read_records
 from uge.report.page import Examples, ReportInput, write_page
-from uge.report.quality import psnr, ssim
 from uge.runtime import environment, generator_for, write_atomically
 from uge.training import recommended_recipe
 

@@ -17,12 +17,12 @@ import pytest
 import torch
 
 from uge.audit.plan import Cell
+from uge.audit.quality import psnr, ssim
 from uge.data.images import ImageSet
 from uge.data.sources import load
 from uge.demo import HACKERS, STUDENTS, Steps, run_demo
 from uge.errors import PublishError
 from uge.protect import resolve_config
-from uge.report.quality import psnr, ssim
 
 SETTINGS = {"epochs": 2, "run_epochs": 1, "batch_size": 16, "students": "mlp:width=8", "generator_width": 8}
 CELLS = 2 * (1 + len(HACKERS) + len(STUDENTS))  # authorised and hackers, on the copy and on the originals

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
+from uge.audit.quality import psnr, ssim
 from uge.data.images import ImageSet
 from uge.report.page import Examples, ReportInput
-from uge.report.quality import psnr, ssim
 
 DATA_HASH = {"clean": "c1ea" * 16, "published": "9b11" * 16}
 HACKERS = (  # network, counter-measure, knows, accuracy, peak, clean accuracy

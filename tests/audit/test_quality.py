@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 
+from uge.audit.quality import psnr, ssim
 from uge.data.images import ImageSet
-from uge.report.quality import psnr, ssim
 
 
 def test_psnr_of_known_errors() -> None:
