@@ -129,8 +129,8 @@ class Stage:
 
     def cells(self, seed: int) -> list[Cell]:
         if self.small:
-            return grid(SMALL_HACKERS, (), [seed])
-        return grid(FULL_HACKERS, STUDENTS, [seed])
+            return grid([(network, "none") for network in SMALL_HACKERS], [seed])
+        return grid([*((network, "none") for network in FULL_HACKERS), *STUDENTS], [seed])
 
 
 def run_setting(stage: Stage, name: str, overrides: dict[str, Any], networks: tuple[str, ...]) -> None:
@@ -160,7 +160,7 @@ def run_setting(stage: Stage, name: str, overrides: dict[str, Any], networks: tu
             )
         for key, network in zip(keys, networks, strict=True):
             audit = stage.audit(copy, key)
-            cells = stage.cells(seed) if key is keys[0] else grid((), (), [seed])
+            cells = stage.cells(seed) if key is keys[0] else grid((), [seed])
             for cell in cells:  # each is on disk before the next begins
                 row = audit.run([cell], lambda number, cell: tell(f"  {name} {cell}"))[0]
                 if (stage.name, name, row["cell"]) not in done:

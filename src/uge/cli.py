@@ -192,6 +192,46 @@ def _training_bar() -> Iterator[tuple[Any, Any]]:
         yield begin, epoch
 
 
+@contextmanager
+def _plan_bar() -> Iterator[Any]:
+    """A progress bar over an audit's plan; yields its watcher."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    from uge.audit.conduct import Watcher
+    from uge.audit.estimate import duration
+    from uge.report.tables import countermeasure_label
+
+    columns = (TextColumn("  trainings"), BarColumn(bar_width=24), TaskProgressColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    # The speed is the mean over the whole run: trainings end minutes apart.
+    progress = Progress(*columns, console=console, disable=not console.is_terminal, speed_estimate_period=1e9)
+
+    class Shown(Watcher):
+        failed = 0
+
+        def planned(self, trainings: int, seconds: float, skipped: Any) -> None:
+            print(f"{trainings} trainings, about {duration(seconds)} of one worker", flush=True)
+            for each in skipped:
+                print(f"left out: {each['what']} ({each['why']})", flush=True)
+            self.task = progress.add_task("trainings", total=seconds)
+
+        def stage(self, missing: int, seconds_done: float, seconds_all: float) -> None:
+            progress.update(self.task, completed=seconds_done, total=seconds_all)
+
+        def trained(self, row: dict[str, Any], seconds: float) -> None:
+            progress.advance(self.task, seconds)
+            failed = row.get("error")
+            self.failed += bool(failed)
+            how = "" if row["countermeasure"] == "none" else f", {countermeasure_label(row['countermeasure'])}"
+            result = f"failed: {failed}" if failed else f"{row['accuracy']:.1f} %"
+            text = f"  {row['kind']} on the {row['trained_on']}: {row['network']}{how}, seed {row['seed']}: {result}"
+            progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    with progress:
+        yield Shown()
+
+
 # -- key -----------------------------------------------------------------------------------------------------------
 
 
@@ -536,6 +576,58 @@ def attack(
         rows = audit.run(cells, lambda number, each: begin(f"{each.role} {each.network}"), epoch)
     row = rows[-1]
     print(f"{row['network']} ({row['countermeasure']}): {row['accuracy']:.1f} %, peak {row['peak_accuracy']:.1f} %")
+
+
+@app.command()
+def audit(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Published folder of uge, or any ImageFolder.")],
+    test: Annotated[str, typer.Option("--test", help="DATA whose test split measures accuracy.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the audit; the same command goes on in it.")],
+    plan: Annotated[str, typer.Option("--plan", help="quick, full, worst-case or FILE.toml.")] = "quick",
+    key: KeyOption = None,
+    clean: Annotated[str | None, typer.Option("--clean", help="DATA whose train split holds the originals.")] = None,
+    passphrase_file: PassphraseOption = None,
+    runner: Annotated[
+        str, typer.Option("--runner", help="local, local:workers=4, ray or slurm:partition=NAME,minutes=60.")
+    ] = "local",
+    threads: Annotated[int, typer.Option("--threads", min=1, help="Of each training; decides the last digits.")] = 1,
+    device: DeviceOption = "auto",
+) -> None:
+    """Try to break a protected folder: many hackers with many counter-measures, and one page that says how it went.
+
+    Originals (--clean) give every hacker his ceiling, and a key the authorised network; what needs one that is missing
+    is left out and named. Killed at any time, the same command goes on where it stopped.
+    """
+    from uge.audit.conduct import conduct, read_copy
+    from uge.audit.plan import read_plan
+    from uge.audit.runners import build_runner
+    from uge.data.sources import load
+    from uge.report.tables import print_table
+    from uge.runtime import resolve_device
+
+    chosen, where, place = read_plan(plan), build_runner(runner), resolve_device(device)
+    authorised = _load_key(key, passphrase_file) if key else None
+    images, manifest = read_copy(folder, authorised)
+    clean_test = _test_like(test, images)
+    assert clean_test is not None
+    with _plan_bar() as watcher:
+        summary = conduct(
+            images,
+            clean_test,
+            out,
+            chosen,
+            where,
+            manifest=manifest,
+            key=authorised,
+            clean=load(clean, "train", image_size=images.image_size) if clean else None,
+            device=str(place),
+            threads=threads,
+            watcher=watcher,
+        )
+    print_table(summary)
+    if watcher.failed:
+        print(f"{watcher.failed} trainings failed; the same command tries them again")
+        raise typer.Exit(1)
 
 
 # -- demo, list, doctor --------------------------------------------------------------------------------------------

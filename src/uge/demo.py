@@ -116,7 +116,7 @@ def run_demo(
     steps.stage("Training the authorised network and the hackers, on the copy and on the originals")
     key = load_key(f"{name}.recipient.uge")
     copy = load_published(published, signed_by=key.fingerprint)
-    cells = grid(HACKERS, STUDENTS, [seed])
+    cells = grid([*((network, "none") for network in HACKERS), *STUDENTS], [seed])
     audit = Audit(
         copy,
         test,

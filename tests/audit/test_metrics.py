@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from uge.audit.metrics import summarise
+import pytest
+
+from uge.audit.metrics import interval, recovered, summarise
 
 
 def row(kind: str, network: str, trained_on: str, accuracy: float, **more: Any) -> dict[str, Any]:
@@ -31,11 +33,11 @@ ROWS = [
 
 def test_the_summary_is_what_the_rows_say() -> None:
     summary = summarise(ROWS, classes=8)
-    assert set(summary) == {"chance", "authorised", "hackers", "margin", "worst"}
     assert summary["chance"] == 12.5
     assert summary["authorised"] == {
         "network": "convnet",
         "accuracy": 88.5,
+        "interval": [69.441, 107.559],  # 88.5 +- 12.706 * 1.5
         "peak_accuracy": 89.5,
         "clean_accuracy": 91.5,
         "locked_clean_accuracy": 91.5,
@@ -62,6 +64,100 @@ def test_the_summary_is_what_the_rows_say() -> None:
     assert summary["margin"] == 33.0  # 88.5 - 55.5
 
 
+def test_seeds_of_one_hacker_are_a_group() -> None:
+    summary = summarise(ROWS, classes=8)
+    plain, soft, mlp = summary["groups"]
+    assert plain.pop("interval") == pytest.approx([-50.7215, 146.2215], abs=1e-3)  # 47.75 +- 12.706 * 7.75
+    assert plain == {
+        "network": "vgg",
+        "countermeasure": "none",
+        "knows": "nothing",
+        "seeds": 2,
+        "accuracy": 47.75,
+        "peak_accuracy": 48.75,
+        "clean_accuracy": 93.5,
+        "recovered": 0.4352,  # 35.25 / 81
+        "undertrained": None,
+    }
+    assert (soft["seeds"], soft["interval"], soft["recovered"]) == (1, None, 0.4967)
+    assert (mlp["clean_accuracy"], mlp["recovered"]) == (None, None)
+    assert summary["worst_without_clean"] == summary["worst"]
+    assert summary["evidence"] is False
+    assert summary["why_no_evidence"] == [
+        "The strongest hacker or the authorised network has 1 of 3 seeds.",
+        "For 3 of 3 hackers nobody checked whether their epochs were enough.",
+    ]
+
+
+def test_intervals_by_hand() -> None:
+    assert interval([50.0]) is None
+    assert interval([50.0, 50.0, 50.0]) == [50.0, 50.0]
+    assert interval([48.0, 50.0, 52.0]) == [45.031, 54.969]  # 4.303 * 2 / sqrt(3)
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "ceiling", "share"),
+    [(10, 90, 0.0), (90, 90, 1.0), (50, 90, 0.5), (5, 90, -0.0625), (50, None, None), (10, 10.5, None)],
+)
+def test_recovered_is_the_share_between_chance_and_ceiling(
+    accuracy: float, ceiling: float | None, share: float | None
+) -> None:
+    assert recovered(accuracy, ceiling, 10.0) == share
+
+
+def test_a_hacker_is_undertrained_where_twice_the_budget_teaches_clearly_more() -> None:
+    def judged(once: float, twice: float) -> bool | None:
+        rows = [row("hacker", "vgg", "published", 40.0), row("hacker", "vgg", "clean", once)]
+        rows.append(row("hacker", "vgg", "clean", twice, budget=2.0))
+        (group,) = summarise(rows, classes=8)["groups"]
+        assert group["clean_accuracy"] == once  # the longer training is a check and no ceiling
+        return group["undertrained"]
+
+    assert judged(94.9, 100.0) is True
+    assert judged(95.0, 100.0) is False
+
+
+def test_screening_and_failed_runs_and_stolen_keys_count_nowhere() -> None:
+    rows = [
+        row("authorised", "convnet", "published", 80.0),
+        row("hacker", "vgg", "published", 70.0, budget=0.25),
+        row("hacker", "vgg", "published", 30.0, countermeasure="blur:1"),
+        {"kind": "hacker", "network": "vgg", "trained_on": "published", "seed": 0, "error": "MemoryError"},
+        row("hacker", "convnet", "published", 80.0, countermeasure="none", knows="key"),
+        row("hacker", "vgg", "published", 60.0, countermeasure="clean-mixed:500", knows="clean images"),
+    ]
+    summary = summarise(rows, classes=10)
+    assert [hacker["accuracy"] for hacker in summary["hackers"]] == [30.0, 80.0, 60.0]
+    assert summary["worst"]["accuracy"] == 60.0 and summary["margin"] == 20.0
+    assert summary["worst_without_clean"]["accuracy"] == 30.0
+
+
+def test_one_who_trains_on_originals_alone_is_measured_by_plain_training_on_all_of_them() -> None:
+    few = "clean-only:500"
+    rows = [
+        row("hacker", "vgg", "published", 50.0, countermeasure=few, knows="clean images"),
+        row("hacker", "vgg", "clean", 50.0, countermeasure=few, knows="clean images"),
+        row("hacker", "vgg", "clean", 90.0),
+    ]
+    (group,) = summarise(rows, classes=10)["groups"]
+    assert group["clean_accuracy"] == 90.0 and group["recovered"] == 0.5
+
+
+def test_a_well_trained_audit_with_three_seeds_is_evidence() -> None:
+    rows = []
+    for seed in range(3):
+        rows += [row("authorised", "convnet", "published", 90.0 + seed, seed=seed)]
+        rows += [
+            row("hacker", "vgg", source, accuracy, seed=seed)
+            for source, accuracy in (("published", 30.0), ("clean", 91.0))
+        ]
+    rows.append(row("hacker", "vgg", "clean", 92.0, budget=2.0))
+    summary = summarise(rows, classes=10)
+    assert summary["evidence"] and summary["why_no_evidence"] == []
+    smoke = summarise(rows, classes=10, reason="only a smoke test")
+    assert not smoke["evidence"] and smoke["why_no_evidence"] == ["only a smoke test."]
+
+
 def test_three_classes_and_thirds_are_rounded() -> None:
     rows = [row("authorised", "mlp", "published", accuracy, seed=n) for n, accuracy in enumerate((10.0, 10.0, 11.0))]
     summary = summarise(rows, classes=3)
@@ -76,13 +172,9 @@ def test_what_is_missing_is_none() -> None:
     authorised_only = summarise([row("authorised", "vgg", "published", 40.0)], classes=10)
     assert authorised_only["authorised"]["clean_accuracy"] is None
     assert (authorised_only["hackers"], authorised_only["worst"], authorised_only["margin"]) == ([], None, None)
-    assert summarise([], classes=10) == {
-        "chance": 10.0,
-        "authorised": None,
-        "hackers": [],
-        "margin": None,
-        "worst": None,
-    }
+    empty = summarise([], classes=10)
+    assert (empty["chance"], empty["authorised"], empty["hackers"], empty["groups"]) == (10.0, None, [], [])
+    assert (empty["margin"], empty["worst"], empty["why_no_evidence"]) == (None, None, ["No hacker was trained."])
 
 
 def test_clean_rows_alone_are_no_hackers() -> None:

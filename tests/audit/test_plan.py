@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 
-from uge.audit.plan import AUTHORISED, Cell, grid
+from uge.audit.plan import AUTHORISED, PLANS, Cell, Hackers, Plan, cells_of, grid, possible, read_plan
 from uge.errors import ConfigError
 
 
@@ -32,7 +35,7 @@ def test_a_cell_of_an_unknown_counter_measure_is_refused() -> None:
 
 
 def test_the_grid_holds_every_hacker_on_both_sources_after_the_authorised() -> None:
-    cells = grid(["vgg", AUTHORISED], [("mlp", "distillation:hard")], [3, 5])
+    cells = grid([("vgg", "none"), (AUTHORISED, "none"), ("mlp", "distillation:hard")], [3, 5])
     assert len(cells) == len(set(cells)) == 2 * 2 * 4
     for seed in (3, 5):
         for source in ("published", "clean"):
@@ -45,6 +48,116 @@ def test_the_grid_holds_every_hacker_on_both_sources_after_the_authorised() -> N
             ]
 
 
-def test_without_originals_or_key_the_cells_that_need_them_are_left_out() -> None:
-    cells = grid(["vgg"], [("mlp", "distillation:hard")], [0], clean=False, key=False)
-    assert cells == [Cell("hacker", "vgg")]
+def test_a_whole_budget_names_a_cell_as_it_always_did() -> None:
+    assert "budget" not in Cell("hacker", "vgg").to_dict()
+    assert Cell("hacker", "vgg", budget=2.0).to_dict()["budget"] == 2.0
+
+
+@pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS.keys())
+def test_what_needs_something_missing_is_left_out_and_named(plan: Plan) -> None:
+    everything, nothing_skipped = possible(plan, key=True, clean=True, gray=False)
+    assert nothing_skipped == [] and everything == plan.pairs()
+    chosen, skipped = possible(plan, key=False, clean=False, gray=True)
+    assert len(chosen) + len(skipped) == len(everything) and chosen
+    for network, how in chosen:
+        assert network != AUTHORISED and "distillation" not in how and "clean" not in how and how != "grayscale"
+    assert {each["why"] for each in skipped} >= {"needs --key", "needs --clean"}
+    cells = cells_of(plan, chosen, lambda cell: {"peak_accuracy": 0.0}, key=False, clean=False)
+    assert {cell.role for cell in cells} == {"hacker"} and {cell.trained_on for cell in cells} == {"published"}
+
+
+def oracle(strength: dict[tuple[str, str], float], missing: Callable[[Cell], bool] = lambda cell: False):
+    """Rows as if every cell that is not missing had been trained."""
+    return lambda cell: (
+        None if missing(cell) else {"peak_accuracy": strength.get((cell.network, cell.countermeasure), 0.0)}
+    )
+
+
+PAIRS = [(network, how) for how in ("none", "grayscale", "blur:1", "cutmix", "mixup") for network in ("vgg", "mlp")]
+STRENGTH = {("vgg", "none"): 40.0, ("mlp", "grayscale"): 60.0, ("vgg", "grayscale"): 55.0, ("vgg", "cutmix"): 50.0}
+BLOCK = Hackers(("vgg", "mlp"), ("none", "grayscale", "blur:1", "cutmix", "mixup"))
+
+
+def test_only_the_strongest_get_more_seeds_and_only_when_all_are_known() -> None:
+    plan = Plan("mine", (BLOCK,), strongest=2, more_seeds=(1, 2))
+    early = cells_of(plan, PAIRS, lambda cell: None, key=True, clean=True)
+    assert {cell.seed for cell in early} == {0} and len(early) == 2 * (1 + len(PAIRS))
+    late = cells_of(plan, PAIRS, oracle(STRENGTH), key=True, clean=True)
+    assert late[: len(early)] == early
+    more = [cell for cell in late if cell.seed]
+    assert {(cell.network, cell.countermeasure) for cell in more if cell.role == "hacker"} == {
+        ("mlp", "grayscale"),
+        ("vgg", "grayscale"),
+    }
+    assert sum(cell.role == AUTHORISED for cell in more) == 4  # both seeds, on the copy and on the originals
+    assert len(more) == 2 * 2 * 3
+
+
+def test_twice_the_budget_is_checked_on_the_originals_alone() -> None:
+    plan = Plan("mine", (BLOCK,), budget_check=True, seeds=(4, 5))
+    double = [cell for cell in cells_of(plan, PAIRS, lambda cell: None, key=True, clean=True) if cell.budget == 2]
+    assert {(cell.trained_on, cell.seed) for cell in double} == {("clean", 4)}
+    assert len(double) == len(PAIRS) + 1  # the authorised network, too
+    without = cells_of(plan, PAIRS, lambda cell: None, key=True, clean=False)
+    assert {(cell.trained_on, cell.budget) for cell in without} == {("published", 1.0)}
+
+
+def test_the_worst_case_goes_on_with_those_who_learn_the_most() -> None:
+    plan = Plan("mine", (BLOCK,), screening=0.25, survivors=2, combined=2, strongest=1, more_seeds=(1,))
+    screened = cells_of(plan, PAIRS, lambda cell: None, key=False, clean=True)
+    assert {cell.budget for cell in screened} == {0.25} and len(screened) == len(PAIRS)
+    second = cells_of(plan, PAIRS, oracle(STRENGTH, lambda cell: cell not in screened), key=False, clean=True)
+    full = [cell for cell in second if cell.budget == 1]
+    assert {(cell.network, cell.countermeasure) for cell in full} == {("mlp", "grayscale"), ("vgg", "grayscale")}
+    assert {cell.trained_on for cell in full} == {"published", "clean"}
+    mixes = [cell for cell in second if "+" in cell.countermeasure]
+    assert [(cell.network, cell.countermeasure, cell.budget) for cell in mixes] == [("mlp", "grayscale+cutmix", 0.25)]
+    last = cells_of(plan, PAIRS, oracle(STRENGTH), key=False, clean=True)
+    assert {cell.countermeasure for cell in last if cell.budget == 1 and "+" in cell.countermeasure} == {
+        "grayscale+cutmix"
+    }
+    assert {(cell.network, cell.countermeasure) for cell in last if cell.seed == 1} == {("mlp", "grayscale")}
+    assert last == cells_of(plan, PAIRS, oracle(STRENGTH), key=False, clean=True)
+
+
+def test_a_plan_is_read_from_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(
+        "epochs = 12\nseeds = [0, 1]\nceilings = false\nscreening = 0\n"
+        '[[hackers]]\nnetworks = ["vgg"]\ncountermeasures = ["none", "jpeg:30+cutmix"]\n'
+        '[[hackers]]\nnetworks = ["authorised"]\n'
+    )
+    plan = read_plan(str(file))
+    assert (plan.name, plan.epochs, plan.seeds, plan.ceilings) == ("mine", 12, (0, 1), False)
+    assert plan.pairs() == [("vgg", "none"), ("vgg", "jpeg:30+cutmix"), (AUTHORISED, "none")]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epochs = 3", r"has no \[\[hackers\]\]"),
+        ("epoch = 3", "unknown entry of a plan 'epoch'; did you mean 'epochs'"),
+        ('epochs = "3"', "epochs is int, got '3'"),
+        ("seeds = [true]", "seeds is a list of whole numbers"),
+        ("seeds = []\n[[hackers]]\nnetworks = ['vgg']", "must be one or more"),
+        ("screening = 2.0\n[[hackers]]\nnetworks = ['vgg']", "a share of the epochs below 1, got 2.0"),
+        ("[[hackers]]\nnetworks = ['vggg']", "unknown network 'vggg'; did you mean 'vgg'"),
+        ("[[hackers]]\nnetworks = ['vgg']\ncountermeasures = ['gray']", "unknown counter-measure 'gray'"),
+        ("[[hackers]]\nnetworks = 'vgg'", "lists of text"),
+        ("[[hackers]]\ncountermeasures = ['none']", "without networks"),
+        ("[[hackers]]\nnetwork = ['vgg']", "unknown entry of"),
+        ("epochs = ", "is no TOML file"),
+    ],
+)
+def test_a_file_that_is_no_plan_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        read_plan(str(file))
+
+
+def test_an_unknown_plan_is_refused() -> None:
+    with pytest.raises(ConfigError, match="unknown plan 'ful'; did you mean 'full'"):
+        read_plan("ful")
+    with pytest.raises(ConfigError, match=r"cannot read plan nowhere\.toml"):
+        read_plan("nowhere.toml")

@@ -242,7 +242,7 @@ def test_other_data_recipe_or_key_is_another_cell(
 
 def test_hackers_draw_weights_of_their_own(audit: Callable[..., Audit], key: Key, tmp_path: Path) -> None:
     """The key never reaches a hacker of the same architecture; another seed is another draw."""
-    make = audit(tmp_path)._network
+    make = audit(tmp_path).network_of
     mine, first, second = (dict(make(cell).state_dict()) for cell in (CELLS[0], CELLS[2], replace(CELLS[2], seed=1)))
     drawn = [name for name in mine if name.endswith("weight") and mine[name].ndim > 1]
     assert drawn

@@ -24,8 +24,8 @@ from uge.data.images import ImageSet
 INSTALLED = Path(sys.executable).with_name("uge")
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"}
 SERVER = """
-import json, os, sys, traceback
-import uge.cli, uge.demo
+import json, os, signal, sys, threading, traceback
+import uge.audit.conduct, uge.cli, uge.demo
 for line in sys.stdin:
     request = json.loads(line)
     child = os.fork()
@@ -43,6 +43,14 @@ for line in sys.stdin:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+    if "kill_after" in request:  # seconds; this process has no other threads when it forks again
+        killer = threading.Timer(request["kill_after"], os.kill, (child, signal.SIGKILL))
+        killer.start()
+        status = os.waitpid(child, 0)[1]
+        killer.cancel()
+        killer.join()
+        print(os.waitstatus_to_exitcode(status), flush=True)
+        continue
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
@@ -75,12 +83,12 @@ def run() -> Iterator[Run]:
         ) as server,
     ):
 
-        def call(*arguments: object) -> Result:
+        def call(*arguments: object, **more: float) -> Result:
             assert server.stdin and server.stdout
             files = [Path(folder, name) for name in ("stdout", "stderr")]
             for file in files:
                 file.write_text("")
-            request = {"arguments": [*map(str, arguments)]} | {file.name: str(file) for file in files}
+            request = {"arguments": [*map(str, arguments)]} | more | {file.name: str(file) for file in files}
             print(json.dumps(request), file=server.stdin, flush=True)
             code = int(server.stdout.readline())
             return Result(code, *(file.read_text() for file in files))

@@ -47,6 +47,7 @@ COUNTERMEASURES: dict[str, Callable[..., Countermeasure]] = {
     "clean-mixed": CleanMixed,
 }
 NEEDS_TEACHER = {"distillation"}  # these query the trained authorised network
+NEEDS_KEY: set[str] = set()  # these are given the key, to show what (a part of) it is worth
 NEEDS_CLEAN = {"clean-only", "clean-mixed"}  # these have some of the originals
 
 # What a hacker may have besides the published folder and our code, the least first.
@@ -85,6 +86,11 @@ def _options_of(name: str) -> list[str]:
 def needs_teacher(text: str) -> bool:
     """Whether a counter-measure, or any part of a combined one, queries the trained authorised network."""
     return any(name in NEEDS_TEACHER for name, _ in parse_countermeasures(text))
+
+
+def needs_key(text: str) -> bool:
+    """Whether a counter-measure, or any part of a combined one, cannot do without the key: it queries or copies."""
+    return any(name in NEEDS_TEACHER | NEEDS_KEY for name, _ in parse_countermeasures(text))
 
 
 def needs_clean(text: str) -> bool:

@@ -33,19 +33,33 @@ class Projection(PlainTraining):
         x = to_float(images.images).flatten(1)
         mean = x.mean(0)
         x = x - mean
-        weights = self.weights(x, images.labels, images.classes)
+        weights, _ = logistic_regression(x, images.labels, images.classes, epochs=self.epochs)
         directions, _ = torch.linalg.qr((weights[1:] - weights[:1]).T)  # [D, K - 1]
         projected = torch.cat([part - (part @ directions) @ directions.T for part in x.split(1000)])
         return to_uint8((projected + mean).view_as(images.images)), images.labels
 
-    def weights(self, x: Tensor, y: Tensor, classes: int) -> Tensor:
-        """Weights float32 [K, D] of a logistic regression on centred images [N, D]."""
-        weight, bias = torch.zeros(classes, x.shape[1], requires_grad=True), torch.zeros(classes, requires_grad=True)
-        optimiser = torch.optim.Adam([weight, bias], lr=1e-3)
-        generator = generator_for(0, "projection")
-        for _ in range(self.epochs):
-            for pick in torch.randperm(len(x), generator=generator).split(128):
-                optimiser.zero_grad()
-                F.cross_entropy(x[pick] @ weight.T + bias, y[pick]).backward()
-                optimiser.step()
-        return weight.detach()
+
+def logistic_regression(
+    x: Tensor, y: Tensor, classes: int, *, epochs: int, batch_size: int = 128
+) -> tuple[Tensor, Tensor]:
+    """Weights and bias of a linear classifier (Adam, learning rate 1e-3, from zero).
+
+    Args:
+        x: centred images, float32 [N, D].
+        y: labels, int64 [N].
+        classes: how many there are.
+        epochs: passes over the images.
+        batch_size: images a step.
+
+    Returns:
+        float32 [K, D] and [K].
+    """
+    weight, bias = torch.zeros(classes, x.shape[1], requires_grad=True), torch.zeros(classes, requires_grad=True)
+    optimiser = torch.optim.Adam([weight, bias], lr=1e-3)
+    generator = generator_for(0, "projection")
+    for _ in range(epochs):
+        for pick in torch.randperm(len(x), generator=generator).split(batch_size):
+            optimiser.zero_grad()
+            F.cross_entropy(x[pick] @ weight.T + bias, y[pick]).backward()
+            optimiser.step()
+    return weight.detach(), bias.detach()

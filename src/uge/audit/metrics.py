@@ -2,28 +2,59 @@
 
 from __future__ import annotations
 
-from statistics import fmean
+import math
+from collections.abc import Sequence
+from statistics import fmean, stdev
 from typing import Any
 
+from uge.attack import parse_countermeasures
+from uge.audit.plan import Row
+
 OTHER = "other-init"  # the authorised architecture in a hacker's hands
+ENOUGH_SEEDS = 3
+ENOUGH_BUDGET = 0.95  # of the accuracy that twice the budget reaches on clean data
+HOLDS_ORIGINALS = ("clean images", "pairs")  # what such a hacker knows
+# Two-sided 95% quantiles of Student's t by degrees of freedom, from 1.
+T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
 
 
-def summarise(rows: list[dict[str, Any]], classes: int) -> dict[str, Any]:
+def interval(values: Sequence[float]) -> list[float] | None:
+    """The 95% interval of a mean by Student's t, [low, high]; None for a single value."""
+    if len(values) < 2:
+        return None
+    t = T95[len(values) - 2] if len(values) - 2 < len(T95) else 1.96
+    half = t * stdev(values) / math.sqrt(len(values))
+    return [round(fmean(values) - half, 3), round(fmean(values) + half, 3)]
+
+
+def recovered(accuracy: float, ceiling: float | None, chance: float) -> float | None:
+    """The share of what a hacker could learn that he does learn: (attacked - chance) / (ceiling - chance).
+
+    None without a ceiling, or where the ceiling itself is guessing (within a point of chance).
+    """
+    if ceiling is None or ceiling < chance + 1:
+        return None
+    return round((accuracy - chance) / (ceiling - chance), 4)
+
+
+def summarise(rows: Sequence[Row], classes: int, reason: str = "") -> dict[str, Any]:
     """Headline figures in percent: `margin` is the authorised accuracy less the best hacker's.
+
+    Screening runs and failed trainings count nowhere. A stolen key is a control: it is neither worst nor margin.
 
     Args:
         rows: the rows of `records.jsonl`.
         classes: number of classes, for chance.
+        reason: why these rows are no evidence whatever they show, if so.
 
     Returns:
         The content of `summary.json`. Where there are no originals or no key, the figures that need them are None.
     """
-    clean = {
-        (row["kind"], row["network"], row["countermeasure"], row["seed"]): row["accuracy"]
-        for row in rows
-        if row["trained_on"] == "clean"
-    }
-    published = [row for row in rows if row["trained_on"] == "published"]
+    chance = round(100 / classes, 3)
+    rows = [row for row in rows if "error" not in row]
+    whole = [row for row in rows if row.get("budget", 1.0) == 1.0]
+    published = [row for row in whole if row["trained_on"] == "published"]
+    ceilings = _Ceilings([row for row in whole if row["trained_on"] == "clean"])
     hackers = [
         {
             "network": row["network"],
@@ -31,35 +62,138 @@ def summarise(rows: list[dict[str, Any]], classes: int) -> dict[str, Any]:
             "seed": row["seed"],
             "accuracy": row["accuracy"],
             "peak_accuracy": row["peak_accuracy"],
-            "clean_accuracy": clean.get(("hacker", row["network"], row["countermeasure"], row["seed"])),
+            "clean_accuracy": ceilings.of(row),
             "knows": row["knows"],
         }
         for row in published
         if row["kind"] == "hacker"
     ]
-    authorised_rows = [row for row in published if row["kind"] == "authorised"]
-    authorised = None
-    if authorised_rows:
-        network = authorised_rows[0]["network"]
-        ceilings = [accuracy for (kind, *_), accuracy in clean.items() if kind == "authorised"]
-        ceiling = round(fmean(ceilings), 3) if ceilings else None
-        plain = ceiling
-        if authorised_rows[0].get("locked"):  # then the ceiling saw the originals through the view, a hacker without
-            free = [a for (kind, name, how, _), a in clean.items() if (kind, name, how) == ("hacker", network, OTHER)]
-            plain = round(fmean(free), 3) if free else None
-        authorised = {
-            "network": network,
-            "accuracy": round(fmean(row["accuracy"] for row in authorised_rows), 3),
-            "peak_accuracy": round(fmean(row["peak_accuracy"] for row in authorised_rows), 3),
-            "clean_accuracy": plain,
-            "locked_clean_accuracy": ceiling,  # a key of initial weights alone has no view of its own
-            "seeds": sorted(row["seed"] for row in authorised_rows),
-        }
-    worst = max(hackers, key=lambda hacker: hacker["accuracy"], default=None)
+    authorised = _authorised([row for row in published if row["kind"] == "authorised"], ceilings)
+    groups = _groups(hackers, rows, chance)
+    worst = _worst(hackers)
+    why = _doubts(authorised, groups, reason)
     return {
-        "chance": round(100 / classes, 3),
+        "chance": chance,
         "authorised": authorised,
         "hackers": hackers,
+        "groups": groups,
         "margin": round(authorised["accuracy"] - worst["accuracy"], 3) if authorised and worst else None,
         "worst": worst,
+        "worst_without_clean": _worst([hacker for hacker in hackers if hacker["knows"] not in HOLDS_ORIGINALS]),
+        "evidence": not why,
+        "why_no_evidence": why,
     }
+
+
+class _Ceilings:
+    """Accuracies of the same training on the originals."""
+
+    def __init__(self, clean: Sequence[Row]) -> None:
+        self.exact = {_who(row) | {("seed", row["seed"])}: row["accuracy"] for row in clean}
+        self.rows = clean
+
+    def of(self, row: Row) -> float | None:
+        """Of the same seed; for one who trains on originals alone, that of plain training on all of them."""
+        if [name for name, _ in parse_countermeasures(_text(row))] == ["clean-only"]:
+            row = row | {"countermeasure": OTHER if row["knows"] == "architecture" else "none"}
+        return self.exact.get(_who(row) | {("seed", row["seed"])})
+
+
+def _who(row: Row) -> frozenset[tuple[str, Any]]:
+    return frozenset((name, row.get(name)) for name in ("kind", "network", "countermeasure"))
+
+
+def _text(row: Row) -> str:
+    return "none" if row["countermeasure"] == OTHER else str(row["countermeasure"])
+
+
+def _authorised(rows: Sequence[Row], ceilings: _Ceilings) -> dict[str, Any] | None:
+    if not rows:
+        return None
+    network = rows[0]["network"]
+    accuracies = [row["accuracy"] for row in rows]
+    locked = [row["accuracy"] for row in ceilings.rows if row["kind"] == "authorised"]
+    ceiling = round(fmean(locked), 3) if locked else None
+    plain = ceiling
+    if rows[0].get("locked"):  # then the ceiling saw the originals through the view, a hacker without
+        free = [row["accuracy"] for row in ceilings.rows if (row["network"], row["countermeasure"]) == (network, OTHER)]
+        plain = round(fmean(free), 3) if free else None
+    return {
+        "network": network,
+        "accuracy": round(fmean(accuracies), 3),
+        "interval": interval(accuracies),
+        "peak_accuracy": round(fmean(row["peak_accuracy"] for row in rows), 3),
+        "clean_accuracy": plain,
+        "locked_clean_accuracy": ceiling,  # a key of initial weights alone has no view of its own
+        "seeds": sorted(row["seed"] for row in rows),
+    }
+
+
+def _groups(hackers: Sequence[dict[str, Any]], rows: Sequence[Row], chance: float) -> list[dict[str, Any]]:
+    """Hackers who differ in their seed alone, together."""
+    found: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    for hacker in hackers:
+        found.setdefault((hacker["network"], hacker["countermeasure"], hacker["knows"]), []).append(hacker)
+    groups = []
+    for (network, countermeasure, knows), runs in found.items():
+        accuracies = [run["accuracy"] for run in runs]
+        clean = [run["clean_accuracy"] for run in runs if run["clean_accuracy"] is not None]
+        ceiling = round(fmean(clean), 3) if clean else None
+        groups.append(
+            {
+                "network": network,
+                "countermeasure": countermeasure,
+                "knows": knows,
+                "seeds": len(runs),
+                "accuracy": round(fmean(accuracies), 3),
+                "interval": interval(accuracies),
+                "peak_accuracy": round(fmean(run["peak_accuracy"] for run in runs), 3),
+                "clean_accuracy": ceiling,
+                "recovered": recovered(fmean(accuracies), ceiling, chance),
+                "undertrained": _undertrained(network, countermeasure, rows),
+            }
+        )
+    return groups
+
+
+def _undertrained(network: str, countermeasure: str, rows: Sequence[Row]) -> bool | None:
+    """Whether twice the budget reaches clearly more on clean data; None where nobody looked."""
+    clean = {
+        (row["seed"], row.get("budget", 1.0)): row["accuracy"]
+        for row in rows
+        if (row["kind"], row["network"], row["countermeasure"], row["trained_on"])
+        == ("hacker", network, countermeasure, "clean")
+    }
+    checks = [
+        clean[seed, 1.0] < ENOUGH_BUDGET * accuracy
+        for (seed, budget), accuracy in clean.items()
+        if budget == 2.0 and (seed, 1.0) in clean
+    ]
+    return any(checks) if checks else None
+
+
+def _worst(hackers: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    return max(
+        (hacker for hacker in hackers if hacker["knows"] != "key"), key=lambda each: each["accuracy"], default=None
+    )
+
+
+def _doubts(authorised: dict[str, Any] | None, groups: Sequence[dict[str, Any]], reason: str) -> list[str]:
+    """Why the figures are no evidence of protection, one sentence each."""
+    why = [f"{reason}."] if reason else []
+    counted = [group for group in groups if group["knows"] != "key"]
+    if not counted:
+        return [*why, "No hacker was trained."]
+    strongest = max(counted, key=lambda group: group["accuracy"])
+    seeds = min([strongest["seeds"]] + ([len(authorised["seeds"])] if authorised else []))
+    if seeds < ENOUGH_SEEDS:
+        why.append(f"The strongest hacker or the authorised network has {seeds} of {ENOUGH_SEEDS} seeds.")
+    late = sum(group["undertrained"] is True for group in counted)
+    if late:
+        why.append(
+            f"Of {len(counted)} hackers {late} are undertrained: twice the epochs would teach them clearly more."
+        )
+    unknown = sum(group["undertrained"] is None for group in counted)
+    if unknown:
+        why.append(f"For {unknown} of {len(counted)} hackers nobody checked whether their epochs were enough.")
+    return why

@@ -1,13 +1,35 @@
-"""Cells: the single trainings an audit is made of."""
+"""Plans: which hackers an audit tries, and the cells, single trainings, that follow from them.
+
+A plan is a preset (`PLANS`) or a TOML file:
+
+    epochs = 30
+    seeds = [0]
+    strongest = 10            # this many of the strongest hackers ...
+    more_seeds = [1, 2]       # ... are trained with these seeds, too
+    ceilings = true           # every hacker on the originals as well
+    budget_check = true       # ... and there for twice the epochs
+
+    [[hackers]]
+    networks = ["authorised", "vgg:depth=8,width=16"]
+    countermeasures = ["none", "grayscale", "jpeg:30+cutmix"]
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import tomllib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any
 
-from uge.attack import KNOWLEDGE, knowledge_of
+from uge.attack import KNOWLEDGE, build_countermeasure, knowledge_of, needs_clean, needs_key
+from uge.errors import ConfigError, UgeError, unknown_name
+from uge.networks import parse_network
 
 AUTHORISED = "authorised"  # in the place of a network's name: the architecture of the key
+Row = dict[str, Any]
+Hacker = tuple[str, str]  # a network and a counter-measure
 
 
 @dataclass(frozen=True)
@@ -20,6 +42,7 @@ class Cell:
         countermeasure: as `uge.attack.build_countermeasure` reads it.
         seed: decides initial weights of hackers, order and augmentation.
         trained_on: "published", or "clean" for the ceiling.
+        budget: epochs as a multiple of the recipe's: 2 to see whether more would help, less to screen hackers.
     """
 
     role: str
@@ -27,6 +50,7 @@ class Cell:
     countermeasure: str = "none"
     seed: int = 0
     trained_on: str = "published"
+    budget: float = 1.0
 
     @property
     def knows(self) -> str:
@@ -36,29 +60,311 @@ class Cell:
         architecture = "architecture" if self.network == AUTHORISED else "nothing"
         return max(architecture, knowledge_of(self.countermeasure), key=KNOWLEDGE.index)
 
+    def to_dict(self) -> dict[str, Any]:
+        """What names the cell; a whole budget goes without saying, as it did before there was any other."""
+        return {name: value for name, value in asdict(self).items() if (name, value) != ("budget", 1.0)}
 
-def grid(
-    networks: Iterable[str],
-    students: Iterable[tuple[str, str]],
-    seeds: Iterable[int],
-    *,
-    clean: bool = True,
-    key: bool = True,
-) -> list[Cell]:
+
+def grid(hackers: Iterable[Hacker], seeds: Iterable[int], *, clean: bool = True, key: bool = True) -> list[Cell]:
     """Authorised user and hackers for each seed, each on the copy and, where `clean`, on the originals.
 
     Args:
-        networks: plain hackers; "authorised" is the key's architecture with other initial weights.
-        students: distilling hackers as (network, counter-measure).
+        hackers: (network, counter-measure); "authorised" is the key's architecture with other initial weights.
         seeds: repetitions.
         clean: whether originals are there for the ceilings.
         key: whether there is an authorised network.
     """
-    hackers = [(network, "none") for network in networks] + list(students if key else [])
-    sources = ("published", "clean") if clean else ("published",)
+    hackers = list(hackers)
     cells = []
     for seed in seeds:
-        for source in sources:
+        for source in ("published", "clean") if clean else ("published",):
             cells += [Cell(AUTHORISED, seed=seed, trained_on=source)] if key else []
             cells += [Cell("hacker", network, how, seed, source) for network, how in hackers]
     return cells
+
+
+@dataclass(frozen=True)
+class Hackers:
+    """Every one of some networks with every one of some counter-measures."""
+
+    networks: tuple[str, ...]
+    countermeasures: tuple[str, ...] = ("none",)
+
+    def __post_init__(self) -> None:
+        for network in self.networks:
+            if network != AUTHORISED:
+                parse_network(network)
+        for countermeasure in self.countermeasures:
+            knowledge_of(countermeasure)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an audit tries.
+
+    Attributes:
+        name: for the page.
+        hackers: whom to train.
+        epochs: of every training but those of the key's architecture, which follow the key's recipe.
+        seeds: repetitions of every hacker.
+        strongest: so many of the strongest hackers are repeated with `more_seeds`.
+        more_seeds: see `strongest`.
+        ceilings: train every hacker on the originals, too.
+        budget_check: train him there for twice the epochs, too: was the budget enough?
+        screening: not 0: begin with this share of the epochs for every hacker and go on with those who learn the most
+            (successive halving: Jamieson & Talwalkar 2016); no claim rests on a screening run.
+        survivors: how many hackers go on from each screening.
+        combined: so many of the best counter-measures are combined in pairs and screened again.
+        reason: why this plan is no evidence, where it is none.
+    """
+
+    name: str
+    hackers: tuple[Hackers, ...]
+    epochs: int = 30
+    seeds: tuple[int, ...] = (0,)
+    strongest: int = 0
+    more_seeds: tuple[int, ...] = ()
+    ceilings: bool = True
+    budget_check: bool = False
+    screening: float = 0.0
+    survivors: int = 6
+    combined: int = 4
+    reason: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.hackers:
+            raise ConfigError(f"the plan {self.name} has no [[hackers]]")
+        if self.epochs < 1 or not self.seeds or self.strongest < 0 or self.survivors < 1 or self.combined < 0:
+            raise ConfigError(f"the plan {self.name}: epochs, seeds and survivors must be one or more")
+        if not 0 <= self.screening < 1:
+            raise ConfigError(f"the plan {self.name}: screening is a share of the epochs below 1, got {self.screening}")
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def pairs(self) -> list[Hacker]:
+        """(network, counter-measure), each once, in the plan's order."""
+        found = [(n, how) for block in self.hackers for how in block.countermeasures for n in block.networks]
+        return list(dict.fromkeys(found))
+
+
+def possible(plan: Plan, *, key: bool, clean: bool, gray: bool) -> tuple[list[Hacker], list[dict[str, str]]]:
+    """The hackers of a plan who can be tried here, and what must be left out: {"what", "why"}.
+
+    Args:
+        plan: any plan.
+        key: whether there is a key.
+        clean: whether there are originals.
+        gray: whether the images have one channel.
+    """
+    chosen, skipped = [], []
+    for network, how in plan.pairs():
+        why = ""
+        if not key and (network == AUTHORISED or needs_key(how)):
+            why = "needs --key"
+        elif not clean and needs_clean(how):
+            why = "needs --clean"
+        elif gray and "grayscale" in how.split("+"):
+            why = "the images are gray already"
+        if why:
+            skipped.append({"what": network if how == "none" else f"{network}, {how}", "why": why})
+        else:
+            chosen.append((network, how))
+    return chosen, skipped
+
+
+def cells_of(
+    plan: Plan, hackers: Sequence[Hacker], row_of: Callable[[Cell], Row | None], *, key: bool, clean: bool
+) -> list[Cell]:
+    """All cells that are decided by now: those of a plan's later stages depend on the rows of the earlier ones.
+
+    Call again when all are trained, until nothing is added. The answer depends on the rows alone, so that an audit
+    which was killed makes the same decisions again.
+
+    Args:
+        plan: what to try.
+        hackers: of `possible`.
+        row_of: the finished row of a cell, None if it is missing.
+        key: whether there is a key.
+        clean: whether there are originals.
+    """
+    first = plan.seeds[0]
+    cells: list[Cell] = []
+    chosen = list(hackers)
+
+    def whole(who: Sequence[Hacker], seeds: Iterable[int]) -> list[Cell]:
+        return _full(plan, who, seeds, key=key, clean=clean)
+
+    def finished(some: Sequence[Cell]) -> bool:
+        return all(row_of(cell) is not None for cell in some)
+
+    def ranked(who: Sequence[Hacker], budget: float) -> list[Hacker]:
+        """Strongest first, by the peak: it is picked on test data, which favours the hacker."""
+        rows = {each: row_of(Cell("hacker", *each, seed=first, budget=budget)) or {} for each in who}
+        return sorted(who, key=lambda each: -rows[each].get("peak_accuracy", 0.0))
+
+    if plan.screening:
+        cells = _screen(plan, hackers, key=key)
+        if not finished(cells):
+            return cells
+        order = ranked(hackers, plan.screening)
+        chosen = order[: plan.survivors]
+        mixes = _mixes(order, plan.combined)
+        cells += _screen(plan, mixes, key=False)
+        cells += whole(chosen, plan.seeds)
+        if not finished(cells):
+            return cells
+        chosen += ranked(mixes, plan.screening)[: max(1, plan.survivors // 2)]
+    cells += whole(chosen, plan.seeds)
+    if plan.strongest and plan.more_seeds and finished(cells):
+        eligible = [who for who in chosen if knowledge_of(who[1]) != "key"]
+        cells += whole(ranked(eligible, 1.0)[: plan.strongest], plan.more_seeds)
+    return list(dict.fromkeys(cells))
+
+
+def _full(plan: Plan, hackers: Sequence[Hacker], seeds: Iterable[int], *, key: bool, clean: bool) -> list[Cell]:
+    """Whole trainings with their ceilings, and the check of the budget at the plan's first seed."""
+    cells = grid(hackers, seeds, clean=clean and plan.ceilings, key=key)
+    if clean and plan.budget_check:
+        cells += [
+            replace(cell, budget=2.0)
+            for cell in cells
+            if cell.trained_on == "clean" and cell.seed == plan.seeds[0] and knowledge_of(cell.countermeasure) != "key"
+        ]
+    return cells
+
+
+def _screen(plan: Plan, hackers: Sequence[Hacker], *, key: bool) -> list[Cell]:
+    """Short trainings on the copy; students of the authorised network need it trained first, in full."""
+    teacher = [Cell(AUTHORISED, seed=plan.seeds[0])] if key else []
+    return teacher + [Cell("hacker", *who, seed=plan.seeds[0], budget=plan.screening) for who in hackers]
+
+
+def _mixes(order: Sequence[Hacker], count: int) -> list[Hacker]:
+    """The best counter-measures combined in pairs, each pair with the network that did best with the better one."""
+    best: dict[str, str] = {}  # counter-measure -> network
+    for network, how in order:
+        if how != "none" and "+" not in how and knowledge_of(how) != "key":
+            best.setdefault(how, network)
+    pairs = [(best[one], one, other) for one, other in combinations(list(best)[:count], 2)]
+    return [(network, f"{one}+{other}") for network, one, other in pairs if _fit_together(one, other)]
+
+
+def _fit_together(one: str, other: str) -> bool:
+    """Different counter-measures that can be combined; those with knowledge of their own go alone."""
+    if one.partition(":")[0] == other.partition(":")[0] or needs_key(f"{one}+{other}") or needs_clean(f"{one}+{other}"):
+        return False
+    try:
+        build_countermeasure(f"{one}+{other}")
+    except UgeError:
+        return False
+    return True
+
+
+SMALL_NETWORKS = ("vgg:depth=8,width=16", "resnet:depth=8,width=16")
+FILTERS = ("grayscale", "jpeg:10", "jpeg:30", "jpeg:50", "jpeg:75", "blur:1", "pool:2", "median:3", "low-pass:0.5",
+    "wavelet:16", "depth:3")  # fmt: skip
+AUGMENTATIONS = ("cutout", "mixup", "cutmix", "randaugment", "ueraser", "adversarial", "projection")
+DISTILLATIONS = ("distillation:soft", "distillation:hard", "distillation:soft,queries=any")
+WITH_CLEAN = ("clean-only:500", "clean-mixed:500")
+
+PLANS: dict[str, Plan] = {
+    "quick": Plan(
+        name="quick",
+        hackers=(
+            Hackers((AUTHORISED, "vgg:depth=8,width=8", "resnet:depth=8,width=8")),
+            Hackers(
+                ("vgg:depth=8,width=8",),
+                ("grayscale", "jpeg:30", "blur:1", "projection", "cutmix", "distillation:soft", "clean-mixed:100"),
+            ),
+        ),
+        epochs=8,
+        reason="the quick plan is a smoke test: few hackers, trained for few epochs",
+    ),
+    "full": Plan(
+        name="full",
+        hackers=(
+            Hackers((AUTHORISED, *SMALL_NETWORKS, "mlp", "vit:width=64,depth=3")),
+            Hackers(SMALL_NETWORKS, (*FILTERS, *AUGMENTATIONS, *DISTILLATIONS, *WITH_CLEAN)),
+            Hackers((AUTHORISED,), ("grayscale", "jpeg:30", "cutmix", *DISTILLATIONS)),
+        ),
+        strongest=10,
+        more_seeds=(1, 2),
+        budget_check=True,
+    ),
+    "worst-case": Plan(
+        name="worst-case",
+        hackers=(
+            Hackers(
+                (AUTHORISED, *SMALL_NETWORKS),
+                ("none", *FILTERS, *AUGMENTATIONS, *DISTILLATIONS, *WITH_CLEAN),
+            ),
+        ),
+        strongest=3,
+        more_seeds=(1, 2),
+        budget_check=True,
+        screening=0.25,
+    ),
+}
+
+
+def read_plan(text: str) -> Plan:
+    """A plan by its name in `PLANS`, or from a TOML file.
+
+    Raises:
+        ConfigError: neither, or a file that says something else than a plan.
+    """
+    if text in PLANS:
+        return PLANS[text]
+    if not text.endswith(".toml"):
+        raise unknown_name("plan", text, [*PLANS, "FILE.toml"])
+    try:
+        content = tomllib.loads(Path(text).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read plan {text}: {error.strerror}") from error
+    except ValueError as error:  # not TOML, or not text at all
+        raise ConfigError(f"{text} is no TOML file: {error}") from error
+    return plan_of(content, Path(text).stem)
+
+
+def plan_of(content: dict[str, Any], name: str) -> Plan:
+    """A plan from the content of a file.
+
+    Raises:
+        ConfigError: an entry that is unknown or not of its type.
+    """
+    kinds = {field.name: field.type for field in fields(Plan)}
+    values: dict[str, Any] = {"name": name}
+    for entry, value in content.items():
+        if entry not in kinds:
+            raise unknown_name("entry of a plan", entry, kinds)
+        values[entry] = _read(entry, value, str(kinds[entry]))
+    return Plan(**{"hackers": ()} | values)
+
+
+def _read(entry: str, value: Any, kind: str) -> Any:
+    if entry == "hackers":
+        return tuple(_hackers(block) for block in (value if isinstance(value, list) else [value]))
+    if kind == "tuple[int, ...]":
+        good = isinstance(value, list) and all(type(item) is int for item in value)
+    else:
+        good = type(value).__name__ == kind or (kind == "float" and type(value) is int)
+    if not good:
+        raise ConfigError(
+            f"plan: {entry} is {kind.replace('tuple[int, ...]', 'a list of whole numbers')}, got {value!r}"
+        )
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _hackers(block: Any) -> Hackers:
+    names = [field.name for field in fields(Hackers)]
+    if not isinstance(block, dict) or not all(
+        isinstance(value, list) and all(isinstance(item, str) for item in value) for value in block.values()
+    ):
+        raise ConfigError("plan: each [[hackers]] holds networks = [...] and countermeasures = [...], lists of text")
+    for entry in block:
+        if entry not in names:
+            raise unknown_name("entry of [[hackers]]", entry, names)
+    if not block.get("networks"):
+        raise ConfigError("plan: a [[hackers]] without networks")
+    return Hackers(**{entry: tuple(value) for entry, value in block.items()})

@@ -1,11 +1,12 @@
-"""How far a copy is from its original, as people measure pictures: PSNR and SSIM."""
+"""How far a copy is from its original, and how much of the labels a straight line reads from either."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from uge.data.images import to_float
+from uge.attack.projection import logistic_regression
+from uge.data.images import ImageSet, to_float
 
 SSIM_WINDOW = 11  # pixels; the Gaussian window of Wang et al. 2004, sigma 1.5
 
@@ -50,3 +51,63 @@ def ssim(clean: Tensor, copies: Tensor, *, batch_size: int = 500) -> Tensor:
         for a, b in zip(clean.split(batch_size), copies.split(batch_size), strict=True)
     ]
     return torch.cat(parts) if parts else torch.empty(0)
+
+
+def linear_separability(x: Tensor, labels: Tensor, classes: int, *, epochs: int = 10) -> float:
+    """How much of the labels a linear classifier reads from its own training images, in percent.
+
+    Yu et al., Availability Attacks Create Shortcuts, KDD 2022: perturbations of unlearnable images are separable
+    almost perfectly, which makes them the easiest thing to learn.
+
+    Args:
+        x: images or perturbations, float32 [N, C, H, W].
+        labels: int64 [N].
+        classes: how many there are.
+        epochs: passes over the images.
+    """
+    x = x.flatten(1)
+    x = (x - x.mean(0)) / x.std().clamp_min(1e-6)
+    weight, bias = logistic_regression(x, labels, classes, epochs=epochs, batch_size=256)
+    return round(100 * ((x @ weight.T + bias).argmax(1) == labels).float().mean().item(), 2)
+
+
+def aligned(published: ImageSet, clean: ImageSet) -> bool:
+    """Whether originals can be compared with their copies one by one: as many, of the same size and labels."""
+    return published.images.shape == clean.images.shape and torch.equal(published.labels, clean.labels)
+
+
+def quality(published: ImageSet, clean: ImageSet | None, *, most: int = 5000) -> dict[str, float]:
+    """Everything that the page says of the pictures themselves, means over the images.
+
+    Args:
+        published: the copy.
+        clean: the originals in the same order, where there are any.
+        most: images that the linear classifiers see.
+
+    Returns:
+        `separability_published`, and with originals `psnr_db`, `ssim`, `l_inf_255` (the largest change of any value),
+        `l2` (of images in [0, 1]) and `separability_difference`.
+    """
+    x, labels = to_float(published.images[:most]), published.labels[:most]
+    found = {"separability_published": linear_separability(x, labels, published.classes)}
+    if clean is None or not aligned(published, clean):
+        return found
+    difference = x - to_float(clean.images[:most])
+    distances = torch.cat(
+        [
+            (to_float(a) - to_float(b)).flatten(1).norm(dim=1)
+            for a, b in zip(published.images.split(500), clean.images.split(500), strict=True)
+        ]
+    )
+    largest = max(
+        int((a.int() - b.int()).abs().max())
+        for a, b in zip(published.images.split(500), clean.images.split(500), strict=True)
+    )
+    ratio = psnr(clean.images, published.images)
+    return found | {
+        "psnr_db": round(float(ratio[ratio.isfinite()].mean()), 2) if ratio.isfinite().any() else float("inf"),
+        "ssim": round(float(ssim(clean.images, published.images).mean()), 4),
+        "l_inf_255": largest,
+        "l2": round(float(distances.mean()), 4),
+        "separability_difference": linear_separability(difference, labels, published.classes),
+    }

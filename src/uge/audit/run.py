@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable, Container, Sequence
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +13,18 @@ from safetensors import torch as safetensors
 from torch import nn
 
 from uge.attack import build_countermeasure, needs_clean, needs_teacher
-from uge.audit.plan import AUTHORISED, Cell
+from uge.audit.plan import AUTHORISED, Cell, Hacker, Plan, Row, cells_of
+from uge.audit.runners import CELLS, JOB, Runner, save_job
 from uge.data.images import ImageSet, normalisation_of
 from uge.errors import ConfigError, DataError
 from uge.keys.key import Key
 from uge.networks import NetworkSpec, build_network, parse_network
-from uge.records import append_record, config_hash, read_records
+from uge.records import RECORD_VERSION, append_record, config_hash, read_records
 from uge.runtime import check_writable, environment, seed_for, write_atomically
 from uge.training import Recipe, fit
 from uge.views import Viewing, check_nonces, original_view, view_of
+
+RECORDS = "records.jsonl"
 
 
 class Audit:
@@ -34,6 +39,7 @@ class Audit:
         headroom_255: of the copy's manifest; a null-space key maps test images and originals alike.
         recipe: from a network's text to how it is trained; the key's own recipe trains its architecture.
         device: where to train.
+        threads: of every training, so that all runners and machines add up in the same order; None leaves torch's.
     """
 
     def __init__(
@@ -47,6 +53,7 @@ class Audit:
         clean: ImageSet | None = None,
         headroom_255: int = 0,
         device: str = "cpu",
+        threads: int | None = None,
     ) -> None:
         for other, what in ((test, "test"), (clean, "clean")):
             if other is not None and (other.class_names, other.channels, other.image_size) != (
@@ -64,6 +71,7 @@ class Audit:
         self.key = key
         self.headroom_255 = headroom_255
         self.device = device
+        self.threads = threads
         self._views: dict[str, ImageSet] = {}
         if key is not None:
             check_nonces(published, key)
@@ -85,28 +93,109 @@ class Audit:
             ConfigError: a cell that cannot run, before the first one is trained.
             PublishError: the folder cannot be written.
         """
-        done = {row["cell"]: row for row in read_records(self.folder / "records.jsonl")}
+        done = {row["cell"]: row for row in read_records(self.folder / RECORDS)}
         self._check(cells, done)
-        check_writable(self.folder / "records.jsonl")
+        check_writable(self.folder / RECORDS)
         rows = []
         for number, cell in enumerate(cells):
             name = self.cell_name(cell)
             if name not in done:
                 if on_cell:
                     on_cell(number, cell)
-                done[name] = self._train(cell, name, on_epoch)
-                append_record(self.folder / "records.jsonl", done[name])
+                done[name] = self.train(cell, on_epoch)
+                append_record(self.folder / RECORDS, done[name])
             rows.append(done[name])
         return rows
+
+    def run_plan(
+        self,
+        plan: Plan,
+        hackers: Sequence[Hacker],
+        runner: Runner,
+        on_cells: Callable[[Sequence[Cell], Sequence[Cell]], None] | None = None,
+        on_row: Callable[[Cell, Row], None] | None = None,
+    ) -> list[Row]:
+        """Train what is missing of a plan, stage by stage, several cells at a time.
+
+        A training that fails is a row with its error; the next run tries it again.
+
+        Args:
+            plan: what to try.
+            hackers: of `uge.audit.plan.possible`.
+            runner: where to train.
+            on_cells: called before each stage with all cells decided by now and those of them that are missing.
+            on_row: called with every cell that this run trained and its row.
+
+        Returns:
+            The rows of all cells; `records.jsonl` holds them in the same order.
+
+        Raises:
+            ConfigError: a cell that cannot run, before the first one of its stage is trained.
+            PublishError: the folder cannot be written, or a worker died.
+        """
+        done = self._gather()
+        job: Path | None = None
+        try:
+            while True:
+                cells = cells_of(
+                    plan,
+                    hackers,
+                    lambda cell: done.get(self.cell_name(cell)),
+                    key=self.key is not None,
+                    clean="clean" in self.sources,
+                )
+                names = {self.cell_name(cell): cell for cell in cells}
+                missing = [cell for name, cell in names.items() if name not in done]
+                if not missing:
+                    break
+                self._check(cells, done)
+                if on_cells:
+                    on_cells(cells, missing)
+                job = job or save_job(self)
+                students = [cell for cell in missing if self._queries(cell)]  # they ask networks trained before
+                for wave in ([cell for cell in missing if cell not in students], students):
+                    for row in runner.run(job, wave) if wave else ():
+                        done[row["cell"]] = row
+                        append_record(self.folder / RECORDS, row)
+                        if on_row:
+                            on_row(names[row["cell"]], row)
+        finally:
+            shutil.rmtree(self.folder / JOB, ignore_errors=True)
+        rows = [done[self.cell_name(cell)] for cell in cells]
+        self._tidy(rows)
+        return rows
+
+    def _gather(self) -> dict[str, Row]:
+        """Finished rows by cell, also those that a killed run had no time to append; failed ones are tried again."""
+        kept = self.folder / CELLS
+        done = {row["cell"]: row for row in read_records(self.folder / RECORDS) if "error" not in row}
+        check_writable(self.folder / RECORDS)
+        for file in sorted(kept.glob("*.json")):
+            row = json.loads(file.read_text())
+            if "error" not in row and row["cell"] not in done:
+                append_record(self.folder / RECORDS, row)
+                done[row["cell"]] = row
+        shutil.rmtree(kept, ignore_errors=True)
+        return done
+
+    def _tidy(self, rows: Sequence[Row]) -> None:
+        """One line a cell, the plan's in its order: the same file whatever interrupted the runs before."""
+        names = {row["cell"] for row in rows}
+        others = {row["cell"]: row for row in read_records(self.folder / RECORDS) if row["cell"] not in names}
+        lines = [
+            json.dumps({"record_version": RECORD_VERSION, **row}, sort_keys=True) for row in (*rows, *others.values())
+        ]
+        write_atomically(self.folder / RECORDS, "".join(line + "\n" for line in lines))
+        shutil.rmtree(self.folder / CELLS, ignore_errors=True)
 
     def cell_name(self, cell: Cell) -> str:
         """Twelve digits over everything that decides a cell's result."""
         return config_hash(
-            asdict(cell)
+            cell.to_dict()
             | {
                 "data": self.digests[cell.trained_on],
                 "test": self.test_digest,
-                "recipe": self._recipe(cell).to_dict(),
+                "recipe": self.recipe_of(cell).to_dict(),
                 "key": self._key_part(cell),
             }
             | ({"clean": self.digests.get("clean")} if needs_clean(cell.countermeasure) else {})
@@ -131,7 +220,7 @@ class Audit:
                 continue
             if self._queries(cell) and (cell.seed, cell.trained_on) not in teachers:
                 self._trained_weights(cell)
-            if cell.role == AUTHORISED:
+            if cell.role == AUTHORISED and cell.budget == 1:
                 teachers.add((cell.seed, cell.trained_on))
 
     def _uses_key(self, cell: Cell) -> bool:
@@ -140,8 +229,10 @@ class Audit:
     def _queries(self, cell: Cell) -> bool:
         return needs_teacher(cell.countermeasure)
 
-    def _recipe(self, cell: Cell) -> Recipe:
-        return self._key().recipe if cell.network == AUTHORISED else self.recipe(cell.network)
+    def recipe_of(self, cell: Cell) -> Recipe:
+        """How a cell is trained."""
+        recipe = self._key().recipe if cell.network == AUTHORISED else self.recipe(cell.network)
+        return replace(recipe, epochs=max(1, round(recipe.epochs * cell.budget)))
 
     def _key(self) -> Key:
         if self.key is None:
@@ -165,7 +256,8 @@ class Audit:
             self._views[name] = make(images, self._key(), headroom_255=self.headroom_255)
         return self._views[name]
 
-    def _network(self, cell: Cell) -> nn.Module:
+    def network_of(self, cell: Cell) -> nn.Module:
+        """The untrained network of a cell: the key's own, or one with weights of its own."""
         if cell.role == AUTHORISED:
             return self._key().network_module()
         seed = seed_for(cell.seed, "hacker", cell.network)
@@ -190,9 +282,10 @@ class Audit:
         network.load_state_dict(safetensors.load_file(self._trained_weights(cell)))
         return Viewing(network, self._key(), self.headroom_255).eval().requires_grad_(False).to(self.device)
 
-    def _train(self, cell: Cell, name: str, on_epoch: Callable[[int, int, float], None] | None) -> dict[str, Any]:
-        recipe = self._recipe(cell)
-        network = self._network(cell)
+    def train(self, cell: Cell, on_epoch: Callable[[int, int, float], None] | None = None) -> Row:
+        """Train one cell and return its row; an authorised network's weights are kept for those who query it."""
+        recipe = self.recipe_of(cell)
+        network = self.network_of(cell)
         history = fit(
             network,
             self._seen(cell, cell.trained_on),
@@ -207,12 +300,23 @@ class Audit:
             device=self.device,
             on_epoch=(lambda epoch, loss, accuracy: on_epoch(epoch, recipe.epochs, accuracy)) if on_epoch else None,
         )
-        if cell.role == AUTHORISED:
+        if cell.role == AUTHORISED and cell.budget == 1:
             weights = {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}
             write_atomically(self._teacher_file(cell.seed, cell.trained_on), safetensors.save(weights), mode=0o600)
+        return self.facts(cell) | {
+            "accuracy": history.accuracy,
+            "peak_accuracy": history.peak_accuracy,
+            "test_accuracy": list(history.test_accuracy),
+            "train_loss": list(history.train_loss),
+            "seconds": history.seconds,
+        }
+
+    def facts(self, cell: Cell) -> Row:
+        """What is known of a cell before it is trained."""
+        recipe = self.recipe_of(cell)
         same = cell.role == "hacker" and cell.network == AUTHORISED
         return {
-            "cell": name,
+            "cell": self.cell_name(cell),
             "kind": cell.role,
             "network": self._spec(cell).label,
             "trained_on": cell.trained_on,
@@ -220,13 +324,9 @@ class Audit:
             "knows": cell.knows,
             "locked": cell.role == AUTHORISED and self._key().null_space is not None,
             "seed": cell.seed,
-            "accuracy": history.accuracy,
-            "peak_accuracy": history.peak_accuracy,
-            "test_accuracy": list(history.test_accuracy),
-            "train_loss": list(history.train_loss),
-            "seconds": history.seconds,
+            "budget": cell.budget,
             "recipe": recipe.to_dict(),
-            "config_hash": config_hash(recipe.to_dict() | asdict(cell)),
+            "config_hash": config_hash(recipe.to_dict() | cell.to_dict()),
             "data": self.digests[cell.trained_on],
             "images": len(self.sources[cell.trained_on]),
             "test_images": len(self.test),

@@ -1,0 +1,115 @@
+"""A whole audit: from a protected folder to its records and summary, in one call that can be killed and repeated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from uge.audit.estimate import Estimate
+from uge.audit.folder import claimed, write_facts, write_summary
+from uge.audit.plan import Cell, Plan, Row, cells_of, possible
+from uge.audit.run import Audit
+from uge.audit.runners import Runner
+from uge.data.images import ImageSet
+from uge.data.sources import load
+from uge.keys.key import Key
+from uge.publish import MANIFEST, Manifest, load_published, read_manifest
+from uge.training import recommended_recipe
+
+
+class Watcher:
+    """What an audit tells while it works; the command line shows it, a script may ignore it."""
+
+    def planned(self, trainings: int, seconds: float, skipped: Sequence[dict[str, str]]) -> None:
+        """Before anything is trained: how much there is to do on one worker, and what is left out."""
+
+    def stage(self, missing: int, seconds_done: float, seconds_all: float) -> None:
+        """A stage of the plan begins, with so many trainings still missing."""
+
+    def trained(self, row: Row, seconds: float) -> None:
+        """A training is finished or has failed; it was estimated to take so long."""
+
+
+def read_copy(folder: Path, key: Key | None) -> tuple[ImageSet, Manifest | None]:
+    """A published folder and its manifest, or any ImageFolder of another program and None.
+
+    Raises:
+        UgeError: the folder cannot be read, or is not signed by the protector of the key.
+    """
+    if not (folder / MANIFEST).exists():
+        return load(str(folder), "train"), None
+    images = load_published(folder, signed_by=key.fingerprint if key else None)
+    return images, read_manifest(folder)
+
+
+def conduct(
+    published: ImageSet,
+    test: ImageSet,
+    out: Path,
+    plan: Plan,
+    runner: Runner,
+    *,
+    manifest: Manifest | None = None,
+    key: Key | None = None,
+    clean: ImageSet | None = None,
+    device: str = "cpu",
+    threads: int = 1,
+    watcher: Watcher | None = None,
+) -> dict[str, Any]:
+    """Run a plan against a copy; the same call goes on where a killed one stopped.
+
+    Args:
+        published: the copy, as read from its files.
+        test: clean held-out images.
+        out: the audit's folder (see `uge.audit.folder`).
+        plan: what to try; what needs a key or originals that are not given is left out and named.
+        runner: where to train.
+        manifest: of the copy; None for a folder of another program.
+        key: the authorised network.
+        clean: the originals.
+        device: where to train.
+        threads: of each training.
+        watcher: hears of progress.
+
+    Returns:
+        The summary, as in summary.json.
+
+    Raises:
+        UgeError: the first thing that is wrong, before anything is trained where it can be known by then.
+    """
+    watcher = watcher or Watcher()
+    audit = Audit(
+        published,
+        test,
+        out,
+        recipe=partial(recommended_recipe, epochs=plan.epochs),
+        key=key,
+        clean=clean,
+        headroom_255=manifest.headroom_255 if manifest else 0,
+        device=device,
+        threads=threads,
+    )
+    hackers, skipped = possible(plan, key=key is not None, clean=clean is not None, gray=published.channels == 1)
+    data = {"published": audit.digests["published"], "test": audit.test_digest}
+    with claimed(out, data):
+        whole = cells_of(plan, hackers, _any_row, key=key is not None, clean=clean is not None)
+        estimate = Estimate(audit, whole)
+        seconds = estimate.total(whole)
+        watcher.planned(len(whole), seconds, skipped)
+        write_facts(audit, plan, skipped, manifest, data)
+
+        def stage(cells: Sequence[Cell], missing: Sequence[Cell]) -> None:
+            done = estimate.total([cell for cell in cells if cell not in missing])
+            watcher.stage(len(missing), done, max(seconds, estimate.total(cells)))
+
+        rows = audit.run_plan(
+            plan, hackers, runner, stage, lambda cell, row: watcher.trained(row, estimate.seconds(cell))
+        )
+        return write_summary(out, rows, published.classes, plan)
+
+
+def _any_row(cell: Cell) -> Row:
+    """As if everything were trained: then the plan's later stages are as long as they will be."""
+    return {"peak_accuracy": 0.0}

@@ -1,0 +1,238 @@
+"""Where an audit's cells are trained: in worker processes here, by Ray, or by Slurm.
+
+Every runner trains a cell by the same function, `train_cell`, from the same file, with the same number of threads; so
+they give the same rows. A finished row is on disk before its worker says so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import inspect
+import json
+import os
+import pickle
+import secrets
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from functools import lru_cache
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+
+from uge.audit.plan import Cell, Row
+from uge.errors import ConfigError, PublishError, unknown_name
+from uge.runtime import write_atomically
+
+if TYPE_CHECKING:
+    from uge.audit.run import Audit
+
+JOB = "job"  # what the workers read; removed at the end
+CELLS = "cells"  # finished rows that are not in records.jsonl yet, one file each
+
+
+class Runner(Protocol):
+    """Trains cells that do not depend on one another."""
+
+    def run(self, job: Path, cells: Sequence[Cell]) -> Iterator[Row]:
+        """Yield the row of each cell as it is finished, in any order.
+
+        Args:
+            job: the file that `save_job` wrote.
+            cells: what to train.
+        """
+        ...
+
+
+def save_job(audit: Audit) -> Path:
+    """Write what the workers need, data and key included, to a private file in the audit's private folder."""
+    file = audit.folder / JOB / f"{secrets.token_hex(6)}.pickle"  # a name of its own: workers keep what they have read
+    write_atomically(file, pickle.dumps(audit), mode=0o600)
+    file.parent.chmod(0o700)
+    return file
+
+
+def train_cell(job: Path, cell: Cell) -> Row:
+    """Train one cell in whatever process this is and write its row; a training that fails is a row with its error."""
+    audit = _audit(job)
+    name = audit.cell_name(cell)
+    try:
+        row = audit.train(cell)
+    except Exception as error:  # one line in the records; the other cells go on
+        row = audit.facts(cell) | {"error": f"{type(error).__name__}: {' '.join(str(error).split())}"}
+    write_atomically(audit.folder / CELLS / f"{name}.json", json.dumps(row))
+    return row
+
+
+@lru_cache(maxsize=1)
+def _audit(job: Path) -> Audit:
+    """The audit of a file, read once in a process."""
+    audit: Audit = pickle.loads(job.read_bytes())  # written by `save_job` into a private folder
+    torch.set_num_threads(audit.threads or torch.get_num_threads())
+    return audit
+
+
+class Local:
+    """Processes on this machine; a single worker needs none besides this one.
+
+    Args:
+        workers: how many at a time; as many as there are cores by default.
+    """
+
+    def __init__(self, workers: str | int = 0) -> None:
+        self.workers = _count("local: workers", workers) or _cores()
+
+    def run(self, job: Path, cells: Sequence[Cell]) -> Iterator[Row]:
+        if min(self.workers, len(cells)) == 1:
+            with threads(None):  # as before when the trainings are over
+                yield from (train_cell(job, cell) for cell in cells)
+            return
+        # Spawned, not forked: torch's threads do not survive a fork.
+        context = get_context("spawn")
+        pool = ProcessPoolExecutor(min(self.workers, len(cells)), context, initializer=_watch, initargs=(os.getpid(),))
+        try:
+            for future in as_completed([pool.submit(train_cell, job, cell) for cell in cells]):
+                yield future.result()
+        except BrokenProcessPool as error:
+            raise PublishError(
+                "a training process died, perhaps for want of memory; the same command goes on, with fewer workers"
+                " (--runner local:workers=1) if it happens again"
+            ) from error
+        except BaseException:  # Ctrl-C: do not wait for trainings that nobody will see
+            for process in list((pool._processes or {}).values()):
+                process.terminate()
+            raise
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _watch(parent: int) -> None:
+    """End this worker when the audit that started it is gone, even by `kill -9`; Ctrl-C is the audit's to answer."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def look() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=look, daemon=True).start()
+
+
+class Ray:
+    """A Ray cluster: the one of RAY_ADDRESS, or one on this machine. The audit's folder must be on a shared disk.
+
+    Args:
+        workers: cores of a cluster on this machine; all by default.
+    """
+
+    def __init__(self, workers: str | int = 0) -> None:
+        self.workers = _count("ray: workers", workers)
+        self.ray = _optional("ray")
+
+    def run(self, job: Path, cells: Sequence[Cell]) -> Iterator[Row]:
+        ray = self.ray
+        started = not ray.is_initialized()
+        if started:
+            local = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": self.workers or _cores()}
+            ray.init(include_dashboard=False, log_to_driver=False, logging_level="error", **local)
+        try:
+            remote = ray.remote(num_cpus=1)(train_cell)
+            waiting = [remote.remote(job, cell) for cell in cells]
+            while waiting:
+                ready, waiting = ray.wait(waiting)
+                yield from ray.get(ready)
+        finally:
+            if started:
+                ray.shutdown()
+
+
+class Slurm:
+    """Slurm, through submitit: one job a cell. The audit's folder must be on a shared disk.
+
+    Args:
+        partition: where jobs go.
+        minutes: time limit of a job.
+        cluster: "slurm", or "local" for submitit's processes on this machine.
+        at_once: most jobs in the queue at a time.
+    """
+
+    def __init__(
+        self, partition: str = "", minutes: str | int = 240, cluster: str = "slurm", at_once: str | int = 64
+    ) -> None:
+        self.submitit = _optional("submitit")
+        if cluster not in ("slurm", "local"):
+            raise ConfigError(f"slurm: cluster is slurm or local, got '{cluster}'")
+        self.cluster, self.partition = cluster, partition
+        self.minutes, self.at_once = _count("slurm: minutes", minutes), _count("slurm: at_once", at_once)
+
+    def run(self, job: Path, cells: Sequence[Cell]) -> Iterator[Row]:
+        executor = self.submitit.AutoExecutor(folder=job.parent / "slurm", cluster=self.cluster)
+        executor.update_parameters(timeout_min=self.minutes, cpus_per_task=1, name="uge-audit")
+        if self.partition:
+            executor.update_parameters(slurm_partition=self.partition)
+        waiting: list[Cell] = list(cells)
+        running: list[Any] = []
+        while waiting or running:
+            while waiting and len(running) < self.at_once:
+                running.append(executor.submit(train_cell, job, waiting.pop(0)))
+            done = [task for task in running if task.done()]
+            running = [task for task in running if task not in done]
+            for task in done:
+                yield task.result()
+            if not done:
+                time.sleep(0.2 if self.cluster == "local" else 5)
+
+
+RUNNERS: dict[str, Callable[..., Runner]] = {"local": Local, "ray": Ray, "slurm": Slurm}
+
+
+def build_runner(text: str) -> Runner:
+    """A runner from its text: "local", "local:workers=4", "ray", "slurm:partition=gpu,minutes=60".
+
+    Raises:
+        ConfigError: an unknown name or option, or a package that is not installed.
+    """
+    name, _, tail = text.partition(":")
+    if name not in RUNNERS:
+        raise unknown_name("runner", name, RUNNERS)
+    options = dict(item.partition("=")[::2] for item in filter(None, tail.split(",")))
+    known = list(inspect.signature(RUNNERS[name]).parameters)
+    for option in options:
+        if option not in known:
+            raise unknown_name(f"option of runner '{name}'", option, known)
+    return RUNNERS[name](**options)
+
+
+@contextlib.contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    """This many torch threads inside, as before outside."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _count(what: str, value: str | int) -> int:
+    if not str(value).isdecimal():
+        raise ConfigError(f"{what}: expected a whole number, got '{value}'")
+    return int(value)
+
+
+def _optional(package: str) -> Any:
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise ConfigError(f"the runner needs {package}: pip install {package}, or use --runner local") from error

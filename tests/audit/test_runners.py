@@ -1,0 +1,208 @@
+"""Whole audits of a small copy: the same plan gives the same records on every runner and after every interruption."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from uge.audit.conduct import Watcher, conduct
+from uge.audit.folder import claimed
+from uge.audit.plan import AUTHORISED, Hackers, Plan
+from uge.audit.runners import Local, build_runner
+from uge.data.images import ImageSet, normalisation_of, to_float
+from uge.errors import ConfigError, PublishError
+from uge.keys.key import Key, new_key
+from uge.networks import NetworkSpec
+from uge.training import Recipe
+
+PLAN = Plan(
+    "small",
+    (Hackers((AUTHORISED, "mlp:width=8")), Hackers(("mlp:width=8",), ("blur:1", "distillation:soft", "clean-only:20"))),
+    epochs=2,
+    budget_check=True,
+    strongest=1,
+    more_seeds=(1,),
+)
+TRAININGS = 5 + 1 + 5 + 1 + 4 + 4  # both sources, the budget check, the strongest once more
+
+
+@pytest.fixture(scope="module")
+def images(trousers_and_boots: tuple[ImageSet, ImageSet]) -> dict[str, ImageSet]:
+    train, test = (
+        part.with_images(F.avg_pool2d(to_float(part.images), 2).mul(255).round().to(torch.uint8))
+        for part in trousers_and_boots
+    )
+    clean = train.subset(torch.arange(96))
+    noise = torch.randint(-16, 17, clean.images.shape, generator=torch.Generator().manual_seed(0))
+    copy = clean.with_images((clean.images.int() + noise).clamp(0, 255).to(torch.uint8))
+    return {"published": copy, "test": test.subset(torch.arange(48)), "clean": clean}
+
+
+@pytest.fixture(scope="module")
+def key(images: dict[str, ImageSet]) -> Key:
+    clean = images["clean"]
+    spec = NetworkSpec("convnet", 1, clean.image_size, 2, {"width": 8})
+    return new_key(spec, clean.class_names, *normalisation_of(clean.images), Recipe(epochs=2, batch_size=32))
+
+
+def records(folder: Path) -> list[dict[str, Any]]:
+    rows = [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(images: dict[str, ImageSet], key: Key, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("audits") / "undisturbed"
+    conduct(**images, key=key, out=folder, plan=PLAN, runner=Local(1))
+    return folder
+
+
+class Heard(Watcher):
+    def __init__(self) -> None:
+        self.facts: tuple[Any, ...] = ()
+        self.missing: list[int] = []
+        self.rows: list[dict[str, Any]] = []
+
+    def planned(self, *facts: Any) -> None:
+        self.facts = facts
+
+    def stage(self, missing: int, seconds_done: float, seconds_all: float) -> None:
+        assert 0 <= seconds_done < seconds_all
+        self.missing.append(missing)
+
+    def trained(self, row: dict[str, Any], seconds: float) -> None:
+        assert seconds > 0
+        self.rows.append(row)
+
+
+def test_an_audit_trains_its_plan_and_leaves_what_the_contract_says(undisturbed: Path) -> None:
+    rows = records(undisturbed)
+    facts, summary = (json.loads((undisturbed / name).read_text()) for name in ("audit.json", "summary.json"))
+    assert facts["cells"] == [row["cell"] for row in rows] and len(set(facts["cells"])) == len(rows)
+    assert facts["plan"]["name"] == "small" and facts["manifest"]["method"] == "unknown" and facts["skipped"] == []
+    assert facts["quality"]["l_inf_255"] == 16
+    assert {file.name for file in undisturbed.iterdir()} == {
+        "records.jsonl", "audit.json", "summary.json", "examples.npz", "authorised", ".lock"
+    }  # fmt: skip
+    assert undisturbed.stat().st_mode & 0o077 == 0
+    groups = {(group["network"], group["countermeasure"]): group for group in summary["groups"]}
+    assert len(groups) == 5 and sum(group["seeds"] == 2 for group in groups.values()) == 1
+    assert all(isinstance(group["undertrained"], bool) for group in groups.values())
+    plain, alone = groups["mlp(width=8)", "none"], groups["mlp(width=8)", "clean-only:20"]
+    assert alone["clean_accuracy"] is not None and plain["clean_accuracy"] is not None
+    assert summary["authorised"]["seeds"] == [0, 1] and not summary["evidence"]
+
+
+def test_an_audit_says_beforehand_how_much_there_is_to_do_and_a_finished_one_trains_nothing(
+    images: dict[str, ImageSet], key: Key, undisturbed: Path
+) -> None:
+    heard = Heard()
+    before = (undisturbed / "records.jsonl").read_bytes()
+    conduct(**images, key=key, out=undisturbed, plan=PLAN, runner=Local(1), watcher=heard)
+    trainings, seconds, skipped = heard.facts
+    assert trainings == len(records(undisturbed)) and seconds > 0 and skipped == []
+    assert heard.missing == [] and heard.rows == []
+    assert (undisturbed / "records.jsonl").read_bytes() == before
+
+
+def test_without_key_and_originals_the_rest_is_tried(images: dict[str, ImageSet], tmp_path: Path) -> None:
+    heard = Heard()
+    summary = conduct(images["published"], images["test"], tmp_path / "audit", PLAN, Local(1), watcher=heard)
+    assert {group["countermeasure"] for group in summary["groups"]} == {"none", "blur:1"}
+    assert summary["authorised"] is None and summary["margin"] is None
+    assert {each["why"] for each in heard.facts[2]} == {"needs --key", "needs --clean"}
+    assert "psnr_db" not in json.loads((tmp_path / "audit" / "audit.json").read_text())["quality"]
+
+
+@pytest.mark.parametrize("text", ["local:workers=2", "ray:workers=2", "slurm:cluster=local"])
+def test_the_same_plan_gives_the_same_records_on_each_runner(
+    images: dict[str, ImageSet], key: Key, undisturbed: Path, tmp_path: Path, text: str
+) -> None:
+    package = {"ray": "ray", "slurm": "submitit"}.get(text.partition(":")[0])
+    if package:
+        pytest.importorskip(package, reason=f"{package} is not installed")
+    plan = replace(
+        PLAN, budget_check=False, strongest=0, hackers=(Hackers((AUTHORISED,), ("none", "distillation:soft")),)
+    )
+    conduct(**images, key=key, out=tmp_path / "audit", plan=plan, runner=build_runner(text))
+    expected = {row["cell"]: row for row in records(undisturbed)}
+    rows = records(tmp_path / "audit")
+    assert len(rows) == 3 and not any("error" in row for row in rows)
+    for row in rows:
+        if row["countermeasure"] != "distillation:soft":  # of the key's architecture: not in the other plan
+            assert row == expected[row["cell"]]
+        assert row["environment"]["threads"] == 1
+    assert not (tmp_path / "audit" / "job").exists() and not (tmp_path / "audit" / "cells").exists()
+
+
+def test_a_training_that_fails_is_recorded_and_tried_again(
+    images: dict[str, ImageSet], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from uge.audit import run
+
+    plan = replace(PLAN, hackers=(Hackers(("mlp:width=8",), ("none", "blur:1")),), strongest=0, budget_check=False)
+    real = run.Audit.train
+
+    def fail(self: Any, cell: Any, *more: Any) -> Any:
+        if cell.countermeasure == "blur:1":
+            raise MemoryError("no room\nfor this")
+        return real(self, cell, *more)
+
+    monkeypatch.setattr(run.Audit, "train", fail)
+    heard = Heard()
+    start = partial(conduct, images["published"], images["test"], tmp_path / "audit", plan, Local(1))
+    summary = start(watcher=heard)
+    assert [row.get("error") for row in heard.rows] == [None, "MemoryError: no room for this"]
+    assert len(summary["groups"]) == 1 and len(records(tmp_path / "audit")) == 2
+    monkeypatch.undo()
+    again = Heard()
+    assert len(start(watcher=again)["groups"]) == 2
+    assert [row["countermeasure"] for row in again.rows] == ["blur:1"]
+    assert ["error" in row for row in records(tmp_path / "audit")] == [False, False]
+
+
+def test_one_folder_holds_one_audit(images: dict[str, ImageSet], undisturbed: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("precious")
+    start = partial(conduct, images["published"], plan=PLAN, runner=Local(1))
+    with pytest.raises(PublishError, match="is not empty and holds no audit"):
+        start(test=images["test"], out=tmp_path)
+    with pytest.raises(PublishError, match="holds an audit of other images"):
+        start(test=images["test"].subset(torch.arange(20)), out=undisturbed)
+    data = json.loads((undisturbed / "audit.json").read_text())["data"]
+    with claimed(undisturbed, data), pytest.raises(PublishError, match="another audit is running"):
+        start(test=images["test"], out=undisturbed)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("locale", "unknown runner 'locale'; did you mean 'local'"),
+        ("local:worker=2", "unknown option of runner 'local' 'worker'; did you mean 'workers'"),
+        ("local:workers=two", "expected a whole number, got 'two'"),
+        ("slurm:cluster=moon", "cluster is slurm or local"),
+    ],
+)
+def test_a_runner_that_makes_no_sense_is_refused(text: str, message: str) -> None:
+    if text.startswith("slurm"):
+        pytest.importorskip("submitit", reason="submitit is not installed")
+    with pytest.raises(ConfigError, match=message):
+        build_runner(text)
+
+
+def test_random_order_of_finishing_changes_nothing(
+    images: dict[str, ImageSet], key: Key, undisturbed: Path, tmp_path: Path
+) -> None:
+    class Shuffled(Local):
+        def run(self, job: Path, cells: Any) -> Any:
+            yield from super().run(job, random.Random(3).sample(list(cells), len(cells)))
+
+    conduct(**images, key=key, out=tmp_path / "audit", plan=PLAN, runner=Shuffled(1))
+    assert records(tmp_path / "audit") == records(undisturbed)

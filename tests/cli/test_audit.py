@@ -1,0 +1,162 @@
+"""`uge audit` as a person calls it: any folder, killed at any time, one line for what is wrong."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .conftest import ENVIRONMENT, INSTALLED, Run, bytes_of, role
+
+PLAN = """
+epochs = 1
+[[hackers]]
+networks = ["authorised", "mlp:width=8"]
+countermeasures = ["none", "blur:1"]
+[[hackers]]
+networks = ["mlp:width=8"]
+countermeasures = ["distillation:soft", "clean-mixed:12"]
+"""
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("plans") / "mine.toml"
+    file.write_text(PLAN)
+    return file
+
+
+@pytest.fixture
+def arguments(published: Path, toy: Path, key: Path, plan: Path) -> tuple[object, ...]:
+    given = ("--test", toy, "--clean", toy, "--key", role(key, "recipient"), "--plan", plan)
+    return ("audit", published, *given, "--runner", "local:workers=1")
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    lines = (folder / "records.jsonl").read_text().splitlines()
+    return [{name: value for name, value in json.loads(line).items() if name != "seconds"} for line in lines]
+
+
+def test_killed_ten_times_at_random_it_ends_with_the_records_of_an_undisturbed_run(
+    run: Run, arguments: tuple[object, ...], tmp_path: Path
+) -> None:
+    started = time.perf_counter()
+    done = run(*arguments, "--out", tmp_path / "calm")
+    seconds = time.perf_counter() - started
+    assert done.code == 0, done
+    draw = random.Random(5)
+    killed = 0
+    while killed < 10:
+        ended = run(*arguments, "--out", tmp_path / "rough", kill_after=draw.uniform(0, seconds / 3))
+        if ended.code == 0:  # it was finished before the kill: begin again
+            shutil.rmtree(tmp_path / "rough")
+        else:
+            assert ended.code == -9, ended
+            killed += 1
+    done = run(*arguments, "--out", tmp_path / "rough")
+    assert done.code == 0, done
+    assert rows(tmp_path / "rough") == rows(tmp_path / "calm")
+    assert len(rows(tmp_path / "calm")) == 2 * 7
+    calm, rough = (json.loads((tmp_path / name / "summary.json").read_text()) for name in ("calm", "rough"))
+    assert calm == rough
+    assert not (tmp_path / "rough" / "job").exists()
+
+
+def test_it_tells_what_there_is_to_do_and_ends_with_a_table(
+    run: Run, arguments: tuple[object, ...], tmp_path: Path
+) -> None:
+    done = run(*arguments, "--out", tmp_path / "audit")
+    assert done.code == 0, done
+    assert "14 trainings, about" in done.stdout
+    assert "left out: authorised, grayscale" not in done.stdout
+    assert "Margin (authorised minus strongest hacker)" in done.stdout
+    assert "distillation (soft)" in done.stdout
+    before = bytes_of(tmp_path / "audit" / "authorised")
+    again = run(*arguments, "--out", tmp_path / "audit")
+    assert again.code == 0 and bytes_of(tmp_path / "audit" / "authorised") == before
+
+
+def test_a_folder_of_another_program_is_audited_without_key_or_originals(
+    run: Run, toy: Path, plan: Path, tmp_path: Path
+) -> None:
+    foreign = tmp_path / "foreign"
+    shutil.copytree(toy / "train", foreign)
+    done = run(
+        "audit", foreign, "--test", toy, "--plan", plan, "--runner", "local:workers=1", "--out", tmp_path / "audit"
+    )
+    assert done.code == 0, done
+    for left_out in ("authorised (needs --key)", "mlp:width=8, clean-mixed:12 (needs --clean)"):
+        assert f"left out: {left_out}" in done.stdout
+    assert [(row["countermeasure"], row["trained_on"]) for row in rows(tmp_path / "audit")] == [
+        ("none", "published"),
+        ("blur:1", "published"),
+    ]
+
+
+def test_nothing_secret_is_left_behind_by_a_kill_but_what_is_private(
+    run: Run, arguments: tuple[object, ...], tmp_path: Path
+) -> None:
+    """The workers' copy of the key lies in a folder that its owner alone can open."""
+    out = tmp_path / "audit"
+    for delay in (0.2, 0.3, 0.4, 0.6, 0.8, 1.2):
+        run(*arguments, "--out", out, kill_after=delay)
+        for file in out.rglob("*.pickle"):
+            assert out.stat().st_mode & 0o077 == 0 and file.stat().st_mode & 0o077 == 0
+        if any(out.rglob("*.pickle")):
+            return
+    pytest.fail("no kill hit the time in which the workers' file exists")
+
+
+def test_workers_end_with_the_audit_that_started_them(
+    arguments: tuple[object, ...], plan: Path, tmp_path: Path
+) -> None:
+    long = tmp_path / "long.toml"
+    long.write_text(PLAN.replace("epochs = 1", "epochs = 100000"))
+    command = [str(part) for part in arguments[: arguments.index("--plan")]]
+    out = tmp_path / "audit"
+    options = ["--plan", str(long), "--out", str(out), "--runner", "local:workers=2"]
+    process = subprocess.Popen([str(INSTALLED), *command, *options], env=ENVIRONMENT, stderr=subprocess.DEVNULL)
+
+    def workers() -> list[str]:
+        asked = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True)
+        return asked.stdout.split()
+
+    deadline = time.monotonic() + 60
+    while len(workers()) < 3 and time.monotonic() < deadline:  # two workers and multiprocessing's resource tracker
+        time.sleep(0.2)
+    children = workers()
+    assert len(children) >= 3
+    process.kill()
+    process.wait()
+    while any(Path(f"/proc/{child}").exists() for child in children) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not any(Path(f"/proc/{child}").exists() for child in children)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("--plan", "ful"), "unknown plan 'ful'; did you mean 'full'?"),
+        (("--runner", "lokal"), "unknown runner 'lokal'; did you mean 'local'?"),
+        (("--key", "nowhere.uge"), "nowhere.uge"),
+        (("--test", "nowhere"), "nowhere"),
+    ],
+)
+def test_bad_input_is_one_line_and_trains_nothing(
+    run: Run, arguments: tuple[object, ...], tmp_path: Path, change: tuple[str, str], message: str
+) -> None:
+    done = run(*arguments, "--out", tmp_path / "audit", *change)
+    assert message in done.error
+    assert not (tmp_path / "audit").exists()
+
+
+def test_an_occupied_folder_is_refused(run: Run, arguments: tuple[object, ...], tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("precious")
+    assert "is not empty and holds no audit" in run(*arguments, "--out", tmp_path).error
+    assert [file.name for file in tmp_path.iterdir()] == ["thesis.txt"]
