@@ -590,6 +590,10 @@ def audit(
     runner: Annotated[
         str, typer.Option("--runner", help="local, local:workers=4, ray or slurm:partition=NAME,minutes=60.")
     ] = "local",
+    reuse: Annotated[
+        list[Path] | None,
+        typer.Option("--reuse", help="Another audit of the same originals: what it trained on them is taken from it."),
+    ] = None,
     threads: Annotated[int, typer.Option("--threads", min=1, help="Of each training; decides the last digits.")] = 1,
     device: DeviceOption = "auto",
 ) -> None:
@@ -600,6 +604,7 @@ def audit(
     """
     from uge.audit.conduct import conduct, read_copy
     from uge.audit.plan import read_plan
+    from uge.audit.run import read_finished
     from uge.audit.runners import build_runner
     from uge.data.sources import load
     from uge.report.tables import print_table
@@ -622,6 +627,7 @@ def audit(
             clean=load(clean, "train", image_size=images.image_size) if clean else None,
             device=str(place),
             threads=threads,
+            known=[row for other in reuse or [] for row in read_finished(other)],
             watcher=watcher,
         )
     print_table(summary)

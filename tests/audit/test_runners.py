@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from uge.audit.conduct import Watcher, conduct
 from uge.audit.folder import claimed
 from uge.audit.plan import AUTHORISED, Hackers, Plan
+from uge.audit.run import read_finished
 from uge.audit.runners import Local, build_runner
 from uge.data.images import ImageSet, normalisation_of, to_float
 from uge.errors import ConfigError, PublishError
@@ -206,3 +207,19 @@ def test_random_order_of_finishing_changes_nothing(
 
     conduct(**images, key=key, out=tmp_path / "audit", plan=PLAN, runner=Shuffled(1))
     assert records(tmp_path / "audit") == records(undisturbed)
+
+
+def test_ceilings_of_another_audit_of_the_same_originals_are_not_trained_again(
+    images: dict[str, ImageSet], key: Key, undisturbed: Path, tmp_path: Path
+) -> None:
+    other = images["published"].with_images(255 - images["published"].images)
+    plan = replace(PLAN, strongest=0)
+    heard = Heard()
+    options = {"plan": plan, "runner": Local(1), "watcher": heard, "known": read_finished(undisturbed)}
+    conduct(**images | {"published": other}, key=key, out=tmp_path / "audit", **options)
+    assert {row["trained_on"] for row in heard.rows} == {"published"}
+    rows = {row["cell"]: row for row in records(tmp_path / "audit")}
+    shared = [row for row in records(undisturbed) if row["trained_on"] == "clean" and row["seed"] == 0]
+    assert len(shared) == 12 and all(rows[row["cell"]] == row for row in shared)
+    with pytest.raises(PublishError, match="is no audit"):
+        read_finished(tmp_path)

@@ -56,6 +56,7 @@ def conduct(
     clean: ImageSet | None = None,
     device: str = "cpu",
     threads: int = 1,
+    known: Sequence[Row] = (),
     watcher: Watcher | None = None,
 ) -> dict[str, Any]:
     """Run a plan against a copy; the same call goes on where a killed one stopped.
@@ -71,6 +72,7 @@ def conduct(
         clean: the originals.
         device: where to train.
         threads: of each training.
+        known: rows of other audits, such as one of another copy of the same originals: ceilings are trained once.
         watcher: hears of progress.
 
     Returns:
@@ -105,7 +107,7 @@ def conduct(
             watcher.stage(len(missing), done, max(seconds, estimate.total(cells)))
 
         rows = audit.run_plan(
-            plan, hackers, runner, stage, lambda cell, row: watcher.trained(row, estimate.seconds(cell))
+            plan, hackers, runner, stage, lambda cell, row: watcher.trained(row, estimate.seconds(cell)), known
         )
         return write_summary(out, rows, published.classes, plan)
 

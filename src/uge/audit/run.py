@@ -16,7 +16,7 @@ from uge.attack import build_countermeasure, needs_clean, needs_teacher
 from uge.audit.plan import AUTHORISED, Cell, Hacker, Plan, Row, cells_of
 from uge.audit.runners import CELLS, JOB, Runner, save_job
 from uge.data.images import ImageSet, normalisation_of
-from uge.errors import ConfigError, DataError
+from uge.errors import ConfigError, DataError, PublishError
 from uge.keys.key import Key
 from uge.networks import NetworkSpec, build_network, parse_network
 from uge.records import RECORD_VERSION, append_record, config_hash, read_records
@@ -25,6 +25,17 @@ from uge.training import Recipe, fit
 from uge.views import Viewing, check_nonces, original_view, view_of
 
 RECORDS = "records.jsonl"
+
+
+def read_finished(folder: Path) -> list[Row]:
+    """The rows of an audit's finished trainings.
+
+    Raises:
+        PublishError: the folder holds no records.
+    """
+    if not (folder / RECORDS).exists():
+        raise PublishError(f"{folder} is no audit: it has no {RECORDS}")
+    return [row for row in read_records(folder / RECORDS) if "error" not in row]
 
 
 class Audit:
@@ -114,6 +125,7 @@ class Audit:
         runner: Runner,
         on_cells: Callable[[Sequence[Cell], Sequence[Cell]], None] | None = None,
         on_row: Callable[[Cell, Row], None] | None = None,
+        known: Sequence[Row] = (),
     ) -> list[Row]:
         """Train what is missing of a plan, stage by stage, several cells at a time.
 
@@ -125,6 +137,7 @@ class Audit:
             runner: where to train.
             on_cells: called before each stage with all cells decided by now and those of them that are missing.
             on_row: called with every cell that this run trained and its row.
+            known: rows of other audits; the cells among them that this plan has, too, are not trained again.
 
         Returns:
             The rows of all cells; `records.jsonl` holds them in the same order.
@@ -133,7 +146,7 @@ class Audit:
             ConfigError: a cell that cannot run, before the first one of its stage is trained.
             PublishError: the folder cannot be written, or a worker died.
         """
-        done = self._gather()
+        done = {row["cell"]: row for row in known if "error" not in row} | self._gather()
         job: Path | None = None
         try:
             while True:
