@@ -9,6 +9,7 @@ that are read, one JSON line each, below benchmarks/results/:
     uge_cifar/records.jsonl   what quality/uge_cifar.py writes: trainings, and one row `"kind": "measures"` a copy
     null_space/records.jsonl  what quality/null_space.py writes: trainings, and one row `"kind": "measures"` a copy
     fedavg/records.jsonl      what examples/federated.py --record writes
+    audit/records.jsonl       what quality/audit.py writes: trainings, and one row `"kind": "facts"` a finished audit
     speed/records.jsonl       {"measure", "subject", "value", "unit", "repeats", "environment": {"machine", "threads"}}
 
 Where there are two seeds or more, a number is the mean over seeds and the half-width of its 95% interval (Student's t).
@@ -26,6 +27,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from uge.audit.metrics import HOLDS_ORIGINALS, summarise
 from uge.records import config_hash, read_records
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -450,6 +452,112 @@ def null_space_table(rows: Iterable[Row], stage: str) -> str:
     return about + table(["", *(f"`{setting}`" for setting in settings)], body) + below
 
 
+# -- audits --------------------------------------------------------------------------------------------------------
+
+
+def audits(rows: Iterable[Row]) -> dict[tuple[str, str], list[Row]]:
+    """(data set, protection) -> the rows of its trainings; of two rows of one cell the later counts."""
+    found: dict[tuple[str, str], dict[str, Row]] = {}
+    for row in rows:
+        if row["kind"] != "facts":
+            found.setdefault((row["dataset"], row["name"]), {})[row["cell"]] = row
+    return {place: list(cells.values()) for place, cells in sorted(found.items())}
+
+
+def classes_of(rows: Iterable[Row], place: tuple[str, str]) -> int:
+    found = [
+        row["manifest"]["classes"] for row in rows if row["kind"] == "facts" and (row["dataset"], row["name"]) == place
+    ]
+    return found[-1] if found else 10
+
+
+def audit_grid(rows: Iterable[Row]) -> str:
+    """Every hacker of every audit: counter-measures down, networks across, and the share that he recovers."""
+    rows = list(rows)
+    parts = []
+    for place, trainings in audits(rows).items():
+        summary = summarise(trainings, classes_of(rows, place))
+        groups = {
+            (group["network"], group["countermeasure"].replace("other-init", "none")): group
+            for group in summary["groups"]
+        }
+        networks = list(dict.fromkeys(network for network, _ in groups))
+        worst: dict[str, float] = {}
+        for (_, how), group in groups.items():
+            worst[how] = max(worst.get(how, 0.0), group["accuracy"])
+        knows = {how: group["knows"].replace("architecture", "nothing") for (_, how), group in groups.items()}
+        body = [
+            [how, knows[how], *(_hacker_text(groups.get((network, how))) for network in networks)]
+            for how in sorted(worst, key=lambda how: (how != "none", -worst[how]))
+        ]
+        user = summary["authorised"]
+        own = f"authorised {user['network']}: {user['accuracy']:.1f}" if user else "no authorised network"
+        if user and user["locked_clean_accuracy"] is not None:
+            own += f" (on the originals {user['locked_clean_accuracy']:.1f})"
+        margin = "" if summary["margin"] is None else f", margin {summary['margin']:+.1f}"
+        doubts = "".join(f" {doubt}" for doubt in summary["why_no_evidence"])
+        epochs, seeds = (
+            numbered(values)
+            for values in zip(*((row["recipe"]["epochs"], row["seed"]) for row in trainings), strict=True)
+        )
+        parts.append(
+            f"**{place[1]}**, {place[0]}: {trainings[0]['images']} images, {epochs} epochs, seeds {seeds};"
+            f" {own}{margin}; chance {summary['chance']:.1f}.{doubts}\n\n"
+            + table(["counter-measure", "knows", *networks], body)
+        )
+    below = (
+        "\nAccuracy, and in brackets the ceiling (the same on the originals) and the share recovered:"
+        " (accuracy - chance) / (ceiling - chance). † undertrained.\n"
+    )
+    return "\n".join(parts) + below if parts else NOT_MEASURED
+
+
+def _hacker_text(group: Row | None) -> str:
+    if group is None:
+        return ""
+    half = "" if group["interval"] is None else f" ± {group['interval'][1] - group['accuracy']:.1f}"
+    ceiling = "" if group["clean_accuracy"] is None else f"{group['clean_accuracy']:.1f}"
+    share = "" if group["recovered"] is None else f", {100 * group['recovered']:.0f} %"
+    return f"{group['accuracy']:.1f}{half}{'†' if group['undertrained'] else ''}" + (
+        f" ({ceiling}{share})" if ceiling else ""
+    )
+
+
+def audit_headline(rows: Iterable[Row]) -> str:
+    """A line a protection: the authorised network, plain hackers, and the worst that an audit found."""
+    rows = list(rows)
+    body = []
+    for place, trainings in audits(rows).items():
+        summary = summarise(trainings, classes_of(rows, place))
+        user, counted = summary["authorised"], [group for group in summary["groups"] if group["knows"] != "key"]
+        if not counted:
+            continue
+        plain = [group for group in counted if group["countermeasure"] == "none"]
+        free = [group for group in counted if group["knows"] not in HOLDS_ORIGINALS]
+        body.append(
+            [
+                f"{place[1]}, {place[0]}",
+                "-" if user is None else f"{user['accuracy']:.1f}",
+                _named(plain),
+                _named(free),
+                _named(counted),
+                "-" if summary["margin"] is None else f"{summary['margin']:+.1f}",
+                str(len(counted)),
+            ]
+        )
+    header = ["audit", "authorised", "strongest plain hacker of another architecture", "strongest without clean images"]
+    header += ["strongest of all", "margin", "kinds of hacker tried"]
+    return table(header, body) if body else NOT_MEASURED
+
+
+def _named(groups: Sequence[Row]) -> str:
+    if not groups:
+        return "-"
+    best = max(groups, key=lambda group: group["accuracy"])
+    how = "" if best["countermeasure"] == "none" else f", {best['countermeasure']}"
+    return f"{best['accuracy']:.1f} ({best['network'].partition('(')[0]}{how})"
+
+
 SECTIONS: dict[str, tuple[str, Callable[[list[Row]], str]]] = {
     "uge-cifar": ("uge_cifar", headline),
     "grid": ("uge_cifar", lambda rows: stage_table(rows, "grid")),
@@ -461,6 +569,8 @@ SECTIONS: dict[str, tuple[str, Callable[[list[Row]], str]]] = {
     "view-prices": ("null_space", view_prices),
     "null-space-small": ("null_space", lambda rows: null_space_table(rows, "small")),
     "null-space-full": ("null_space", lambda rows: null_space_table(rows, "full")),
+    "audit-headline": ("audit", audit_headline),
+    "audit": ("audit", audit_grid),
     "fedavg": ("fedavg", fedavg_table),
     "speed": ("speed", speed_table),
 }  # name in the page -> folder of its records, function

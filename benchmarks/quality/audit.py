@@ -61,6 +61,7 @@ def main() -> None:
     parser.add_argument("--name", required=True, help="of the protection, in the tables")
     parser.add_argument("--key", type=Path)
     parser.add_argument("--plan", default="full")
+    parser.add_argument("--reuse", type=Path, nargs="*", default=[], help="more audits with the same cells")
     parser.add_argument("--runner", default="local")
     arguments = parser.parse_args()
 
@@ -70,7 +71,9 @@ def main() -> None:
     plan = read_plan(arguments.plan)
     about = {"name": arguments.name, "dataset": Path(arguments.data).stem, "plan": plan.name}
     folder = RUNS / about["dataset"] / about["name"]
-    others = [place for place in folder.parent.glob("*") if (place / "records.jsonl").exists() and place != folder]
+    others = arguments.reuse + [
+        place for place in folder.parent.glob("*") if (place / "records.jsonl").exists() and place != folder
+    ]
     recording = Recording(about)
     conduct(
         copy,
