@@ -18,7 +18,6 @@ from uge import __version__
 from uge.errors import ConfigError, KeyFileError, UgeError
 
 if TYPE_CHECKING:
-    from uge.audit.plan import Cell
     from uge.data.images import ImageSet
     from uge.keys.key import Key
 
@@ -215,8 +214,9 @@ def _plan_bar() -> Iterator[Any]:
             for each in skipped:
                 print(f"left out: {each['what']} ({each['why']})", flush=True)
             self.task = progress.add_task("trainings", total=seconds)
+            progress.start()
 
-        def stage(self, missing: int, seconds_done: float, seconds_all: float) -> None:
+        def progress(self, missing: int, seconds_done: float, seconds_all: float) -> None:
             progress.update(self.task, completed=seconds_done, total=seconds_all)
 
         def trained(self, row: dict[str, Any], seconds: float) -> None:
@@ -228,8 +228,10 @@ def _plan_bar() -> Iterator[Any]:
             text = f"  {row['kind']} on the {row['trained_on']}: {row['network']}{how}, seed {row['seed']}: {result}"
             progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    with progress:
+    try:
         yield Shown()
+    finally:
+        progress.stop()
 
 
 # -- key -----------------------------------------------------------------------------------------------------------
@@ -657,25 +659,21 @@ def demo(
     from uge.report.tables import print_table
     from uge.runtime import resolve_device
 
-    class Shown(Steps):
-        def __init__(self, stack: ExitStack) -> None:
-            self.stack = stack
-            self.step: Any = None
+    with _plan_bar() as bar, ExitStack() as stack:
 
-        def stage(self, text: str) -> None:
-            self.stack.close()
-            self.step = None
-            print(text, flush=True)
+        class Shown(Steps):
+            step: Any = None
+            planned, trained = bar.planned, bar.trained
 
-        def protecting(self, row: dict[str, Any], total: int) -> None:
-            self.step = self.step or self.stack.enter_context(_protection_bar())
-            self.step(row, total)
+            def stage(self, text: str) -> None:
+                stack.close()
+                self.step = None
+                print(text, flush=True)
 
-        def training(self, number: int, total: int, cell: Cell) -> None:
-            how = "" if cell.countermeasure == "none" else f", {cell.countermeasure}"
-            print(f"  {number:2d}/{total}  {cell.role} on the {cell.trained_on}: {cell.network}{how}", flush=True)
+            def protecting(self, row: dict[str, Any], total: int) -> None:
+                self.step = self.step or stack.enter_context(_protection_bar())
+                self.step(row, total)
 
-    with ExitStack() as stack:
         summary = run_demo(
             out,
             data=data,
@@ -683,7 +681,7 @@ def demo(
             null_space=null_space,
             seed=seed,
             device=str(resolve_device(device)),
-            steps=Shown(stack),
+            steps=Shown(),
         )
     print()
     print_table(summary)

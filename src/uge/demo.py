@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from uge.audit.metrics import summarise
-from uge.audit.plan import AUTHORISED, Cell, grid
+from uge.audit.conduct import Watcher, conduct
+from uge.audit.plan import AUTHORISED, Hackers, Plan
 from uge.audit.quality import psnr, ssim
-from uge.audit.run import Audit
+from uge.audit.run import read_finished
+from uge.audit.runners import Local, Runner
 from uge.data.images import ImageSet, normalisation_of
 from uge.data.sources import load
 from uge.errors import PublishError
@@ -28,12 +30,18 @@ from uge.training import recommended_recipe
 
 NETWORK = "convnet:width=24,stem=2,frozen_stem=true"
 NULL_SPACE_NETWORK = "convnet:width=24"  # the view makes the key: the network needs no stem of its own
-HACKERS = (AUTHORISED, "vgg:depth=8,width=8", "resnet:depth=8,width=8", "mlp:width=128")
-STUDENTS = (("vgg:depth=8,width=8", "distillation:soft"),)
-EPOCHS = 8
+PLAN = Plan(
+    "demo",
+    (
+        Hackers((AUTHORISED, "vgg:depth=8,width=8", "resnet:depth=8,width=8", "mlp:width=128")),
+        Hackers(("vgg:depth=8,width=8",), ("distillation:soft",)),
+    ),
+    epochs=8,
+    reason="the demo is small: one seed, few hackers, short trainings",
+)
 
 
-class Steps:
+class Steps(Watcher):
     """What the demo tells while it works; the command line shows it, a script may ignore it."""
 
     def stage(self, text: str) -> None:
@@ -41,9 +49,6 @@ class Steps:
 
     def protecting(self, row: dict[str, Any], total: int) -> None:
         """One step of the generator is done."""
-
-    def training(self, number: int, total: int, cell: Cell) -> None:
-        """Training `number` (from 1) of `total` begins."""
 
 
 def run_demo(
@@ -53,16 +58,17 @@ def run_demo(
     quick: bool = False,
     null_space: bool = True,
     config: Config | None = None,
-    epochs: int = EPOCHS,
+    epochs: int = PLAN.epochs,
     seed: int = 0,
     device: str = "cpu",
+    runner: Runner | None = None,
     steps: Steps | None = None,
 ) -> dict[str, Any]:
     """Run the demo in a folder; the same call goes on where a killed one stopped.
 
     Args:
-        out: gets keys/, published/, records.jsonl, protect.jsonl, summary.json and index.html. Private: the page shows
-            originals beside copies.
+        out: gets keys/, published/, protect.jsonl, audit/ (see `uge.audit.folder`) and index.html. Private: the page
+            shows originals beside copies.
         data: DATA with a train and a test split.
         quick: 1,500 training images and 4 epochs: shows that everything works, proves nothing.
         null_space: protect in the null space of a key; otherwise by UGE with a key of initial weights.
@@ -70,10 +76,11 @@ def run_demo(
         epochs: of every training.
         seed: of everything but the key.
         device: where to compute.
+        runner: trains; by default as many processes here as there are cores.
         steps: hears of progress.
 
     Returns:
-        The summary, as in summary.json.
+        The summary, as in audit/summary.json.
     """
     steps = steps or Steps()
     method, text = ("null-space", NULL_SPACE_NETWORK) if null_space else ("uge", NETWORK)
@@ -116,21 +123,21 @@ def run_demo(
     steps.stage("Training the authorised network and the hackers, on the copy and on the originals")
     key = load_key(f"{name}.recipient.uge")
     copy = load_published(published, signed_by=key.fingerprint)
-    cells = grid([*((network, "none") for network in HACKERS), *STUDENTS], [seed])
-    audit = Audit(
+    plan = replace(PLAN, epochs=epochs, seeds=(seed,))
+    summary = conduct(
         copy,
         test,
-        out,
+        out / "audit",
+        plan,
+        runner or Local(),
+        manifest=read_manifest(published),
         key=key,
         clean=clean,
-        headroom_255=read_manifest(published).headroom_255,
-        recipe=lambda network: recommended_recipe(network, epochs),
         device=device,
+        watcher=steps,
     )
-    rows = audit.run(cells, lambda number, cell: steps.training(number + 1, len(cells), cell))
-    summary = summarise(rows, clean.classes)
-    write_atomically(out / "summary.json", json.dumps(summary, indent=1) + "\n")
     steps.stage("Writing the page")
+    rows = read_finished(out / "audit")
     write_page(report_input(summary, rows, clean, copy, published, out / "protect.jsonl"), out / "index.html")
     return summary
 

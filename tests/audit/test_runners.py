@@ -75,7 +75,7 @@ class Heard(Watcher):
     def planned(self, *facts: Any) -> None:
         self.facts = facts
 
-    def stage(self, missing: int, seconds_done: float, seconds_all: float) -> None:
+    def progress(self, missing: int, seconds_done: float, seconds_all: float) -> None:
         assert 0 <= seconds_done < seconds_all
         self.missing.append(missing)
 

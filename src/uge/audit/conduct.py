@@ -25,7 +25,7 @@ class Watcher:
     def planned(self, trainings: int, seconds: float, skipped: Sequence[dict[str, str]]) -> None:
         """Before anything is trained: how much there is to do on one worker, and what is left out."""
 
-    def stage(self, missing: int, seconds_done: float, seconds_all: float) -> None:
+    def progress(self, missing: int, seconds_done: float, seconds_all: float) -> None:
         """A stage of the plan begins, with so many trainings still missing."""
 
     def trained(self, row: Row, seconds: float) -> None:
@@ -104,7 +104,7 @@ def conduct(
 
         def stage(cells: Sequence[Cell], missing: Sequence[Cell]) -> None:
             done = estimate.total([cell for cell in cells if cell not in missing])
-            watcher.stage(len(missing), done, max(seconds, estimate.total(cells)))
+            watcher.progress(len(missing), done, max(seconds, estimate.total(cells)))
 
         rows = audit.run_plan(
             plan, hackers, runner, stage, lambda cell, row: watcher.trained(row, estimate.seconds(cell)), known
