@@ -7,7 +7,7 @@ import pytest
 
 from .conftest import ENVIRONMENT, INSTALLED, Run
 
-COMMANDS = ("key new", "key show", "protect", "verify", "train", "attack", "demo", "list", "doctor")
+COMMANDS = ("key new", "key show", "protect", "verify", "train", "attack", "audit", "demo", "list", "doctor")
 
 
 def test_the_installed_command_helps_and_names_every_command() -> None:
