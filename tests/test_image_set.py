@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -132,3 +134,15 @@ def test_what_is_no_image_set_says_why_in_one_line(
     with pytest.raises(DataError, match=message) as caught:
         ImageSet(images, labels, ("a", "b"), names)
     assert "\n" not in str(caught.value)
+
+
+def test_images_that_another_program_has_ordered_follow_names() -> None:
+    pixels = torch.arange(4, dtype=torch.uint8).view(4, 1, 1, 1).expand(4, 1, 2, 2).contiguous()
+    mine = ImageSet(pixels, torch.tensor([0, 1, 0, 1]), ("dog", "cat"), ("a", "b", "c", "d"))
+    theirs = ImageSet(pixels, torch.tensor([0, 0, 1, 1]), ("cat", "dog"), ("cat/d", "cat/b", "dog/a", "dog/c"))
+    found = mine.like(theirs)
+    assert found.class_names == ("cat", "dog") and found.labels.tolist() == [0, 0, 1, 1]
+    assert found.images[:, 0, 0, 0].tolist() == [3, 1, 0, 2] and found.names == ("d", "b", "a", "c")
+    assert mine.like(mine) is mine
+    other = replace(theirs, names=("w", "x", "y", "z"), class_names=("cat", "cow"))
+    assert mine.like(other) is mine

@@ -63,13 +63,13 @@ def conduct(
 
     Args:
         published: the copy, as read from its files.
-        test: clean held-out images.
+        test: clean held-out images; of classes with the same names, in whatever order.
         out: the audit's folder (see `uge.audit.folder`).
         plan: what to try; what needs a key or originals that are not given is left out and named.
         runner: where to train.
         manifest: of the copy; None for a folder of another program.
         key: the authorised network.
-        clean: the originals.
+        clean: the originals, in whatever order (see `ImageSet.like`).
         device: where to train.
         threads: of each training.
         known: rows of other audits, such as one of another copy of the same originals: ceilings are trained once.
@@ -84,11 +84,11 @@ def conduct(
     watcher = watcher or Watcher()
     audit = Audit(
         published,
-        test,
+        test.like(published),
         out,
         recipe=partial(recommended_recipe, epochs=plan.epochs),
         key=key,
-        clean=clean,
+        clean=None if clean is None else clean.like(published),
         headroom_255=manifest.headroom_255 if manifest else 0,
         device=device,
         threads=threads,

@@ -88,6 +88,27 @@ class ImageSet:
         by_rank = order[torch.argsort(rank[order], stable=True)]
         return self.subset(by_rank[:count].sort().values)
 
+    def like(self, other: ImageSet) -> ImageSet:
+        """The same images as another program may have ordered them, as `other` orders them.
+
+        Labels follow the other's class names, where both have the same ones. Images follow its file names (with
+        their folders, or else without), where both have the same ones and none occurs twice; otherwise they stay.
+        """
+        images = self
+        if images.class_names != other.class_names and sorted(images.class_names) == sorted(other.class_names):
+            place = torch.tensor([other.class_names.index(name) for name in images.class_names])
+            images = replace(images, labels=place[images.labels], class_names=other.class_names)
+        for strip in (False, True):
+            mine, theirs = (
+                [name.rpartition("/")[2] if strip else name for name in each.names] for each in (images, other)
+            )
+            if mine == theirs:
+                break
+            if len(set(mine)) == len(mine) and sorted(mine) == sorted(theirs):
+                at = {name: number for number, name in enumerate(mine)}
+                return images.subset(torch.tensor([at[name] for name in theirs]))
+        return images
+
     def with_images(self, images: Tensor) -> ImageSet:
         """The same labels and names on other images, such as a protected copy; nonces stay with their pixels."""
         return replace(self, images=images, nonces=None)
