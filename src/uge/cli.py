@@ -337,6 +337,9 @@ def protect(
     epsilon: Annotated[int | None, typer.Option("--epsilon", help="L_inf bound in 8-bit steps.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE of one setting; repeatable.")] = None,
     log: Annotated[Path | None, typer.Option("--log", help="Write the terms of the loss here (JSON lines).")] = None,
+    lock: Annotated[
+        Path | None, typer.Option("--lock", help="learnability-lock: write the key that undoes it here; it is secret.")
+    ] = None,
     image_size: SizeOption = None,
     convert: ConvertOption = False,
     skip_bad: SkipOption = False,
@@ -388,6 +391,7 @@ def protect(
             resolved,
             seed=seed,
             log=log,
+            lock=lock,
             device=place,
             checkpoint_seconds=checkpoint_seconds,
             on_step=step,
@@ -397,6 +401,24 @@ def protect(
         f"{out}: {len(manifest.images)} images of {len(manifest.class_names)} classes,"
         f" epsilon {manifest.epsilon_measured_255}/255 measured, {allowed}"
     )
+    if lock is not None:
+        print(f"{lock}  undoes it (uge unlock): give this one to the authorised user, and to nobody else")
+
+
+@app.command()
+def unlock(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Published folder of the method learnability-lock.")],
+    lock: Annotated[Path, typer.Option("--lock", help="The file that uge protect --lock wrote.")],
+    out: OutOption,
+) -> None:
+    """Undo a learnability lock: the originals, up to rounding, as a folder to train any network on."""
+    from uge.protect.learnability_lock import load_lock
+    from uge.publish import check_target, load_published, write_images
+
+    check_target(out)
+    opened = load_lock(lock).unlock(load_published(folder))
+    write_images(opened, out)
+    print(f"{out}: {len(opened)} unlocked images of {opened.classes} classes; private, as they are the originals")
 
 
 @app.command()
@@ -609,6 +631,7 @@ def audit(
     from uge.audit.run import read_finished
     from uge.audit.runners import build_runner
     from uge.data.sources import load
+    from uge.report.audit import write_reports
     from uge.report.tables import print_table
     from uge.runtime import resolve_device
 
@@ -633,9 +656,28 @@ def audit(
             watcher=watcher,
         )
     print_table(summary)
+    print(f"\nPage: {write_reports(out)[0]}   (private; 'uge report {out} --public' writes one for everybody)")
     if watcher.failed:
         print(f"{watcher.failed} trainings failed; the same command tries them again")
         raise typer.Exit(1)
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="AUDIT", help="Folder of an audit.")],
+    public: Annotated[
+        bool,
+        typer.Option(
+            "--public", help="For everybody: without originals and differences, with a data card (Croissant)."
+        ),
+    ] = False,
+    log: Annotated[Path | None, typer.Option("--log", help="What 'uge protect --log' wrote; private.")] = None,
+) -> None:
+    """Write the pages of an audit into its folder: report.html and report.md, or public.html, public.md and a card."""
+    from uge.report.audit import write_reports
+
+    for file in write_reports(folder, public=public, protect_log=None if public else log):
+        print(file)
 
 
 # -- demo, list, doctor --------------------------------------------------------------------------------------------

@@ -12,14 +12,15 @@ from typing import Any
 import torch
 
 from uge.data.images import ImageSet
-from uge.errors import ConfigError, UgeError
+from uge.errors import ConfigError, KeyFileError, UgeError
 from uge.keys.key import Key
 from uge.protect import BASELINES, PRESETS, PROTECTIONS, Config
 from uge.protect.baseline import Baseline, BaselineConfig
+from uge.protect.learnability_lock import LearnabilityLockConfig, LearnabilityLockProtection, save_lock
 from uge.protect.null_space import NullSpaceProtection
 from uge.protect.ungeneralizable import UngeneralizableConfig, UngeneralizableProtection
 from uge.publish import Manifest, check_target, publish
-from uge.runtime import write_atomically
+from uge.runtime import check_writable, write_atomically
 
 
 def protect_and_publish(
@@ -30,6 +31,7 @@ def protect_and_publish(
     *,
     seed: int = 0,
     log: Path | None = None,
+    lock: Path | None = None,
     device: torch.device | str = "cpu",
     checkpoint_seconds: float = 30.0,
     on_step: Callable[[dict[str, Any], int], None] | None = None,
@@ -46,6 +48,7 @@ def protect_and_publish(
         config: settings of a protection; their type chooses it.
         seed: decides everything but the keys.
         log: a JSON-lines file for the terms of the loss, one row a step; private.
+        lock: where the learnability lock's own key goes, which undoes it; for no other method.
         device: where to compute.
         checkpoint_seconds: least time between two checkpoints; a killed run loses no more than this.
         on_step: called after each step with its row and the number of all steps.
@@ -58,6 +61,7 @@ def protect_and_publish(
         key.sign(b"")  # a recipient's key fails here, not after hours of training
     out = Path(os.path.abspath(out))  # "." has no name to put ".partial" behind
     partial = out.with_name(f"{out.name}.partial")
+    _check_lock(config, lock, out, resumed=partial.exists())
     protection = _protection(
         clean, keys, config, seed=seed, workdir=partial, device=device, checkpoint_seconds=checkpoint_seconds
     )
@@ -70,6 +74,8 @@ def protect_and_publish(
         raise
     if log is not None:  # before the copy: whatever fails leaves nothing at `out`, and the same call goes on
         write_atomically(log, "".join(json.dumps(row) + "\n" for row in protection.log))
+    if lock is not None and isinstance(protection, LearnabilityLockProtection):  # no copy without its key
+        save_lock(protection.lock, lock)
     settings = config.to_dict() | {"seed": seed, "recipients": len(keys)}
     nonces = None
     if isinstance(protection, NullSpaceProtection):
@@ -87,6 +93,29 @@ def protect_and_publish(
     )
     shutil.rmtree(partial)
     return manifest
+
+
+def _check_lock(config: Config, lock: Path | None, out: Path, *, resumed: bool) -> None:
+    """Refuse a missing, needless or unsafe place for a lock's key before hours of work.
+
+    Raises:
+        ConfigError: the method needs one and none is given, or the other way round, or it would be published.
+        KeyFileError: a file is there already, and no killed run can have written it.
+    """
+    if isinstance(config, LearnabilityLockConfig) != (lock is not None):
+        raise ConfigError(
+            "the method learnability-lock needs --lock FILE, where the key that undoes it goes"
+            if lock is None
+            else "--lock belongs to the method learnability-lock; leave it out"
+        )
+    if lock is None:
+        return
+    place = Path(os.path.abspath(lock))
+    if place == out or out in place.parents:
+        raise ConfigError(f"the lock {lock} would be published with the copy; choose a place outside {out}")
+    if lock.exists() and not resumed:
+        raise KeyFileError(f"{lock} exists, and a key is never overwritten; choose another name or move it away")
+    check_writable(lock)
 
 
 def _protection(

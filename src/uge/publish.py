@@ -269,6 +269,19 @@ def publish(
     return manifest
 
 
+def write_images(images: ImageSet, out: Path | str) -> None:
+    """PNG files out/train/<class>/<id>.png and nothing else: a private folder that any program reads.
+
+    Raises:
+        PublishError: `out` is not empty, or cannot be written.
+    """
+    check_target(out)
+    with new_folder(Path(os.path.abspath(out))) as folder:
+        for file, image in zip(files_of(images), images.images, strict=True):
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+            (folder / file).write_bytes(_png_bytes(image))
+
+
 def check_target(out: Path | str) -> None:
     """Refuse a target that holds something already; ask before a long run, `publish` asks again.
 
@@ -675,13 +688,21 @@ def _card(manifest: Manifest, images: ImageSet) -> str:
     """README.md of a published folder."""
     height, width = images.image_size
     asked = "no bound" if manifest.epsilon_255 is None else f"{manifest.epsilon_255}/255"
-    purpose = (
-        "The images are made to be learnt by nobody: there is no key. Training a network on them is expected to give a"
-        " bad one."
-        if manifest.settings.get("recipients") == 0
-        else "The images are made to be learnt by one authorised network, defined by a key that is not in this folder."
-        "\nTraining another network on them is expected to give a worse one."
-    )
+    if manifest.method == "learnability-lock":
+        purpose = (
+            "The images are made to be learnt by whoever holds their lock, a file that is not in this folder (`uge"
+            " unlock` undoes it).\nTraining a network on them as they are is expected to give a bad one."
+        )
+    elif manifest.settings.get("recipients") == 0:
+        purpose = (
+            "The images are made to be learnt by nobody: there is no key. Training a network on them is expected to"
+            " give a bad one."
+        )
+    else:
+        purpose = (
+            "The images are made to be learnt by one authorised network, defined by a key that is not in this folder."
+            "\nTraining another network on them is expected to give a worse one."
+        )
     return f"""---
 configs:
 - config_name: default

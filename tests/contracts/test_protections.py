@@ -19,14 +19,33 @@ from uge.networks import NetworkSpec, build_network
 from uge.pipeline import protect_and_publish
 from uge.protect import BASELINES, PRESETS, PROTECTIONS, Config, resolve_config
 from uge.protect.baseline import Baseline, add_within_linf, add_within_rms
-from uge.protect.surrogate import signed_step
+from uge.protect.checkpoint import load_checkpoint
+from uge.protect.surrogate import build_surrogate, signed_step
 from uge.publish import read_manifest, verify
 from uge.training import Recipe, fit
+from uge.views import load_published
 
 TINY: dict[str, dict[str, Any]] = {  # settings for the toy size
     "lsp": {"patch": 4},
     "em": {"network": "convnet:width=4", "network_steps": 2, "steps": 3, "rounds": 2, "error": 0, "batch_size": 8},
     "tap": {"network": "convnet:width=4", "network_epochs": 1, "steps": 5, "batch_size": 8},
+    "rem": {
+        "network": "convnet:width=4",
+        "network_steps": 3,
+        "steps": 3,
+        "draws": 2,
+        "attack_steps": 2,
+        "batch_size": 8,
+    },
+    "pil": {"epochs": 2, "steps": 5},
+    "learnability-lock": {
+        "network": "convnet:width=4",
+        "network_steps": 2,
+        "learning_rate": 1.0,
+        "rounds": 2,
+        "error": 0,
+        "batch_size": 8,
+    },
 }
 SCOPED = ["random-noise", "em"]
 CASES = [(name, {}) for name in BASELINES]
@@ -114,7 +133,7 @@ def test_the_seed_alone_decides_the_copy(name: str, settings: dict[str, Any]) ->
         assert not torch.equal(copies(images, name, seed=1, **settings), first)
 
 
-@pytest.mark.parametrize("name", [*SCOPED, "lsp", "ar", "tap"])
+@pytest.mark.parametrize("name", [*SCOPED, "lsp", "ar", "tap", "rem", "pil", "learnability-lock"])
 def test_sample_wise_noise_is_of_the_image(name: str) -> None:
     change = changes_of(toy(least=100, most=150), name)  # what is added shows unclipped
     assert len({bytes(part.to(torch.int8).numpy()) for part in change}) == 24
@@ -208,6 +227,7 @@ def gratings(count: int, seed: int) -> ImageSet:
 def test_a_naive_hacker_falls_to_shortcuts_and_not_to_random_noise() -> None:
     clean, test = gratings(512, 0), gratings(400, 1)
     surrogate = {"network": "convnet:width=8", "batch_size": 32, "network_steps": 10, "steps": 10, "error": 0.01}
+    lock = {"network": "convnet:width=8", "batch_size": 32, "network_steps": 10, "learning_rate": 0.1, "rounds": 8}
 
     def accuracy(images: Tensor) -> float:
         spec = NetworkSpec("convnet", 3, (16, 16), 4, {"width": 8})
@@ -219,10 +239,20 @@ def test_a_naive_hacker_falls_to_shortcuts_and_not_to_random_noise() -> None:
     assert accuracy(copies(clean, "random-noise")) > 95
     assert accuracy(copies(clean, "lsp")) < 65  # chance is 25
     assert accuracy(copies(clean, "em", **surrogate)) < 65
+    assert accuracy(copies(clean, "pil", epochs=30, steps=30, batch_size=64)) < 65
+    assert accuracy(copies(clean, "learnability-lock", **lock)) < 65
 
 
 @pytest.mark.parametrize(
-    ("name", "changes"), [("em", {"rounds": 4}), ("em", {"rounds": 4, "scope": "class"}), ("tap", {})]
+    ("name", "changes"),
+    [
+        ("em", {"rounds": 4}),
+        ("em", {"rounds": 4, "scope": "class"}),
+        ("tap", {}),
+        ("rem", {}),
+        ("rem", {"network_steps": 1}),  # killed while the noise for the final network is found
+        ("learnability-lock", {"rounds": 4}),
+    ],
 )
 def test_a_killed_run_goes_on_to_the_same_copy(name: str, changes: dict[str, Any], tmp_path: Path) -> None:
     def kill(row: dict[str, Any], total: int) -> None:
@@ -271,6 +301,93 @@ def test_a_signed_step_goes_downhill_within_its_bounds(owners: Tensor | None) ->
     assert all(parameter.grad is None for parameter in network.parameters())
 
 
+def test_pil_follows_the_gradient_of_its_loss() -> None:
+    from uge.protect.pil import gradient
+
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(3, 10, generator=generator, dtype=torch.float64)
+    x, delta = torch.rand(2, 4, 10, generator=generator, dtype=torch.float64)
+    y = torch.tensor([0, 1, 2, 1])
+    for balance in (0.0, 0.3, 1.0):
+        delta.requires_grad_()
+        left = ((x - delta) @ weight.T).log_softmax(1)
+        uniform = torch.full_like(left, 1 / 3)
+        loss = balance * F.cross_entropy(delta @ weight.T, y, reduction="sum")
+        loss = loss + (1 - balance) * F.kl_div(left, uniform, reduction="sum")  # KL(uniform || softmax)
+        (wanted,) = torch.autograd.grad(loss, delta)
+        delta = delta.detach()
+        assert torch.allclose(gradient(weight, x, delta, y, balance), wanted)
+
+
+def test_pil_perturbations_carry_the_class_and_what_is_left_does_not() -> None:
+    from uge.protect.pil import PILConfig, PILProtection
+
+    images = gratings(256, 0)
+    protection = PILProtection(images, PILConfig(epochs=20, batch_size=64), seed=0)
+    protection.train()
+    weight, delta = protection._classifier(), protection._delta.flatten(1)
+    x = images.images.flatten(1).float() / 255
+    assert ((delta @ weight.T).argmax(1) == images.labels).float().mean() > 0.99
+    assert (((x - delta) @ weight.T).argmax(1) == images.labels).float().mean() < 0.1  # a chance of 0.25, and less
+
+
+def test_rem_resists_its_adversary(tmp_path: Path) -> None:
+    """What the method is for: the network that it was learnt with knows the classes of attacked copies, too."""
+    from uge.protect.rem import REMConfig, REMProtection
+
+    both = gratings(256, 0)
+    pick = (both.labels % 2 == 0).nonzero().flatten()  # upright and level: the augmentation's flip keeps them apart
+    images = ImageSet(both.images[pick], both.labels[pick] // 2, ("n", "e"), tuple(map(str, range(128))))
+    settings = {"network_steps": 10, "steps": 4, "step_share": 0.4, "attack_steps": 2, "attack_share": 0.75}
+    config = REMConfig(network="convnet:width=8", draws=2, batch_size=32, **settings)
+    protection = REMProtection(images, config, seed=0, workdir=tmp_path, checkpoint_seconds=0)
+    protection.train()
+    network = build_surrogate("convnet:width=8", images, 0, torch.device("cpu"))
+    network.load_state_dict(load_checkpoint(tmp_path / "checkpoint.pt")["network"])
+    rng = torch.Generator().manual_seed(1)
+
+    def error(x: Tensor) -> float:
+        attacked = protection._attacked(network, x, images.labels, rng)
+        return float((network(attacked).argmax(1) != images.labels).float().mean())
+
+    x = images.images.float() / 255
+    found = error(x), error((x + protection._delta).clamp(0, 1))
+    assert found[1] < found[0] / 2
+
+
+def test_a_lock_opens_to_within_a_step_and_no_other_does(tmp_path: Path) -> None:
+    from uge.protect.learnability_lock import LearnabilityLockConfig, LearnabilityLockProtection, load_lock
+
+    images = gratings(128, 0)
+    extremes = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(64, 3, 16, 16)
+    images = images.with_images(torch.cat([images.images[:64], extremes]))
+    config = LearnabilityLockConfig(network="convnet:width=8", batch_size=32, learning_rate=1.0, rounds=2, error=0)
+    locks = []
+    for seed in (0, 1):
+        out, file = tmp_path / f"copy-{seed}", tmp_path / f"{seed}.lock"
+        protect_and_publish(images, [], out, config, seed=seed, lock=file)
+        locks.append(load_lock(file))
+    published = load_published(tmp_path / "copy-0").images
+    assert [path.name for path in (tmp_path / "copy-0").iterdir() if "lock" in path.name] == []
+    order = [images.names.index(name.rpartition("/")[2]) for name in published.names]
+    clean = images.images[order].short()
+    change = (published.images.short() - clean).abs()
+    error = (locks[0].unlock(published).images.short() - clean).abs()
+    inside = (published.images > 0) & (published.images < 255)
+    assert change.float().mean() > 3
+    assert error[inside].max() <= 1 and (error[inside] == 0).float().mean() > 0.95
+    assert error[~inside].max() <= 8, "values that were cut off at black or white"
+    assert (locks[1].unlock(published).images.short() - clean)[inside].abs().float().mean() > 1
+    # as the equations say, without the class
+    lock = LearnabilityLockProtection(images, config, seed=0)
+    lock.train()
+    assert torch.equal(lock.lock.weight, locks[0].weight) and torch.equal(lock.lock.shift, locks[0].shift)
+    k = int(published.labels[0])
+    wanted = (lock.lock.weight[k] * clean[0] / 255 + lock.lock.shift[k]) * 255
+    assert (published.images[0] - wanted.clamp(0, 255)).abs().max() <= 0.5001
+    assert (lock.lock.weight - 1).abs().max() <= 4 / 255 + 1e-6 and lock.lock.shift.abs().max() <= 4 / 255 + 1e-6
+
+
 @pytest.mark.parametrize("targeted", [True, False])
 def test_tap_makes_its_network_err_as_it_should(targeted: bool) -> None:
     settings = {"network": "convnet:width=8", "network_epochs": 4, "batch_size": 32, "steps": 20, "targeted": targeted}
@@ -295,8 +412,9 @@ def test_adding_keeps_its_bounds() -> None:
 def test_a_published_copy_states_its_bound(name: str, settings: dict[str, Any], tmp_path: Path) -> None:
     images = toy()
     config = settings_of(name, **settings)
-    manifest = protect_and_publish(images, [], tmp_path / "copy", config, seed=3)
-    assert [path.name for path in tmp_path.iterdir()] == ["copy"]
+    lock = tmp_path / "lock" if name == "learnability-lock" else None
+    manifest = protect_and_publish(images, [], tmp_path / "copy", config, seed=3, lock=lock)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", *(["lock"] if lock else [])]
     assert manifest == read_manifest(tmp_path / "copy")
     assert manifest.method == name
     assert manifest.settings == config.to_dict() | {"seed": 3, "recipients": 0}
@@ -306,7 +424,8 @@ def test_a_published_copy_states_its_bound(name: str, settings: dict[str, Any], 
     assert checked.epsilon_255 == manifest.epsilon_measured_255
     assert [image.label for image in manifest.images] == images.labels.tolist()
     card = (tmp_path / "copy" / "README.md").read_text()
-    assert "learnt by nobody" in card and (manifest.epsilon_255 is not None or "asked: no bound" in card)
+    assert ("whoever holds their lock" if lock else "learnt by nobody") in card
+    assert manifest.epsilon_255 is not None or "asked: no bound" in card
 
 
 def test_unfinished_work_of_another_method_is_neither_used_nor_removed(tmp_path: Path) -> None:
@@ -344,6 +463,12 @@ def test_every_protection_has_presets_that_can_be_stored() -> None:
         ("em", {"network": "resnt"}, "unknown network 'resnt'; did you mean 'resnet'"),
         ("tap", {"steps": 0}, "steps must be at least 1, got 0"),
         ("tap", {"step_share": -1}, "step_share must be positive, got -1.0"),
+        ("rem", {"draws": 0}, "draws must be at least 1, got 0"),
+        ("rem", {"radius_share": 1}, "radius_share is a share from 0 up to 1, got 1.0"),
+        ("pil", {"balance": 1.5}, "balance is a share from 0 to 1, got 1.5"),
+        ("pil", {"steps": 0}, "steps must be at least 1, got 0"),
+        ("learnability-lock", {"learning_rate": 0}, "learning_rate must be positive, got 0.0"),
+        ("learnability-lock", {"epsilon_255": 0}, "epsilon 0 is outside 1..128"),
     ],
 )
 def test_settings_out_of_range_are_one_line(name: str, changes: dict[str, Any], message: str) -> None:

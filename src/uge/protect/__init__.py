@@ -7,14 +7,27 @@ from collections.abc import Mapping
 from typing import Any
 
 from uge.errors import ConfigError, unknown_name
-from uge.protect import ar, cuda, em, lsp, null_space, ops, random_noise, tap, ungeneralizable
+from uge.protect import (
+    ar,
+    cuda,
+    em,
+    learnability_lock,
+    lsp,
+    null_space,
+    ops,
+    pil,
+    random_noise,
+    rem,
+    tap,
+    ungeneralizable,
+)
 from uge.protect.baseline import Baseline, BaselineConfig
 from uge.protect.null_space import NullSpaceConfig, NullSpaceProtection
 from uge.protect.ungeneralizable import UngeneralizableConfig, UngeneralizableProtection
 
 Config = UngeneralizableConfig | NullSpaceConfig | BaselineConfig
 
-BASELINES: dict[str, type[Baseline[Any]]] = {  # protections of other papers, without keys
+BASELINES: dict[str, type[Baseline[Any]]] = {  # protections of other papers, without authorised networks
     "random-noise": random_noise.RandomNoiseProtection,
     "lsp": lsp.LSPProtection,
     "ops": ops.OPSProtection,
@@ -22,6 +35,9 @@ BASELINES: dict[str, type[Baseline[Any]]] = {  # protections of other papers, wi
     "cuda": cuda.CUDAProtection,
     "em": em.EMProtection,
     "tap": tap.TAPProtection,
+    "rem": rem.REMProtection,
+    "pil": pil.PILProtection,
+    "learnability-lock": learnability_lock.LearnabilityLockProtection,
 }
 PROTECTIONS: dict[str, type] = {"uge": UngeneralizableProtection, "null-space": NullSpaceProtection, **BASELINES}
 PRESETS: dict[str, Mapping[str, Config]] = {
@@ -34,6 +50,9 @@ PRESETS: dict[str, Mapping[str, Config]] = {
     "cuda": cuda.PRESETS,
     "em": em.PRESETS,
     "tap": tap.PRESETS,
+    "rem": rem.PRESETS,
+    "pil": pil.PRESETS,
+    "learnability-lock": learnability_lock.PRESETS,
 }
 
 

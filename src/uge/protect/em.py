@@ -25,7 +25,7 @@ from uge.errors import ConfigError
 from uge.networks import parse_network
 from uge.protect.baseline import Baseline, BaselineConfig, OnStep, add_within_linf, check_epsilon, check_scope
 from uge.protect.checkpoint import load_checkpoint, save_checkpoint
-from uge.protect.surrogate import build_surrogate, signed_step
+from uge.protect.surrogate import SMALL_SURROGATE, build_surrogate, signed_step
 from uge.runtime import generator_for
 from uge.training import Recipe, Shift, make_optimiser
 
@@ -169,4 +169,8 @@ class EMProtection(Baseline[EMConfig]):
         return wrong / len(self.clean)
 
 
-PRESETS = {"default": EMConfig(), "class": EMConfig(scope="class", steps=1, error=0.1)}
+PRESETS = {
+    "default": EMConfig(),
+    "class": EMConfig(scope="class", steps=1, error=0.1),
+    "quick": EMConfig(network=SMALL_SURROGATE, steps=10, rounds=20),
+}

@@ -12,6 +12,8 @@ from uge.data.images import ImageSet, normalisation_of
 from uge.networks import NetworkSpec, build_network, parse_network
 from uge.runtime import seed_for
 
+SMALL_SURROGATE = "resnet:depth=8,width=16"  # of the presets "quick": a processor trains it in minutes
+
 
 def build_surrogate(text: str, images: ImageSet, seed: int, device: torch.device) -> nn.Module:
     """A network for these images, such as "resnet:depth=18"; the seed alone decides its weights."""

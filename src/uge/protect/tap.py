@@ -25,7 +25,7 @@ from uge.errors import ConfigError
 from uge.networks import parse_network
 from uge.protect.baseline import Baseline, BaselineConfig, OnStep, add_within_linf, check_epsilon
 from uge.protect.checkpoint import load_checkpoint, save_checkpoint
-from uge.protect.surrogate import build_surrogate, signed_step
+from uge.protect.surrogate import SMALL_SURROGATE, build_surrogate, signed_step
 from uge.runtime import generator_for, seed_for
 from uge.training import Shift, fit, recommended_recipe
 
@@ -123,4 +123,8 @@ class TAPProtection(Baseline[TAPConfig]):
             save_checkpoint(self.workdir / "checkpoint.pt", state)
 
 
-PRESETS = {"default": TAPConfig(), "untargeted": TAPConfig(targeted=False)}
+PRESETS = {
+    "default": TAPConfig(),
+    "untargeted": TAPConfig(targeted=False),
+    "quick": TAPConfig(network=SMALL_SURROGATE, network_epochs=20, steps=60),
+}
