@@ -175,6 +175,24 @@ def test_a_process_answers_its_own_filter_least() -> None:
     assert (answers + torch.eye(9)).min() > 0.01
 
 
+def test_ar_covers_large_images_with_signals_of_one_process() -> None:
+    from uge.protect.ar import ARConfig, ARProtection
+
+    images = toy(1, (40, 70), count=3, least=128, most=128)
+    protection = ARProtection(images, ARConfig(rms_255=15), seed=0)  # nothing is clipped
+    change = torch.cat(list(protection.copies())).float() - 128
+    for label in range(3):
+        kernel = torch.cat([protection._processes[label, 0], -torch.ones(1)]).view(1, 1, 3, 3)
+        answer = F.conv2d(change[label][None], kernel / kernel.norm())[0, 0]  # position i, j sees pixels up to i + 2
+        for rows, columns in (
+            (slice(0, 30), slice(0, 30)),
+            (slice(32, 38), slice(32, 62)),
+            (slice(0, 30), slice(64, 68)),
+        ):
+            assert answer[rows, columns].abs().max() < 2, "more than rounding"
+        assert answer[:, 30:32].abs().max() > 5, "where two signals meet"
+
+
 def test_ops_takes_the_pixel_that_changes_most_and_most_evenly() -> None:
     images = toy(1, least=100, most=255)
     images.images[images.labels == 0, :, 4, 5] = torch.arange(8, dtype=torch.uint8).view(8, 1) % 2  # nearly black

@@ -9,9 +9,11 @@ from a start of Gaussian noise, two rows and two columns, which is an image's ow
 and columns, and the rest scaled to an L2 norm of 1 for CIFAR-10, 3 at 96x96 and 7 at 224x224: the same change of a
 value. A convolution with the coefficients tells the class.
 
-Deviations: the L2 norm holds after rounding; all channels have the same share of it; drawn processes are kept by a rule
-of our own (`_is_kept`), in the spirit of the paper's search: neither dying out nor exploding, not flat, and not like a
-process kept before.
+Deviations: images larger than 32x32 are covered with signals of that size, as few processes stay steady for longer (the
+authors' code lets those that were found at 32x32 run over the whole image, where they die out or grow); the L2 norm
+holds after rounding; all channels have the same share of it; drawn processes are kept by a rule of our own
+(`_is_kept`), in the spirit of the paper's search: neither dying out nor exploding, not flat, and not like a process
+kept before.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from uge.protect.baseline import Baseline, BaselineConfig, add_within_rms, check
 from uge.runtime import generator_for
 
 START, CROP = 2, 4  # rows and columns of Gaussian noise; rows and columns that are cut off
+TILE = 32  # largest side of a signal in pixels
 CANDIDATES, MOST_ROUNDS = 256, 200
 STEADY = 3.0  # a kept process varies in the last quarter of an image by at most this factor more or less than before
 DISTINCT = 0.2  # the least response of the filters of one process to another, relative to the signal
@@ -52,15 +55,23 @@ class ARProtection(Baseline[ARConfig]):
     """Adds a signal of each class's own autoregressive processes."""
 
     def protected(self, images: Tensor, labels: Tensor, numbers: range) -> Tensor:
-        channels, (height, width) = self.clean.channels, self.clean.image_size
-        canvas = [
-            torch.randn(channels, height + CROP, width + CROP, generator=generator_for(self.seed, "ar", "start", n))
-            for n in numbers
-        ]
-        signals = autoregress(torch.cat(canvas), self._processes[labels].flatten(0, 1))
-        delta = signals.view(len(images), channels, height + CROP, width + CROP)[:, :, CROP:, CROP:]
-        delta = delta / delta.square().mean((2, 3), keepdim=True).sqrt().clamp_min(1e-12)  # channels weigh the same
+        height, width = self.clean.image_size
+        rows, columns = -(-height // TILE), -(-width // TILE)
+        shape = (self.clean.channels, rows, columns, *self._tile)
+        canvas = torch.stack(
+            [torch.randn(shape, generator=generator_for(self.seed, "ar", "start", n)) for n in numbers]
+        )
+        beta = self._processes[labels][:, :, None, None].expand(*canvas.shape[:4], 8)
+        tiles = autoregress(canvas.flatten(0, 3), beta.flatten(0, 3)).view(canvas.shape)[..., CROP:, CROP:]
+        tiles = tiles / tiles.square().mean((4, 5), keepdim=True).sqrt().clamp_min(1e-12)  # channels weigh the same
+        delta = tiles.transpose(3, 4).flatten(4, 5).flatten(2, 3)[:, :, :height, :width]
         return add_within_rms(images, delta, self.config.rms_255)
+
+    @property
+    def _tile(self) -> tuple[int, int]:
+        """Height and width of a signal before its start is cut off."""
+        height, width = (min(side, TILE) + CROP for side in self.clean.image_size)
+        return height, width
 
     @cached_property
     def _processes(self) -> Tensor:
@@ -70,13 +81,12 @@ class ARProtection(Baseline[ARConfig]):
             ConfigError: not enough different processes were found, as there are too many classes.
         """
         generator = generator_for(self.seed, "ar", "processes")
-        height, width = (side + CROP for side in self.clean.image_size)
         wanted = self.clean.classes * self.clean.channels
         kept: list[Tensor] = []
         for _ in range(MOST_ROUNDS):
             drawn = torch.randn(CANDIDATES, 8, generator=generator)
             drawn = drawn / drawn.sum(1, keepdim=True)
-            signals = autoregress(torch.randn(CANDIDATES, height, width, generator=generator), drawn)
+            signals = autoregress(torch.randn(CANDIDATES, *self._tile, generator=generator), drawn)
             for beta, signal in zip(drawn, signals[:, CROP:, CROP:], strict=True):
                 if _is_kept(signal, kept):
                     kept.append(beta)
