@@ -7,14 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from uge.audit.conduct import Watcher, conduct
 from uge.audit.plan import AUTHORISED, Hackers, Plan
-from uge.audit.quality import psnr, ssim
-from uge.audit.run import read_finished
 from uge.audit.runners import Local, Runner
-from uge.data.images import ImageSet, normalisation_of
+from uge.data.images import normalisation_of
 from uge.data.sources import load
 from uge.errors import PublishError
 from uge.keys.key import load_key, new_key, save_key
@@ -23,9 +19,10 @@ from uge.networks import NetworkSpec, parse_network
 from uge.pipeline import protect_and_publish
 from uge.protect import Config, resolve_config
 from uge.publish import load_published, read_manifest
-from uge.records import config_hash, read_records
-from uge.report.page import Examples, ReportInput, write_page
-from uge.runtime import environment, generator_for, write_atomically
+from uge.records import config_hash
+from uge.report.audit import read_audit
+from uge.report.page import write_page
+from uge.runtime import generator_for, write_atomically
 from uge.training import recommended_recipe
 
 NETWORK = "convnet:width=24,stem=2,frozen_stem=true"
@@ -37,7 +34,7 @@ PLAN = Plan(
         Hackers(("vgg:depth=8,width=8",), ("distillation:soft",)),
     ),
     epochs=8,
-    reason="the demo is small: one seed, few hackers, short trainings",
+    reason="The demo is small: one seed, few hackers, short trainings",
 )
 
 
@@ -137,44 +134,8 @@ def run_demo(
         watcher=steps,
     )
     steps.stage("Writing the page")
-    rows = read_finished(out / "audit")
-    write_page(report_input(summary, rows, clean, copy, published, out / "protect.jsonl"), out / "index.html")
+    write_page(read_audit(out / "audit", out / "protect.jsonl"), out / "index.html")
     return summary
-
-
-def report_input(
-    summary: dict[str, Any],
-    rows: list[dict[str, Any]],
-    clean: ImageSet,
-    copy: ImageSet,
-    published: Path,
-    log: Path,
-) -> ReportInput:
-    """Gather what the page shows from the records, the manifest and the two image sets."""
-    manifest = read_manifest(published)
-    first = torch.tensor([int((clean.labels == label).nonzero()[0]) for label in clean.labels.unique().tolist()])
-    return ReportInput(
-        summary=summary,
-        records=rows,
-        protect_log=read_records(log),
-        settings={"method": manifest.method} | manifest.settings,
-        manifest={
-            "method": manifest.method,
-            "epsilon_asked": manifest.epsilon_255,
-            "epsilon_measured": manifest.epsilon_measured_255,
-            "count": len(manifest.images),
-            "image_size": list(clean.image_size),
-            "classes": clean.classes,
-        },
-        examples=Examples(
-            clean.images[first], copy.images[first], tuple(clean.labels[first].tolist()), clean.class_names
-        ),
-        quality={
-            "psnr_db": round(float(psnr(clean.images, copy.images).mean()), 2),
-            "ssim": round(float(ssim(clean.images, copy.images).mean()), 4),
-        },
-        environment=environment(),
-    )
 
 
 def _claim(out: Path, settings: dict[str, Any]) -> None:

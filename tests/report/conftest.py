@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from uge.audit.metrics import summarise
 from uge.audit.quality import psnr, ssim
 from uge.data.images import ImageSet
 from uge.report.page import Examples, ReportInput
@@ -21,23 +22,22 @@ HACKERS = (  # network, counter-measure, knows, accuracy, peak, clean accuracy
 
 
 def make_summary(hackers: tuple[tuple[Any, ...], ...] = HACKERS, accuracy: float = 54.3) -> dict[str, Any]:
-    """A summary.json with these hackers, consistent in itself."""
+    """The summary of one training on the copy and one on the originals for each of these hackers; a repeated one has
+    another seed."""
     names = ("network", "countermeasure", "knows", "accuracy", "peak_accuracy", "clean_accuracy")
-    rows = [{"seed": 0, **dict(zip(names, hacker, strict=True))} for hacker in hackers]
-    worst = max(rows, key=lambda row: row["accuracy"], default=None)
-    return {
-        "chance": 10.0,
-        "authorised": {
-            "network": "convnet",
-            "accuracy": accuracy,
-            "clean_accuracy": 57.0,
-            "locked_clean_accuracy": None,
-            "seeds": [0],
-        },
-        "hackers": rows,
-        "margin": accuracy - worst["accuracy"] if worst else None,
-        "worst": worst,
-    }
+    users = [{"kind": "hacker", **dict(zip(names, hacker, strict=True))} for hacker in hackers]
+    users.append(
+        {"kind": "authorised", "network": "convnet", "countermeasure": "none", "knows": "key", "accuracy": accuracy}
+        | {"peak_accuracy": accuracy, "clean_accuracy": 57.0}
+    )
+    rows = []
+    for number, user in enumerate(users):
+        seed = sum(
+            (user["network"], user["countermeasure"]) == (o["network"], o["countermeasure"]) for o in users[:number]
+        )
+        rows.append(user | {"trained_on": "published", "seed": seed})
+        rows.append(user | {"trained_on": "clean", "seed": seed, "accuracy": user["clean_accuracy"]})
+    return summarise(rows, classes=10)
 
 
 def make_records(summary: dict[str, Any]) -> list[dict[str, Any]]:

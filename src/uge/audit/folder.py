@@ -11,6 +11,7 @@ Private: it holds originals beside copies, and networks trained with the key.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -92,6 +93,7 @@ def write_facts(
             "image_size": list(published.image_size),
             "classes": published.classes,
             "class_names": list(published.class_names),
+            "sha256": hashlib.sha256(manifest.to_json().encode()).hexdigest() if manifest else None,
         },
         "settings": manifest.settings if manifest else {},
         "quality": quality(published, clean),

@@ -279,7 +279,7 @@ PLANS: dict[str, Plan] = {
             ),
         ),
         epochs=8,
-        reason="the quick plan is a smoke test: few hackers, trained for few epochs",
+        reason="The quick plan is a smoke test: few hackers, trained for few epochs",
     ),
     "full": Plan(
         name="full",

@@ -14,6 +14,7 @@ from uge.report import figures, tables, verdict
 from uge.runtime import write_atomically
 
 MOST_EXAMPLES = 10
+MOST_ROWS = 10  # hackers in the plot and the first table; the others fold
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,13 +22,13 @@ class Examples:
     """A few images to look at.
 
     Attributes:
-        originals: uint8 [K, C, H, W].
+        originals: uint8 [K, C, H, W], or None where there are none.
         copies: their published copies, same shape.
         labels: one label an image, in 0..classes-1.
         class_names: one name a class, in label order.
     """
 
-    originals: Tensor
+    originals: Tensor | None
     copies: Tensor
     labels: tuple[int, ...]
     class_names: tuple[str, ...]
@@ -42,11 +43,13 @@ class ReportInput:
         records: rows of records.jsonl, one a training.
         protect_log: rows of protect.jsonl, one a logged step.
         settings: the resolved configuration; may be nested.
-        manifest: facts of the published copy: `method`, `epsilon_asked` and `epsilon_measured` (of 255), `count`,
-            `image_size` (height, width) and `classes` (their number).
+        manifest: facts of the published copy: `method`, `epsilon_asked` and `epsilon_measured` (of 255; None
+            where nobody stated them), `count`, `image_size` (height, width) and `classes` (their number).
         examples: images to show, the first `MOST_EXAMPLES` of them; None leaves the section out.
         quality: means over the whole copy: `psnr_db` and `ssim`; empty where nobody measured.
         environment: `uge.runtime.environment()` of the run.
+        plan: of the audit.
+        skipped: what the audit left out, as {"what", "why"}.
     """
 
     summary: dict[str, Any]
@@ -57,6 +60,8 @@ class ReportInput:
     examples: Examples | None = None
     quality: dict[str, float] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
+    plan: dict[str, Any] = field(default_factory=dict)
+    skipped: list[dict[str, str]] = field(default_factory=list)
 
 
 def write_page(data: ReportInput, out: Path, *, public: bool = False) -> None:
@@ -77,31 +82,44 @@ def write_page(data: ReportInput, out: Path, *, public: bool = False) -> None:
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    environment.filters.update(percent=tables.percent, points=tables.points, unbroken=unbroken)
+    environment.filters.update(
+        percent=tables.percent, points=tables.points, unbroken=unbroken, heat=tables.heat_text, share=share
+    )
     write_atomically(out, environment.from_string(template).render(**contents(data, public=public)))
 
 
 def contents(data: ReportInput, *, public: bool) -> dict[str, Any]:
     """What the template shows, by name."""
     rows = tables.accuracy_table(data.summary)
-    factor = figures.amplification(data.manifest["epsilon_asked"])
+    bound = data.manifest["epsilon_measured"] or data.quality.get("l_inf_255") or 8
+    factor = figures.amplification(int(bound))
+    most = MOST_ROWS + sum(row.role == "authorised" for row in rows)
+    shown = [row for row in rows if row.role != "chance"][:most]
+    curves = figures.training_curves(rows, data.records)
     return {
         "public": public,
-        "verdict": verdict.judge(data.summary),
+        "verdict": verdict.judge(data.summary, data.manifest["method"]),
         "summary": data.summary,
         "manifest": data.manifest,
         "quality": data.quality,
         "rows": rows,
+        "most": most,
         "columns": tables.COLUMNS,
         "several_seeds": any(row.seeds > 1 for row in rows),
         "closing": tables.closing_lines(data.summary),
         "factor": factor,
         "examples": list(example_images(data.examples, factor, public=public)) if data.examples else [],
-        "dots": figures.dot_plot(rows, data.summary["chance"]),
-        "curves": figures.training_curves(rows, data.records),
+        "pairs": data.examples is not None and data.examples.originals is not None and not public,
+        "dots": figures.dot_plot(shown, data.summary["chance"]),
+        "heat": tables.heatmap(data.summary),
+        "ladders": figures.ladders(data.summary),
+        "curves": curves[:most],
+        "more_curves": curves[most:],
         "terms": figures.loss_panels(data.protect_log),
         "limits": verdict.limits(data.summary, data.records, data.manifest),
+        "skipped": data.skipped,
         "settings": [(name, without_folders(value) if public else value) for name, value in flat(data.settings)],
+        "plan": list(flat({name: value for name, value in data.plan.items() if name != "hackers"})),
         "environment": list(flat(data.environment)),
         "trainings": [training_facts(record, public=public) for record in data.records],
     }
@@ -109,12 +127,13 @@ def contents(data: ReportInput, *, public: bool) -> dict[str, Any]:
 
 def example_images(examples: Examples, factor: int, *, public: bool) -> Iterator[dict[str, str]]:
     """The examples as data URIs; a public page gets the published copies alone."""
-    differences = figures.amplified(examples.originals, examples.copies, factor)
+    originals = None if public else examples.originals
     for index, label in enumerate(examples.labels[:MOST_EXAMPLES]):
-        images = {"published": figures.png_uri(examples.copies[index])}
-        if not public:
-            images["original"] = figures.png_uri(examples.originals[index])
-            images["difference"] = figures.png_uri(differences[index])
+        copy = examples.copies[index]
+        images = {"published": figures.png_uri(copy)}
+        if originals is not None:
+            difference = figures.amplified(originals[index], copy, factor)
+            images |= {"original": figures.png_uri(originals[index]), "difference": figures.png_uri(difference)}
         yield images | {"name": examples.class_names[label]}
 
 
@@ -147,6 +166,16 @@ def flat(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]
                 f"{prefix}{name}",
                 {"None": "none", "True": "yes", "False": "no", "": "none", "{}": "none"}.get(text, text),
             )
+
+
+def share(group: dict[str, Any] | None, chance: float) -> int:
+    """How dark a cell of the grid is, 0 to 100: the share recovered, or the accuracy above chance without a ceiling."""
+    if group is None:
+        return 0
+    value = group["recovered"]
+    if value is None:
+        value = (group["accuracy"] - chance) / (100 - chance)
+    return round(100 * min(1.0, max(0.0, value)))
 
 
 def without_folders(value: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -82,12 +82,6 @@ def countermeasure_label(spec: str) -> str:
     return f"{name} ({options.replace(',', ', ').replace('=', ' ')})" if options else name
 
 
-def mean(values: Iterable[float | None]) -> float | None:
-    """The mean of the numbers that exist; None where there is none."""
-    known = [value for value in values if value is not None and math.isfinite(value)]
-    return sum(known) / len(known) if known else None
-
-
 def accuracy_table(summary: dict[str, Any]) -> list[Row]:
     """The rows: the authorised user first, then the hackers from the strongest down, then chance.
 
@@ -104,35 +98,91 @@ def accuracy_table(summary: dict[str, Any]) -> list[Row]:
                 clean=authorised.get("clean_accuracy"),
                 published=authorised.get("accuracy"),
                 peak=authorised.get("peak_accuracy"),
-                seeds=seed_count(authorised.get("seeds")),
+                seeds=len(authorised["seeds"]),
             )
         )
-    groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
-    for hacker in summary.get("hackers", []):
-        groups.setdefault((hacker["network"], hacker["countermeasure"], hacker["knows"]), []).append(hacker)
-    hackers = []
-    for (network, countermeasure, knows), runs in groups.items():
-        finals = [run["accuracy"] for run in runs]
-        hackers.append(
-            Row(
-                role="hacker",
-                network=network,
-                countermeasure=countermeasure,
-                knows=knows,
-                clean=mean(run.get("clean_accuracy") for run in runs),
-                published=mean(finals),
-                peak=mean(run.get("peak_accuracy") for run in runs),
-                span=(min(finals), max(finals)),
-                seeds=len(runs),
-            )
+    finals: dict[tuple[str, str, str], list[float]] = {}
+    for hacker in summary["hackers"]:
+        finals.setdefault(_who(hacker), []).append(hacker["accuracy"])
+    hackers = [
+        Row(
+            role="hacker",
+            network=group["network"],
+            countermeasure=group["countermeasure"],
+            knows=group["knows"],
+            clean=group["clean_accuracy"],
+            published=group["accuracy"],
+            peak=group["peak_accuracy"],
+            span=(min(finals[_who(group)]), max(finals[_who(group)])),
+            seeds=group["seeds"],
         )
+        for group in summary["groups"]
+    ]
     rows += sorted(hackers, key=lambda row: -math.inf if row.published is None else row.published, reverse=True)
     return [*rows, Row(role="chance", network="chance", clean=summary["chance"], published=summary["chance"])]
 
 
-def seed_count(seeds: int | Sequence[int] | None) -> int:
-    """How many seeds, whether the summary counts or lists them."""
-    return seeds if isinstance(seeds, int) else len(seeds or ())
+def _who(row: dict[str, Any]) -> tuple[str, str, str]:
+    return row["network"], row["countermeasure"], row["knows"]
+
+
+@dataclass(frozen=True)
+class Heatmap:
+    """Counter-measures down, networks across.
+
+    Attributes:
+        networks: labels of the columns.
+        rows: (counter-measure in words, what it knows, a group of summary.json or None for each network), the one
+            that recovers the most first, after plain training.
+    """
+
+    networks: tuple[str, ...]
+    rows: tuple[tuple[str, str, tuple[dict[str, Any] | None, ...]], ...]
+
+
+def heatmap(summary: dict[str, Any]) -> Heatmap:
+    """The grid of an audit; a hacker with the authorised architecture stands in its column."""
+    groups: dict[str, dict[str, dict[str, Any]]] = {}
+    for group in summary["groups"]:
+        how = "none" if group["countermeasure"] == "other-init" else group["countermeasure"]
+        groups.setdefault(how, {})[group["network"]] = group
+    networks = tuple(dict.fromkeys(group["network"] for group in summary["groups"]))
+
+    def strength(how: str) -> float:
+        return max(group["accuracy"] if group["recovered"] is None else 100 * group["recovered"]
+                   for group in groups[how].values())  # fmt: skip
+
+    order = sorted(groups, key=lambda how: (how != "none", -strength(how)))
+    rows = []
+    for how in order:
+        knows = [group["knows"] for group in groups[how].values() if group["knows"] != "architecture"]
+        cells = tuple(groups[how].get(network) for network in networks)
+        rows.append((countermeasure_label(how), knows[0] if knows else "nothing", cells))
+    return Heatmap(networks, tuple(rows))
+
+
+def heat_text(group: dict[str, Any] | None) -> str:
+    """One cell in words: accuracy, half-width of its interval, share recovered, whether undertrained."""
+    if group is None:
+        return ""
+    text = percent(group["accuracy"])
+    if group["interval"] is not None:
+        text += f" ± {group['interval'][1] - group['accuracy']:.1f}"
+    if group["recovered"] is not None:
+        text += f" ({100 * group['recovered']:.0f} %)"
+    return text + (" †" if group["undertrained"] else "")
+
+
+def heatmap_markdown(heat: Heatmap) -> str:
+    """The grid as a Markdown table."""
+    head = ["counter-measure", "knows", *heat.networks]
+    lines = [head, ["---", "---", *["--:"] * len(heat.networks)]]
+    lines += [[how, knows, *map(heat_text, cells)] for how, knows, cells in heat.rows]
+    return (
+        "\n".join("| " + " | ".join(line) + " |" for line in lines)
+        + "\n\nAccuracy in percent, and in brackets the share recovered: (accuracy - chance) / (ceiling - chance)."
+        + " † undertrained.\n"
+    )
 
 
 def closing_lines(summary: dict[str, Any]) -> list[str]:

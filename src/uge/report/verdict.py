@@ -8,6 +8,7 @@ from typing import Any
 from uge.report.tables import Row, accuracy_table, countermeasure_label, percent, points
 
 CLEAR = 5.0  # points; a smaller gap is called small
+BROKEN, DENTED = 0.6, 0.3  # the share recovered from which a protection is called broken, or partly broken
 ENOUGH_SEEDS = 3
 
 # What a hacker could try next, as (name of the counter-measure in the records, words).
@@ -48,8 +49,12 @@ def is_same_architecture(row: Row, summary: dict[str, Any]) -> bool:
     return row.knows != "key" and (row.network == network or row.countermeasure == "other-init")
 
 
-def judge(summary: dict[str, Any]) -> Verdict:
+def judge(summary: dict[str, Any], method: str = "uge") -> Verdict:
     """Judge one run.
+
+    Args:
+        summary: summary.json.
+        method: of the protection, for what its key is.
 
     The heading says the worst that holds: the protection fails, hardly protects, costs the authorised user too much,
     or leaves the strongest hacker where he would be on clean images. Only when none holds is the result called clear.
@@ -59,8 +64,7 @@ def judge(summary: dict[str, Any]) -> Verdict:
     strongest = f"the strongest hacker ({name_of(worst['network'], worst['countermeasure'])})" if worst else ""
     guess = f"chance is {percent(chance)} %"
     if not authorised:
-        heard = f"{strongest} reaches {percent(worst['accuracy'])} %" if worst else "no hacker was trained"
-        return Verdict("No authorised network was trained", f"Without one there is no margin; {heard}; {guess}.", ())
+        return judge_without_key(summary)
     accuracy, clean = authorised["accuracy"], authorised.get("clean_accuracy")
     own_clean = "" if clean is None else f" ({percent(clean)} % on clean images)"
     reached = f"the authorised network {authorised['network']} reaches {percent(accuracy)} %{own_clean}"
@@ -95,7 +99,11 @@ def judge(summary: dict[str, Any]) -> Verdict:
         text = (
             f"The same architecture without the key reaches {percent(twins[0].published)} %"
             f" ({name_of(twins[0].network, twins[0].countermeasure)}):"
-            " secret initial weights alone are a weak key."
+            + (
+                " secret initial weights alone are a weak key."
+                if method != "null-space"
+                else " a hacker as good as any."
+            )
         )
         if others and margin < CLEAR <= other_margin:
             text += (
@@ -124,6 +132,9 @@ def judge(summary: dict[str, Any]) -> Verdict:
             f"Against the best epoch of every hacker, picked on test data, the margin is {points(peak_margin)} points."
         )
 
+    if margin >= CLEAR:
+        cautions += no_evidence(summary)
+
     if margin < 0:
         heading = "The protection fails in this run"
     elif margin < CLEAR:
@@ -135,6 +146,44 @@ def judge(summary: dict[str, Any]) -> Verdict:
     else:
         heading = "The authorised network learns more than every hacker tried"
     return Verdict(heading, sentence, tuple(cautions))
+
+
+def judge_without_key(summary: dict[str, Any]) -> Verdict:
+    """Judge a copy that nobody here is authorised to learn from, such as another program's: how much was recovered?"""
+    guess = f"chance is {percent(summary['chance'])} %"
+    groups = [group for group in summary["groups"] if group["knows"] != "key"]
+    if not groups:
+        return Verdict("No hacker was trained", f"Nothing is known about this copy; {guess}.", ())
+    known = [group for group in groups if group["recovered"] is not None]
+    if not known:
+        best = max(groups, key=lambda group: group["accuracy"])
+        sentence = (
+            f"The strongest hacker ({name_of(best['network'], best['countermeasure'])}) reaches"
+            f" {percent(best['accuracy'])} %, where {guess}. Without originals nobody can say how much of what he could"
+            " learn that is."
+        )
+        return Verdict("How far hackers get, without the originals to compare", sentence, tuple(no_evidence(summary)))
+    best = max(known, key=lambda group: group["recovered"])
+    name = name_of(best["network"], best["countermeasure"])
+    sentence = (
+        f"The strongest hacker ({name}) reaches {percent(best['accuracy'])} % on the copy and"
+        f" {percent(best['clean_accuracy'])} % on the originals, where {guess}: he recovers"
+        f" {100 * best['recovered']:.0f} % of what he could learn."
+    )
+    plain = [group["recovered"] for group in known if group["countermeasure"] == "none"]
+    if plain and best["countermeasure"] != "none":
+        sentence += f" Plain training recovers at most {100 * max(plain):.0f} %."
+    if best["recovered"] >= BROKEN:
+        return Verdict(f"Broken by {countermeasure_label(best['countermeasure'])}", sentence, ())
+    if best["recovered"] >= DENTED:
+        return Verdict(f"Partly broken by {countermeasure_label(best['countermeasure'])}", sentence, ())
+    return Verdict("No hacker tried here gets far", sentence, tuple(no_evidence(summary)))
+
+
+def no_evidence(summary: dict[str, Any]) -> list[str]:
+    """One sentence, where a good result would be no evidence."""
+    why = summary["why_no_evidence"]
+    return [f"This is no evidence of protection yet. {' '.join(why)}"] if why else []
 
 
 def limits(summary: dict[str, Any], records: list[dict[str, Any]], manifest: dict[str, Any]) -> list[str]:
@@ -156,22 +205,33 @@ def limits(summary: dict[str, Any], records: list[dict[str, Any]], manifest: dic
         f" Tried: {kinds} of hacker with {networks}, all through the same training loop as the authorised user."
         " The numbers speak of these data, networks and recipes and of no others."
     )
-    seeds = min((row.seeds for row in rows), default=0)
-    if seeds < ENOUGH_SEEDS:
+    if why := summary["why_no_evidence"]:
         evidence = (
-            f"One small run is no evidence: some of these numbers rest on {counted(seeds, 'seed')}. Another seed moves"
-            f" such accuracies by a few points; at least {ENOUGH_SEEDS} seeds and an interval are needed before a"
-            " difference counts."
+            f"These numbers are no evidence of protection. {' '.join(why)} Another seed moves such accuracies by a few"
+            f" points; at least {ENOUGH_SEEDS} seeds and an interval are needed before a difference counts."
         )
     else:
-        evidence = f"Accuracies are means over at least {seeds} seeds; the plot shows the lowest and the highest."
+        evidence = (
+            "The authorised network and the strongest hacker have three seeds or more, and every hacker was trained"
+            " long enough: on clean data twice the epochs would have taught him hardly more."
+        )
     peak = (
         "Peak is the best epoch picked on the test images. Nobody can pick it without them, so it favours the hacker."
         " The margin is the authorised accuracy minus that of the strongest single hacker run, after the last epoch."
     )
+    twins = [row for row in rows if row.role == "hacker" and is_same_architecture(row, summary)]
     if not authorised:
-        key = "No authorised network was trained, so nothing here says what the key is worth."
-    elif twins := [row for row in rows if row.role == "hacker" and is_same_architecture(row, summary)]:
+        key = "No authorised network was trained, so nothing here says what a key is worth."
+    elif manifest["method"] == "null-space":
+        key = (
+            "The key is a null space: whatever the perturbation does, the authorised network does not see it, and"
+            " learns from the copy exactly what it would learn from the original through the same view. The view itself"
+            f" costs something: {percent(authorised['locked_clean_accuracy'])} % through it on the originals,"
+            f" {percent(authorised['clean_accuracy'])} % without it."
+        )
+        if twins:
+            key += f" A hacker with the same architecture and no key reaches {percent(twins[0].published)} %."
+    elif twins:
         key = (
             "The key is a set of secret initial weights. A hacker who knows the architecture and draws other weights is"
             f" the hardest case for it, and must always be reported: here he reaches {percent(twins[0].published)} %,"

@@ -1,0 +1,214 @@
+"""From an audit's folder to what people read: the page, a Markdown summary, and a data card for the copy."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from uge.errors import PublishError
+from uge.records import read_records
+from uge.report import tables, verdict
+from uge.report.page import Examples, ReportInput, write_page
+from uge.runtime import write_atomically
+
+FORMAT_VERSION = 1
+
+
+def read_audit(folder: Path, protect_log: Path | None = None) -> ReportInput:
+    """Everything that an audit's folder tells (see `uge.audit.folder`).
+
+    Args:
+        folder: of a finished audit.
+        protect_log: the terms of the protection's loss, as `uge protect --log` wrote them.
+
+    Raises:
+        PublishError: the folder holds no finished audit, or a file of it is damaged.
+    """
+    try:
+        facts = json.loads((folder / "audit.json").read_text(encoding="utf-8"))
+        if facts["format_version"] != FORMAT_VERSION:
+            raise PublishError(
+                f"{folder} has format version {facts['format_version']}, this uge reads {FORMAT_VERSION};"
+                " use the uge that wrote it"
+            )
+        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        cells = set(facts["cells"])
+        examples = _examples(folder / "examples.npz")
+    except FileNotFoundError as error:
+        missing = Path(error.filename).name
+        raise PublishError(f"{folder} holds no finished audit ({missing} is missing); run 'uge audit' first") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise PublishError(f"{folder} is damaged ({type(error).__name__}: {error}); run 'uge audit' again") from error
+    return ReportInput(
+        summary=summary,
+        records=[row for row in read_records(folder / "records.jsonl") if row["cell"] in cells],
+        protect_log=read_records(protect_log) if protect_log else [],
+        settings={"method": facts["manifest"]["method"], **facts["settings"]},
+        manifest=facts["manifest"],
+        examples=examples,
+        quality=facts["quality"],
+        environment=facts["environment"],
+        plan=facts["plan"],
+        skipped=facts["skipped"],
+    )
+
+
+def _examples(file: Path) -> Examples:
+    with np.load(file, allow_pickle=False) as content:
+        return Examples(
+            originals=torch.from_numpy(content["originals"]) if "originals" in content else None,
+            copies=torch.from_numpy(content["copies"]),
+            labels=tuple(content["labels"].tolist()),
+            class_names=tuple(content["class_names"].tolist()),
+        )
+
+
+def write_reports(folder: Path, *, public: bool = False, protect_log: Path | None = None) -> list[Path]:
+    """Write what people read of a finished audit into its folder.
+
+    Args:
+        folder: of the audit.
+        public: a page for everybody, beside the private one: without originals, differences and whatever is computed
+            from single originals; and the data card.
+        protect_log: see `read_audit`.
+
+    Returns:
+        The files.
+    """
+    data = read_audit(folder, protect_log)
+    page, text = (folder / f"{'public' if public else 'report'}.{kind}" for kind in ("html", "md"))
+    write_page(data, page, public=public)
+    write_atomically(text, markdown(data, public=public))
+    if not public:
+        return [page, text]
+    card = folder / "croissant.json"
+    write_atomically(card, json.dumps(data_card(data), indent=1) + "\n")
+    return [page, text, card]
+
+
+def markdown(data: ReportInput, *, public: bool = False) -> str:
+    """The summary for a README or an issue: verdict, the grid, what weakens it.
+
+    Args:
+        data: what to show.
+        public: leave out what is computed from originals beyond accuracies.
+    """
+    judged = verdict.judge(data.summary, data.manifest["method"])
+    manifest, quality = data.manifest, data.quality
+    height, width = manifest["image_size"]
+    lines = [f"# {judged.heading}", "", judged.sentence, ""]
+    if judged.cautions:
+        lines += [*(f"- {caution}" for caution in judged.cautions), ""]
+    lines += [
+        f"{manifest['count']:,} images of {width} x {height} pixels in {manifest['classes']} classes, method"
+        f" {manifest['method']}, {epsilon_text(manifest)}."
+    ]
+    if not public and "psnr_db" in quality:
+        lines[-1] += f" PSNR {quality['psnr_db']:.1f} dB, SSIM {quality['ssim']:.3f}."
+    lines += ["", tables.heatmap_markdown(tables.heatmap(data.summary))]
+    lines += ["", *(paragraph + "\n" for paragraph in verdict.limits(data.summary, data.records, manifest))]
+    if data.skipped:
+        lines.append("Left out: " + "; ".join(f"{each['what']} ({each['why']})" for each in data.skipped) + ".")
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def epsilon_text(manifest: dict[str, Any]) -> str:
+    """The bound in words, as far as anybody stated or measured one."""
+    asked, measured = manifest["epsilon_asked"], manifest["epsilon_measured"]
+    if measured is None:
+        return "no manifest, so no bound is stated"
+    return f"epsilon {measured}/255 measured" + (", no bound asked" if asked is None else f", {asked}/255 allowed")
+
+
+def data_card(data: ReportInput, name: str = "protected-images", license_url: str = "") -> dict[str, Any]:
+    """A card of the protected copy in Croissant 1.0 (JSON-LD; https://mlcommons.org/croissant/1.0).
+
+    Nothing in it is computed from originals but the accuracies that the audit publishes.
+
+    Args:
+        data: of the audit.
+        name: of the data set.
+        license_url: under which the copy is published.
+    """
+    judged, manifest = verdict.judge(data.summary, data.manifest["method"]), data.manifest
+    height, width = manifest["image_size"]
+    about = (
+        f"{manifest['count']} labelled images of {width} x {height} pixels in {manifest['classes']} classes, protected"
+        f" with the method {manifest['method']} so that an authorised network alone should learn from them"
+        f" ({epsilon_text(manifest)}). An audit says: {judged.heading}. {judged.sentence}"
+    )
+    card: dict[str, Any] = {
+        "@context": CROISSANT_CONTEXT,
+        "@type": "sc:Dataset",
+        "conformsTo": "http://mlcommons.org/croissant/1.0",
+        "name": name,
+        "description": about,
+        "version": "1.0.0",
+        "distribution": [
+            {"@type": "cr:FileSet", "@id": "images", "name": "images", "description": "The published images.",
+             "encodingFormat": "image/png", "includes": "train/*/*.png"},
+        ],
+        "recordSet": [
+            {
+                "@type": "cr:RecordSet", "@id": "labelled", "name": "labelled",
+                "field": [
+                    {"@type": "cr:Field", "@id": "labelled/image", "name": "image", "dataType": "sc:ImageObject",
+                     "description": "The protected image.",
+                     "source": {"fileSet": {"@id": "images"}, "extract": {"fileProperty": "content"}}},
+                    {"@type": "cr:Field", "@id": "labelled/label", "name": "label", "dataType": "sc:Text",
+                     "description": "Its class, the name of its folder.",
+                     "source": {"fileSet": {"@id": "images"}, "extract": {"fileProperty": "fullpath"},
+                                "transform": {"regex": "train/([^/]+)/.*"}}},
+                ],
+            }
+        ],
+    }  # fmt: skip
+    if manifest["sha256"]:
+        about_file = {"name": "manifest", "description": "Bound, settings, and the hash of every image."}
+        where = {"contentUrl": "manifest.json", "encodingFormat": "application/json", "sha256": manifest["sha256"]}
+        card["distribution"].append({"@type": "cr:FileObject", "@id": "manifest", **about_file, **where})
+    return card | ({"license": license_url} if license_url else {})
+
+
+CROISSANT_CONTEXT: dict[str, Any] = {
+    "@language": "en",
+    "@vocab": "https://schema.org/",
+    "citeAs": "cr:citeAs",
+    "column": "cr:column",
+    "conformsTo": "dct:conformsTo",
+    "cr": "http://mlcommons.org/croissant/",
+    "rai": "http://mlcommons.org/croissant/RAI/",
+    "data": {"@id": "cr:data", "@type": "@json"},
+    "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
+    "dct": "http://purl.org/dc/terms/",
+    "equivalentProperty": "cr:equivalentProperty",
+    "examples": {"@id": "cr:examples", "@type": "@json"},
+    "extract": "cr:extract",
+    "field": "cr:field",
+    "fileProperty": "cr:fileProperty",
+    "fileObject": "cr:fileObject",
+    "fileSet": "cr:fileSet",
+    "format": "cr:format",
+    "includes": "cr:includes",
+    "isLiveDataset": "cr:isLiveDataset",
+    "jsonPath": "cr:jsonPath",
+    "key": "cr:key",
+    "md5": "cr:md5",
+    "parentField": "cr:parentField",
+    "path": "cr:path",
+    "recordSet": "cr:recordSet",
+    "references": "cr:references",
+    "regex": "cr:regex",
+    "repeated": "cr:repeated",
+    "replace": "cr:replace",
+    "samplingRate": "cr:samplingRate",
+    "sc": "https://schema.org/",
+    "separator": "cr:separator",
+    "source": "cr:source",
+    "subField": "cr:subField",
+    "transform": "cr:transform",
+}
