@@ -1,4 +1,4 @@
-"""Null-space keys on CIFAR-10: the price of the view, and what hackers learn without the key.
+"""Keys with a view on CIFAR-10, null-space and reversible: its price, and what hackers learn without the key.
 
     python benchmarks/quality/null_space.py --data CIFAR.zip --stage locked
     python benchmarks/quality/null_space.py --data CIFAR.zip --stage small --settings NAME ...
@@ -30,11 +30,11 @@ from uge.audit.quality import psnr, ssim
 from uge.audit.run import Audit
 from uge.data.images import ImageSet, normalisation_of
 from uge.data.sources import load
-from uge.keys.key import Key, load_key, new_key, save_key
-from uge.keys.null_space import NullSpace, views_digest
+from uge.keys.key import VIEWS, Key, load_key, new_key, save_key
+from uge.keys.keyed_view import views_digest
 from uge.networks import NetworkSpec, parse_network
-from uge.protect import resolve_config
-from uge.protect.null_space import NullSpaceConfig, NullSpaceProtection
+from uge.protect import PROTECTIONS, resolve_config
+from uge.protect.keyed import KeyedConfig, KeyedProtection
 from uge.records import append_record, config_hash, read_records
 from uge.runtime import environment, generator_for
 from uge.training import recommended_recipe
@@ -55,6 +55,8 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "p8-s4-tied": {"cell": 8, "group_size": 4, "channels": "tied"},
     "p8-s6-tied": {"cell": 8, "group_size": 6, "channels": "tied"},
     "p8-s12-tied": {"cell": 8, "group_size": 12, "channels": "tied"},
+    "reversible": {"epsilon_255": 8},
+    "reversible16": {"epsilon_255": 16},
 }
 SETTINGS: dict[str, dict[str, Any]] = {  # what is written after a "+" in the name of a setting
     "plain": {"filters": ("none",)},
@@ -70,17 +72,22 @@ SETTINGS: dict[str, dict[str, Any]] = {  # what is written after a "+" in the na
 SMALL = {"epochs": 20, "run_epochs": 10, "generator_width": 24}
 
 
-def setting(name: str) -> tuple[dict[str, Any], NullSpaceConfig]:
+def method_of(layout: dict[str, Any]) -> str:
+    return "reversible" if "epsilon_255" in layout else "null-space"
+
+
+def setting(name: str) -> tuple[dict[str, Any], KeyedConfig]:
     """A name such as "p8-s6+gray+steep": a layout, then settings."""
     layout, *parts = name.split("+")
     if layout not in LAYOUTS or (unknown := [part for part in parts if part not in SETTINGS]):
         sys.exit(f"unknown setting '{name}'; layouts: {list(LAYOUTS)}; settings: {list(SETTINGS)}")
-    overrides: dict[str, Any] = dict(SMALL)
+    chosen = LAYOUTS[layout]
+    overrides: dict[str, Any] = SMALL | {"epsilon_255": chosen.get("epsilon_255", 8)}
     for part in parts:
         overrides |= SETTINGS[part]
-    config = resolve_config("default", overrides, method="null-space")
-    assert isinstance(config, NullSpaceConfig) and not unknown
-    return LAYOUTS[layout], config
+    config = resolve_config("default", overrides, method=method_of(chosen))
+    assert isinstance(config, KeyedConfig) and not unknown
+    return chosen, config
 
 
 class Stage:
@@ -110,8 +117,8 @@ class Stage:
             statistics = normalisation_of(self.clean.images)
             recipe = recommended_recipe(NETWORK, self.epochs)
             place.parent.mkdir(parents=True, exist_ok=True)
-            space = NullSpace.draw(**layout)
-            save_key(new_key(spec, self.clean.class_names, *statistics, recipe, null_space=space), place)
+            view = VIEWS[method_of(layout)].draw(**layout)
+            save_key(new_key(spec, self.clean.class_names, *statistics, recipe, view=view), place)
         return load_key(file)
 
     def run(self, about: dict[str, Any], copy: ImageSet, key: Key, cells: list[Cell]) -> None:
@@ -137,8 +144,8 @@ class Stage:
         """The price of a layout's view; the same network without any view stands beside it."""
         layout = LAYOUTS[name]
         key = self.key(name, layout)
-        assert key.null_space is not None
-        copy = replace(self.clean, nonces=tuple(key.null_space.nonces(self.clean.images)))
+        assert key.view is not None
+        copy = replace(self.clean, nonces=tuple(key.view.nonces(self.clean.images)))
         cells = [Cell(role, AUTHORISED, "none", self.seed, "clean") for role in ("hacker", AUTHORISED)]
         self.run(self.about(name, layout), copy, key, cells)
 
@@ -146,12 +153,13 @@ class Stage:
         """Protect, check, attack."""
         layout, config = setting(name)
         key = self.key(name.partition("+")[0], layout)
-        assert key.null_space is not None
+        assert key.view is not None
         about = self.about(name, layout) | {"config": config.to_dict()}
         tell(f"{name}: protecting")
         started = time.perf_counter()
         workdir = self.folder / f"{name}-{config_hash(about)}-{self.seed}.partial"
-        protection = NullSpaceProtection(self.clean, key.null_space, config, seed=self.seed, workdir=workdir)
+        kind = PROTECTIONS[key.view.kind]
+        protection = kind(self.clean, key.view, config, seed=self.seed, workdir=workdir)
         protection.train()
         seconds = round(time.perf_counter() - started, 1)
         images = torch.cat(list(protection.copies()))
@@ -159,20 +167,21 @@ class Stage:
         if (self.name, name, f"measures/{self.seed}") not in self.done:
             measured = self.measures(protection, images) | {"protect_seconds": seconds}
             append_record(RESULTS, about | {"cell": f"measures/{self.seed}", "kind": "measures"} | measured)
-        cells = [Cell(AUTHORISED, seed=self.seed), Cell(AUTHORISED, seed=self.seed, trained_on="clean")]
+        cells = []
         for source in ("published", "clean"):
-            cells += [Cell("hacker", network, "none", self.seed, source) for network in PLAIN]
-            cells += [Cell("hacker", VGG, attack, self.seed, source) for attack in ATTACKS]
+            cells += [Cell("hacker", VGG, attack, self.seed, source) for attack in ("none", *ATTACKS)]
+            cells += [Cell("hacker", network, "none", self.seed, source) for network in PLAIN if network != VGG]
+            cells += [Cell(AUTHORISED, seed=self.seed, trained_on=source)]
         self.run(about, copy, key, cells)
 
     def about(self, name: str, layout: dict[str, Any]) -> dict[str, Any]:
         return {"stage": self.name, "setting": name, "dataset": self.dataset, "layout": layout, "seed": self.seed}
 
-    def measures(self, protection: NullSpaceProtection, images: Tensor) -> dict[str, Any]:
+    def measures(self, protection: KeyedProtection[Any], images: Tensor) -> dict[str, Any]:
         """Exactness, size and look of a copy, and how well its surrogates read it at the end."""
         space, original, nonces = protection.space, protection.clean.images, protection.nonces
         views = space.integer_view(images, nonces)
-        same = (views == space.integer_view(original, nonces)).flatten(1).all(1)
+        same = (views == space.integer_view_of_originals(original)).flatten(1).all(1)
         change = (images.int() - original.int()).float()
         last = [row["shortcut"] for row in protection.log[-90:] if row["shortcut"] is not None]
         return {

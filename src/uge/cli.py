@@ -253,9 +253,15 @@ def key_new(
         bool,
         typer.Option(
             "--null-space/--no-null-space",
-            help="A network blind to the perturbation. Off for now; becomes the default with the demo.",
+            help="A network that is blind to the perturbation.",
         ),
     ] = False,
+    reversible: Annotated[
+        bool, typer.Option("--reversible", help="A network that undoes the perturbation, which may have any shape.")
+    ] = False,
+    epsilon: Annotated[
+        int | None, typer.Option("--epsilon", help="--reversible: L_inf bound of copies in 8-bit steps (8).")
+    ] = None,
     group_size: Annotated[int | None, typer.Option("--group-size", help="--null-space: values a group (6).")] = None,
     cell: Annotated[int | None, typer.Option("--cell", help="--null-space: side of a cell in pixels (8).")] = None,
     passphrase_file: Annotated[
@@ -271,14 +277,24 @@ def key_new(
     from uge.data.images import normalisation_of
     from uge.data.sources import load
     from uge.keys.key import new_key, save_key
+    from uge.keys.keyed_view import KeyedView
     from uge.keys.null_space import NullSpace
+    from uge.keys.reversible import Reversible
     from uge.networks import NetworkSpec, parse_network
     from uge.training import recommended_recipe
 
     layout = {name: value for name, value in (("group_size", group_size), ("cell", cell)) if value is not None}
     if layout and not null_space:
         raise ConfigError("--group-size and --cell belong to --null-space; add it, or leave them out")
-    space = NullSpace.draw(**layout) if null_space else None
+    if null_space and reversible:
+        raise ConfigError("--null-space and --reversible are two kinds of key; give one of them")
+    if epsilon is not None and not reversible:
+        raise ConfigError("--epsilon belongs to --reversible; other keys leave it to 'uge protect'")
+    view: KeyedView | None = None
+    if null_space:
+        view = NullSpace.draw(**layout)
+    elif reversible:
+        view = Reversible.draw(**({} if epsilon is None else {"epsilon_255": epsilon}))
     if passphrase_file is not None and no_passphrase:
         raise ConfigError("give --passphrase-file or --no-passphrase, not both")
     if passphrase_file is None and not no_passphrase and not sys.stdin.isatty():
@@ -300,7 +316,7 @@ def key_new(
         spec = NetworkSpec(name, channels, size, len(names), options)
         mean, std = (0.5,) * channels, (0.25,) * channels
     recipe = recommended_recipe(network, epochs)
-    key = new_key(spec, names, mean, std, recipe, weights_file=weights, null_space=space)
+    key = new_key(spec, names, mean, std, recipe, weights_file=weights, view=view)
     if passphrase is None and not no_passphrase:
         passphrase = _ask("Passphrase of the new key", confirm=True)
     protector, recipient = save_key(key, out, passphrase=passphrase)
@@ -328,7 +344,7 @@ def protect(
     passphrase_file: PassphraseOption = None,
     method: Annotated[
         str | None,
-        typer.Option("--method", help="Protection (uge list); default: null-space for such a key, else uge."),
+        typer.Option("--method", help="Protection (uge list); default: the key's own, uge for initial weights."),
     ] = None,
     preset: Annotated[
         str, typer.Option("--preset", help="quick, default or strong; em: class; tap: untargeted.")
@@ -380,7 +396,10 @@ def protect(
     check_target(out)
     place = resolve_device(device)
     keys = [_load_key(file, passphrase_file, "protector") for file in key or []]
-    chosen = method or ("null-space" if any(each.null_space for each in keys) else "uge")
+    views = [each.view for each in keys if each.view is not None]
+    chosen = method or (views[0].kind if views else "uge")
+    if chosen == "reversible" and views:
+        settings = {"epsilon_255": views[0].layout.get("epsilon_255", 8)} | settings
     resolved = resolve_config(preset, settings, method=chosen)
     clean = load(data, "train", image_size=_size(image_size), convert=convert, skip_bad=skip_bad)
     with _protection_bar() as step:

@@ -14,7 +14,8 @@ from uge.data.images import normalisation_of
 from uge.data.sources import load
 from uge.errors import PublishError
 from uge.keys.key import load_key, new_key, save_key
-from uge.keys.null_space import NullSpace, needs_headroom
+from uge.keys.keyed_view import needs_headroom
+from uge.keys.null_space import NullSpace
 from uge.networks import NetworkSpec, parse_network
 from uge.pipeline import protect_and_publish
 from uge.protect import Config, resolve_config
@@ -99,7 +100,7 @@ def run_demo(
         recipe = recommended_recipe(text, epochs)
         name.parent.mkdir(parents=True, exist_ok=True)
         space = NullSpace.draw() if null_space else None
-        key = new_key(spec, clean.class_names, *normalisation_of(clean.images), recipe, null_space=space)
+        key = new_key(spec, clean.class_names, *normalisation_of(clean.images), recipe, view=space)
         save_key(key, name)
 
     published = out / "published"

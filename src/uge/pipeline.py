@@ -7,20 +7,27 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from uge.data.images import ImageSet
 from uge.errors import ConfigError, KeyFileError, UgeError
 from uge.keys.key import Key
+from uge.keys.keyed_view import KeyedView
+from uge.keys.null_space import NullSpace
+from uge.keys.reversible import Reversible
 from uge.protect import BASELINES, PRESETS, PROTECTIONS, Config
 from uge.protect.baseline import Baseline, BaselineConfig
+from uge.protect.keyed import KeyedProtection
 from uge.protect.learnability_lock import LearnabilityLockConfig, LearnabilityLockProtection, save_lock
-from uge.protect.null_space import NullSpaceProtection
+from uge.protect.null_space import NullSpaceConfig, NullSpaceProtection
+from uge.protect.reversible import ReversibleConfig, ReversibleProtection, coded
 from uge.protect.ungeneralizable import UngeneralizableConfig, UngeneralizableProtection
 from uge.publish import Manifest, check_target, publish
 from uge.runtime import check_writable, write_atomically
+
+V = TypeVar("V", bound=KeyedView)
 
 
 def protect_and_publish(
@@ -43,7 +50,8 @@ def protect_and_publish(
 
     Args:
         clean: the originals.
-        keys: the authorised networks, as their protectors hold them: each signs the manifest. None for baselines.
+        keys: the authorised networks, as their protectors hold them: each signs the manifest. Baselines take none, or
+            one reversible key, which their perturbation is then published behind.
         out: the folder to make; must not exist or be empty.
         config: settings of a protection; their type chooses it.
         seed: decides everything but the keys.
@@ -77,17 +85,23 @@ def protect_and_publish(
     if lock is not None and isinstance(protection, LearnabilityLockProtection):  # no copy without its key
         save_lock(protection.lock, lock)
     settings = config.to_dict() | {"seed": seed, "recipients": len(keys)}
-    nonces = None
-    if isinstance(protection, NullSpaceProtection):
+    epsilon_255: int | None = getattr(config, "epsilon_255", None)  # a baseline may have no L_inf bound
+    copies, nonces = protection.copies(250), None
+    if isinstance(protection, KeyedProtection):
         settings |= protection.space.layout
         nonces = protection.nonces
+    elif isinstance(protection, Baseline) and keys:
+        space = _the_view(keys, Reversible)
+        settings |= {"bound": "L_inf: the key's epsilon_255", **space.layout}
+        epsilon_255, nonces = space.epsilon_255, space.nonces(clean.images)
+        copies = coded(clean, copies, space, nonces)
     manifest = publish(
         clean,
-        protection.copies(250),
+        copies,
         out,
         method=next(name for name, kind in PROTECTIONS.items() if isinstance(protection, kind)),
         settings=settings,
-        epsilon_255=getattr(config, "epsilon_255", None),  # a baseline may have no L_inf bound
+        epsilon_255=epsilon_255,
         nonces=nonces,
         signers=keys,
     )
@@ -120,20 +134,39 @@ def _check_lock(config: Config, lock: Path | None, out: Path, *, resumed: bool) 
 
 def _protection(
     clean: ImageSet, keys: Sequence[Key], config: Config, **options: Any
-) -> UngeneralizableProtection | NullSpaceProtection | Baseline[Any]:
+) -> UngeneralizableProtection | KeyedProtection[Any] | Baseline[Any]:
     """The protection that the settings are for."""
     if isinstance(config, BaselineConfig):
         name = next(name for name, presets in PRESETS.items() if isinstance(config, type(presets["default"])))
         if keys:
-            raise ConfigError(f"the method {name} has no authorised network; leave --key out")
+            if isinstance(config, LearnabilityLockConfig):
+                raise ConfigError(f"the method {name} brings a key of its own (--lock); leave --key out")
+            _the_view(keys, Reversible)
+            keys[0].check_fits(clean)
         return BASELINES[name](clean, config, **options)
     if isinstance(config, UngeneralizableConfig):
         return UngeneralizableProtection(clean, keys, config, **options)
-    spaces = [key.null_space for key in keys if key.null_space is not None]
-    if len(keys) != 1 or not spaces:
-        raise ConfigError(
-            f"the method null-space takes one null-space key, got {len(keys)} keys, {len(spaces)} of them with a null"
-            " space; make one with 'uge key new --null-space' and give its recipient's file to everybody authorised"
-        )
+    if isinstance(config, ReversibleConfig):
+        reversible = _the_view(keys, Reversible)
+        keys[0].check_fits(clean)
+        return ReversibleProtection(clean, reversible, config, **options)
+    assert isinstance(config, NullSpaceConfig)
+    null_space = _the_view(keys, NullSpace)
     keys[0].check_fits(clean)
-    return NullSpaceProtection(clean, spaces[0], config, **options)
+    return NullSpaceProtection(clean, null_space, config, **options)
+
+
+def _the_view(keys: Sequence[Key], kind: type[V]) -> V:
+    """The view of the only key.
+
+    Raises:
+        ConfigError: several keys, or one of another kind.
+    """
+    views = [key.view for key in keys]
+    if len(views) == 1 and isinstance(views[0], kind):
+        return views[0]
+    got = ", ".join("initial weights" if view is None else view.kind for view in views)
+    raise ConfigError(
+        f"this method takes one {kind.kind} key, got: {got}; make one with 'uge key new --{kind.kind}' and give its"
+        " recipient's file to everybody authorised"
+    )

@@ -36,7 +36,7 @@ from torch import Tensor
 from uge.data.images import ImageSet, pixel_sha256
 from uge.errors import PublishError
 from uge.keys.key import Key
-from uge.keys.null_space import NONCE_BYTES, NullSpace, with_headroom
+from uge.keys.keyed_view import NONCE_BYTES, KeyedView, with_headroom
 from uge.keys.signature import fingerprint_of, is_signed
 from uge.runtime import check_writable
 
@@ -538,10 +538,10 @@ def verify(folder: Path | str, *, clean: ImageSet | None = None, key: Key | None
     count = len(manifest.images)
     if clean is None:
         return Verification(tuple(problems), count, None, signature=signature)
-    compared = _compare(pairs, manifest, key.null_space if key else None)
+    compared = _compare(pairs, manifest, key.view if key else None)
     problems += _against_originals(manifest, clean, originals, compared)
     if compared.views is not None and manifest.nonces is None:
-        problems.append(f"{MANIFEST}: no nonces, so this copy was not made with a null-space key")
+        problems.append(f"{MANIFEST}: no nonces, so this copy was not made with a key that has a view")
     elif compared.views is not None and compared.views < count:
         problems.append(f"views: {compared.views} of {count} are identical to those of the originals")
     whole = compared.views == count
@@ -568,7 +568,7 @@ class _Compared:
 
 
 def _compare(
-    pairs: list[tuple[PublishedImage, Tensor, Tensor]], manifest: Manifest, space: NullSpace | None
+    pairs: list[tuple[PublishedImage, Tensor, Tensor]], manifest: Manifest, space: KeyedView | None
 ) -> _Compared:
     """Compare (entry, original, copy), both uint8 [C, H, W], some hundreds at a time."""
     largest, file, squares, values, identical = 0, "", 0, 0, 0
@@ -585,7 +585,7 @@ def _compare(
         if space is not None and manifest.nonces is not None:
             nonces = [bytes.fromhex(entry.nonce) for entry in entries]
             views = space.integer_view(copy, nonces)
-            identical += int((views == space.integer_view(original, nonces)).flatten(1).all(1).sum())
+            identical += int((views == space.integer_view_of_originals(original)).flatten(1).all(1).sum())
             hasher.update(views.numpy().astype("<i4", copy=False).data)
     rms = (squares / values) ** 0.5 if values else 0.0
     return _Compared(largest, file, rms, None if space is None else identical, hasher.hexdigest())

@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 from uge.data.images import ImageSet, ImageView, to_float, to_uint8
 from uge.errors import ConfigError, PublishError
 from uge.keys.key import Key
-from uge.keys.null_space import with_headroom
+from uge.keys.keyed_view import with_headroom
 from uge.publish import load_published as read_images
 from uge.publish import read_manifest, with_nonces
 from uge.runtime import write_atomically
@@ -142,59 +142,58 @@ def check_nonces(published: ImageSet, key: Key) -> None:
     """Refuse published images whose view through this key would be wrong.
 
     Raises:
-        PublishError: a null-space key, and a copy that was not made with one.
+        PublishError: a key with a view of its own, and a copy that was not made with such a key.
     """
-    if key.null_space is not None and published.nonces is None:
+    if key.view is not None and published.nonces is None:
         raise PublishError(
-            "the copy has no nonces, so it was not made with a null-space key; use the key that it was made with"
+            f"the copy has no nonces, so it was not made with a {key.view.kind} key; use the key that it was made with"
         )
 
 
-def view_of(
-    images: ImageSet,
-    key: Key,
-    nonces: Sequence[bytes] | None = None,
-    *,
-    headroom_255: int = 0,
-    cache: Path | None = None,
-) -> ImageSet:
-    """The images as the key's network sees them: through its null space, or unchanged for a key without one.
+def view_of(images: ImageSet, key: Key, *, headroom_255: int = 0, cache: Path | None = None) -> ImageSet:
+    """The images as the key's network sees them; unchanged for a key without a view of its own.
 
     Args:
-        images: uint8 images, published or not.
+        images: uint8 images. Those with nonces are published copies.
         key: any key.
-        nonces: one an image; those that the images were published with, or fresh ones of another purpose.
         headroom_255: map images that were not published onto this..255-this first.
         cache: a private folder that keeps the views.
     """
-    space = key.null_space
+    space = key.view
     if space is None:
         return images
-    pixels = images.images
-    if images.nonces is None and headroom_255:
-        pixels = with_headroom(pixels, headroom_255)
-    chosen = nonces or images.nonces or space.nonces(pixels, "view")
+    if images.nonces is not None:
+        nonces = images.nonces
+        return _views(images, key, lambda chosen: space.view(images.images[chosen], nonces[chosen]), "copies", cache)
+    pixels = with_headroom(images.images, headroom_255) if headroom_255 else images.images
+    purpose = f"others {headroom_255}"
+    return _views(images, key, lambda chosen: space.view_of_others(pixels[chosen]), purpose, cache)
+
+
+def original_view(originals: ImageSet, key: Key, *, headroom_255: int = 0) -> ImageSet:
+    """The view of the originals: bit for bit that of their published copies, which `headroom_255` was used for."""
+    space = key.view
+    if space is None:
+        return originals
+    pixels = with_headroom(originals.images, headroom_255) if headroom_255 else originals.images
+    return _views(originals, key, lambda chosen: space.view_of_originals(pixels[chosen]), "originals", None)
+
+
+def _views(images: ImageSet, key: Key, part: Callable[[slice], Tensor], purpose: str, cache: Path | None) -> ImageView:
+    """The views of all images, some hundreds at a time, or those kept from the last time."""
 
     def compute() -> Tensor:
-        views = torch.empty(pixels.shape, dtype=torch.float32)
-        for start in range(0, len(pixels), 250):
-            views[start : start + 250] = space.view(pixels[start : start + 250], chosen[start : start + 250])
+        views = torch.empty(images.images.shape, dtype=torch.float32)
+        for start in range(0, len(images), 250):
+            views[start : start + 250] = part(slice(start, start + 250))
         return views
 
     if cache is None:
         views = compute()
     else:
-        name = hashlib.sha256(f"{key.digest()} {images.digest()} {headroom_255} ".encode() + b"".join(chosen))
-        views = _kept(cache / f"{name.hexdigest()[:32]}.views", pixels.shape, compute)
+        name = hashlib.sha256(f"{key.digest()} {images.digest()} {purpose} ".encode() + b"".join(images.nonces or ()))
+        views = _kept(cache / f"{name.hexdigest()[:32]}.views", images.images.shape, compute)
     return ImageView(views, images.labels, images.class_names, images.names)
-
-
-def original_view(originals: ImageSet, key: Key, *, headroom_255: int = 0) -> ImageSet:
-    """The view of the originals: bit for bit that of their published copies, which `headroom_255` was used for."""
-    if key.null_space is None:
-        return originals
-    mapped = originals.with_images(with_headroom(originals.images, headroom_255)) if headroom_255 else originals
-    return view_of(mapped, key, key.null_space.nonces(mapped.images))
 
 
 class Viewing(nn.Module):
@@ -202,14 +201,14 @@ class Viewing(nn.Module):
 
     Args:
         network: the trained network.
-        key: its key; a null-space key looks at each image, rounded to 8 bits, through fresh nonces.
+        key: its key; one with a view of its own looks through it at each image, rounded to 8 bits.
         headroom_255: what the network was trained with.
     """
 
     def __init__(self, network: nn.Module, key: Key, headroom_255: int = 0) -> None:
         super().__init__()
         self.network = network
-        self.space = key.null_space
+        self.space = key.view
         self.headroom_255 = headroom_255
 
     def forward(self, x: Tensor) -> Tensor:
@@ -219,7 +218,7 @@ class Viewing(nn.Module):
         images = to_uint8(x).cpu().contiguous()
         if self.headroom_255:
             images = with_headroom(images, self.headroom_255)
-        views = self.space.view(images, self.space.nonces(images, "view"))
+        views = self.space.view_of_others(images)
         return self.network(to_float(views).to(x.device).contiguous(memory_format=torch.channels_last))
 
 

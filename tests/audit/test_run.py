@@ -333,7 +333,7 @@ def test_the_authorised_network_of_a_null_space_key_sees_views_alone(
     moved = clean.images.int() + 4 * space.groups(nonces, clean.images.shape[1:]).sign.view(clean.images.shape)
     copy = replace(clean, images=moved.to(torch.uint8), nonces=nonces)
     assert (copy.images != clean.images).float().mean() > 0.9
-    mine = replace(key, null_space=space)
+    mine = replace(key, view=space)
     audit = Audit(copy, test, tmp_path, key=mine, clean=clean, recipe=lambda network: RECIPE)
     rows = audit.run(CELLS)
     assert rows[0]["train_loss"] == rows[4]["train_loss"] and rows[0]["test_accuracy"] == rows[4]["test_accuracy"]

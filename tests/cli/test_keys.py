@@ -44,10 +44,10 @@ def sealed(run: Run, toy: Path, passphrase: Path, tmp_path_factory: pytest.TempP
 def copy(toy: Path, sealed: Path, passphrase: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A signed copy inside the null space of the sealed key; do not write to it."""
     key = load_key(role(sealed, "protector"), passphrase=passphrase.read_bytes().strip())
-    assert key.null_space is not None
+    assert key.view is not None
     clean = load(str(toy), "train")
-    nonces = key.null_space.nonces(clean.images)
-    groups = key.null_space.groups(nonces, clean.images.shape[1:])
+    nonces = key.view.nonces(clean.images)
+    groups = key.view.groups(nonces, clean.images.shape[1:])
     moved = clean.images.int() + 4 * groups.sign.view(clean.images.shape)
     outside = ((moved < 0) | (moved > 255)).flatten(1).int()
     blocked = torch.zeros_like(outside).scatter_add(1, groups.group, outside).gather(1, groups.group)
@@ -98,10 +98,10 @@ def test_show_tells_layout_and_fingerprint_of_a_sealed_key_and_no_secret(
     ]
     facts, others = (json.loads(done.stdout) for done in shown)
     assert facts == others
-    assert facts["null_space"] == {"group_size": 4, "cell": 7, "signs": "balanced", "channels": "mixed"}
+    assert facts["view"] == {"kind": "null-space", "group_size": 4, "cell": 7, "signs": "balanced", "channels": "mixed"}
     key = load_key(role(sealed, "protector"), passphrase=b"correct horse battery staple")
-    assert key.null_space is not None and key.signing_key is not None and facts["fingerprint"] == key.fingerprint
-    assert not any(secret.hex() in done.stdout for done in shown for secret in (key.null_space.secret, key.signing_key))
+    assert key.view is not None and key.signing_key is not None and facts["fingerprint"] == key.fingerprint
+    assert not any(secret.hex() in done.stdout for done in shown for secret in (key.view.secret, key.signing_key))
 
 
 def test_wrong_truncated_edited_and_missing_passphrases(
@@ -185,9 +185,9 @@ def test_training_sees_the_view(
 ) -> None:
     """The same weights as from the originals in a copy that is not perturbed at all."""
     key = load_key(role(sealed, "protector"), passphrase=b"correct horse battery staple")
-    assert key.null_space is not None
+    assert key.view is not None
     clean = load(str(toy), "train")
-    nonces = key.null_space.nonces(clean.images)
+    nonces = key.view.nonces(clean.images)
     plain = tmp_path / "plain"
     publish(clean, clean.images, plain, method="test", settings={}, epsilon_255=4, nonces=nonces, signers=[key])
     for folder, name in ((copy, "first"), (plain, "second")):
@@ -202,7 +202,7 @@ def test_training_sees_the_view(
     student = ("--hacker", "mlp:width=8", "--countermeasure", "distillation:soft,queries=any", "--epochs", 1)
     done = run("attack", copy, "--test", toy, "--out", out, *student, *arguments[:4])
     assert done.code == 0, done
-    secrets = [key.null_space.secret, key.signing_key or b"", bytes.fromhex(key.digest())]
+    secrets = [key.view.secret, key.signing_key or b"", bytes.fromhex(key.digest())]
     for written in (bytes_of(tmp_path), bytes_of(copy)):
         for data in written.values():
             assert not any(secret in data or secret.hex().encode() in data for secret in secrets)

@@ -506,6 +506,6 @@ def test_a_baseline_takes_no_key(tmp_path: Path) -> None:
     images = toy()
     spec = NetworkSpec("mlp", 3, (12, 10), 3, {"width": 4})
     key = new_key(spec, images.class_names, (0.5,) * 3, (0.25,) * 3, Recipe())
-    with pytest.raises(ConfigError, match="the method lsp has no authorised network; leave --key out"):
+    with pytest.raises(ConfigError, match="takes one reversible key, got: initial weights"):
         protect_and_publish(images, [key], tmp_path / "copy", settings_of("lsp"))
     assert not [*tmp_path.iterdir()]

@@ -37,7 +37,7 @@ def images(channels: int = 3, size: tuple[int, int] = (8, 8), classes: tuple[str
 
 def assert_same(first: Key, second: Key) -> None:
     """Equal bit for bit, down to the order of the tensors that a state_dict needs."""
-    for field in ("network", "mean", "std", "recipe", "class_names", "fingerprint", "null_space"):
+    for field in ("network", "mean", "std", "recipe", "class_names", "fingerprint", "view"):
         assert getattr(first, field) == getattr(second, field)
     assert set(first.weights) == set(second.weights)
     for name, tensor in first.weights.items():
@@ -115,27 +115,27 @@ def encodings(secret: bytes) -> list[bytes]:
 
 def test_a_null_space_travels_in_both_files_and_shows_its_layout_alone(tmp_path):
     space = NullSpace.draw(group_size=4, cell=4)
-    key = make_key(null_space=space)
+    key = make_key(view=space)
     for path in save_key(key, tmp_path / "mine"):
         loaded = load_key(path)
         assert_same(key, loaded)
-        assert loaded.null_space.secret == space.secret
-        assert loaded.public_facts()["null_space"] == space.layout and "secret" not in space.layout
+        assert loaded.view.secret == space.secret
+        assert loaded.public_facts()["view"] == {"kind": "null-space"} | space.layout and "secret" not in space.layout
         assert loaded.public_facts()["fingerprint"] == key.fingerprint
         told = (json.dumps(loaded.public_facts()) + repr(loaded) + loaded.digest()).encode()
         assert not [encoded for encoded in encodings(space.secret) if encoded in told]
-    assert make_key().public_facts()["null_space"] is None
+    assert make_key().public_facts()["view"] is None
 
 
 def test_keys_that_differ_in_any_secret_have_different_digests(tmp_path):
     key = make_key()
-    others = [replace(key, null_space=NullSpace.draw()), replace(key, null_space=NullSpace.draw()), make_key()]
+    others = [replace(key, view=NullSpace.draw()), replace(key, view=NullSpace.draw()), make_key()]
     assert len({each.digest() for each in (key, *others)}) == 4
     assert {load_key(path).digest() for path in save_key(key, tmp_path / "mine")} == {key.digest()}
 
 
 def test_sealed_files_need_their_passphrase(tmp_path):
-    key = make_key(null_space=NullSpace.draw())
+    key = make_key(view=NullSpace.draw())
     for path in save_key(key, tmp_path / "mine", passphrase=b"open sesame"):
         assert is_sealed(path) and stat.S_IMODE(path.stat().st_mode) == 0o600
         assert b"convnet" not in path.read_bytes()

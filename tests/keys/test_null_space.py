@@ -16,7 +16,8 @@ from torch import Tensor
 
 from uge.data.images import ImageSet
 from uge.errors import ConfigError
-from uge.keys.null_space import SIGNS, UNITS, NullSpace, needs_headroom, views_digest, with_headroom
+from uge.keys.keyed_view import needs_headroom, views_digest, with_headroom
+from uge.keys.null_space import SIGNS, UNITS, NullSpace
 from uge.networks import NetworkSpec, build_network, parse_network
 from uge.protect.null_space import perturb
 from uge.training import PlainTraining, Recipe, fit

@@ -10,7 +10,8 @@ import torch
 
 from uge.data.images import ImageSet
 from uge.errors import ConfigError, PublishError
-from uge.keys.null_space import NullSpace, with_headroom
+from uge.keys.keyed_view import with_headroom
+from uge.keys.null_space import NullSpace
 from uge.protect.null_space import NullSpaceConfig, NullSpaceProtection
 
 SECRET = bytes(range(32))

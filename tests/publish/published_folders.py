@@ -1,12 +1,13 @@
 """Small sets and published folders for the tests of this room."""
 
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from uge.data.images import ImageSet
-from uge.keys import Key, NullSpace, new_key
-from uge.keys.null_space import with_headroom
+from uge.keys import Key, NullSpace, Reversible, new_key
+from uge.keys.keyed_view import with_headroom
 from uge.networks import NetworkSpec
 from uge.publish import Manifest, publish
 from uge.training import Recipe
@@ -38,11 +39,11 @@ def published(out: Path, clean: ImageSet | None = None, **options: object) -> Ma
     return publish(clean, perturbed(clean.images), out, **arguments)
 
 
-def key_for(images: ImageSet, null_space: bool = False) -> Key:
+def key_for(images: ImageSet, kind: str | None = None) -> Key:
     spec = NetworkSpec("mlp", images.channels, images.image_size, images.classes, {"width": 8})
     half = (0.5,) * images.channels
-    space = NullSpace.draw(group_size=4, cell=4) if null_space else None
-    return new_key(spec, images.class_names, half, half, Recipe(), null_space=space)
+    views = {"null-space": partial(NullSpace.draw, group_size=4, cell=4), "reversible": Reversible.draw}
+    return new_key(spec, images.class_names, half, half, Recipe(), view=views[kind]() if kind else None)
 
 
 def in_null_space(images: torch.Tensor, space: NullSpace, nonces: list[bytes], epsilon: int = EPSILON) -> torch.Tensor:
@@ -56,13 +57,22 @@ def in_null_space(images: torch.Tensor, space: NullSpace, nonces: list[bytes], e
     return torch.where(blocked.view(images.shape) > 0, images.int(), moved).to(torch.uint8)
 
 
-def published_in_null_space(out: Path, clean: ImageSet, key: Key, *, headroom: bool = False) -> Manifest:
-    """A signed copy inside the null space of the key."""
-    assert key.null_space is not None
+def published_behind(out: Path, clean: ImageSet, key: Key, *, headroom: bool = False) -> Manifest:
+    """A signed copy that differs from its originals, but not in the key's view."""
     reference = with_headroom(clean.images, EPSILON) if headroom else clean.images
-    nonces = key.null_space.nonces(reference)
-    copy = in_null_space(reference, key.null_space, nonces)
-    settings = {"headroom": headroom}
+    nonces = key.view.nonces(reference)
+    if isinstance(key.view, NullSpace):
+        copy = in_null_space(reference, key.view, nonces)
+    else:
+        wanted = EPSILON * torch.randn(reference.shape, generator=torch.Generator().manual_seed(0))
+        copy = key.view.publish(reference, wanted, nonces)
     return publish(
-        clean, copy, out, method="null-space", settings=settings, epsilon_255=EPSILON, nonces=nonces, signers=[key]
+        clean,
+        copy,
+        out,
+        method=key.view.kind,
+        settings={"headroom": headroom},
+        epsilon_255=EPSILON,
+        nonces=nonces,
+        signers=[key],
     )

@@ -17,12 +17,12 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from published_folders import EPSILON, key_for, make_set, perturbed, published, published_in_null_space
+from published_folders import EPSILON, key_for, make_set, perturbed, published, published_behind
 
 from uge.data.images import ImageSet, pixel_sha256
 from uge.errors import KeyFileError, PublishError
 from uge.keys import new_key, save_key
-from uge.keys.null_space import with_headroom
+from uge.keys.keyed_view import with_headroom
 from uge.networks import NetworkSpec
 from uge.publish import _png_bytes, _read_png, check_target, load_published, publish, read_manifest
 from uge.training import Recipe
@@ -325,14 +325,14 @@ def test_nothing_secret_is_published(tmp_path):
 def test_nothing_that_only_the_secret_gives_is_published(tmp_path):
     """Neither the secret nor any key derived from it, in any encoding, in any byte, file name or PNG chunk."""
     clean = make_set(30)
-    key = key_for(clean, null_space=True)
-    published_in_null_space(tmp_path / "out", clean, key, headroom=True)
+    key = key_for(clean, "null-space")
+    published_behind(tmp_path / "out", clean, key, headroom=True)
     haystack = b"".join(name.encode() + data for name, data in content(tmp_path / "out").items())
     for path in (tmp_path / "out").rglob("*.png"):
         assert set(png_chunks(path.read_bytes())) == {b"IHDR", b"IDAT", b"IEND"}
         haystack += _read_png(path.read_bytes()).numpy().tobytes()
 
-    space = key.null_space
+    space = key.view
     layout = f"8|8|3|{space.cell}|{space.group_size}|{space.signs}|{space.channels}"
     purposes = ("uge/nonce/v1|publish", "uge/nonce/v1|view", f"uge/groups/v1|{layout}", f"uge/rounding/v1|{layout}")
     secrets = [space.secret, key.signing_key, bytes.fromhex(key.digest())]

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image, PngImagePlugin
-from published_folders import EPSILON, key_for, make_set, perturbed, published, published_in_null_space
+from published_folders import EPSILON, key_for, make_set, perturbed, published, published_behind
 
 from uge.data.images import ImageSet, pixel_sha256
 from uge.errors import KeyFileError, PublishError
 from uge.keys import Key
-from uge.keys.null_space import views_digest, with_headroom
+from uge.keys.keyed_view import views_digest, with_headroom
 from uge.keys.signature import fingerprint_of
 from uge.publish import _png_bytes, _read_png, load_published, publish, read_manifest, verify
 
@@ -333,14 +333,16 @@ def test_a_signature_file_is_listed_in_the_sums(change, tmp_path):
 
 
 @pytest.mark.parametrize("headroom", [False, True])
-def test_a_null_space_key_shows_that_all_views_are_identical(headroom, tmp_path):
+@pytest.mark.parametrize("kind", ["null-space", "reversible"])
+def test_a_key_with_a_view_shows_that_all_views_are_identical(kind, headroom, tmp_path):
     clean = make_set()
-    key = key_for(clean, null_space=True)
-    manifest = published_in_null_space(tmp_path / "out", clean, key, headroom=headroom)
+    key = key_for(clean, kind)
+    manifest = published_behind(tmp_path / "out", clean, key, headroom=headroom)
     result = verify(tmp_path / "out", clean=clean, key=key)
     assert result.ok and result.views == 12 and result.epsilon_255 == EPSILON
     reference = with_headroom(clean.images, EPSILON) if headroom else clean.images
-    views = key.null_space.integer_view(reference, manifest.nonces)
+    views = key.view.integer_view_of_originals(reference)
+    assert [*manifest.nonces] == key.view.nonces(reference)
     assert result.views_sha256 == views_digest(views)
     change = load_published(tmp_path / "out").images.double() - reference.double()
     assert result.budget_used == pytest.approx(change.square().mean().sqrt().item() / EPSILON, abs=1e-4)
@@ -351,8 +353,8 @@ def test_a_null_space_key_shows_that_all_views_are_identical(headroom, tmp_path)
 def test_a_copy_that_left_the_null_space_is_told(tmp_path):
     """Even signed by the protector: one image published with noise outside of the null space."""
     clean = make_set()
-    key = key_for(clean, null_space=True)
-    nonces = key.null_space.nonces(clean.images)
+    key = key_for(clean, "null-space")
+    nonces = key.view.nonces(clean.images)
     copy = clean.images.clone()
     copy[3] = perturbed(clean.images)[3]
     arguments = {"method": "null-space", "settings": {}, "epsilon_255": EPSILON, "signers": [key]}
@@ -364,10 +366,10 @@ def test_a_copy_that_left_the_null_space_is_told(tmp_path):
 
 def test_a_null_space_key_and_a_copy_without_nonces(tmp_path):
     clean = make_set()
-    key = key_for(clean, null_space=True)
+    key = key_for(clean, "null-space")
     published(tmp_path / "out", clean, signers=[key])
     (problem,) = problems_with(tmp_path / "out", key, clean)
-    assert "not made with a null-space key" in problem
+    assert "not made with a key that has a view" in problem
 
 
 def test_equal_pixels_with_different_nonces_stop_publishing(tmp_path):
@@ -395,7 +397,7 @@ def test_a_recipient_cannot_publish(tmp_path):
 @pytest.mark.parametrize("nonce", ["", "00", "G" * 24, "A" * 24, 7, None])
 def test_a_nonce_that_is_none(nonce, tmp_path):
     clean = make_set()
-    published_in_null_space(tmp_path / "out", clean, key_for(clean, null_space=True))
+    published_behind(tmp_path / "out", clean, key_for(clean, "null-space"))
     change_manifest(tmp_path / "out", lambda data: data["images"][2].update(nonce=nonce))
     with pytest.raises(PublishError, match=r"damaged|some images only"):
         read_manifest(tmp_path / "out")

@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from published_folders import EPSILON, key_for, make_set, perturbed, published, published_in_null_space
+from published_folders import EPSILON, key_for, make_set, perturbed, published, published_behind
 from torch.utils.data import DataLoader
 
 import uge
 from uge.data.images import ImageView
 from uge.errors import ConfigError, KeyFileError, PublishError
 from uge.keys import Key
-from uge.keys.null_space import with_headroom
+from uge.keys.keyed_view import with_headroom
 from uge.training import Recipe, accuracy_of, fit
 from uge.views import Viewing, original_view, view_of
 
@@ -88,14 +88,14 @@ def clean() -> uge.ImageSet:
     return make_set(13)
 
 
-@pytest.fixture
-def key(clean: uge.ImageSet) -> Key:
-    return key_for(clean, null_space=True)
+@pytest.fixture(params=["null-space", "reversible"])
+def key(clean: uge.ImageSet, request: pytest.FixtureRequest) -> Key:
+    return key_for(clean, request.param)
 
 
 @pytest.fixture
 def out(clean: uge.ImageSet, key: Key, tmp_path: Path) -> Path:
-    published_in_null_space(tmp_path / "out", clean, key)
+    published_behind(tmp_path / "out", clean, key)
     return tmp_path / "out"
 
 
@@ -107,7 +107,7 @@ def refused(words: str, *arguments: object, **options: object) -> None:
 
 @pytest.mark.parametrize("headroom", [False, True])
 def test_the_view_of_the_copy_is_the_view_of_the_originals(clean, key, headroom, tmp_path):
-    published_in_null_space(tmp_path / "out", clean, key, headroom=headroom)
+    published_behind(tmp_path / "out", clean, key, headroom=headroom)
     view = uge.authorised_view(tmp_path / "out", key)
     assert view.headroom_255 == (EPSILON if headroom else 0)
     mine = original_view(clean, key, headroom_255=view.headroom_255)
@@ -161,9 +161,9 @@ def test_lossy_copies_are_explained(clean, key, out):
     refused("no PNG below .* has the pixels of train/cat/00001.png: lossy formats", out, key)
 
 
-def test_test_images_get_fresh_nonces_and_the_headroom_of_the_training_images(clean, key):
-    test = make_set(5, seed=7)
-    space = key.null_space
+def test_test_images_get_fresh_nonces_and_the_headroom_of_the_training_images(clean):
+    key, test = key_for(clean, "null-space"), make_set(5, seed=7)
+    space = key.view
     expected = space.view(test.images, space.nonces(test.images, "view"))
     assert torch.equal(uge.authorised_view(test, key).images.images, expected)
     assert not torch.equal(expected, space.view(test.images, space.nonces(test.images)))
@@ -177,11 +177,11 @@ def test_published_images_never_get_fresh_nonces(clean, key, out, tmp_path):
     """They would let the perturbation through, silently."""
     refused("these images were published; give their folder", uge.load_published(out).images, key)
     published(tmp_path / "plain", clean, signers=[key])
-    refused("not made with a null-space key", tmp_path / "plain", key)
+    refused(f"not made with a {key.view.kind} key", tmp_path / "plain", key)
 
 
 def test_no_view_without_the_signature_of_the_key(clean, key, out, tmp_path):
-    other = key_for(clean, null_space=True)
+    other = key_for(clean, key.view.kind)
     dataset = uge.load_published(out)
     refused("is signed by .*, the key trusts .* use the key of this release", out, other)
     refused("is signed by", dataset, other)
@@ -213,7 +213,7 @@ def test_a_cache_is_private_and_never_wrong(clean, key, out, tmp_path):
         assert torch.equal(uge.authorised_view(out, key, cache=cache).images.images, view)
         assert file.read_bytes() == data
     uge.authorised_view(clean, key, cache=cache)
-    uge.authorised_view(clean, key_for(clean, null_space=True), cache=cache)
+    uge.authorised_view(clean, key_for(clean, key.view.kind), cache=cache)
     assert len([*cache.iterdir()]) == 3
 
 

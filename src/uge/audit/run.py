@@ -337,7 +337,7 @@ class Audit:
             "trained_on": cell.trained_on,
             "countermeasure": "other-init" if same and cell.countermeasure == "none" else cell.countermeasure,
             "knows": cell.knows,
-            "locked": cell.role == AUTHORISED and self._key().null_space is not None,
+            "locked": cell.role == AUTHORISED and self._key().view is not None,
             "seed": cell.seed,
             "budget": cell.budget,
             "recipe": recipe.to_dict(),

@@ -2,5 +2,6 @@
 
 from uge.keys.key import Key, is_sealed, load_key, new_key, save_key
 from uge.keys.null_space import NullSpace
+from uge.keys.reversible import Reversible
 
-__all__ = ["Key", "NullSpace", "is_sealed", "load_key", "new_key", "save_key"]
+__all__ = ["Key", "NullSpace", "Reversible", "is_sealed", "load_key", "new_key", "save_key"]

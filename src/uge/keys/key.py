@@ -4,8 +4,8 @@ A key file is a safetensors file: the initial weights as tensors (a seed does no
 metadata entry `uge-key` that holds everything else as JSON, with a SHA-256 over all of it, because safetensors itself
 has no checksum. With a passphrase the file lies inside the envelope of `sealed.py`.
 
-Both files of a pair hold the authorised network, the null space where there is one, and the fingerprint of the key that
-signs what is published. Only the protector's holds the signing key.
+Both files of a pair hold the authorised network, the secret of its view where there is one, and the fingerprint of the
+key that signs what is published. Only the protector's holds the signing key.
 """
 
 from __future__ import annotations
@@ -25,12 +25,15 @@ from torch import Tensor, nn
 from uge.data.images import ImageSet
 from uge.errors import KeyFileError, PublishError, UgeError
 from uge.keys import sealed, signature
+from uge.keys.keyed_view import KeyedView
 from uge.keys.null_space import NullSpace
+from uge.keys.reversible import Reversible
 from uge.networks import NetworkSpec, build_network
 from uge.runtime import write_atomically
 from uge.training import Recipe
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+VIEWS: dict[str, type[KeyedView]] = {kind.kind: kind for kind in (NullSpace, Reversible)}
 ROLES = ("protector", "recipient")
 NORMALISATION = ("0.mean", "0.std")  # the buffers of `uge.networks.Normalise` in a state_dict
 
@@ -47,7 +50,7 @@ class Key:
         weights: the initial `state_dict` of `build_network(network, mean, std, ...)`, on the CPU.
         class_names: one name an output of the network, in label order.
         fingerprint: of the key that signs what is published, SHA-256 in hexadecimal.
-        null_space: the secret of the authorised view; None where the network sees the images as they are.
+        view: the secret of the authorised view; None where the network sees the images as they are.
         signing_key: 32 bytes, the protector's alone; None in what a recipient holds.
     """
 
@@ -58,7 +61,7 @@ class Key:
     weights: dict[str, Tensor] = field(repr=False)
     class_names: tuple[str, ...]
     fingerprint: str
-    null_space: NullSpace | None = None
+    view: KeyedView | None = None
     signing_key: bytes | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -96,7 +99,7 @@ class Key:
             "class_names": list(self.class_names),
             "values": sum(tensor.numel() for tensor in self.weights.values()),
             "recipe": self.recipe.to_dict(),
-            "null_space": self.null_space.layout if self.null_space else None,
+            "view": self.view and {"kind": self.view.kind} | self.view.layout,
             "fingerprint": self.fingerprint,
             "format_version": FORMAT_VERSION,
         }
@@ -149,7 +152,7 @@ def new_key(
     recipe: Recipe,
     *,
     weights_file: Path | None = None,
-    null_space: NullSpace | None = None,
+    view: KeyedView | None = None,
 ) -> Key:
     """Define an authorised network.
 
@@ -160,7 +163,8 @@ def new_key(
         std: channel standard deviations, same scale.
         recipe: the recommended training.
         weights_file: a safetensors file with the `state_dict` to start from; drawn from secret randomness if None.
-        null_space: `NullSpace.draw()` for a network that is blind to the perturbation.
+        view: `NullSpace.draw()` for a network that is blind to the perturbation, `Reversible.draw()` for one that
+            undoes it.
 
     Raises:
         KeyFileError: the weights file cannot be read or does not fit.
@@ -172,7 +176,7 @@ def new_key(
         weights = _weights_from_file(Path(weights_file), spec, mean, std)
     signing_key = signature.new_signing_key()
     fingerprint = _fingerprint(signing_key)
-    return Key(spec, tuple(mean), tuple(std), recipe, weights, tuple(class_names), fingerprint, null_space, signing_key)
+    return Key(spec, tuple(mean), tuple(std), recipe, weights, tuple(class_names), fingerprint, view, signing_key)
 
 
 def save_key(key: Key, name: Path | str, *, passphrase: bytes | None = None) -> tuple[Path, Path]:
@@ -256,7 +260,7 @@ def key_to_bytes(key: Key, role: str) -> bytes:
         "recipe": key.recipe.to_dict(),
         "class_names": list(key.class_names),
         "fingerprint": key.fingerprint,
-        "null_space": key.null_space and key.null_space.layout | {"secret": key.null_space.secret.hex()},
+        "view": key.view and {"kind": key.view.kind, "secret": key.view.secret.hex()} | key.view.layout,
     }
     if role == "protector":
         if key.signing_key is None:
@@ -280,7 +284,7 @@ def key_from_bytes(data: bytes, where: str, *, role: str | None = None) -> Key:
     if role is not None and facts.get("role") != role:
         raise KeyFileError(f"key {where} is the {facts.get('role')}'s file; this needs the {role}'s (NAME.{role}.uge)")
     try:
-        secret = facts["null_space"]
+        view = facts["view"]
         signing_key = facts.get("signing_key")
         return Key(
             network=NetworkSpec.from_dict(facts["network"]),
@@ -290,7 +294,7 @@ def key_from_bytes(data: bytes, where: str, *, role: str | None = None) -> Key:
             weights=weights,
             class_names=tuple(facts["class_names"]),
             fingerprint=str(facts["fingerprint"]),
-            null_space=secret and NullSpace(**secret | {"secret": bytes.fromhex(secret["secret"])}),
+            view=view and VIEWS[view.pop("kind")](**view | {"secret": bytes.fromhex(view["secret"])}),
             signing_key=signing_key and bytes.fromhex(signing_key),
         )
     except (KeyError, TypeError, ValueError, IndexError, UgeError) as error:

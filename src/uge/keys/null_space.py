@@ -12,39 +12,30 @@ The construction, for one image x of 8-bit values (docs/null-space.md has the pr
 sigma_g . x_u,g = sigma_g . x_g + n_g * z_g, so W(x_u) = W(x) as integers, whatever z is: no rounding, no clipping and
 no training enters. W is computed in int32 and converted once, so V(x_u) and V(x) are the same floats too.
 
-Everything keyed comes from AES-256 in counter mode under HKDF-SHA256 of the secret, one 96-bit nonce an image:
+Of the key stream (`uge.keys.keyed_view`):
 
     key     HKDF(secret, "uge/groups/v1|height|width|channels|p|s|signs|units")
-    words   64-bit little-endian words of the key stream: [0] and [1] place the grid, [2 + u] belongs to unit u
+    words   [0] and [1] place the grid, [2 + u] belongs to unit u
     sort    by (cell of u, top bits of its word, u): the index in the low bits leaves no ties
     sign    lowest bit of the word, for "random"
-    nonce   first 96 bits of HMAC-SHA256(HKDF(secret, "uge/nonce/v1|purpose"), shape and pixels); its lowest bit says
-            that all channels are equal: such an image has tied units whatever the layout says
-
-tests/keys/vectors.json fixes these bytes for the years to come.
+    nonce   its lowest bit says that all channels are equal: such an image has tied units whatever the layout says
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from torch import Tensor
 
 from uge.errors import ConfigError
+from uge.keys.keyed_view import KeyedView
 
 SIGNS = ("balanced", "random")
 UNITS = ("mixed", "tied")
-NONCE_BYTES = 12
 CELL_BITS = 15  # of a 63-bit sorting word; the lowest bits hold the unit's index, the key stream fills the middle
 
 
@@ -89,26 +80,24 @@ class Groups:
 
 
 @dataclass(frozen=True)
-class NullSpace:
+class NullSpace(KeyedView):
     """The secret of a null-space key, and its public layout.
 
     Attributes:
-        secret: 32 bytes from the operating system.
         group_size: s, units a group.
         cell: p, side of a cell in pixels.
         signs: "balanced" leaves the mean of every cell untouched, "random" leaves no direction untouched.
         channels: "mixed" (a unit is a value) or "tied" (a unit is a pixel: the perturbation is gray).
     """
 
-    secret: bytes = field(repr=False)
+    kind: ClassVar[str] = "null-space"
     group_size: int = 6
     cell: int = 8
     signs: str = "balanced"
     channels: str = "mixed"
 
     def __post_init__(self) -> None:
-        if len(self.secret) != 32:
-            raise ConfigError(f"a null-space secret has 32 bytes, got {len(self.secret)}")
+        super().__post_init__()
         if not 2 <= self.group_size <= 64:
             raise ConfigError(f"group size {self.group_size} is not in 2..64: a group of one would lose its value")
         if not 2 <= self.cell <= 64:
@@ -119,14 +108,8 @@ class NullSpace:
                 f" and {', '.join(UNITS)}"
             )
 
-    @classmethod
-    def draw(cls, **layout: Any) -> NullSpace:
-        """A fresh secret from the operating system; `layout` as in the attributes."""
-        return cls(secrets.token_bytes(32), **layout)
-
     @property
     def layout(self) -> dict[str, Any]:
-        """Everything but the secret."""
         return {
             "group_size": self.group_size,
             "cell": self.cell,
@@ -134,26 +117,13 @@ class NullSpace:
             "channels": self.channels,
         }
 
-    def nonces(self, images: Tensor, purpose: str = "publish") -> list[bytes]:
-        """One nonce an image: equal pixels share it, and it tells nothing about them without the secret.
+    @property
+    def layout_text(self) -> str:
+        return f"{self.cell}|{self.group_size}|{self.signs}|{self.channels}"
 
-        Args:
-            images: uint8 [N, C, H, W].
-            purpose: images that are never published have nonces of another purpose.
-
-        Returns:
-            N times 12 bytes.
-        """
-        key = _derive(self.secret, f"uge/nonce/v1|{purpose}")
-        shape = ",".join(map(str, images.shape[1:])).encode() + b"|"
-        equal = _channels_equal(images).tolist()
-        pixels = images.contiguous().numpy()
-        nonces = []
-        for image, gray in zip(pixels, equal, strict=True):
-            digest = bytearray(hmac.digest(key, shape + image.tobytes(), "sha256")[:NONCE_BYTES])
-            digest[0] = digest[0] & 0xFE | gray
-            nonces.append(bytes(digest))
-        return nonces
+    @property
+    def always_tied(self) -> bool:
+        return self.channels == "tied"
 
     def groups(self, nonces: Sequence[bytes], shape: Sequence[int], *, tied: bool | None = None) -> Groups:
         """The groups of a batch.
@@ -210,24 +180,22 @@ class NullSpace:
         first = np.arange(count) - position
         return Groups(by_unit(first, np.int64), by_unit(sign, np.int32), by_unit(units, np.int32), tied)
 
-    def integer_view(self, images: Tensor, nonces: Sequence[bytes]) -> Tensor:
-        """W, int32 [N, C, H, W]: the same for an image and for every copy of it inside its null space.
+    def integer_view(self, copies: Tensor, nonces: Sequence[bytes]) -> Tensor:
+        return self._view(copies, nonces)[0]
 
-        Args:
-            images: uint8 [N, C, H, W].
-            nonces: one an image.
-        """
-        return self._view(images, nonces)[0]
+    def integer_view_of_originals(self, images: Tensor) -> Tensor:
+        return self.integer_view(images, self.nonces(images))
 
-    def view(self, images: Tensor, nonces: Sequence[bytes]) -> Tensor:
-        """V = W / n_g, float32 [N, C, H, W] on the scale 0..255, which it may leave.
-
-        Args:
-            images: uint8 [N, C, H, W].
-            nonces: one an image.
-        """
-        weighted, values = self._view(images, nonces)
+    def view(self, copies: Tensor, nonces: Sequence[bytes]) -> Tensor:
+        """V = W / n_g."""
+        weighted, values = self._view(copies, nonces)
         return weighted.float() / values
+
+    def view_of_originals(self, images: Tensor) -> Tensor:
+        return self.view(images, self.nonces(images))
+
+    def view_of_others(self, images: Tensor) -> Tensor:
+        return self.view(images, self.nonces(images, "view"))
 
     def _view(self, images: Tensor, nonces: Sequence[bytes]) -> tuple[Tensor, Tensor]:
         """W and n_g, both [N, C, H, W]."""
@@ -243,64 +211,8 @@ class NullSpace:
             values[members] = size.expand_as(x).reshape(part.shape)
         return weighted, values
 
-    def kinds(self, nonces: Sequence[bytes]) -> list[tuple[bool, Tensor]]:
-        """Images by their units: (tied, int64 positions), leaving out what is empty."""
-        gray = torch.tensor([bool(nonce[0] & 1) for nonce in nonces], dtype=torch.bool)
-        tied = gray | (self.channels == "tied")
-        return [(kind, (tied == kind).nonzero()[:, 0]) for kind in (False, True) if bool((tied == kind).any())]
-
-    def key_stream(self, purpose: str, nonces: Sequence[bytes], shape: Sequence[int], count: int) -> np.ndarray:
-        """AES-256-CTR: `count` 64-bit words an image, uint64 [N, count].
-
-        The counter blocks of all images are enciphered in one call: nonce (96 bits), then the block's number (32 bits,
-        big-endian).
-        """
-        channels, height, width = shape
-        layout = f"{self.cell}|{self.group_size}|{self.signs}|{self.channels}"
-        key = _derive(self.secret, f"uge/{purpose}/v1|{height}|{width}|{channels}|{layout}")
-        blocks = -(-count // 2)
-        counters = np.empty((len(nonces), blocks, 4), dtype=">u4")
-        counters[:, :, :3] = np.frombuffer(b"".join(nonces), dtype=">u4").reshape(-1, 1, 3)
-        counters[:, :, 3] = np.arange(blocks)
-        cipher = Cipher(algorithms.AES(key), modes.ECB()).encryptor()  # each block occurs once: this is counter mode
-        stream = cipher.update(counters.tobytes()) + cipher.finalize()
-        return np.frombuffer(stream, dtype="<u8").reshape(len(nonces), 2 * blocks)[:, :count]
-
-
-def with_headroom(images: Tensor, epsilon_255: int) -> Tensor:
-    """Map 0..255 onto epsilon..255-epsilon, so that every group can move; uint8 [N, C, H, W] -> uint8.
-
-    Values at 0 or 255 hold a balanced group still. Exactness then refers to the mapped image.
-    """
-    room = 255 - 2 * epsilon_255
-    return (epsilon_255 + (images.int() * room + 127) // 255).to(torch.uint8)
-
-
-def needs_headroom(images: Tensor) -> bool:
-    """Whether more than a tenth of the values of uint8 images are black or white, which hold their groups still."""
-    return sum(int(((part == 0) | (part == 255)).sum()) for part in images.split(1000)) > images.numel() / 10
-
 
 def _clipped(cells: np.ndarray, offset: np.ndarray, side: int, size: int) -> tuple[np.ndarray, np.ndarray]:
     """First and last-plus-one pixel of cells along one axis of `size` pixels."""
     begin = cells * side - offset
     return np.maximum(begin, 0), np.minimum(begin + side, size)
-
-
-def _channels_equal(images: Tensor) -> Tensor:
-    """bool [N]: images of several channels that are all equal."""
-    if images.shape[1] == 1:
-        return torch.zeros(len(images), dtype=torch.bool)
-    return (images == images[:, :1]).flatten(1).all(1)
-
-
-def _derive(secret: bytes, purpose: str) -> bytes:
-    """HKDF-SHA256 (RFC 5869): 32 bytes for one purpose."""
-    return HKDF(algorithm=SHA256(), length=32, salt=None, info=purpose.encode()).derive(secret)
-
-
-def views_digest(views: Tensor) -> str:
-    """SHA-256 over integer views int32 [N, C, H, W]: two parties compare it to see that they hold the same."""
-    hasher = hashlib.sha256(repr(tuple(views.shape)).encode())
-    hasher.update(views.contiguous().numpy().astype("<i4", copy=False).data)
-    return hasher.hexdigest()

@@ -18,14 +18,17 @@ from uge.protect import (
     pil,
     random_noise,
     rem,
+    reversible,
     tap,
     ungeneralizable,
 )
 from uge.protect.baseline import Baseline, BaselineConfig
-from uge.protect.null_space import NullSpaceConfig, NullSpaceProtection
+from uge.protect.keyed import KeyedConfig
+from uge.protect.null_space import NullSpaceProtection
+from uge.protect.reversible import ReversibleProtection
 from uge.protect.ungeneralizable import UngeneralizableConfig, UngeneralizableProtection
 
-Config = UngeneralizableConfig | NullSpaceConfig | BaselineConfig
+Config = UngeneralizableConfig | KeyedConfig | BaselineConfig
 
 BASELINES: dict[str, type[Baseline[Any]]] = {  # protections of other papers, without authorised networks
     "random-noise": random_noise.RandomNoiseProtection,
@@ -39,10 +42,16 @@ BASELINES: dict[str, type[Baseline[Any]]] = {  # protections of other papers, wi
     "pil": pil.PILProtection,
     "learnability-lock": learnability_lock.LearnabilityLockProtection,
 }
-PROTECTIONS: dict[str, type] = {"uge": UngeneralizableProtection, "null-space": NullSpaceProtection, **BASELINES}
+PROTECTIONS: dict[str, type] = {
+    "uge": UngeneralizableProtection,
+    "null-space": NullSpaceProtection,
+    "reversible": ReversibleProtection,
+    **BASELINES,
+}
 PRESETS: dict[str, Mapping[str, Config]] = {
     "uge": ungeneralizable.PRESETS,
     "null-space": null_space.PRESETS,
+    "reversible": reversible.PRESETS,
     "random-noise": random_noise.PRESETS,
     "lsp": lsp.PRESETS,
     "ops": ops.PRESETS,

@@ -181,8 +181,9 @@ class UngeneralizableProtection:
             raise ConfigError("UGE needs at least one key: the authorised network defines what stays learnable")
         for key in keys:
             key.check_fits(clean)
-            if key.null_space is not None:
-                raise ConfigError("a null-space key protects with the method null-space; UGE takes keys without one")
+            if key.view is not None:
+                kind = key.view.kind
+                raise ConfigError(f"a {kind} key protects with the method {kind}; UGE takes keys without a view")
         self.clean = clean
         self.keys = list(keys)
         self.config = config
