@@ -68,6 +68,8 @@ SETTINGS: dict[str, dict[str, Any]] = {  # what is written after a "+" in the na
     "no-patterns": {"class_patterns": 0},
     "texture": {"class_patterns": 4},
     "long": {"epochs": 40},
+    "fd": {"feature_distance": 1.0, "encoder": "own"},
+    "fd-alone": {"feature_distance": 1.0, "encoder": "own", "shortcut": 0.0},
 }
 SMALL = {"epochs": 20, "run_epochs": 10, "generator_width": 24}
 

@@ -710,6 +710,7 @@ def demo(
     null_space: Annotated[
         bool, typer.Option("--null-space/--no-null-space", help="A null-space key, or one of initial weights and UGE.")
     ] = True,
+    reversible: Annotated[bool, typer.Option("--reversible", help="A reversible key in its place.")] = False,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
 ) -> None:
@@ -739,7 +740,7 @@ def demo(
             out,
             data=data,
             quick=quick,
-            null_space=null_space,
+            view="reversible" if reversible else "null-space" if null_space else None,
             seed=seed,
             device=str(resolve_device(device)),
             steps=Shown(),

@@ -13,9 +13,8 @@ from uge.audit.runners import Local, Runner
 from uge.data.images import normalisation_of
 from uge.data.sources import load
 from uge.errors import PublishError
-from uge.keys.key import load_key, new_key, save_key
+from uge.keys.key import VIEWS, load_key, new_key, save_key
 from uge.keys.keyed_view import needs_headroom
-from uge.keys.null_space import NullSpace
 from uge.networks import NetworkSpec, parse_network
 from uge.pipeline import protect_and_publish
 from uge.protect import Config, resolve_config
@@ -27,7 +26,7 @@ from uge.runtime import generator_for, write_atomically
 from uge.training import recommended_recipe
 
 NETWORK = "convnet:width=24,stem=2,frozen_stem=true"
-NULL_SPACE_NETWORK = "convnet:width=24"  # the view makes the key: the network needs no stem of its own
+VIEWING_NETWORK = "convnet:width=24"  # the view makes the key: the network needs no stem of its own
 PLAN = Plan(
     "demo",
     (
@@ -54,7 +53,7 @@ def run_demo(
     *,
     data: str = "fashion-mini",
     quick: bool = False,
-    null_space: bool = True,
+    view: str | None = "null-space",
     config: Config | None = None,
     epochs: int = PLAN.epochs,
     seed: int = 0,
@@ -69,8 +68,8 @@ def run_demo(
             shows originals beside copies.
         data: DATA with a train and a test split.
         quick: 1,500 training images and 4 epochs: shows that everything works, proves nothing.
-        null_space: protect in the null space of a key; otherwise by UGE with a key of initial weights.
-        config: settings of the protection, its preset "quick" by default, in the null space with headroom where needed.
+        view: the kind of key, "null-space" or "reversible"; None for a key of initial weights, and UGE.
+        config: settings of the protection, its preset "quick" by default; behind a view with headroom where needed.
         epochs: of every training.
         seed: of everything but the key.
         device: where to compute.
@@ -81,11 +80,11 @@ def run_demo(
         The summary, as in audit/summary.json.
     """
     steps = steps or Steps()
-    method, text = ("null-space", NULL_SPACE_NETWORK) if null_space else ("uge", NETWORK)
+    method, text = (view, VIEWING_NETWORK) if view else ("uge", NETWORK)
     steps.stage(f"Reading {data}")
     clean, test = load(data, "train"), load(data, "test")
     if config is None:
-        overrides = {"headroom": needs_headroom(clean.images)} if null_space else None
+        overrides = {"headroom": needs_headroom(clean.images)} if view else None
         config = resolve_config("quick", overrides, method=method)
     if quick:
         clean = clean.take(1500, generator_for(seed, "demo subset"))
@@ -99,8 +98,8 @@ def run_demo(
         Path(f"{name}.protector.uge").unlink(missing_ok=True)  # half a pair, left by a kill between the two
         recipe = recommended_recipe(text, epochs)
         name.parent.mkdir(parents=True, exist_ok=True)
-        space = NullSpace.draw() if null_space else None
-        key = new_key(spec, clean.class_names, *normalisation_of(clean.images), recipe, view=space)
+        secret = VIEWS[view].draw() if view else None
+        key = new_key(spec, clean.class_names, *normalisation_of(clean.images), recipe, view=secret)
         save_key(key, name)
 
     published = out / "published"

@@ -55,7 +55,7 @@ class PublishedImage:
         file: "train/<class>/<id>.png".
         label: position in the manifest's class names.
         sha256: `pixel_sha256` of the published pixels.
-        nonce: in hexadecimal; what a null-space key needs besides its secret.
+        nonce: in hexadecimal; what a key with a view needs besides its secret.
     """
 
     file: str
@@ -166,7 +166,7 @@ class Verification:
         budget_used: root mean square of the change over epsilon asked; None without either.
         signature: "valid", "wrong", "none", or "not checked" without a key.
         views: images whose view through the key is, as integers, that of the original; None without originals and a
-            null-space key.
+            key with a view.
         views_sha256: over the integer views of the copy (`views_digest`), where all are identical.
     """
 
@@ -206,7 +206,7 @@ def publish(
         settings: its resolved settings, all of them public.
         epsilon_255: the bound that the copy must keep; None for methods without an L_inf bound, whose largest change is
             measured and stated all the same.
-        nonces: one an image, for null-space keys.
+        nonces: one an image, for keys with a view.
         signers: the protector's key of every recipient; without one the folder is not signed.
 
     Returns:
@@ -464,7 +464,7 @@ def verify(folder: Path | str, *, clean: ImageSet | None = None, key: Key | None
     Args:
         folder: a published folder.
         clean: the originals, paired with the copies by name, to measure epsilon and to check the labels.
-        key: whose fingerprint the signature must match. Together with `clean` a null-space key shows that the
+        key: whose fingerprint the signature must match. Together with `clean` a key with a view shows that the
             authorised network sees the same in the copy as in the originals.
 
     Returns:
@@ -558,7 +558,7 @@ def verify(folder: Path | str, *, clean: ImageSet | None = None, key: Key | None
 
 @dataclass(frozen=True)
 class _Compared:
-    """Copies against originals: the change in 8-bit steps, where it is largest, and the views of a null-space key."""
+    """Copies against originals: the change in 8-bit steps, where it is largest, and the views of a key that has one."""
 
     largest: int
     file: str

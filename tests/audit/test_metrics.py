@@ -41,6 +41,7 @@ def test_the_summary_is_what_the_rows_say() -> None:
         "peak_accuracy": 89.5,
         "clean_accuracy": 91.5,
         "locked_clean_accuracy": 91.5,
+        "locked": False,
         "seeds": [0, 1],
     }
     assert summary["hackers"] == [
@@ -192,4 +193,5 @@ def test_behind_a_view_clean_is_the_same_architecture_without_it() -> None:
     ]
     summary = summarise(rows, classes=8)["authorised"]
     assert (summary["accuracy"], summary["locked_clean_accuracy"], summary["clean_accuracy"]) == (88.0, 88.0, 91.0)
+    assert summary["locked"]
     assert summarise(rows[:2], classes=8)["authorised"]["clean_accuracy"] is None

@@ -49,7 +49,7 @@ def demo(out: Path, data: Path, **more: Any) -> tuple[dict[str, Any], Counting]:
     steps = Counting()
     config = resolve_config("quick", SETTINGS)
     return run_demo(
-        out, data=str(data), quick=True, null_space=False, config=config, epochs=1, steps=steps, runner=Local(1), **more
+        out, data=str(data), quick=True, view=None, config=config, epochs=1, steps=steps, runner=Local(1), **more
     ), steps
 
 
@@ -80,7 +80,7 @@ def test_summary_keeps_its_contract(done: tuple[Path, dict[str, Any]]) -> None:
     assert json.loads((out / "audit" / "summary.json").read_text()) == summary
     assert summary["chance"] == 33.333
     user = summary["authorised"]
-    assert set(user) == {*FIGURES, "interval", "locked_clean_accuracy", "seeds"} and user["seeds"] == [0]
+    assert set(user) == {*FIGURES, "interval", "locked_clean_accuracy", "locked", "seeds"} and user["seeds"] == [0]
     assert len(summary["hackers"]) == len(PLAN.pairs()) >= 4
     for hacker in summary["hackers"]:
         assert set(hacker) == {*FIGURES, "countermeasure", "seed", "knows"} and hacker["seed"] == 0
@@ -162,11 +162,12 @@ def test_other_settings_or_a_foreign_folder_are_refused(done: tuple[Path, Any], 
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
-def test_in_the_null_space_authorised_training_is_training_on_the_originals(data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["null-space", "reversible"])
+def test_behind_a_view_authorised_training_is_training_on_the_originals(kind: str, data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     small = {"epochs": 1, "batch_size": 16, "generator_width": 8, "surrogates": "mlp:width=8", "headroom": True}
-    config = resolve_config("quick", small, method="null-space")
-    summary = run_demo(out, data=str(data), quick=True, config=config, epochs=1, runner=Local(1))
+    config = resolve_config("quick", small, method=kind)
+    summary = run_demo(out, data=str(data), quick=True, view=kind, config=config, epochs=1, runner=Local(1))
     rows = [json.loads(line) for line in (out / "audit" / "records.jsonl").read_text().splitlines()]
     copy, clean = (row for row in rows if row["kind"] == "authorised")
     assert {copy["trained_on"], clean["trained_on"]} == {"published", "clean"}
@@ -174,9 +175,9 @@ def test_in_the_null_space_authorised_training_is_training_on_the_originals(data
         assert copy[exact] == clean[exact]
     assert summary["authorised"]["accuracy"] == summary["authorised"]["locked_clean_accuracy"]
     manifest = json.loads((out / "published" / "manifest.json").read_text())
-    assert manifest["method"] == "null-space" and manifest["settings"]["headroom"] is True
+    assert manifest["method"] == kind and manifest["settings"]["headroom"] is True
     text = (out / "index.html").read_text()
-    assert "null-space" in text
+    assert kind in text
 
 
 def test_a_killed_demo_goes_on(data: Path, tmp_path: Path) -> None:
@@ -185,7 +186,7 @@ def test_a_killed_demo_goes_on(data: Path, tmp_path: Path) -> None:
         "import sys; from pathlib import Path; from uge.audit.runners import Local; from uge.demo import run_demo\n"
         "from uge.protect import resolve_config\n"
         f"config = resolve_config('quick', {SETTINGS})\n"
-        "run_demo(Path(sys.argv[1]), data=sys.argv[2], quick=True, null_space=False, epochs=1, config=config,"
+        "run_demo(Path(sys.argv[1]), data=sys.argv[2], quick=True, view=None, epochs=1, config=config,"
         " runner=Local(1))"
     )
     environment = os.environ | {"OMP_NUM_THREADS": "1"}

@@ -124,7 +124,8 @@ def _authorised(rows: Sequence[Row], ceilings: _Ceilings) -> dict[str, Any] | No
         "interval": interval(accuracies),
         "peak_accuracy": round(fmean(row["peak_accuracy"] for row in rows), 3),
         "clean_accuracy": plain,
-        "locked_clean_accuracy": ceiling,  # a key of initial weights alone has no view of its own
+        "locked_clean_accuracy": ceiling,
+        "locked": bool(rows[0].get("locked")),  # a key of initial weights alone has no view of its own
         "seeds": sorted(row["seed"] for row in rows),
     }
 

@@ -97,7 +97,7 @@ def markdown(data: ReportInput, *, public: bool = False) -> str:
         data: what to show.
         public: leave out what is computed from originals beyond accuracies.
     """
-    judged = verdict.judge(data.summary, data.manifest["method"])
+    judged = verdict.judge(data.summary)
     manifest, quality = data.manifest, data.quality
     height, width = manifest["image_size"]
     lines = [f"# {judged.heading}", "", judged.sentence, ""]
@@ -134,7 +134,7 @@ def data_card(data: ReportInput, name: str = "protected-images", license_url: st
         name: of the data set.
         license_url: under which the copy is published.
     """
-    judged, manifest = verdict.judge(data.summary, data.manifest["method"]), data.manifest
+    judged, manifest = verdict.judge(data.summary), data.manifest
     height, width = manifest["image_size"]
     about = (
         f"{manifest['count']} labelled images of {width} x {height} pixels in {manifest['classes']} classes, protected"

@@ -98,7 +98,7 @@ def contents(data: ReportInput, *, public: bool) -> dict[str, Any]:
     curves = figures.training_curves(rows, data.records)
     return {
         "public": public,
-        "verdict": verdict.judge(data.summary, data.manifest["method"]),
+        "verdict": verdict.judge(data.summary),
         "summary": data.summary,
         "manifest": data.manifest,
         "quality": data.quality,

@@ -49,12 +49,8 @@ def is_same_architecture(row: Row, summary: dict[str, Any]) -> bool:
     return row.knows != "key" and (row.network == network or row.countermeasure == "other-init")
 
 
-def judge(summary: dict[str, Any], method: str = "uge") -> Verdict:
-    """Judge one run.
-
-    Args:
-        summary: summary.json.
-        method: of the protection, for what its key is.
+def judge(summary: dict[str, Any]) -> Verdict:
+    """Judge one run by its summary.json.
 
     The heading says the worst that holds: the protection fails, hardly protects, costs the authorised user too much,
     or leaves the strongest hacker where he would be on clean images. Only when none holds is the result called clear.
@@ -101,7 +97,7 @@ def judge(summary: dict[str, Any], method: str = "uge") -> Verdict:
             f" ({name_of(twins[0].network, twins[0].countermeasure)}):"
             + (
                 " secret initial weights alone are a weak key."
-                if method != "null-space"
+                if not authorised.get("locked")
                 else " a hacker as good as any."
             )
         )
@@ -222,9 +218,9 @@ def limits(summary: dict[str, Any], records: list[dict[str, Any]], manifest: dic
     twins = [row for row in rows if row.role == "hacker" and is_same_architecture(row, summary)]
     if not authorised:
         key = "No authorised network was trained, so nothing here says what a key is worth."
-    elif manifest["method"] == "null-space":
+    elif authorised.get("locked"):
         key = (
-            "The key is a null space: whatever the perturbation does, the authorised network does not see it, and"
+            "The key brings a view of its own, which the perturbation does not change. So the authorised network"
             " learns from the copy exactly what it would learn from the original through the same view. The view itself"
             f" costs something: {percent(authorised['locked_clean_accuracy'])} % through it on the originals,"
             f" {percent(authorised['clean_accuracy'])} % without it."
