@@ -383,10 +383,14 @@ def speed_table(rows: Iterable[Row]) -> str:
 def view_prices(rows: Iterable[Row]) -> str:
     """Locked-clean accuracy of every layout, a column a group size and a row a kind of cell."""
     rows = [row for row in rows if row["stage"] == "locked"]
-    locked = {}
+    locked: dict[tuple[str, int], list[float]] = {}
+    reversible = []
     for row in rows:
         if row["kind"] == "authorised":
             layout = row["layout"]
+            if "cell" not in layout:
+                reversible.append(row["accuracy"])
+                continue
             kind = f"{layout['cell']}x{layout['cell']}, {layout.get('signs', 'balanced')} signs"
             kind += f", {layout.get('channels', 'mixed')} channels"
             locked.setdefault((kind, layout["group_size"]), []).append(row["accuracy"])
@@ -400,7 +404,8 @@ def view_prices(rows: Iterable[Row]) -> str:
     about = (
         f"{said['dataset']}; {said['images']} training images, {said['test_images']} test images,"
         f" {said['recipe']['epochs']} epochs; seeds {numbered(row['seed'] for row in rows)}."
-        f" The same architecture without a view: {shown(clean)}.\n\n"
+        f" The same architecture without a view: {shown(clean)}; through the view of a reversible key:"
+        f" {shown(reversible)}.\n\n"
     )
     return about + table(["cells, groups", *(f"s = {size}" for size in sizes)], body)
 

@@ -266,9 +266,10 @@ def test_prices_of_views() -> None:
         null_space_row(
             "authorised", OURS, 55.0, stage="locked", trained_on="clean", layout={"cell": 4, "group_size": 3}
         ),
+        null_space_row("authorised", OURS, 59.5, stage="locked", trained_on="clean", layout={"epsilon_255": 8}),
     ]
     text = tables.view_prices(rows)
-    assert "without a view: 60.0." in text
+    assert "without a view: 60.0; through the view of a reversible key: 59.5." in text
     assert text.splitlines()[2:] == [
         "| cells, groups | s = 3 | s = 6 |",
         "| --- | --: | --: |",

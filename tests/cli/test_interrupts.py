@@ -13,7 +13,7 @@ from .conftest import ENVIRONMENT, INSTALLED, Run, bytes_of, protect_arguments
 
 
 def stop(arguments: tuple[object, ...], checkpoint: Path, how: signal.Signals, after: int) -> tuple[int, str, int, int]:
-    """Start the command, signal it when its own checkpoint has reached a step.
+    """Start the command, signal it when its own checkpoint has reached a step; it stands still while we look.
 
     Returns:
         Exit code, stderr, the first step it saved, the last step it saved.
@@ -25,10 +25,13 @@ def stop(arguments: tuple[object, ...], checkpoint: Path, how: signal.Signals, a
         first, deadline = None, time.monotonic() + 120
         while process.poll() is None and time.monotonic() < deadline:
             if checkpoint.exists() and checkpoint.stat().st_mtime_ns > before:
+                process.send_signal(signal.SIGSTOP)
                 step = torch.load(checkpoint, weights_only=True)["step"]
                 first = first or step
                 if step >= after:
                     process.send_signal(how)
+                process.send_signal(signal.SIGCONT)
+                if step >= after:
                     break
             time.sleep(0.002)
         _, told = process.communicate(timeout=60)
