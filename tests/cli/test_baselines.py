@@ -31,7 +31,8 @@ def test_an_epsilon_where_there_is_none(run: Run, toy: Path, tmp_path: Path) -> 
 
 def test_keys_where_there_are_none_and_none_where_one_is_needed(run: Run, toy: Path, key: Path, tmp_path: Path) -> None:
     out = ("--out", tmp_path / "copy")
-    assert "takes one reversible key" in run("protect", toy, "--key", role(key, "protector"), "--method", "ops", *out).error
+    done = run("protect", toy, "--key", role(key, "protector"), "--method", "ops", *out)
+    assert "takes one reversible key, got: initial weights" in done.error
     for method in ((), ("--method", "uge"), ("--method", "null-space")):
         assert "needs --key NAME.protector.uge" in run("protect", toy, *method, *out).error
     assert not [*tmp_path.iterdir()]
