@@ -691,11 +691,15 @@ def report(
         ),
     ] = False,
     log: Annotated[Path | None, typer.Option("--log", help="What 'uge protect --log' wrote; private.")] = None,
+    name: Annotated[str, typer.Option("--name", help="--public: of the data set, for its card.")] = "protected-images",
+    license_: Annotated[str | None, typer.Option("--license", help="--public: URL of the copy's licence.")] = None,
 ) -> None:
     """Write the pages of an audit into its folder: report.html and report.md, or public.html, public.md and a card."""
     from uge.report.audit import write_reports
 
-    for file in write_reports(folder, public=public, protect_log=None if public else log):
+    if public and log:
+        raise ConfigError("--log is for the private page; leave it or --public out")
+    for file in write_reports(folder, public=public, protect_log=log, name=name, license_url=license_):
         print(file)
 
 

@@ -687,6 +687,8 @@ def _extra(folder: Path, entries: dict[str, PublishedImage]) -> Iterator[str]:
 def _card(manifest: Manifest, images: ImageSet) -> str:
     """README.md of a published folder."""
     height, width = images.image_size
+    low = manifest.headroom_255
+    squeezed = f", mapped from 0..255 onto {low}..{255 - low} first," if low else ""
     asked = "no bound" if manifest.epsilon_255 is None else f"{manifest.epsilon_255}/255"
     if manifest.method == "learnability-lock":
         purpose = (
@@ -713,8 +715,8 @@ configs:
 # A protected image set
 
 {len(images)} {"gray" if images.channels == 1 else "RGB"} images of {height}x{width} pixels in {images.classes} classes,
-published with ungeneralizable {manifest.uge}, method `{manifest.method}`. No pixel differs from its original by more
-than {manifest.epsilon_measured_255}/255 (bound asked: {asked}).
+published with ungeneralizable {manifest.uge}, method `{manifest.method}`. No pixel differs from its original{squeezed}
+by more than {manifest.epsilon_measured_255}/255 (bound asked: {asked}).
 
 {purpose} No protection of this kind is proven: what it was
 tested against, and what it was not, is for the publisher to say.

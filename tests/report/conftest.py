@@ -75,6 +75,7 @@ def report_input(fashion: ImageSet) -> ReportInput:
             "epsilon_asked": 16,
             "epsilon_measured": 16,
             "count": 6000,
+            "headroom": 0,
             "image_size": fashion.image_size,
             "classes": fashion.classes,
         },

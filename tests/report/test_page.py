@@ -133,6 +133,22 @@ def test_prints_on_white_with_details_unfolded(pages: dict[str, Path], open_page
     page.close()
 
 
+def test_headroom_moves_more_than_epsilon_and_the_page_says_so(report_input: ReportInput, tmp_path: Path) -> None:
+    """Epsilon refers to originals mapped off black and white first; the originals that are shown are not."""
+    mapped = replace(
+        report_input,
+        manifest=report_input.manifest | {"headroom": 16},
+        quality=report_input.quality | {"l_inf_255": 31},
+    )
+    for public in (False, True):
+        write_page(mapped, tmp_path / "page.html", public=public)
+        html = tmp_path.joinpath("page.html").read_text().replace("&nbsp;", " ")
+        assert "by more than 31 of 255" in html and "by more than 16 of 255" not in html
+        assert "of originals mapped onto 16..239" in html
+    write_page(mapped, tmp_path / "page.html")
+    assert "amplified 4 times" in (tmp_path / "page.html").read_text()  # 31 grey levels still fit in
+
+
 def test_private_page_says_so_and_shows_the_pairs(pages: dict[str, Path], report_input: ReportInput) -> None:
     html, examples = pages["private"].read_text(), report_input.examples
     assert examples is not None

@@ -83,10 +83,12 @@ def test_without_a_key_the_share_that_a_hacker_recovers_decides() -> None:
 
 
 def test_limits_name_what_was_not_tried() -> None:
-    summary = make_summary((*OTHERS, ("vgg", "jpeg:quality=50", "nothing", 33.0, 34.0, 55.0)))
-    text = " ".join(limits(summary, make_records(summary), MANIFEST))
-    assert "Not tried in this run: training on grayscale copies, blurring" in text
-    assert "JPEG" not in text
+    summary = make_summary((*OTHERS, ("vgg", "jpeg:quality=50+cutmix", "nothing", 33.0, 34.0, 55.0)))
+    offered = ("grayscale", "jpeg", "cutmix", "blur")
+    text = " ".join(limits(summary, make_records(summary), MANIFEST, offered))
+    assert "Not tried in this run, though uge attack offers them: grayscale, blur." in text
+    gray = " ".join(limits(summary, make_records(summary), MANIFEST | {"channels": 1}, offered))
+    assert "offers them: blur." in gray  # gray images need no turning gray
     assert "3 kinds of hacker with 2 architectures" in text
     assert "These numbers are no evidence of protection" in text and "at least 3 seeds" in text
     assert "No hacker with the authorised architecture" in text

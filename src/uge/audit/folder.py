@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from uge.attack import COUNTERMEASURES
 from uge.audit.metrics import summarise
 from uge.audit.plan import Plan, Row
 from uge.audit.quality import aligned, quality
@@ -90,6 +91,8 @@ def write_facts(
             "epsilon_asked": manifest.epsilon_255 if manifest else None,
             "epsilon_measured": manifest.epsilon_measured_255 if manifest else None,
             "count": len(published),
+            "headroom": audit.headroom_255,
+            "channels": published.channels,
             "image_size": list(published.image_size),
             "classes": published.classes,
             "class_names": list(published.class_names),
@@ -98,6 +101,7 @@ def write_facts(
         "settings": manifest.settings if manifest else {},
         "quality": quality(published, clean),
         "skipped": list(skipped),
+        "offered": [name for name in COUNTERMEASURES if name != "none"],
         "environment": environment(),
     }
     write_atomically(audit.folder / FACTS, json.dumps(facts, indent=1) + "\n")

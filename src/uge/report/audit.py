@@ -16,6 +16,7 @@ from uge.report.page import Examples, ReportInput, write_page
 from uge.runtime import write_atomically
 
 FORMAT_VERSION = 1
+SUMMARY_KEYS = {"chance", "authorised", "hackers", "groups", "margin", "worst", "why_no_evidence"}
 
 
 def read_audit(folder: Path, protect_log: Path | None = None) -> ReportInput:
@@ -28,6 +29,8 @@ def read_audit(folder: Path, protect_log: Path | None = None) -> ReportInput:
     Raises:
         PublishError: the folder holds no finished audit, or a file of it is damaged.
     """
+    if protect_log is not None and not protect_log.is_file():
+        raise PublishError(f"there is no log {protect_log}; 'uge protect --log FILE' writes one")
     try:
         facts = json.loads((folder / "audit.json").read_text(encoding="utf-8"))
         if facts["format_version"] != FORMAT_VERSION:
@@ -36,25 +39,32 @@ def read_audit(folder: Path, protect_log: Path | None = None) -> ReportInput:
                 " use the uge that wrote it"
             )
         summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        if missing := SUMMARY_KEYS - summary.keys():
+            raise KeyError(*sorted(missing)[:1])
         cells = set(facts["cells"])
-        examples = _examples(folder / "examples.npz")
+        records = [row for row in read_records(folder / "records.jsonl") if row["cell"] in cells]
+        if lost := len(cells - {row["cell"] for row in records}):
+            raise PublishError(
+                f"{folder} lacks the records of {lost} of its {len(cells)} trainings; run 'uge audit' again"
+            )
+        return ReportInput(
+            summary=summary,
+            records=records,
+            protect_log=read_records(protect_log) if protect_log else [],
+            settings={"method": facts["manifest"]["method"], **facts["settings"]},
+            manifest=facts["manifest"],
+            examples=_examples(folder / "examples.npz"),
+            quality=facts["quality"],
+            environment=facts["environment"],
+            plan=facts["plan"],
+            skipped=facts["skipped"],
+            offered=tuple(facts["offered"]),
+        )
     except FileNotFoundError as error:
-        missing = Path(error.filename).name
-        raise PublishError(f"{folder} holds no finished audit ({missing} is missing); run 'uge audit' first") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        name = Path(error.filename).name
+        raise PublishError(f"{folder} holds no finished audit ({name} is missing); run 'uge audit' first") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise PublishError(f"{folder} is damaged ({type(error).__name__}: {error}); run 'uge audit' again") from error
-    return ReportInput(
-        summary=summary,
-        records=[row for row in read_records(folder / "records.jsonl") if row["cell"] in cells],
-        protect_log=read_records(protect_log) if protect_log else [],
-        settings={"method": facts["manifest"]["method"], **facts["settings"]},
-        manifest=facts["manifest"],
-        examples=examples,
-        quality=facts["quality"],
-        environment=facts["environment"],
-        plan=facts["plan"],
-        skipped=facts["skipped"],
-    )
 
 
 def _examples(file: Path) -> Examples:
@@ -67,7 +77,14 @@ def _examples(file: Path) -> Examples:
         )
 
 
-def write_reports(folder: Path, *, public: bool = False, protect_log: Path | None = None) -> list[Path]:
+def write_reports(
+    folder: Path,
+    *,
+    public: bool = False,
+    protect_log: Path | None = None,
+    name: str = "protected-images",
+    license_url: str | None = None,
+) -> list[Path]:
     """Write what people read of a finished audit into its folder.
 
     Args:
@@ -75,6 +92,8 @@ def write_reports(folder: Path, *, public: bool = False, protect_log: Path | Non
         public: a page for everybody, beside the private one: without originals, differences and whatever is computed
             from single originals; and the data card.
         protect_log: see `read_audit`.
+        name: see `data_card`.
+        license_url: see `data_card`.
 
     Returns:
         The files.
@@ -82,35 +101,33 @@ def write_reports(folder: Path, *, public: bool = False, protect_log: Path | Non
     data = read_audit(folder, protect_log)
     page, text = (folder / f"{'public' if public else 'report'}.{kind}" for kind in ("html", "md"))
     write_page(data, page, public=public)
-    write_atomically(text, markdown(data, public=public))
+    write_atomically(text, markdown(data))
     if not public:
         return [page, text]
     card = folder / "croissant.json"
-    write_atomically(card, json.dumps(data_card(data), indent=1) + "\n")
+    write_atomically(card, json.dumps(data_card(data, name, license_url), indent=1) + "\n")
     return [page, text, card]
 
 
-def markdown(data: ReportInput, *, public: bool = False) -> str:
-    """The summary for a README or an issue: verdict, the grid, what weakens it.
-
-    Args:
-        data: what to show.
-        public: leave out what is computed from originals beyond accuracies.
-    """
+def markdown(data: ReportInput) -> str:
+    """The summary for a README or an issue: verdict, the grid, what weakens it. Nothing of a single original."""
     judged = verdict.judge(data.summary)
     manifest, quality = data.manifest, data.quality
     height, width = manifest["image_size"]
     lines = [f"# {judged.heading}", "", judged.sentence, ""]
     if judged.cautions:
         lines += [*(f"- {caution}" for caution in judged.cautions), ""]
-    lines += [
+    lines.append(
         f"{manifest['count']:,} images of {width} x {height} pixels in {manifest['classes']} classes, method"
-        f" {manifest['method']}, {epsilon_text(manifest)}."
-    ]
-    if not public and "psnr_db" in quality:
+        f" {manifest['method']}; {epsilon_text(manifest)}."
+    )
+    if "psnr_db" in quality:
         lines[-1] += f" PSNR {quality['psnr_db']:.1f} dB, SSIM {quality['ssim']:.3f}."
-    lines += ["", tables.heatmap_markdown(tables.heatmap(data.summary))]
-    lines += ["", *(paragraph + "\n" for paragraph in verdict.limits(data.summary, data.records, manifest))]
+    lines += ["", tables.heatmap_markdown(tables.heatmap(data.summary)).rstrip()]
+    lines += [
+        "",
+        *(paragraph + "\n" for paragraph in verdict.limits(data.summary, data.records, manifest, data.offered)),
+    ]
     if data.skipped:
         lines.append("Left out: " + "; ".join(f"{each['what']} ({each['why']})" for each in data.skipped) + ".")
     return "\n".join(lines).rstrip() + "\n"
@@ -121,18 +138,21 @@ def epsilon_text(manifest: dict[str, Any]) -> str:
     asked, measured = manifest["epsilon_asked"], manifest["epsilon_measured"]
     if measured is None:
         return "no manifest, so no bound is stated"
-    return f"epsilon {measured}/255 measured" + (", no bound asked" if asked is None else f", {asked}/255 allowed")
+    low = manifest["headroom"]
+    mapped = f", of the originals mapped onto {low}..{255 - low}" if low else ""
+    return f"epsilon {measured}/255 measured, {'no bound asked' if asked is None else f'{asked}/255 allowed'}{mapped}"
 
 
-def data_card(data: ReportInput, name: str = "protected-images", license_url: str = "") -> dict[str, Any]:
-    """A card of the protected copy in Croissant 1.0 (JSON-LD; https://mlcommons.org/croissant/1.0).
+def data_card(data: ReportInput, name: str = "protected-images", license_url: str | None = None) -> dict[str, Any]:
+    """A card of the protected copy in Croissant 1.0 (JSON-LD; http://mlcommons.org/croissant/1.0).
 
-    Nothing in it is computed from originals but the accuracies that the audit publishes.
+    It belongs into the published folder, beside `train`, where its paths start. Nothing in it is computed from
+    originals but the accuracies that the audit publishes.
 
     Args:
         data: of the audit.
         name: of the data set.
-        license_url: under which the copy is published.
+        license_url: of the licence of the copy.
     """
     judged, manifest = verdict.judge(data.summary), data.manifest
     height, width = manifest["image_size"]

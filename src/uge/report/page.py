@@ -44,12 +44,14 @@ class ReportInput:
         protect_log: rows of protect.jsonl, one a logged step.
         settings: the resolved configuration; may be nested.
         manifest: facts of the published copy: `method`, `epsilon_asked` and `epsilon_measured` (of 255; None
-            where nobody stated them), `count`, `image_size` (height, width) and `classes` (their number).
+            where nobody stated them), `headroom` (of 255; the epsilons refer to originals mapped onto this..255-this),
+            `count`, `image_size` (height, width), `channels` and `classes` (their number).
         examples: images to show, the first `MOST_EXAMPLES` of them; None leaves the section out.
-        quality: means over the whole copy: `psnr_db` and `ssim`; empty where nobody measured.
+        quality: means over the whole copy, as `uge.audit.quality` measures them; empty where nobody measured.
         environment: `uge.runtime.environment()` of the run.
         plan: of the audit.
         skipped: what the audit left out, as {"what", "why"}.
+        offered: the names of all counter-measures that the audit could have tried.
     """
 
     summary: dict[str, Any]
@@ -62,6 +64,7 @@ class ReportInput:
     environment: dict[str, Any] = field(default_factory=dict)
     plan: dict[str, Any] = field(default_factory=dict)
     skipped: list[dict[str, str]] = field(default_factory=list)
+    offered: tuple[str, ...] = ()
 
 
 def write_page(data: ReportInput, out: Path, *, public: bool = False) -> None:
@@ -91,8 +94,8 @@ def write_page(data: ReportInput, out: Path, *, public: bool = False) -> None:
 def contents(data: ReportInput, *, public: bool) -> dict[str, Any]:
     """What the template shows, by name."""
     rows = tables.accuracy_table(data.summary)
-    bound = data.manifest["epsilon_measured"] or data.quality.get("l_inf_255") or 8
-    factor = figures.amplification(int(bound))
+    largest = data.quality.get("l_inf_255", data.manifest["epsilon_measured"])  # with headroom the former is larger
+    factor = figures.amplification(8 if largest is None else int(largest))
     most = MOST_ROWS + sum(row.role == "authorised" for row in rows)
     shown = [row for row in rows if row.role != "chance"][:most]
     curves = figures.training_curves(rows, data.records)
@@ -107,6 +110,7 @@ def contents(data: ReportInput, *, public: bool) -> dict[str, Any]:
         "columns": tables.COLUMNS,
         "several_seeds": any(row.seeds > 1 for row in rows),
         "closing": tables.closing_lines(data.summary),
+        "largest": largest,
         "factor": factor,
         "examples": list(example_images(data.examples, factor, public=public)) if data.examples else [],
         "pairs": data.examples is not None and data.examples.originals is not None and not public,
@@ -116,7 +120,7 @@ def contents(data: ReportInput, *, public: bool) -> dict[str, Any]:
         "curves": curves[:most],
         "more_curves": curves[most:],
         "terms": figures.loss_panels(data.protect_log),
-        "limits": verdict.limits(data.summary, data.records, data.manifest),
+        "limits": verdict.limits(data.summary, data.records, data.manifest, data.offered),
         "skipped": data.skipped,
         "settings": [(name, without_folders(value) if public else value) for name, value in flat(data.settings)],
         "plan": list(flat({name: value for name, value in data.plan.items() if name != "hackers"})),

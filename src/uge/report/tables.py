@@ -139,6 +139,16 @@ class Heatmap:
     networks: tuple[str, ...]
     rows: tuple[tuple[str, str, tuple[dict[str, Any] | None, ...]], ...]
 
+    @property
+    def undertrained(self) -> bool:
+        """Whether any hacker was not trained long enough to count."""
+        return any(group and group["undertrained"] for *_, cells in self.rows for group in cells)
+
+    @property
+    def gaps(self) -> bool:
+        """Whether any counter-measure was not tried on every network."""
+        return any(group is None for *_, cells in self.rows for group in cells)
+
 
 def heatmap(summary: dict[str, Any]) -> Heatmap:
     """The grid of an audit; a hacker with the authorised architecture stands in its column."""
@@ -181,7 +191,8 @@ def heatmap_markdown(heat: Heatmap) -> str:
     return (
         "\n".join("| " + " | ".join(line) + " |" for line in lines)
         + "\n\nAccuracy in percent, and in brackets the share recovered: (accuracy - chance) / (ceiling - chance)."
-        + " † undertrained.\n"
+        + (" † undertrained." if heat.undertrained else "")
+        + "\n"
     )
 
 
@@ -215,7 +226,10 @@ def print_table(summary: dict[str, Any], console: Console | None = None) -> None
     rows = accuracy_table(summary)
     for row, following in zip(rows, [*rows[1:], None], strict=True):
         boundary = following is not None and following.role != row.role
-        table.add_row(*row.cells(), style=styles[row.role], end_section=boundary)
+        network, *others = row.cells()
+        table.add_row(
+            network.replace("(", " (").replace(",", ", "), *others, style=styles[row.role], end_section=boundary
+        )
     console.print(table)
     for line in closing_lines(summary):
         console.print(line, markup=False, highlight=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,17 +11,6 @@ from uge.report.tables import Row, accuracy_table, countermeasure_label, percent
 CLEAR = 5.0  # points; a smaller gap is called small
 BROKEN, DENTED = 0.6, 0.3  # the share recovered from which a protection is called broken, or partly broken
 ENOUGH_SEEDS = 3
-
-# What a hacker could try next, as (name of the counter-measure in the records, words).
-KNOWN_COUNTERMEASURES = (
-    ("grayscale", "training on grayscale copies"),
-    ("jpeg", "JPEG compression"),
-    ("blur", "blurring"),
-    ("projection", "projecting out the shortcut"),
-    ("adversarial", "adversarial training"),
-    ("pairs", "a denoiser learnt from pairs"),
-    ("clean-", "a few clean images of his own"),
-)
 
 
 @dataclass(frozen=True)
@@ -98,7 +88,7 @@ def judge(summary: dict[str, Any]) -> Verdict:
             + (
                 " secret initial weights alone are a weak key."
                 if not authorised.get("locked")
-                else " a hacker as good as any."
+                else " nearly what the key gives."
             )
         )
         if others and margin < CLEAR <= other_margin:
@@ -182,13 +172,16 @@ def no_evidence(summary: dict[str, Any]) -> list[str]:
     return [f"This is no evidence of protection yet. {' '.join(why)}"] if why else []
 
 
-def limits(summary: dict[str, Any], records: list[dict[str, Any]], manifest: dict[str, Any]) -> list[str]:
+def limits(
+    summary: dict[str, Any], records: list[dict[str, Any]], manifest: dict[str, Any], offered: Sequence[str] = ()
+) -> list[str]:
     """What the numbers do and do not show, one paragraph an entry.
 
     Args:
         summary: summary.json.
         records: the rows of records.jsonl.
         manifest: the facts of `ReportInput.manifest`.
+        offered: see `ReportInput.offered`.
     """
     authorised, hackers = summary.get("authorised"), summary["hackers"]
     height, width = manifest["image_size"]
@@ -239,15 +232,19 @@ def limits(summary: dict[str, Any], records: list[dict[str, Any]], manifest: dic
             "No hacker with the authorised architecture and other initial weights was tried. Initial weights alone are"
             " a weak key, and that hacker is the hardest case for it: without him the margin says little."
         )
-    tried = " ".join(str(row.get("countermeasure", "")) for row in [*records, *hackers]).lower()
-    missing = [words for name, words in KNOWN_COUNTERMEASURES if name not in tried]
-    paragraphs = [scope, evidence, peak, key]
-    if missing:
-        paragraphs.append(
-            f"Not tried in this run: {', '.join(missing)}. A hacker is free to try these and more, and each may undo"
-            " a part of the protection. A small accuracy of the hackers who were tried is no proof against the others."
-        )
-    return paragraphs
+    return [scope, evidence, peak, key, not_tried(hackers, manifest, offered)]
+
+
+def not_tried(hackers: list[dict[str, Any]], manifest: dict[str, Any], offered: Sequence[str]) -> str:
+    """Which counter-measures were left aside, and that nobody need stop at those."""
+    tried = {part.partition(":")[0] for hacker in hackers for part in hacker["countermeasure"].split("+")}
+    tried |= {"grayscale"} if manifest.get("channels") == 1 else set()  # it would change nothing
+    missing = [name for name in offered if name not in tried]
+    known = f"Not tried in this run, though uge attack offers them: {', '.join(missing)}. " if missing else ""
+    return (
+        f"{known}A hacker is free to try more, with other settings, combined, or in ways that nobody has thought of."
+        " A small accuracy of the hackers who were tried is no proof against the others."
+    )
 
 
 def counted(number: int, noun: str) -> str:
