@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import torch
@@ -82,9 +83,18 @@ class Countermeasure(Protocol):
 
     def loss(self, network: nn.Module, x: Tensor, y: Tensor) -> Tensor: ...
 
+    @property
+    def findings(self) -> Mapping[str, Any]: ...
+
 
 class PlainTraining:
-    """No counter-measure: the four hooks as identities. Counter-measures override what they need."""
+    """No counter-measure: the four hooks as identities. Counter-measures override what they need.
+
+    Attributes:
+        findings: what a counter-measure found out on the way, for the record of the training; nothing by default.
+    """
+
+    findings: Mapping[str, Any] = MappingProxyType({})
 
     def prepare(self, images: ImageSet) -> tuple[Tensor, Tensor]:
         """Once before training: what to train on, uint8 [N, C, H, W] and targets [N, ...] that `loss` understands."""

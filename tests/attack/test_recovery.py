@@ -13,7 +13,9 @@ from uge.attack.operations import OPERATIONS, apply_drawn, auto_contrast, blur, 
 from uge.attack.projection import Projection
 from uge.data.images import ImageSet, normalisation_of, to_float
 from uge.errors import ConfigError
+from uge.filters import low_pass
 from uge.networks import NetworkSpec, build_network
+from uge.protect import BASELINES, resolve_config
 from uge.training import Recipe, fit
 
 RNG = torch.Generator().manual_seed(3)
@@ -60,7 +62,16 @@ def fine() -> ImageSet:
 
 
 @pytest.mark.parametrize(
-    ("text", "least"), [("projection", 98), ("clean-only:50", 85), ("clean-mixed:50", 90), ("projection+cutmix", 95)]
+    ("text", "least"),
+    [
+        ("projection", 98),
+        ("clean-only:50", 85),
+        ("clean-mixed:50", 90),
+        ("projection+cutmix", 95),
+        ("residual-means", 88),
+        ("pairs:50,steps=150,depth=4,width=16", 90),
+        ("purify:steps=150,depth=4,width=16", 80),
+    ],
 )
 def test_a_class_wise_linear_pattern_falls(fine: ImageSet, text: str, least: float) -> None:
     assert accuracy(fine, text) >= least
@@ -69,8 +80,49 @@ def test_a_class_wise_linear_pattern_falls(fine: ImageSet, text: str, least: flo
 def test_a_tint_falls_to_strong_augmentation() -> None:
     copy = protected(TINT, 16)
     assert accuracy(copy, "none") <= 75
-    for text in ("ueraser:3", "ueraser:1", "randaugment", "grayscale"):
+    for text in ("ueraser:3", "ueraser:1", "randaugment", "grayscale", "transplant:high,smoother=blur:3"):
         assert accuracy(copy, text) >= 95, text
+    assert accuracy(copy, "mixup") >= 75  # it helps, and no more than that
+
+
+def test_a_pattern_of_high_frequencies_falls_to_low_pass_and_to_transplants() -> None:
+    """Both leave the network the lower frequencies: one removes the others, one mixes them up."""
+    noise = FINE.float()
+    fine = noise - 4 * (low_pass(noise[None] / 4 + 0.5, 0.5)[0] - 0.5)
+    copy = protected((45 * fine / fine.std()).round().int(), 1)
+    assert accuracy(copy, "none") <= 70
+    assert accuracy(copy, "low-pass") >= 95 and accuracy(copy, "transplant") >= 95
+
+
+def by_baseline(method: str, **settings: object) -> ImageSet:
+    """The copy that a baseline of `uge.protect` makes of CLEAN."""
+    protection = BASELINES[method](CLEAN, resolve_config("default", settings, method=method), seed=0)
+    protection.train()
+    return CLEAN.with_images(torch.cat(list(protection.copies())))
+
+
+def test_one_pixel_shortcuts_fall_to_what_covers_or_mixes_pixels() -> None:
+    """Wu et al. 2023 report cutout and the median against their own protection."""
+    copy = by_baseline("ops")
+    assert accuracy(copy, "none") <= 89
+    for text in ("median", "cutout", "cutmix", "guessed-views:group_size=2"):
+        assert accuracy(copy, text) >= 93, text
+
+
+def test_error_minimising_noise_falls_to_adversarial_training() -> None:
+    """Tao et al. 2021 report it; the noise here is of 12 steps, the ascent's of 4."""
+    copy = by_baseline(
+        "em",
+        network="convnet:width=8",
+        epsilon_255=12,
+        network_steps=4,
+        steps=3,
+        rounds=2,
+        error=0,
+        batch_size=100,
+    )
+    assert accuracy(copy, "none") <= 75
+    assert accuracy(copy, "adversarial:4,steps=3") >= 95
 
 
 def test_projection_takes_the_pattern_out_and_leaves_the_rest() -> None:
@@ -88,6 +140,15 @@ def test_projection_takes_the_pattern_out_and_leaves_the_rest() -> None:
     )  # two classes: one direction; the rest is rounding
     assert labels is copy.labels
     assert Projection().at_test(copy) is copy
+
+
+def test_residual_means_go_and_the_mean_of_all_classes_stays() -> None:
+    copy = protected(FINE, 20)
+    seen, labels = build_countermeasure("residual-means:low-pass:0.1").prepare(copy)
+    before, after = ((x[labels == 0].float().mean(0) - x[labels == 1].float().mean(0)) for x in (copy.images, seen))
+    assert float(after.square().mean().sqrt()) < 0.15 * float(before.square().mean().sqrt())
+    assert float((copy.images.float().mean(0) - seen.float().mean(0)).abs().max()) < 1  # rounding, and clipping
+    assert accuracy(copy.with_images(seen), "none") >= 95
 
 
 # --- what the batch becomes
@@ -148,6 +209,33 @@ def test_cutmix_pastes_a_box_and_counts_its_area(seed: int) -> None:
         expected = (1 - area) * F.one_hot(LABELS[i], 2) + area * F.one_hot(LABELS[j], 2)
         torch.testing.assert_close(y[i], expected)
         assert inside.any()
+
+
+@pytest.mark.parametrize(("keep", "own"), [("low", True), ("high", False)])
+def test_a_transplant_keeps_one_part_of_an_image_and_takes_the_other_from_another(keep: str, own: bool) -> None:
+    x, y = batch_of(f"transplant:{keep}")
+    assert y is LABELS
+    smooth, moved = low_pass(BATCH, 0.5), low_pass(x, 0.5)
+    parts = {True: (smooth, moved), False: (BATCH - smooth, x - moved)}
+    torch.testing.assert_close(*parts[own], atol=0.02, rtol=0)  # the sum is cut to 0..1 here and there
+    given, taken = parts[not own]
+    partner = torch.cdist(taken.flatten(1), given.flatten(1)).argmin(1)
+    assert sorted(partner.tolist()) == list(range(20)) and (partner != torch.arange(20)).sum() > 10
+    torch.testing.assert_close(taken, given[partner], atol=0.02, rtol=0)
+
+
+def test_guessed_views_take_one_direction_in_s_away_and_more_of_them_less() -> None:
+    noise = torch.rand(40, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 0.4 + 0.3
+    left = {}
+    for text in ("guessed-views:group_size=2", "guessed-views", "guessed-views:group_size=12", "guessed-views:20"):
+        seen, _ = build_countermeasure(text).batch(noise, torch.arange(40), torch.Generator().manual_seed(1))
+        left[text] = float((seen - seen.mean()).square().mean() / (noise - noise.mean()).square().mean())
+        again, _ = build_countermeasure(text).batch(noise, torch.arange(40), torch.Generator().manual_seed(2))
+        assert not torch.equal(seen, again)
+    assert left["guessed-views:group_size=2"] == pytest.approx(1 / 2, abs=0.03)
+    assert left["guessed-views"] == pytest.approx(5 / 6, abs=0.03)
+    assert left["guessed-views:group_size=12"] == pytest.approx(11 / 12, abs=0.03)
+    assert left["guessed-views:20"] == pytest.approx((5 / 6) ** 2, abs=0.03)  # their mean: (1 - 1/s) x in less noise
 
 
 def test_ueraser_counts_the_worst_draw_of_each_image() -> None:
@@ -234,6 +322,7 @@ def test_the_clean_subset_is_balanced_deterministic_and_said_to_be_known() -> No
     mixed, more = build_countermeasure("clean-mixed:30,times=2", clean=CLEAN).prepare(copy)
     assert torch.equal(mixed, torch.cat([copy.images, alone[:30], alone[:30]])) and len(more) == 460
     assert knowledge_of("jpeg:30+clean-mixed:30") == knowledge_of("clean-only") == "clean images"
+    assert knowledge_of("own-pairs+guessed-views") == "method" and knowledge_of("own-pairs+pairs:5") == "pairs"
     assert knowledge_of("clean-only+distillation") == "model outputs"
 
 
@@ -248,6 +337,18 @@ def test_the_clean_subset_is_balanced_deterministic_and_said_to_be_known() -> No
         ("ueraser:-1", "ueraser: draws: expected a whole number"),
         ("adversarial:nan", "adversarial: epsilon_255: expected a number"),
         ("adversarial+ueraser", "'adversarial' and 'ueraser' each bring a loss of their own"),
+        ("transplant:middle", "transplant: keep is low or high, got 'middle'"),
+        ("transplant:low,smoother=none", "without a smoother there is no residual"),
+        ("residual-means:blr", "unknown filter 'blr'"),
+        ("residual-means:none", "without a denoiser there is no residual"),
+        ("guessed-views:group_size=1", "guessed-views: group_size: expected a whole number from 2"),
+        ("guessed-views:signs=odd", "signs 'odd'"),
+        ("own-pairs:epsilon_255=0", "own-pairs: epsilon_255: expected a whole number"),
+        ("own-pairs:channels=both", "channels 'both'"),
+        ("own-pairs:key=locked", "unknown key of counter-measure 'own-pairs' 'locked'"),
+        ("pairs:401", "401 pairs asked for, but there are 400 originals"),
+        ("purify:depth=2", "purify: depth: expected a whole number from 3"),
+        ("jpeg-lattice:101", "jpeg-lattice: quality: expected a whole number from 0 to 100"),
         ("projection:epochs=0", "projection: epochs: expected a whole number"),
     ],
 )
@@ -256,7 +357,7 @@ def test_wrong_texts_are_one_line(text: str, message: str) -> None:
         build_countermeasure(text, clean=CLEAN)
 
 
-@pytest.mark.parametrize("text", ["clean-only", "jpeg+clean-mixed:5"])
+@pytest.mark.parametrize("text", ["clean-only", "jpeg+clean-mixed:5", "pairs:5"])
 def test_clean_images_that_are_not_there_are_asked_for(text: str) -> None:
     with pytest.raises(ConfigError, match="has some of the clean images: give --clean"):
         build_countermeasure(text)

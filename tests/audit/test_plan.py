@@ -55,9 +55,9 @@ def test_a_whole_budget_names_a_cell_as_it_always_did() -> None:
 
 @pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS.keys())
 def test_what_needs_something_missing_is_left_out_and_named(plan: Plan) -> None:
-    everything, nothing_skipped = possible(plan, key=True, clean=True, gray=False)
+    everything, nothing_skipped = possible(plan, key=True, clean=True)
     assert nothing_skipped == [] and everything == plan.pairs()
-    chosen, skipped = possible(plan, key=False, clean=False, gray=True)
+    chosen, skipped = possible(plan, key=False, clean=False, unfit=lambda how: "gray already" * (how == "grayscale"))
     assert len(chosen) + len(skipped) == len(everything) and chosen
     for network, how in chosen:
         assert network != AUTHORISED and "distillation" not in how and "clean" not in how and how != "grayscale"

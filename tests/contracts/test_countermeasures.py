@@ -16,7 +16,10 @@ SMALL = {  # less work than the defaults; the steps are the same
     "adversarial": "adversarial:steps=2",
     "clean-only": "clean-only:6",
     "clean-mixed": "clean-mixed:6",
-    "pairs": "pairs:6,steps=5",
+    "jpeg-lattice": "jpeg-lattice:20",  # told the quality, it works on images that were no JPEGs
+    "own-pairs": "own-pairs:pairs=24,epochs=1,steps=60,depth=4,width=16,epsilon_255=32",
+    "pairs": "pairs:6,steps=80,depth=4,width=16",
+    "purify": "purify:steps=20,depth=4,width=16",
     "projection": "projection:epochs=2",
 }
 SIZES = [(12, 12), (13, 17)]

@@ -19,8 +19,12 @@ from uge.attack.clean_subset import CleanMixed, CleanOnly
 from uge.attack.combined import Combined
 from uge.attack.distillation import Distillation
 from uge.attack.filtered import Jpeg, blur, depth, grayscale, low_pass, median, pool, wavelet
+from uge.attack.guessed_views import GuessedViews
+from uge.attack.jpeg_lattice import NO_LATTICE, JpegLattice, read_lattice
 from uge.attack.mixing import Cutmix, Cutout, Mixup
 from uge.attack.projection import Projection
+from uge.attack.purification import KEYS, OwnPairs, Pairs, Purify
+from uge.attack.residuals import ResidualMeans, Transplant
 from uge.data.images import ImageSet
 from uge.errors import ConfigError, unknown_name
 from uge.training import Countermeasure, PlainTraining
@@ -45,13 +49,22 @@ COUNTERMEASURES: dict[str, Callable[..., Countermeasure]] = {
     "projection": Projection,
     "clean-only": CleanOnly,
     "clean-mixed": CleanMixed,
+    "residual-means": ResidualMeans,
+    "transplant": Transplant,
+    "jpeg-lattice": JpegLattice,
+    "guessed-views": GuessedViews,
+    "purify": Purify,
+    "pairs": Pairs,
+    "own-pairs": OwnPairs,
 }
 NEEDS_TEACHER = {"distillation"}  # these query the trained authorised network
 NEEDS_KEY: set[str] = set()  # these are given the key, to show what (a part of) it is worth
-NEEDS_CLEAN = {"clean-only", "clean-mixed"}  # these have some of the originals
+NEEDS_PAIRS = {"pairs"}  # these have some of the originals and know which copy belongs to each
+NEEDS_CLEAN = {"clean-only", "clean-mixed"} | NEEDS_PAIRS  # these have some of the originals
+NEEDS_METHOD = {"own-pairs", "guessed-views"}  # these use what our page and code tell about null spaces
 
 # What a hacker may have besides the published folder and our code, the least first.
-KNOWLEDGE = ("nothing", "architecture", "clean images", "pairs", "model outputs", "key")
+KNOWLEDGE = ("nothing", "method", "architecture", "clean images", "pairs", "model outputs", "key")
 _GIVEN = ("teacher", "clean")  # arguments that come from the audit and not from the text
 
 
@@ -100,11 +113,30 @@ def needs_clean(text: str) -> bool:
 
 def knowledge_of(text: str) -> str:
     """What a counter-measure knows, one of `KNOWLEDGE`; of a combined one the strongest of its parts."""
+    needed = {"model outputs": NEEDS_TEACHER, "pairs": NEEDS_PAIRS, "clean images": NEEDS_CLEAN, "method": NEEDS_METHOD}
     known = [
-        "model outputs" if name in NEEDS_TEACHER else "clean images" if name in NEEDS_CLEAN else "nothing"
-        for name, _ in parse_countermeasures(text)
+        next((what for what in needed if name in needed[what]), "nothing") for name, _ in parse_countermeasures(text)
     ]
     return max(known, key=KNOWLEDGE.index)
+
+
+def why_unfit(text: str, images: ImageSet, method: str = "") -> str:
+    """Why a counter-measure is of no use against these images; empty if it may be.
+
+    Args:
+        text: the counter-measure.
+        images: what it would work on.
+        method: how they were protected, where that is known.
+    """
+    for name, options in parse_countermeasures(text):
+        if name == "grayscale" and images.channels == 1:
+            return "the images are gray already"
+        if name == "jpeg-lattice" and not options and read_lattice(images.images) is None:
+            return NO_LATTICE
+        key = options.get("key", KEYS[0])
+        if name == "own-pairs" and key != (method if method in KEYS else KEYS[0]):
+            return f"the copy is behind no {key} key"
+    return ""
 
 
 def build_countermeasure(

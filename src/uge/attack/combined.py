@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -64,6 +65,11 @@ class Combined(PlainTraining):
 
     def loss(self, network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         return self.with_loss.loss(network, x, y)
+
+    @property
+    def findings(self) -> Mapping[str, Any]:  # type: ignore[override]  # of the parts, as they stand
+        """What all parts found out; of a name that several use, the last one's."""
+        return {name: value for _, part in self.parts for name, value in part.findings.items()}
 
     @property
     def text(self) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+from uge.attack import why_unfit
 from uge.audit.estimate import Estimate
 from uge.audit.folder import claimed, write_facts, write_summary
 from uge.audit.plan import Cell, Plan, Row, cells_of, possible
@@ -93,7 +94,8 @@ def conduct(
         device=device,
         threads=threads,
     )
-    hackers, skipped = possible(plan, key=key is not None, clean=clean is not None, gray=published.channels == 1)
+    unfit = cache(partial(why_unfit, images=published, method=manifest.method if manifest else ""))
+    hackers, skipped = possible(plan, key=key is not None, clean=clean is not None, unfit=unfit)
     data = {"published": audit.digests["published"], "test": audit.test_digest}
     with claimed(out, data):
         whole = cells_of(plan, hackers, _any_row, key=key is not None, clean=clean is not None)

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from uge.audit.run import Audit
 
 STEPS = 2  # timed, after one that is not
-COST = {"adversarial": 8.0, "ueraser": 3.0, "distillation": 1.3, "simclr": 4.0, "own-pairs": 2.0}  # steps of plain ones
+COST = {"adversarial": 8.0, "ueraser": 3.0, "distillation": 1.3, "simclr": 4.0, "guessed-views": 1.5,
+    "purify": 3.5, "pairs": 4.0, "own-pairs": 9.0}  # steps of plain ones, for about 30 epochs  # fmt: skip
 SLACK = 1.15  # testing after each epoch, starting processes
 
 

@@ -148,14 +148,16 @@ class Plan:
         return list(dict.fromkeys(found))
 
 
-def possible(plan: Plan, *, key: bool, clean: bool, gray: bool) -> tuple[list[Hacker], list[dict[str, str]]]:
+def possible(
+    plan: Plan, *, key: bool, clean: bool, unfit: Callable[[str], str] = lambda countermeasure: ""
+) -> tuple[list[Hacker], list[dict[str, str]]]:
     """The hackers of a plan who can be tried here, and what must be left out: {"what", "why"}.
 
     Args:
         plan: any plan.
         key: whether there is a key.
         clean: whether there are originals.
-        gray: whether the images have one channel.
+        unfit: from a counter-measure to why it can do nothing to these images, empty if it can.
     """
     chosen, skipped = [], []
     for network, how in plan.pairs():
@@ -164,8 +166,8 @@ def possible(plan: Plan, *, key: bool, clean: bool, gray: bool) -> tuple[list[Ha
             why = "needs --key"
         elif not clean and needs_clean(how):
             why = "needs --clean"
-        elif gray and "grayscale" in how.split("+"):
-            why = "the images are gray already"
+        else:
+            why = unfit(how)
         if why:
             skipped.append({"what": network if how == "none" else f"{network}, {how}", "why": why})
         else:
@@ -265,6 +267,15 @@ SMALL_NETWORKS = ("vgg:depth=8,width=16", "resnet:depth=8,width=16")
 FILTERS = ("grayscale", "jpeg:10", "jpeg:30", "jpeg:50", "jpeg:75", "blur:1", "pool:2", "median:3", "low-pass:0.5",
     "wavelet:16", "depth:3")  # fmt: skip
 AUGMENTATIONS = ("cutout", "mixup", "cutmix", "randaugment", "ueraser", "adversarial", "projection")
+RESIDUALS = ("residual-means", "transplant:low", "transplant:high,smoother=blur:3", "jpeg-lattice", "guessed-views")
+LEARNT = (
+    "purify",
+    "own-pairs",
+    "own-pairs:key=reversible",
+    "pairs:10",
+    "pairs:100",
+    "pairs:500",
+)  # as long as a training or longer: one network
 DISTILLATIONS = ("distillation:soft", "distillation:hard", "distillation:soft,queries=any")
 WITH_CLEAN = ("clean-only:500", "clean-mixed:500")
 
@@ -285,7 +296,8 @@ PLANS: dict[str, Plan] = {
         name="full",
         hackers=(
             Hackers((AUTHORISED, *SMALL_NETWORKS, "mlp", "vit:width=64,depth=3")),
-            Hackers(SMALL_NETWORKS, (*FILTERS, *AUGMENTATIONS, *DISTILLATIONS, *WITH_CLEAN)),
+            Hackers(SMALL_NETWORKS, (*FILTERS, *AUGMENTATIONS, *RESIDUALS, *DISTILLATIONS, *WITH_CLEAN)),
+            Hackers(SMALL_NETWORKS[:1], LEARNT),
             Hackers((AUTHORISED,), ("grayscale", "jpeg:30", "cutmix", *DISTILLATIONS)),
         ),
         strongest=10,
@@ -297,8 +309,9 @@ PLANS: dict[str, Plan] = {
         hackers=(
             Hackers(
                 (AUTHORISED, *SMALL_NETWORKS),
-                ("none", *FILTERS, *AUGMENTATIONS, *DISTILLATIONS, *WITH_CLEAN),
+                ("none", *FILTERS, *AUGMENTATIONS, *RESIDUALS, *DISTILLATIONS, *WITH_CLEAN),
             ),
+            Hackers(SMALL_NETWORKS[:1], LEARNT),
         ),
         strongest=3,
         more_seeds=(1, 2),

@@ -301,30 +301,35 @@ class Audit:
         """Train one cell and return its row; an authorised network's weights are kept for those who query it."""
         recipe = self.recipe_of(cell)
         network = self.network_of(cell)
+        measure = build_countermeasure(
+            cell.countermeasure,
+            teacher=self._teacher(cell) if self._queries(cell) else None,
+            clean=self.sources.get("clean"),
+        )
         history = fit(
             network,
             self._seen(cell, cell.trained_on),
             recipe,
             seed=seed_for(cell.seed, cell.role, cell.network, cell.countermeasure),
             test=self._seen(cell, "test"),
-            countermeasure=build_countermeasure(
-                cell.countermeasure,
-                teacher=self._teacher(cell) if self._queries(cell) else None,
-                clean=self.sources.get("clean"),
-            ),
+            countermeasure=measure,
             device=self.device,
             on_epoch=(lambda epoch, loss, accuracy: on_epoch(epoch, recipe.epochs, accuracy)) if on_epoch else None,
         )
         if cell.role == AUTHORISED and cell.budget == 1:
             weights = {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}
             write_atomically(self._teacher_file(cell.seed, cell.trained_on), safetensors.save(weights), mode=0o600)
-        return self.facts(cell) | {
-            "accuracy": history.accuracy,
-            "peak_accuracy": history.peak_accuracy,
-            "test_accuracy": list(history.test_accuracy),
-            "train_loss": list(history.train_loss),
-            "seconds": history.seconds,
-        }
+        return (
+            self.facts(cell)
+            | {
+                "accuracy": history.accuracy,
+                "peak_accuracy": history.peak_accuracy,
+                "test_accuracy": list(history.test_accuracy),
+                "train_loss": list(history.train_loss),
+                "seconds": history.seconds,
+            }
+            | ({"findings": dict(measure.findings)} if measure.findings else {})
+        )
 
     def facts(self, cell: Cell) -> Row:
         """What is known of a cell before it is trained."""

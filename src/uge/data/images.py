@@ -80,13 +80,17 @@ class ImageSet:
 
     def take(self, count: int, generator: torch.Generator) -> ImageSet:
         """A random subset of `count` images, balanced over the classes as far as they reach."""
+        return self.subset(self.choose(count, generator))
+
+    def choose(self, count: int, generator: torch.Generator) -> Tensor:
+        """The indices of the images that `take` takes, int64, rising."""
         order = torch.randperm(len(self), generator=generator)
         rank = torch.empty(len(self), dtype=torch.int64)  # how many of its class come before an image
         for label in range(self.classes):
             members = order[self.labels[order] == label]
             rank[members] = torch.arange(len(members))
         by_rank = order[torch.argsort(rank[order], stable=True)]
-        return self.subset(by_rank[:count].sort().values)
+        return by_rank[:count].sort().values
 
     def like(self, other: ImageSet) -> ImageSet:
         """The same images as another program may have ordered them, as `other` orders them.

@@ -12,10 +12,10 @@ import time
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -215,6 +215,14 @@ class KeyedProtection(ABC, Generic[V]):
     def nonces(self) -> list[bytes]:
         """One an image, to be published with it."""
         return self.space.nonces(self.clean.images)
+
+    def rekeyed(self, space: V) -> Self:
+        """The same images and trained generator under another secret of the same layout."""
+        other = type(self)(
+            self.clean, space, replace(self.config, headroom=False), seed=self.seed, device=self.device
+        )  # these images have their headroom already
+        other.generator = self.generator
+        return other
 
     @torch.no_grad()
     def copies(self, batch_size: int = 250) -> Iterator[Tensor]:

@@ -1,0 +1,182 @@
+"""A residual network that takes perturbations out of images, and how it is trained: for all learnt purification.
+
+    D(x) = x - R(4 x - 2) / 32,   R: 3x3 convolutions, all but the last with ReLU, those between also with normalisation
+
+DnCNN: Zhang et al., Beyond a Gaussian Denoiser: Residual Learning of Deep CNN for Image Denoising, IEEE TIP 2017. Ours:
+the last layer begins at zero, so that D begins as the identity; perturbations are small, and the 32 brings what R has
+to say near one; training ends on a plateau of images held out, and keeps the weights that were best there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from uge.attack.options import whole
+from uge.data.images import ImageSet, to_float, to_uint8
+from uge.runtime import generator_for, seed_for
+from uge.training import PlainTraining
+
+PATCH = 40  # pixels; larger images are learnt from random squares of this side, as in the paper
+HELD_OUT = 10  # one in so many images judges the training
+BETTER = 0.998  # of the best error so far counts as progress
+PATIENCE = 4  # checks without progress before the learning rate falls
+FALL, LAST_RATE = 0.3, 3e-5  # it falls by this factor, and training ends below that rate
+
+Error = Callable[[nn.Module, Tensor, torch.Generator], Tensor]  # network, numbers of images, random draws -> scalar
+
+
+class Denoiser(nn.Module):
+    """D for images float32 [B, C, H, W] in [0, 1], of any size.
+
+    Args:
+        channels: of the images.
+        depth: layers, at least 3.
+        width: filters of each.
+        seed: of the initial weights.
+    """
+
+    def __init__(self, channels: int, depth: int = 8, width: int = 32, seed: int = 0) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            layers: list[nn.Module] = [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
+            for _ in range(depth - 2):
+                layers += [nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+            last = nn.Conv2d(width, channels, 3, padding=1)
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)  # type: ignore[arg-type]  # there is one
+            self.residual = nn.Sequential(*layers, last)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x - self.residual((4 * x - 2).contiguous(memory_format=torch.channels_last)) / 32
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """How a training went.
+
+    Attributes:
+        held_out: int64 [M], the images that judged it.
+        error: the best error on them.
+        steps: how long it took.
+        plateau: whether it ended on a plateau and not for want of steps.
+    """
+
+    held_out: Tensor
+    error: float
+    steps: int
+    plateau: bool
+
+
+def fit_denoiser(
+    network: nn.Module, error: Error, count: int, steps: int, purpose: str, batch_size: int = 64
+) -> Fitted:
+    """Minimise an error over images (Adam from 2e-3) until images held out say that no more is to be had.
+
+    Args:
+        network: trained in place; left in eval mode with its best weights.
+        error: what to minimise, for some of the images.
+        count: how many images there are; one in ten of them is held out, and of a single one none.
+        steps: the most steps.
+        purpose: names the random draws.
+        batch_size: images a step.
+    """
+    rng = generator_for(0, purpose, "draws")
+    order = torch.randperm(count, generator=rng)
+    held_out, learnt = order[: -(-count // HELD_OUT)], order[-(-count // HELD_OUT) :]
+    learnt = learnt if len(learnt) else held_out
+    judges = held_out[:1000].split(batch_size)
+    optimiser = torch.optim.Adam(network.parameters(), lr=2e-3)
+    every = max(20, min(100, -(-len(learnt) // batch_size)))  # steps between checks
+
+    def judged() -> float:
+        network.eval()
+        draws = generator_for(0, purpose, "judge")  # the same at every check
+        with torch.no_grad():
+            value = sum(float(error(network, part, draws)) * len(part) for part in judges)
+        network.train()
+        return value / sum(map(len, judges))
+
+    best, waited, step = judged(), 0, 0
+    kept = _copied(network)
+    queue: Sequence[Tensor] = ()
+    while step < steps and optimiser.param_groups[0]["lr"] >= LAST_RATE:
+        queue = queue or torch.randperm(len(learnt), generator=rng).split(batch_size)
+        pick, queue = learnt[queue[0]], queue[1:]
+        optimiser.zero_grad(set_to_none=True)
+        error(network, pick, rng).backward()
+        optimiser.step()
+        step += 1
+        if step % every and step < steps:
+            continue
+        value = judged()
+        waited = 0 if value < BETTER * best else waited + 1
+        if value < best:
+            best, kept = value, _copied(network)
+        if waited == PATIENCE:
+            optimiser.param_groups[0]["lr"] *= FALL
+            waited = 0
+    network.load_state_dict(kept)
+    network.eval()
+    return Fitted(held_out, best, step, step < steps)
+
+
+def _copied(network: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in network.state_dict().items()}
+
+
+def patches(images: Sequence[Tensor], rng: torch.Generator, side: int = PATCH) -> list[Tensor]:
+    """The same random square of several batches [B, C, H, W]; small images whole."""
+    height, width = images[0].shape[2:]
+    top, left = (int(torch.randint(max(1, size - side + 1), (), generator=rng)) for size in (height, width))
+    return [part[:, :, top : top + side, left : left + side] for part in images]
+
+
+class Denoised(PlainTraining):
+    """A hacker who learns a denoiser, trains on what it makes of the published images, and tests so too.
+
+    Args:
+        name: of the counter-measure, for random draws and errors.
+        steps: the most steps of the denoiser's training.
+        depth: its layers.
+        width: its filters.
+    """
+
+    def __init__(self, name: str, steps: str | int, depth: str | int, width: str | int) -> None:
+        self.name = name
+        self.steps = whole(f"{name}: steps", steps, 1)
+        self.depth = whole(f"{name}: depth", depth, 3, 100)
+        self.width = whole(f"{name}: width", width, 1, 1024)
+        self.network: nn.Module = nn.Identity()
+        self.findings = {}
+
+    def learn(self, images: ImageSet) -> None:
+        """Train `self.network` and note the findings."""
+        raise NotImplementedError
+
+    def prepare(self, images: ImageSet) -> tuple[Tensor, Tensor]:
+        self.learn(images)
+        return self.pixels(images.images), images.labels
+
+    def at_test(self, images: ImageSet) -> ImageSet:
+        return images.with_images(self.pixels(images.images))
+
+    def pixels(self, images: Tensor) -> Tensor:
+        """uint8 [N, C, H, W] -> uint8, the same shape."""
+        return torch.cat([to_uint8(self.estimate(part)) for part in images.split(250)])
+
+    @torch.no_grad()
+    def estimate(self, images: Tensor) -> Tensor:
+        """What the original was, float32 [B, C, H, W] in [0, 1], for uint8 images of the same shape."""
+        return self.network(to_float(images)).clamp(0, 1)
+
+    def fitted(self, channels: int, error: Error, count: int) -> Fitted:
+        """A fresh network for images of so many channels, trained."""
+        self.network = Denoiser(channels, self.depth, self.width, seed_for(0, self.name))
+        result = fit_denoiser(self.network, error, count, self.steps, self.name)
+        self.findings = {"denoiser_steps": result.steps, "denoiser_plateau": result.plateau}
+        return result

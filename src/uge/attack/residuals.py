@@ -1,0 +1,81 @@
+"""Residuals, what a smoother leaves of an image: their class means are subtracted, or they change places."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from uge.attack.purification import Purify
+from uge.data.images import ImageSet, to_float, to_uint8
+from uge.errors import ConfigError
+from uge.filters import parse_filter
+from uge.training import PlainTraining
+
+KEPT = ("low", "high")
+
+
+class ResidualMeans(PlainTraining):
+    """Subtract what the residuals of a class have in common.
+
+        x <- x - (m_y - m),   m_y = mean over class y of x - D(x),   m = mean over the classes
+
+    A perturbation that is the same for a whole class, and finer than what D keeps, is m_y to the accuracy of the mean.
+    Ours, against class-wise perturbations; one that depends on the sample, or is flat like a tint, stays. Test images
+    are shown as they are.
+
+    Args:
+        denoiser: D, a filter such as "blur:2" (see `uge.filters`), or "purify", which is learnt.
+    """
+
+    def __init__(self, denoiser: str = "blur:2") -> None:
+        self.learnt = denoiser == "purify"
+        self.filter = parse_filter("none" if self.learnt else denoiser)
+        if denoiser == "none":
+            raise ConfigError("residual-means: without a denoiser there is no residual")
+
+    def prepare(self, images: ImageSet) -> tuple[Tensor, Tensor]:
+        if self.learnt:
+            purify = Purify()
+            purify.learn(images)
+            self.findings = purify.findings
+            smooth = torch.cat([purify.estimate(part) for part in images.images.split(250)])
+        else:
+            smooth = torch.cat([self.filter(to_float(part)) for part in images.images.split(500)])
+        x = to_float(images.images)
+        residual = x - smooth
+        present = images.labels.unique()
+        means = torch.zeros(images.classes, *x.shape[1:], device=x.device)
+        for label in present.tolist():
+            means[label] = residual[images.labels == label].mean(0)
+        means -= means[present].mean(0)
+        return to_uint8(x - means[images.labels]), images.labels
+
+
+class Transplant(PlainTraining):
+    """Every image gets the residual of another image: what is fine no longer tells the class.
+
+        x_i <- S(x_i) + (x_j - S(x_j)),   j drawn from the batch,   and the label stays with what is kept
+
+    Ours. A network that trains on the results cannot use a shortcut that lies in the residuals (`keep` low), or one
+    that lies in S, such as a tint (`keep` high); nor can it use anything true that lies there. j is of any class: were
+    it never of the image's own, its residual would say which class the image is not. Test images are shown as they are.
+
+    Args:
+        keep: "low", S of the image itself, or "high", its residual.
+        smoother: S, a filter such as "low-pass:0.5" (see `uge.filters`).
+    """
+
+    def __init__(self, keep: str = "low", smoother: str = "low-pass:0.5") -> None:
+        if keep not in KEPT:
+            raise ConfigError(f"transplant: keep is {' or '.join(KEPT)}, got '{keep}'")
+        if smoother == "none":
+            raise ConfigError("transplant: without a smoother there is no residual")
+        self.keep = keep
+        self.filter = parse_filter(smoother)
+
+    def batch(self, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        partner = torch.randperm(len(x), generator=generator).to(x.device)
+        smooth = self.filter(x)
+        residual = x - smooth
+        mixed = smooth + residual[partner] if self.keep == "low" else smooth[partner] + residual
+        return mixed.clamp(0, 1), y
