@@ -703,6 +703,122 @@ def report(
         print(file)
 
 
+@contextmanager
+def _bench_bar() -> Iterator[Any]:
+    """A progress bar over a comparison's copies; yields its steps."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from uge.bench.run import Steps
+    from uge.report.tables import countermeasure_label
+
+    columns = (TextColumn("  {task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    copies = Progress(*columns, console=console, disable=not console.is_terminal, speed_estimate_period=1e9)
+
+    class Shown(Steps):
+        number = 0
+        seconds = done = 0.0
+        task: Any = None
+
+        def began(self, number: int, count: int, text: str) -> None:
+            if self.task is None:
+                self.task = copies.add_task("copies", total=count)
+            self.number = number
+            copies.update(self.task, completed=number - 1, total=count, description="copies")
+            copies.console.print(f"[{number}/{count}] {text}", markup=False, highlight=False)
+
+        def protecting(self, share: float) -> None:
+            copies.update(self.task, description=f"copies (this one is {100 * share:.0f} % made)")
+
+        def planned(self, trainings: int, seconds: float, skipped: Any) -> None:
+            self.seconds, self.done = seconds, 0.0
+            copies.update(self.task, description="copies")
+
+        def progress(self, missing: int, seconds_done: float, seconds_all: float) -> None:
+            self.done, self.seconds = seconds_done, seconds_all
+
+        def trained(self, row: dict[str, Any], seconds: float) -> None:
+            self.done += seconds
+            copies.update(self.task, completed=self.number - 1 + min(1.0, self.done / max(self.seconds, 1e-9)))
+            failed = row.get("error")
+            how = "" if row["countermeasure"] == "none" else f", {countermeasure_label(row['countermeasure'])}"
+            result = f"failed: {failed}" if failed else f"{row['accuracy']:.1f} %"
+            text = f"  {row['kind']} on the {row['trained_on']}: {row['network']}{how}, seed {row['seed']}: {result}"
+            copies.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    with copies:
+        yield Shown()
+
+
+def _folders(texts: list[str]) -> dict[str, Path]:
+    folders = {}
+    for text in texts:
+        name, equals, place = text.partition("=")
+        if not equals or not name or not place:
+            raise ConfigError(f"--folder '{text}' is not NAME=DIR, as in --folder apbench-em=copies/em")
+        if name in folders:
+            raise ConfigError(f"--folder {name} is given twice; give each copy a name of its own")
+        if not Path(place).is_dir():
+            raise ConfigError(f"--folder {name}: {place} is no folder")
+        folders[name] = Path(place)
+    return folders
+
+
+@app.command()
+def bench(
+    plan: Annotated[str, typer.Argument(metavar="PLAN", help="quick, leaderboard or FILE.toml.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the comparison; the same command goes on in it.")],
+    data: Annotated[
+        list[str] | None, typer.Option("--data", help="DATA with a train and a test split; default: the plan's own.")
+    ] = None,
+    folder: Annotated[
+        list[str] | None, typer.Option("--folder", help="NAME=DIR: a copy of the data that another tool made.")
+    ] = None,
+    convert: ConvertOption = False,
+    runner: Annotated[
+        str, typer.Option("--runner", help="local, local:workers=4, ray or slurm:partition=NAME,minutes=60.")
+    ] = "local",
+    threads: Annotated[int, typer.Option("--threads", min=1, help="Of each process; decides the last digits.")] = 1,
+    device: DeviceOption = "auto",
+) -> None:
+    """Compare protections: each makes a copy of the same data, each copy goes through the same audit.
+
+    Writes a leaderboard (HTML, Markdown, CSV) with accuracies, picture quality and costs beside the records. Killed at
+    any time, the same command goes on where it stopped.
+    """
+    from uge.audit.runners import build_runner
+    from uge.bench.plan import read_bench
+    from uge.bench.run import run_bench
+    from uge.report.leaderboard import print_leaderboard, write_leaderboards
+    from uge.runtime import resolve_device
+
+    chosen, where, place, copies = (
+        read_bench(plan),
+        build_runner(runner),
+        resolve_device(device),
+        _folders(folder or []),
+    )
+    with _bench_bar() as steps:
+        rows, failed = run_bench(
+            chosen,
+            data or [],
+            out,
+            where,
+            folders=copies,
+            convert=convert,
+            device=str(place),
+            threads=threads,
+            steps=steps,
+            on_rows=lambda _: write_leaderboards(out),
+        )
+    print_leaderboard(rows)
+    print(f"\nLeaderboard: {out / 'leaderboard.html'}, .md and .csv")
+    if failed:
+        print(f"{failed} trainings failed; the same command tries them again")
+        raise typer.Exit(1)
+
+
 # -- demo, list, doctor --------------------------------------------------------------------------------------------
 
 

@@ -10,13 +10,11 @@ from typing import Any
 from uge.audit.conduct import Watcher, conduct
 from uge.audit.plan import AUTHORISED, Hackers, Plan
 from uge.audit.runners import Local, Runner
-from uge.data.images import normalisation_of
 from uge.data.sources import load
 from uge.errors import PublishError
-from uge.keys.key import VIEWS, load_key, new_key, save_key
+from uge.keys.key import VIEWS, load_key
 from uge.keys.keyed_view import needs_headroom
-from uge.networks import NetworkSpec, parse_network
-from uge.pipeline import protect_and_publish
+from uge.pipeline import draw_key, protect_and_publish
 from uge.protect import Config, resolve_config
 from uge.publish import load_published, read_manifest
 from uge.records import config_hash
@@ -93,14 +91,7 @@ def run_demo(
 
     name = out / "keys" / "authorised"
     if not Path(f"{name}.recipient.uge").exists():
-        network, options = parse_network(text)
-        spec = NetworkSpec(network, clean.channels, clean.image_size, clean.classes, options)
-        Path(f"{name}.protector.uge").unlink(missing_ok=True)  # half a pair, left by a kill between the two
-        recipe = recommended_recipe(text, epochs)
-        name.parent.mkdir(parents=True, exist_ok=True)
-        secret = VIEWS[view].draw() if view else None
-        key = new_key(spec, clean.class_names, *normalisation_of(clean.images), recipe, view=secret)
-        save_key(key, name)
+        draw_key(clean, text, recommended_recipe(text, epochs), name, VIEWS[view].draw() if view else None)
 
     published = out / "published"
     if not published.exists():

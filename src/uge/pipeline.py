@@ -11,12 +11,13 @@ from typing import Any, TypeVar
 
 import torch
 
-from uge.data.images import ImageSet
+from uge.data.images import ImageSet, normalisation_of
 from uge.errors import ConfigError, KeyFileError, UgeError
-from uge.keys.key import Key
+from uge.keys.key import Key, new_key, save_key
 from uge.keys.keyed_view import KeyedView
 from uge.keys.null_space import NullSpace
 from uge.keys.reversible import Reversible
+from uge.networks import NetworkSpec, parse_network
 from uge.protect import BASELINES, PRESETS, PROTECTIONS, Config
 from uge.protect.baseline import Baseline, BaselineConfig
 from uge.protect.keyed import KeyedProtection
@@ -26,6 +27,7 @@ from uge.protect.reversible import ReversibleConfig, ReversibleProtection, coded
 from uge.protect.ungeneralizable import UngeneralizableConfig, UngeneralizableProtection
 from uge.publish import Manifest, check_target, publish
 from uge.runtime import check_writable, write_atomically
+from uge.training import Recipe
 
 V = TypeVar("V", bound=KeyedView)
 
@@ -107,6 +109,25 @@ def protect_and_publish(
     )
     shutil.rmtree(partial)
     return manifest
+
+
+def draw_key(clean: ImageSet, network: str, recipe: Recipe, name: Path, view: KeyedView | None) -> Key:
+    """Draw a key for these images and write its two files, open, where a program keeps what it needs itself.
+
+    Args:
+        clean: the originals: classes, size and normalisation.
+        network: the authorised one, as `uge.networks.parse_network` reads it.
+        recipe: how it is trained.
+        name: NAME of NAME.protector.uge and NAME.recipient.uge; half a pair, left by a kill, is replaced.
+        view: what the network sees of an image; None for a key of initial weights alone.
+    """
+    kind, options = parse_network(network)
+    spec = NetworkSpec(kind, clean.channels, clean.image_size, clean.classes, options)
+    name.with_name(f"{name.name}.protector.uge").unlink(missing_ok=True)
+    name.parent.mkdir(parents=True, exist_ok=True)
+    key = new_key(spec, clean.class_names, *normalisation_of(clean.images), recipe, view=view)
+    save_key(key, name)
+    return key
 
 
 def _check_lock(config: Config, lock: Path | None, out: Path, *, resumed: bool) -> None:

@@ -95,7 +95,9 @@ class Local:
             return
         # Spawned, not forked: torch's threads do not survive a fork.
         context = get_context("spawn")
-        pool = ProcessPoolExecutor(min(self.workers, len(cells)), context, initializer=_watch, initargs=(os.getpid(),))
+        pool = ProcessPoolExecutor(
+            min(self.workers, len(cells)), context, initializer=end_with_parent, initargs=(os.getpid(),)
+        )
         try:
             for future in as_completed([pool.submit(train_cell, job, cell) for cell in cells]):
                 yield future.result()
@@ -112,7 +114,7 @@ class Local:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _watch(parent: int) -> None:
+def end_with_parent(parent: int) -> None:
     """End this worker when the audit that started it is gone, even by `kill -9`; Ctrl-C is the audit's to answer."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 

@@ -1,0 +1,206 @@
+"""What a protection costs: a copy is made in a fresh process, which measures itself, beside a training of ResNet-18.
+
+Processor seconds count the work of all threads of the process, so that other programs on the machine do not change
+them much; seconds are the clock's. The yardstick is one clean training of ResNet-18 on the same images: a few of its
+steps are timed by the same clocks in the same run, and scaled to all of them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import TimeoutError as NotYet
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from uge.audit.runners import end_with_parent
+from uge.data.images import ImageSet, normalisation_of
+from uge.errors import PublishError
+from uge.keys.key import load_key
+from uge.networks import NetworkSpec, build_network
+from uge.pipeline import protect_and_publish
+from uge.protect import Config
+from uge.runtime import environment, write_atomically
+from uge.training import Recipe, fit, recommended_recipe
+
+YARDSTICK = "resnet:depth=18"
+YARDSTICK_EPOCHS = 30
+STEPS = 3  # of the yardstick that are timed, after one that is not
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class CopyJob:
+    """A copy to make.
+
+    Attributes:
+        clean: the originals.
+        config: settings of the protection.
+        seed: of everything but the key.
+        out: the published folder.
+        key: the protector's key file, where the method has one.
+        lock: where the learnability lock's key goes.
+        device: where to compute.
+        threads: of torch.
+    """
+
+    clean: ImageSet
+    config: Config
+    seed: int
+    out: Path
+    key: Path | None
+    lock: Path | None
+    device: str
+    threads: int
+
+    @property
+    def clock(self) -> Path:
+        """What the copy has cost so far: it outlives a kill."""
+        return self.out.with_name(f"{self.out.name}.cost.json")
+
+
+def make_copy(job: CopyJob) -> None:
+    """Make the copy; what it cost lies at `job.clock`, parts before a kill included."""
+    torch.set_num_threads(job.threads)
+    before = read_cost(job.clock)
+    clock = _Clock(job.device)
+    parts = before.get("parts", 0) + 1
+
+    def note(progress: float, finished: bool) -> None:
+        measured = clock.read()
+        facts = {name: round(before.get(name, 0) + measured[name], 2) for name in ("seconds", "cpu_seconds")}
+        facts |= {"peak_memory_mb": _largest(before.get("peak_memory_mb"), measured["peak_memory_mb"])}
+        facts |= {"parts": parts, "progress": round(progress, 4), "finished": finished, "environment": environment()}
+        write_atomically(job.clock, json.dumps(facts))
+
+    noted = time.perf_counter()
+
+    def step(row: dict[str, Any], total: int) -> None:
+        nonlocal noted
+        if time.perf_counter() - noted > 1:
+            note(row["step"] / total, False)
+            noted = time.perf_counter()
+
+    protect_and_publish(
+        job.clean,
+        [load_key(job.key)] if job.key else [],
+        job.out,
+        job.config,
+        seed=job.seed,
+        lock=job.lock,
+        device=job.device,
+        on_step=step,
+    )
+    note(1.0, True)
+
+
+def read_cost(file: Path) -> dict[str, Any]:
+    """What `make_copy` noted; nothing where there is none."""
+    facts: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    return facts
+
+
+def clock_yardstick(clean: ImageSet, device: str, threads: int) -> dict[str, Any]:
+    """Seconds and processor seconds of `YARDSTICK_EPOCHS` epochs of ResNet-18 on these images, from a few steps."""
+    torch.set_num_threads(threads)
+    spec = NetworkSpec("resnet", clean.channels, clean.image_size, clean.classes, {"depth": 18})
+    recipe = recommended_recipe(YARDSTICK, YARDSTICK_EPOCHS)
+    steps = YARDSTICK_EPOCHS * max(1, len(clean) // recipe.batch_size)
+    batch = min(recipe.batch_size, len(clean))
+    short = Recipe(**recipe.to_dict() | {"epochs": 1})
+
+    def train(count: int) -> dict[str, Any]:
+        network = build_network(spec, *normalisation_of(clean.images), seed=0)
+        pick = torch.arange(count * batch) % len(clean)
+        clock = _Clock(device)
+        fit(network, clean.subset(pick), short, seed=0, device=device)
+        return clock.read()
+
+    train(1)
+    timed = train(STEPS)
+    return {
+        "network": YARDSTICK,
+        "epochs": YARDSTICK_EPOCHS,
+        "steps": steps,
+        "steps_timed": STEPS,
+        "seconds": round(timed["seconds"] / STEPS * steps, 2),
+        "cpu_seconds": round(timed["cpu_seconds"] / STEPS * steps, 2),
+        "peak_memory_mb": timed["peak_memory_mb"],
+        "environment": environment(),
+    }
+
+
+def in_a_process(work: Callable[..., T], *arguments: Any, watch: Callable[[], None] = lambda: None) -> T:
+    """Run a function in a fresh process that ends with this one; `watch` is called twice a second meanwhile.
+
+    Raises:
+        UgeError: whatever the function raises.
+        PublishError: the process died.
+    """
+    pool = ProcessPoolExecutor(1, get_context("spawn"), initializer=end_with_parent, initargs=(os.getpid(),))
+    try:
+        future: Future[T] = pool.submit(work, *arguments)
+        while True:
+            try:
+                return future.result(timeout=0.5)
+            except NotYet:
+                watch()
+    except BrokenProcessPool as error:
+        raise PublishError(
+            "the process that makes a copy died, perhaps for want of memory; the same command goes on"
+        ) from error
+    except BaseException:  # Ctrl-C: do not wait for what nobody will see
+        for process in list((pool._processes or {}).values()):
+            process.terminate()
+        raise
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def share_of(cost: dict[str, Any], yardstick: dict[str, Any]) -> float:
+    """A copy's cost in clean trainings of ResNet-18: by processor seconds, on a GPU by the clock."""
+    name = "cpu_seconds" if cost["environment"]["device"] == "cpu" else "seconds"
+    return float(f"{cost[name] / yardstick[name]:.3g}") if yardstick[name] else math.nan
+
+
+class _Clock:
+    """Both clocks of this process, from now on, and its largest memory so far."""
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self.started, self.worked = time.perf_counter(), time.process_time()
+
+    def read(self) -> dict[str, Any]:
+        if self.device.startswith("cuda"):
+            torch.cuda.synchronize()
+        return {
+            "seconds": time.perf_counter() - self.started,
+            "cpu_seconds": time.process_time() - self.worked,
+            "peak_memory_mb": peak_memory_mb(),
+        }
+
+
+def peak_memory_mb() -> int | None:
+    """The most memory this process has had, in MB; None where the system does not say.
+
+    Linux: the high-water mark of this program alone (`ru_maxrss` would count what started it).
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return round(int(line.split()[1]) / 1000)
+    return None
+
+
+def _largest(*values: int | None) -> int | None:
+    return max((value for value in values if value is not None), default=None)

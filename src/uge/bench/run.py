@@ -1,0 +1,394 @@
+"""Run a comparison: make each copy, audit it, and say on one line what came out. Killed at any time, it goes on.
+
+    BENCH/bench.json                    the plan and the data: one folder holds one comparison
+    BENCH/DATA/copies/NAME-SEED/        the protected copies, beside each what it cost
+    BENCH/DATA/keys/, BENCH/DATA/audits/NAME-SEED/   as `uge key new` and `uge audit` write them
+    BENCH/records.jsonl                 everything that was measured, a row each (see `rows_of`)
+
+Private: keys and audits are in it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from uge.audit.conduct import Watcher, conduct, read_copy
+from uge.audit.metrics import HOLDS_ORIGINALS, summarise
+from uge.audit.plan import Hackers, Plan, Row
+from uge.audit.run import read_finished
+from uge.audit.runners import Runner
+from uge.bench.cost import CopyJob, clock_yardstick, in_a_process, make_copy, read_cost, share_of
+from uge.bench.plan import Bench, Contender, check_name
+from uge.data.images import ImageSet
+from uge.data.sources import load
+from uge.errors import ConfigError, PublishError
+from uge.keys.key import load_key
+from uge.keys.keyed_view import needs_headroom
+from uge.pipeline import draw_key
+from uge.protect.learnability_lock import load_lock
+from uge.publish import MANIFEST, Manifest, load_published
+from uge.records import RECORD_VERSION, config_hash
+from uge.runtime import check_writable, generator_for, write_atomically
+from uge.training import recommended_recipe
+
+RECORDS = "records.jsonl"
+LOCK = "learnability-lock"
+
+
+class Steps(Watcher):
+    """What a comparison tells while it works."""
+
+    def began(self, number: int, count: int, text: str) -> None:
+        """Copy `number` of `count`, from 1."""
+
+    def protecting(self, share: float) -> None:
+        """So much of the present copy is made, 0 to 1."""
+
+
+class Comparison:
+    """One data set of a comparison.
+
+    Args:
+        bench: the plan.
+        data: DATA with a train and a test split.
+        out: the comparison's folder.
+        runner: where to train.
+        folders: name -> copy that another tool made of the same images.
+        convert: as `uge.data.sources.load` has it.
+        device: where to compute.
+        threads: of each process.
+
+    Raises:
+        UgeError: the data or a folder cannot be read.
+    """
+
+    def __init__(
+        self,
+        bench: Bench,
+        data: str,
+        out: Path,
+        runner: Runner,
+        *,
+        folders: Mapping[str, Path],
+        convert: bool = False,
+        device: str = "cpu",
+        threads: int = 1,
+    ) -> None:
+        size = (bench.image_size, bench.image_size) if bench.image_size else None
+        self.clean, self.test = (load(data, split, image_size=size, convert=convert) for split in ("train", "test"))
+        self.bench, self.runner, self.device, self.threads = bench, runner, device, threads
+        self.dataset = dataset_name(data)
+        self.out = out / self.dataset
+        self.folders = {name: self._read(name, folder) for name, folder in folders.items()}
+        self.clean = self._part(self.clean)
+        self.failed = 0
+
+    def _part(self, images: ImageSet) -> ImageSet:
+        """The part of the training images that the plan takes; the same one of the originals and of a whole copy."""
+        count = self.bench.images
+        return images.take(count, generator_for(0, "bench images")) if 0 < count < len(images) else images
+
+    def _read(self, name: str, folder: Path) -> tuple[ImageSet, Manifest | None]:
+        """The copy in a folder, in the originals' order, and its manifest.
+
+        Raises:
+            ConfigError: it is not of the originals, so that trainings on the two could not be compared.
+        """
+        copy, manifest = read_copy(folder, None)
+        copy = copy.like(self.clean)
+        for what in ("labels", "channels", "image_size", "class_names"):
+            ours, theirs = getattr(self.clean, what), getattr(copy, what)
+            if not (torch.equal(ours, theirs) if what == "labels" else ours == theirs):
+                raise ConfigError(
+                    f"--folder {name} is no copy of these {len(self.clean)} originals: its"
+                    f" {what.replace('_', ' ')} differ; give a copy of all of them, under their file names"
+                )
+        return self._part(copy), manifest
+
+    def identity(self) -> dict[str, str]:
+        return {"clean": self.clean.digest(), "test": self.test.digest()}
+
+    def copies(self) -> list[tuple[str, Contender | None, int]]:
+        """(name, protection or None for a folder, seed): the first copy of every protection first."""
+        seeds = self.bench.seeds
+        own = [(each.name, each, seed) for seed in seeds for each in self.bench.protections]
+        return own + [(name, None, seed) for name in self.folders for seed in seeds]
+
+    def run(self, steps: Steps, save: Callable[[Sequence[Row]], None]) -> list[Row]:
+        """Whatever is missing; all rows, which `save` gets after every copy, too."""
+        yardstick = self._yardstick()
+        found: dict[str, list[Row]] = {}  # name -> the rows of its copies
+        ceilings: list[Row] = []
+        copies = self.copies()
+        for number, (name, contender, seed) in enumerate(copies, 1):
+            steps.began(number, len(copies), f"{self.dataset}: {name}, seed {seed}")
+            if contender is None:
+                rows = self._audit_folder(name, seed, ceilings, steps)
+            else:
+                rows = self._compare(contender, seed, ceilings, steps, yardstick)
+            found.setdefault(name, []).extend(rows)
+            ceilings += [row for row in rows if row["trained_on"] == "clean" and row["kind"] == "hacker"]
+            save(self.rows_of(yardstick, found))
+        return self.rows_of(yardstick, found)
+
+    def rows_of(self, yardstick: Row, found: Mapping[str, list[Row]]) -> list[Row]:
+        """Rows of the records: `kind` is "yardstick", "copy", "hacker", "authorised", and "result" for the leaderboard.
+
+        Hackers on the originals belong to all protections and stand once, under the name "clean".
+        """
+        rows: list[Row] = [yardstick]
+        for name, own in found.items():
+            rows += own
+            rows.append(self._result(name, own))
+        seen: set[tuple[Any, ...]] = set()
+        kept = []
+        for row in rows:
+            if row["kind"] == "hacker" and row["trained_on"] == "clean":
+                row = row | {"name": "clean"}
+            place = (row["name"], row["kind"], "" if row["name"] == "clean" else row.get("copy_seed"), row.get("cell"))
+            if place not in seen:
+                seen.add(place)
+                kept.append(row)
+        return kept
+
+    def _yardstick(self) -> Row:
+        file = self.out / "yardstick.json"
+        if not file.exists():
+            found = in_a_process(clock_yardstick, self.clean, self.device, self.threads)
+            write_atomically(file, json.dumps(found))
+        facts = json.loads(file.read_text())
+        return {"kind": "yardstick", "name": "yardstick", "dataset": self.dataset, "images": len(self.clean)} | facts
+
+    # -- one copy --------------------------------------------------------------------------------------------------
+
+    def _compare(
+        self, contender: Contender, seed: int, known: Sequence[Row], steps: Steps, yardstick: Row
+    ) -> list[Row]:
+        """Make and audit one copy of a protection; a row for the copy and one for each training."""
+        place = f"{contender.name}-{seed}"
+        out = self.out / "copies" / place
+        config = contender.config(
+            **{"headroom": needs_headroom(self.clean.images)} if contender.method == "null-space" else {}
+        )
+        name = self.out / "keys" / place
+        lock = name.with_suffix(".lock") if contender.method == LOCK else None
+        job = CopyJob(self.clean, config, seed, out, None, lock, self.device, self.threads)
+        key = None
+        if contender.key != "none":
+            if not name.with_name(f"{place}.recipient.uge").exists():
+                recipe = recommended_recipe(self.bench.authorised, self.bench.attacks.epochs)
+                draw_key(self.clean, self.bench.authorised, recipe, name, contender.view())
+            job = replace(job, key=name.with_name(f"{place}.protector.uge"))
+            key = load_key(name.with_name(f"{place}.recipient.uge"))
+        if not (out / MANIFEST).exists():
+            name.parent.mkdir(parents=True, exist_ok=True)
+            in_a_process(make_copy, job, watch=lambda: steps.protecting(read_cost(job.clock).get("progress", 0.0)))
+        copy, manifest = read_copy(out, key)
+        rows = self._audit(place, copy, seed, known, steps, key=key, manifest=manifest)
+        if lock is not None:
+            rows += self._unlocked(place, load_lock(lock).unlock(load_published(out)), seed, known, steps)
+        cost = read_cost(job.clock)
+        measured = cost | {"trainings": share_of(cost, yardstick)} if cost.get("finished") else None
+        row = self._copy_row(place, contender.method, config.to_dict(), measured)
+        return self._named(contender.name, seed, [row, *rows])
+
+    def _audit_folder(self, name: str, seed: int, known: Sequence[Row], steps: Steps) -> list[Row]:
+        copy, manifest = self.folders[name]
+        place = f"{name}-{seed}"
+        rows = self._audit(place, copy, seed, known, steps, manifest=manifest)
+        row = self._copy_row(place, manifest.method if manifest else "unknown", {}, None)
+        return self._named(name, seed, [row, *rows])
+
+    def _audit(
+        self, place: str, copy: ImageSet, seed: int, known: Sequence[Row], steps: Steps, **more: Any
+    ) -> list[Row]:
+        return self._conducted(self.out / "audits" / place, copy, self.bench.attacks_on(seed), known, steps, **more)
+
+    def _unlocked(self, place: str, opened: ImageSet, seed: int, known: Sequence[Row], steps: Steps) -> list[Row]:
+        """The learnability lock's authorised user: the network of the others, on the copy as its key opens it."""
+        attacks = self.bench.attacks
+        plan = Plan("unlocked", (Hackers((self.bench.authorised,)),), epochs=attacks.epochs, seeds=(seed,))
+        rows = self._conducted(self.out / "audits" / f"{place}-unlocked", opened, plan, known, steps)
+        return [row | {"kind": "authorised", "knows": "key", "locked": False, "unlocked": True} for row in rows]
+
+    def _conducted(
+        self, folder: Path, copy: ImageSet, plan: Plan, known: Sequence[Row], steps: Steps, **more: Any
+    ) -> list[Row]:
+        conduct(
+            copy,
+            self.test,
+            folder,
+            plan,
+            self.runner,
+            clean=self.clean,
+            device=self.device,
+            threads=self.threads,
+            known=known,
+            watcher=steps,
+            **more,
+        )
+        cells = json.loads((folder / "audit.json").read_text())["cells"]
+        rows = {row["cell"]: row for row in read_finished(folder)}
+        self.failed += sum(cell not in rows for cell in cells)
+        return [rows[cell] for cell in cells if cell in rows]
+
+    def _copy_row(self, place: str, method: str, config: dict[str, Any], cost: Row | None) -> Row:
+        facts = json.loads((self.out / "audits" / place / "audit.json").read_text())
+        return {
+            "kind": "copy",
+            "cell": config_hash({"copy": place, "published": facts["data"]["published"]}),
+            "trained_on": "",
+            "images": facts["manifest"]["count"],
+            "image_size": facts["manifest"]["image_size"],
+            "epsilon_asked_255": facts["manifest"]["epsilon_asked"],
+            "quality": facts["quality"],
+            "environment": facts["environment"],
+            "method": method,
+            "config": config,
+            "cost": cost,
+        }
+
+    def _named(self, name: str, seed: int, rows: Sequence[Row]) -> list[Row]:
+        return [row | {"dataset": self.dataset, "name": name, "copy_seed": seed} for row in rows]
+
+    # -- the leaderboard's line ------------------------------------------------------------------------------------
+
+    def _result(self, name: str, rows: Sequence[Row]) -> Row:
+        """What the rows of one protection say together."""
+        copies = [row for row in rows if row["kind"] == "copy"]
+        trainings = [row for row in rows if row["kind"] != "copy"]
+        summary = summarise(trainings, self.clean.classes, self.bench.attacks.reason)
+        counted = [group for group in summary["groups"] if group["knows"] != "key"]
+        plain = [group for group in counted if (group["countermeasure"], group["knows"]) == ("none", "nothing")]
+        free = [group for group in counted if group["knows"] not in HOLDS_ORIGINALS]
+        worst, authorised = _strongest(counted), summary["authorised"]
+        costs = [row["cost"] for row in copies if row["cost"]]
+        return {
+            "kind": "result",
+            "dataset": self.dataset,
+            "name": name,
+            "method": copies[0]["method"],
+            "seeds": [row["copy_seed"] for row in copies],
+            "images": len(self.clean),
+            "test_images": len(self.test),
+            "image_size": list(self.clean.image_size),
+            "epochs": self.bench.attacks.epochs,
+            "chance": summary["chance"],
+            "naive": _strongest(plain),
+            "worst_without_clean": _strongest(free),
+            "worst": worst,
+            "authorised": authorised,
+            "margin": round(authorised["accuracy"] - worst["accuracy"], 3) if authorised and worst else None,
+            "hackers": len(counted),
+            "quality": copies[0]["quality"],
+            "epsilon_asked_255": copies[0]["epsilon_asked_255"],
+            "headroom": bool(copies[0]["config"].get("headroom", False)),
+            "cost": {
+                measure: _mean([cost[measure] for cost in costs])
+                for measure in ("seconds", "cpu_seconds", "trainings", "peak_memory_mb")
+            }
+            | {"parts": max(cost["parts"] for cost in costs)}
+            if costs
+            else None,
+            "why_no_evidence": summary["why_no_evidence"],
+        }
+
+
+def _strongest(groups: Sequence[Row]) -> Row | None:
+    return max(groups, key=lambda group: group["accuracy"], default=None)
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return round(sum(known) / len(known), 3) if known else None
+
+
+def dataset_name(data: str) -> str:
+    """A data set's name for records and folders: the last part of its address, without its ending."""
+    return Path(data.rpartition(":")[2]).stem
+
+
+def run_bench(
+    bench: Bench,
+    data: Sequence[str],
+    out: Path,
+    runner: Runner,
+    *,
+    folders: Mapping[str, Path] | None = None,
+    convert: bool = False,
+    device: str = "cpu",
+    threads: int = 1,
+    steps: Steps | None = None,
+    on_rows: Callable[[Sequence[Row]], Any] | None = None,
+) -> tuple[list[Row], int]:
+    """Run a comparison in a folder; the same call goes on where a killed one stopped.
+
+    Args:
+        bench: the plan.
+        data: DATA with a train and a test split each; the plan's own where empty.
+        out: the comparison's folder; private.
+        runner: where to train.
+        folders: name -> copy of the same images that another tool made; audited like the others.
+        convert: as `uge.data.sources.load` has it.
+        device: where to compute.
+        threads: of each process.
+        steps: hears of progress.
+        on_rows: called with all rows whenever there are more of them.
+
+    Returns:
+        The rows, which `out/records.jsonl` holds, and how many trainings failed; the same call tries these again.
+
+    Raises:
+        UgeError: the first thing that is wrong, before anything is computed where it can be known by then.
+    """
+    sources = list(data) or list(bench.data)
+    folders = folders or {}
+    names = [dataset_name(source) for source in sources]
+    if not sources:
+        raise ConfigError(f"the plan {bench.name} names no data; give --data DATA")
+    if len(set(names)) < len(names):
+        raise ConfigError(f"two data sets have the same name: {', '.join(names)}")
+    if folders and len(sources) > 1:
+        raise ConfigError("--folder holds a copy of one data set; compare one at a time")
+    if not folders and not bench.protections:
+        raise ConfigError(f"the plan {bench.name} has no [[protections]], and there is no --folder")
+    for name in folders:
+        check_name(name)
+        if name in [each.name for each in bench.protections]:
+            raise ConfigError(f"--folder {name} has the name of a protection of the plan; give it another")
+    options: dict[str, Any] = {"folders": folders, "convert": convert, "device": device, "threads": threads}
+    comparisons = [Comparison(bench, source, out, runner, **options) for source in sources]
+    _claim(out, {"plan": bench.to_dict(), "data": {each.dataset: each.identity() for each in comparisons}})
+    finished: list[Row] = []
+
+    def save(rows: Sequence[Row]) -> None:
+        every = [*finished, *rows]
+        lines = [json.dumps({"record_version": RECORD_VERSION, **row}, sort_keys=True) for row in every]
+        write_atomically(out / RECORDS, "".join(line + "\n" for line in lines), mode=0o600)
+        if on_rows:
+            on_rows(every)
+
+    for comparison in comparisons:
+        finished += comparison.run(steps or Steps(), save)
+    return finished, sum(each.failed for each in comparisons)
+
+
+def _claim(out: Path, facts: dict[str, Any]) -> None:
+    """Mark the folder as this comparison's; refuse one that holds another or anything else."""
+    mark = out / "bench.json"
+    content = json.dumps(facts, indent=1, sort_keys=True) + "\n"
+    if mark.exists():
+        if mark.read_text() != content:
+            raise PublishError(f"{out} holds another comparison; give a new folder as --out, or remove it")
+        return
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise PublishError(f"{out} is not empty and holds no comparison; give a new folder as --out, or remove it")
+    check_writable(mark)
+    out.mkdir(mode=0o700, parents=True, exist_ok=True)
+    write_atomically(mark, content)

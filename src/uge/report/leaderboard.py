@@ -1,0 +1,288 @@
+"""The leaderboard of a comparison, from its records alone: Markdown, CSV, and one HTML file that sorts offline."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from uge.errors import PublishError
+from uge.records import read_records
+from uge.report import tables
+from uge.runtime import write_atomically
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Result = dict[str, Any]  # a row of kind "result"
+FILES = ("leaderboard.html", "leaderboard.md", "leaderboard.csv")
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the leaderboard.
+
+    Attributes:
+        title: as short as it can be said.
+        value: of a result: a number to sort by, text, or None where there is none.
+        text: the value as people read it.
+        detail: what stands below it in small letters.
+    """
+
+    title: str
+    value: Callable[[Result], Any]
+    text: Callable[[Any], str] = str
+    detail: Callable[[Result], str] = lambda result: ""
+
+    def shown(self, result: Result) -> str:
+        value = self.value(result)
+        return tables.DASH if value is None else self.text(value)
+
+
+def _of(*path: str) -> Callable[[Result], Any]:
+    """The entry at a path of a nested row; None where the path ends early."""
+
+    def find(result: Result) -> Any:
+        found: Any = result
+        for name in path:
+            found = None if found is None else found.get(name)
+        return found
+
+    return find
+
+
+def _decimals(digits: int) -> Callable[[float], str]:
+    return lambda value: f"{value:,.{digits}f}"
+
+
+def three_digits(value: float) -> str:
+    """A positive number with three significant digits: "0.0123", "1.23", "1,234"."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def spread(group: dict[str, Any] | None) -> str:
+    """The half-width of a group's 95% interval in words; nothing for one seed."""
+    if not group or not group.get("interval"):
+        return ""
+    return f"± {(group['interval'][1] - group['interval'][0]) / 2:.1f}"
+
+
+def _who(name: str) -> Callable[[Result], str]:
+    def text(result: Result) -> str:
+        group = result[name]
+        if group is None:
+            return ""
+        how = "" if group["countermeasure"] == "none" else f", {tables.countermeasure_label(group['countermeasure'])}"
+        ceiling = "" if group["clean_accuracy"] is None else f"; clean {tables.percent(group['clean_accuracy'])}"
+        return f"{spread(group)} {group['network']}{how}{ceiling}".strip()
+
+    return text
+
+
+def _authorised(result: Result) -> str:
+    user = result["authorised"]
+    if user is None:
+        return ""
+    ceiling = user["locked_clean_accuracy"]
+    return f"{spread(user)} {user['network']}{'' if ceiling is None else f'; clean {tables.percent(ceiling)}'}".strip()
+
+
+def _epsilon(result: Result) -> str:
+    asked = result["epsilon_asked_255"]
+    return "" if asked is None else f"{asked} asked" + (" beyond the headroom" if result["headroom"] else "")
+
+
+COLUMNS = (
+    Column(
+        "protection", _of("name"), detail=lambda result: "" if result["method"] == result["name"] else result["method"]
+    ),
+    Column("plain hacker, %", _of("naive", "accuracy"), tables.percent, _who("naive")),
+    Column(
+        "worst case without clean images, %",
+        _of("worst_without_clean", "accuracy"),
+        tables.percent,
+        _who("worst_without_clean"),
+    ),
+    Column("worst case, %", _of("worst", "accuracy"), tables.percent, _who("worst")),
+    Column("authorised, %", _of("authorised", "accuracy"), tables.percent, _authorised),
+    Column("margin, points", _of("margin"), tables.points),
+    Column("PSNR, dB", _of("quality", "psnr_db"), _decimals(1)),
+    Column("SSIM", _of("quality", "ssim"), _decimals(3)),
+    Column("largest change, /255", _of("quality", "l_inf_255"), str, _epsilon),
+    Column("time, s", _of("cost", "seconds"), three_digits),
+    Column("cost, trainings of ResNet-18", _of("cost", "trainings"), three_digits),
+    Column("memory, MB", _of("cost", "peak_memory_mb"), _decimals(0)),
+)
+BRIEF = (0, 1, 2, 3, 4, 5, 10)  # what a terminal has room for
+LOWER_IS_BETTER = {1, 2, 3, 8, 9, 10, 11}  # what a first click on these columns shows first
+
+
+def results_of(records: Sequence[dict[str, Any]]) -> dict[str, list[Result]]:
+    """The results of each data set, the lowest worst case first."""
+    found: dict[str, list[Result]] = {}
+    for row in records:
+        if row["kind"] == "result":
+            found.setdefault(row["dataset"], []).append(row)
+    for results in found.values():
+        results.sort(key=lambda result: (result["worst"] is None, (result["worst"] or {"accuracy": 0})["accuracy"]))
+    return found
+
+
+def write_leaderboards(folder: Path) -> list[Path]:
+    """Write the three files of a comparison's folder.
+
+    Raises:
+        PublishError: the folder has no records.
+    """
+    records = read_records(folder / "records.jsonl")
+    if not any(row["kind"] == "result" for row in records):
+        raise PublishError(f"{folder} holds no results of a comparison; run 'uge bench' first")
+    texts = (page(records), markdown(records), csv_text(records))
+    files = [folder / name for name in FILES]
+    for file, text in zip(files, texts, strict=True):
+        write_atomically(file, text)
+    return files
+
+
+def print_leaderboard(records: Sequence[dict[str, Any]], console: Console | None = None) -> None:
+    """Print each data set's table to the terminal, without the details."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    console = console or Console()
+    for dataset, results in results_of(records).items():
+        table = Table(title=dataset, title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
+        for number in BRIEF:
+            table.add_column(COLUMNS[number].title, justify="right" if number else "left", no_wrap=number == 0)
+        for result in results:
+            table.add_row(*(COLUMNS[number].shown(result) for number in BRIEF))
+        console.print(table)
+
+
+def markdown(records: Sequence[dict[str, Any]], level: int = 1) -> str:
+    """A table a data set, and what it was measured with.
+
+    Args:
+        records: of a comparison.
+        level: of the headings; 0 leaves them out.
+    """
+    parts = []
+    for dataset, results in results_of(records).items():
+        lines = [f"{'#' * level} {dataset}", ""] if level else []
+        lines += [" ".join(facts(records, dataset)), ""]
+        lines += ["| " + " | ".join(column.title for column in COLUMNS) + " |"]
+        lines += ["| --- |" + " --: |" * (len(COLUMNS) - 1)]
+        for result in results:
+            cells = []
+            for column in COLUMNS:
+                detail = column.detail(result)
+                cells.append(column.shown(result) + (f" ({detail})" if detail else ""))
+            lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+        parts.append("\n".join(lines) + "\n")
+    return "\n".join(parts)
+
+
+def csv_text(records: Sequence[dict[str, Any]]) -> str:
+    """Every result as a line of plain numbers, with who reached them."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    header = ["dataset", "name", "method", "seeds", "images", "epochs", "chance"]
+    for name in ("naive", "worst_without_clean", "worst"):
+        header += [name, f"{name}_peak", f"{name}_clean", f"{name}_low", f"{name}_high", f"{name}_network"]
+        header += [f"{name}_countermeasure", f"{name}_knows"]
+    header += ["authorised", "authorised_clean", "margin", "hackers", "psnr_db", "ssim", "l_inf_255", "l2"]
+    header += ["seconds", "cpu_seconds", "trainings", "peak_memory_mb"]
+    writer.writerow(header)
+    for results in results_of(records).values():
+        for result in results:
+            line = [result[name] for name in header[:3]] + [len(result["seeds"])]
+            line += [result[name] for name in ("images", "epochs", "chance")]
+            for name in ("naive", "worst_without_clean", "worst"):
+                group = result[name] or {}
+                low, high = group.get("interval") or (None, None)
+                line += [group.get("accuracy"), group.get("peak_accuracy"), group.get("clean_accuracy"), low, high]
+                line += [group.get(each) for each in ("network", "countermeasure", "knows")]
+            user, quality, cost = (result[name] or {} for name in ("authorised", "quality", "cost"))
+            line += [user.get("accuracy"), user.get("locked_clean_accuracy"), result["margin"], result["hackers"]]
+            line += [quality.get(name) for name in ("psnr_db", "ssim", "l_inf_255", "l2")]
+            line += [cost.get(name) for name in ("seconds", "cpu_seconds", "trainings", "peak_memory_mb")]
+            writer.writerow(line)
+    return buffer.getvalue()
+
+
+def facts(records: Sequence[dict[str, Any]], dataset: str) -> list[str]:
+    """What the table of a data set was measured with, and why it is no evidence, a sentence each."""
+    results = results_of(records)[dataset]
+    one = results[0]
+    height, width = one["image_size"]
+    networks = {row["network"] for row in records if row["kind"] == "hacker" and row["dataset"] == dataset}
+    hows = {row["countermeasure"] for row in records if row["kind"] == "hacker" and row["dataset"] == dataset}
+    seeds = sorted({len(result["seeds"]) for result in results})
+    said = [
+        f"{one['images']:,} training and {one['test_images']:,} test images of {height} x {width} pixels;"
+        f" {'/'.join(map(str, seeds))} {'copy' if seeds == [1] else 'copies'} of each protection;"
+        f" hackers {', '.join(sorted(networks))} with {len(hows)} counter-measures, {one['epochs']} epochs;"
+        f" chance {one['chance']:.1f} %."
+    ]
+    clean = [result["naive"]["clean_accuracy"] for result in results if result["naive"]]
+    if known := [value for value in clean if value is not None]:
+        said.append(f"A plain hacker reaches {max(known):.1f} % on the originals.")
+    for row in records:
+        if row["kind"] == "yardstick" and row["dataset"] == dataset:
+            said.append(
+                f"One clean training of ResNet-18 ({row['epochs']} epochs, {row['steps']:,} steps) takes"
+                f" {three_digits(row['cpu_seconds'])} processor seconds with {row['environment']['threads']} thread(s),"
+                f" scaled from {row['steps_timed']} timed steps; costs are compared by processor seconds."
+            )
+    parts = [result["name"] for result in results if result["cost"] and result["cost"]["parts"] > 1]
+    if parts:
+        said.append(f"Interrupted while it was made, so that its cost counts some work twice: {', '.join(parts)}.")
+    doubts = {doubt for result in results for doubt in result["why_no_evidence"][:1]}
+    return said + sorted(doubts)
+
+
+def page(records: Sequence[dict[str, Any]]) -> str:
+    """One self-contained HTML file: tables that sort by any column with a small script of its own, nothing fetched."""
+    import jinja2
+
+    room = resources.files("uge.report")
+    script = room.joinpath("leaderboard.js").read_text(encoding="utf-8")
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters.update(percent=tables.percent)
+    template = environment.from_string(room.joinpath("leaderboard.html.j2").read_text(encoding="utf-8"))
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    boards = [
+        {
+            "dataset": dataset,
+            "facts": facts(records, dataset),
+            "rows": [_cells(result) for result in results],
+            "results": results,
+        }
+        for dataset, results in results_of(records).items()
+    ]
+    return template.render(
+        boards=boards,
+        columns=[
+            {"title": column.title, "first": "ascending" if number in LOWER_IS_BETTER | {0} else "descending"}
+            for number, column in enumerate(COLUMNS)
+        ],
+        script=script,
+        digest=digest,
+        environment=next((row["environment"] for row in records if row["kind"] == "yardstick"), {}),
+    )
+
+
+def _cells(result: Result) -> list[dict[str, Any]]:
+    return [
+        {"text": column.shown(result), "detail": column.detail(result), "value": column.value(result)}
+        for column in COLUMNS
+    ]
