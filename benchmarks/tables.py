@@ -1,4 +1,4 @@
-"""Every table of README.md and docs/measurements.md, computed from the committed records and from nothing else.
+"""Every table of README.md and docs/*.md, computed from the committed records and from nothing else.
 
     python benchmarks/tables.py            write them
     python benchmarks/tables.py --check    exit code 1 if a page is not what the records say
@@ -10,6 +10,9 @@ that are read, one JSON line each, below benchmarks/results/:
     null_space/records.jsonl  what quality/null_space.py writes: trainings, and one row `"kind": "measures"` a copy
     fedavg/records.jsonl      what examples/federated.py --record writes
     audit/records.jsonl       what quality/audit.py writes: trainings, and one row `"kind": "facts"` a finished audit
+    baselines/records.jsonl   what quality/baselines.py writes: trainings, and one row `"kind": "measures"` a copy
+    bench/records.jsonl       what `uge bench quick` writes
+    published/records.jsonl   figures that others published, copied from the source that each row names
     speed/records.jsonl       {"measure", "subject", "value", "unit", "repeats", "environment": {"machine", "threads"}}
 
 Where there are two seeds or more, a number is the mean over seeds and the half-width of its 95% interval (Student's t).
@@ -29,9 +32,10 @@ from typing import Any
 
 from uge.audit.metrics import HOLDS_ORIGINALS, summarise
 from uge.records import config_hash, read_records
+from uge.report.leaderboard import markdown
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = (Path("README.md"), Path("docs/measurements.md"))
+PAGES = (Path("README.md"), Path("docs/measurements.md"), Path("docs/reproduction.md"))
 RESULTS = Path("benchmarks/results")
 MARKED = re.compile(r"(<!-- results:(\S+) -->\n).*?(<!-- /results -->)", re.DOTALL)
 NOT_MEASURED = "not measured yet\n"
@@ -563,7 +567,219 @@ def _named(groups: Sequence[Row]) -> str:
     return f"{best['accuracy']:.1f} ({best['network'].partition('(')[0]}{how})"
 
 
-SECTIONS: dict[str, tuple[str, Callable[[list[Row]], str]]] = {
+# -- baselines and comparisons -------------------------------------------------------------------------------------
+
+
+def baseline_groups(rows: Iterable[Row]) -> dict[tuple[str, str, int], list[Row]]:
+    """(data set, hacker, epochs) -> trainings of hackers, whatever they were trained on; the latest of each cell."""
+    latest = {
+        (row["method"], row.get("variant", ""), row["kind"], row["cell"]): row
+        for row in rows
+        if row["kind"] != "measures"
+    }
+    found: dict[tuple[str, str, int], list[Row]] = {}
+    for row in latest.values():
+        found.setdefault((row["dataset"], row["network"], row["recipe"]["epochs"]), []).append(row)
+    return found
+
+
+def baseline_table(rows: Iterable[Row]) -> str:
+    """A table a hacker: protections down, counter-measures across, the ceilings first."""
+    rows = list(rows)
+    parts = []
+    for (dataset, network, epochs), trainings in baseline_groups(rows).items():
+        hows = list(dict.fromkeys(row["countermeasure"] for row in trainings))
+        ceilings = {how: _accuracies(trainings, "clean", "", how) for how in hows}
+        names = dict.fromkeys((row["method"], row.get("variant", "")) for row in trainings if row["method"] != "clean")
+        body = [["on the originals", *(shown(ceilings[how]) for how in hows), ""]]
+        plain = ceilings.get("none", [])
+        for method, variant in names:
+            found = {how: _accuracies(trainings, method, variant, how) for how in hows}
+            naive = found.get("none", [])
+            drop = f"{fmean(plain) - fmean(naive):.1f}" if plain and naive else "-"
+            cells = [shown(found[how]) for how in hows]
+            body.append([f"`{method}`" + (f", {variant}" if variant else ""), *cells, drop])
+        said = trainings[0]
+        parts.append(
+            f"{dataset}, hacker {network}: {said['images']} training images, {said['test_images']} test images,"
+            f" {epochs} epochs; seeds {numbered(row['seed'] for row in trainings)}.\n\n"
+            + table(["protection", *hows, "plain: points below clean"], body)
+            + "".join(
+                f"\nWhoever has the key of `{row['method']}` trains the same network on the copy as it opens it, to"
+                f" {row['accuracy']:.1f}.\n"
+                for row in trainings
+                if row["kind"] == "authorised"
+            )
+        )
+    return "\n".join(parts) if parts else NOT_MEASURED
+
+
+def _accuracies(trainings: Iterable[Row], method: str, variant: str, how: str) -> list[float]:
+    wanted = ("hacker", method, variant, how)
+    return [
+        row["accuracy"]
+        for row in trainings
+        if (row["kind"], row["method"], row.get("variant", ""), row["countermeasure"]) == wanted
+    ]
+
+
+def baseline_copies(rows: Iterable[Row]) -> str:
+    """What each copy of a baseline measures, and what it took to make."""
+    latest = {(row["dataset"], row["cell"]): row for row in rows if row["kind"] == "measures"}
+    body = [
+        [
+            f"`{row['method']}`" + (f", {row['variant']}" if row.get("variant") else ""),
+            row["dataset"],
+            str(row["config"].get("network", "none")),
+            str(row["epsilon_measured_255"]),
+            f"{row['psnr_db']:.1f}",
+            f"{row['ssim']:.3f}",
+            figure(row["protect_cpu_seconds"]) if "protect_cpu_seconds" in row else "-",
+            figure(row["protect_seconds"]),
+        ]
+        for row in latest.values()
+    ]
+    header = ["protection", "data", "its own network", "largest change, /255", "PSNR, dB", "SSIM", "processor seconds"]
+    return table([*header, "seconds"], body) if body else NOT_MEASURED
+
+
+def field_table(rows: Iterable[Row], published: Iterable[Row]) -> str:
+    """Published figures beside ours of the hacker who met most protections."""
+    published = list(published)
+    groups = baseline_groups(rows)
+    if not published or not groups:
+        return NOT_MEASURED
+    (dataset, network, epochs), ours = max(groups.items(), key=lambda item: len(item[1]))
+    hows = list(dict.fromkeys(row["countermeasure"] for row in published))
+    theirs = {(row["method"], row["countermeasure"]): row["accuracy"] for row in published}
+    body = []
+    for method in dict.fromkeys(row["method"] for row in published):
+        figures = [[theirs[method, how]] if (method, how) in theirs else [] for how in hows]
+        cells = [
+            f"{shown(public)} / {shown(_accuracies(ours, method, '', how))}"
+            for how, public in zip(hows, figures, strict=True)
+        ]
+        body.append([f"`{method}`", *cells])
+    body.append(["on the originals", *(f"- / {shown(_accuracies(ours, 'clean', '', how))}" for how in hows)])
+    sources = {row["source"]: row["countermeasure"] for row in published}
+    first = next(iter(sources))
+    about = "; ".join(f"{source} ({'all others' if source == first else how})" for source, how in sources.items())
+    return (
+        f"Published: CIFAR-10, 50000 images, ResNet-18, from {about}. Ours: {dataset}, {ours[0]['images']} images,"
+        f" {network}, {epochs} epochs. In each cell published / ours; - was not measured.\n\n"
+        + table(["protection", *hows], body)
+    )
+
+
+def bench_table(rows: Iterable[Row]) -> str:
+    """The leaderboard of a comparison, as `uge bench` writes it."""
+    rows = list(rows)
+    return markdown(rows, level=0) if rows else NOT_MEASURED
+
+
+# -- the paper's claims --------------------------------------------------------------------------------------------
+
+
+def claims_table(search: Iterable[Row], audited: Iterable[Row], federated: Iterable[Row]) -> str:
+    """What the paper's abstract claims, in words, and what the records say of it."""
+    search, audited, federated = list(search), list(audited), list(federated)
+    if not search:
+        return NOT_MEASURED
+    stage = next((name for name in ("seeds", "finalists") if any(row["stage"] == name for row in search)), "grid")
+    settings = settings_of(search, stage)
+    size = _size(row for setting in settings for row in setting.trainings)
+    command = f"`uge_cifar.py --stage {stage}`"
+    grid = settings_of(search, "grid")
+    grid_size = _size(row for setting in grid for row in setting.trainings)
+
+    def each(text: Callable[[Setting], str], of: Sequence[Setting] = settings) -> str:
+        return "; ".join(f"{s.terms} at epsilon {s.epsilon}: {found}" for s in of if (found := text(s)))
+
+    def authorised(setting: Setting) -> str:
+        runs = dict.fromkeys(run_of(row) for row in setting.trainings if row["kind"] == "authorised")
+        return ", ".join(_against_clean(setting, run) for run in runs)
+
+    def others(setting: Setting) -> str:
+        return ", ".join(f"{run[1].partition('(')[0]} {_against_clean(setting, run)}" for run in setting.others)
+
+    def same(setting: Setting) -> str:
+        return ", ".join(_against_clean(setting, run) for run in setting.hackers if run[2] == "other-init")
+
+    def students(setting: Setting) -> str:
+        runs = [run for run in setting.hackers if run[2].startswith("distillation")]
+        best = max(runs, key=lambda run: fmean(setting.accuracies(run).values()), default=None)
+        return f"{run_label(best)} {_against_clean(setting, best)}" if best else ""
+
+    with_term = [setting for setting in settings_of(search, stage) + grid if setting.config["undistillation"]]
+    attacks = [row for row in audited if row["kind"] == "hacker" and row["trained_on"] == "published"]
+    worst = sorted(attacks, key=lambda row: -row["accuracy"])[:3]
+    datasets = sorted({row["dataset"] for row in search if row["kind"] == "authorised" and row["stage"] != "check"})
+    networks = sorted({network for setting in settings + grid for network in setting.authorised_networks})
+    lines = [
+        ["The authorised network keeps what it learns from the originals.", each(authorised), size, command],
+        ["Other networks, the hackers', learn less from the copy.", each(others), size, command],
+        ["(not in the abstract) A hacker has the architecture, not the initial weights.", each(same), size, command],
+        [
+            "The distance in a common feature space is what stops them.",
+            each(lambda setting: f"mean drop {fmean(drops):.1f}" if (drops := setting.mean_drops(set())) else "", grid),
+            grid_size,
+            "`uge_cifar.py --stage grid`",
+        ],
+        [
+            "Undistillation guards the authorised network against students.",
+            ("without the term, the strongest student: " + each(students) + "; ")
+            + ("with it: " + (each(students, with_term) or "no student measured yet")),
+            size,
+            command,
+        ],
+        [
+            "It holds under different attacks.",
+            f"{len(attacks)} hackers audited so far; the strongest: "
+            + "; ".join(
+                f"{row['network'].partition('(')[0]}, {row['countermeasure']} {row['accuracy']:.1f}" for row in worst
+            )
+            if worst
+            else "not measured yet",
+            _size(attacks),
+            "`audit.py PUBLISHED`",
+        ],
+        [
+            "It holds on several data sets and for various networks.",
+            f"authorised networks protected so far: {len(networks)}, on: {', '.join(datasets)}",
+            "",
+            "`uge_cifar.py --stage transfer`, `--stage two-keys`",
+        ],
+        [
+            "(not in the abstract) The copy serves decentralised training.",
+            "; ".join(
+                f"{row['clients']} clients {row['accuracy']:.1f}, central {row['central_accuracy']:.1f}"
+                for row in federated
+            )
+            or "not measured yet",
+            "; ".join(f"{row['dataset']}, {row['images']} images" for row in federated),
+            "`examples/federated.py --record`",
+        ],
+    ]
+    header = "| claim, in words | what we measured | size | command |\n| --- | --- | --- | --- |\n"
+    return header + "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def _against_clean(setting: Setting, run: Run) -> str:
+    values, clean = ([*setting.accuracies(run, source).values()] for source in ("published", "clean"))
+    return f"{shown(values)} ({shown(clean)})"
+
+
+def _size(trainings: Iterable[Row]) -> str:
+    rows = list(trainings)
+    if not rows:
+        return ""
+    return (
+        f"{', '.join(sorted({row['dataset'] for row in rows}))}, {numbered(row['images'] for row in rows)} images,"
+        f" {numbered(row['recipe']['epochs'] for row in rows)} epochs, seeds {numbered(row['seed'] for row in rows)}"
+    )
+
+
+SECTIONS: dict[str, tuple[str | tuple[str, ...], Callable[..., str]]] = {
     "uge-cifar": ("uge_cifar", headline),
     "grid": ("uge_cifar", lambda rows: stage_table(rows, "grid")),
     "check": ("uge_cifar", budget_table),
@@ -576,17 +792,23 @@ SECTIONS: dict[str, tuple[str, Callable[[list[Row]], str]]] = {
     "null-space-full": ("null_space", lambda rows: null_space_table(rows, "full")),
     "audit-headline": ("audit", audit_headline),
     "audit": ("audit", audit_grid),
+    "baselines": ("baselines", baseline_table),
+    "baseline-copies": ("baselines", baseline_copies),
+    "bench-quick": ("bench", bench_table),
+    "field": (("baselines", "published"), field_table),
+    "claims": (("uge_cifar", "audit", "fedavg"), claims_table),
     "fedavg": ("fedavg", fedavg_table),
     "speed": ("speed", speed_table),
-}  # name in the page -> folder of its records, function
+}  # name in the page -> folder of its records (or several), function of their rows
 
 
 def rendered(page: str, results: Path) -> str:
     """A page with its marked sections computed anew."""
 
     def section(match: re.Match[str]) -> str:
-        folder, compute = SECTIONS[match[2]]
-        return match[1] + compute(read_records(results / folder / "records.jsonl")) + match[3]
+        folders, compute = SECTIONS[match[2]]
+        every = (folders,) if isinstance(folders, str) else folders
+        return match[1] + compute(*(read_records(results / name / "records.jsonl") for name in every)) + match[3]
 
     return MARKED.sub(section, page)
 

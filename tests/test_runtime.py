@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from uge.errors import ConfigError, PublishError
-from uge.runtime import environment, generator_for, resolve_device, seed_for, write_atomically
+from uge.runtime import claim_folder, environment, generator_for, resolve_device, seed_for, write_atomically
 
 
 @pytest.mark.parametrize(
@@ -94,3 +94,16 @@ def test_a_full_disk_or_ctrl_c_keeps_the_old_file(
         assert str(caught.value) == f"cannot write {target}: No space left on device"
     assert target.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_folder_that_a_kill_left_half_claimed_can_be_claimed(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / ".run.json.x7").write_text("{")  # the temporary name of `write_atomically`
+    for _ in range(2):  # anew, and going on
+        claim_folder(out, "run.json", "mine", "run")
+    with pytest.raises(PublishError, match="another run"):
+        claim_folder(out, "run.json", "yours", "run")
+    (tmp_path / "diary.txt").write_text("dear diary")
+    with pytest.raises(PublishError, match="is not empty"):
+        claim_folder(tmp_path, "run.json", "mine", "run")

@@ -31,7 +31,7 @@ from uge.audit.run import Audit
 from uge.data.images import ImageSet
 from uge.data.sources import load
 from uge.pipeline import protect_and_publish
-from uge.protect import BASELINES, PRESETS, Config
+from uge.protect import BASELINES, PRESETS, Config, resolve_config
 from uge.protect.learnability_lock import load_lock
 from uge.publish import load_published, read_manifest
 from uge.records import append_record, config_hash, read_records
@@ -56,6 +56,7 @@ class Comparison:
         epochs: of every training.
         image_size: None leaves the images as they are.
         configs: method -> settings in the place of its preset.
+        variant: names these settings in the records.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Comparison:
         epochs: int = 30,
         image_size: tuple[int, int] | None = None,
         configs: dict[str, Config] | None = None,
+        variant: str = "",
     ) -> None:
         self.clean, self.test = (load(data, split, image_size=image_size, convert=True) for split in ("train", "test"))
         self.dataset = Path(data).stem
@@ -76,6 +78,7 @@ class Comparison:
         self.network = network
         self.epochs = epochs
         self.configs = configs or {}
+        self.variant = variant
 
     def config(self, method: str) -> Config:
         presets = PRESETS[method]
@@ -98,6 +101,7 @@ class Comparison:
         """A protected copy as read from its files, made and measured where it is missing, and what names its rows."""
         config = self.config(method)
         about = {"method": method, "dataset": self.dataset, "config": config.to_dict(), "copy_seed": seed}
+        about |= {"variant": self.variant} if self.variant else {}
         out = self.runs / f"{method}-{seed}-{config_hash(about)}"
         if not out.exists():
             tell(f"{method} seed {seed}: protecting")
@@ -134,11 +138,12 @@ class Comparison:
     def train(self, copy: ImageSet, about: dict[str, Any], cells: Sequence[Cell]) -> None:
         """Train what is missing; what is on the originals belongs to all methods and is trained once."""
         audit = Audit(copy, self.test, self.runs, clean=self.clean, recipe=self.recipe)
-        kept = {(row["method"], row["cell"]) for row in read_records(self.results)}
+        kept = {(row["method"], row.get("variant", ""), row["cell"]) for row in read_records(self.results)}
         for cell in cells:
             row = audit.run([cell], lambda number, cell: tell(f"  {about['method']} {cell}"))[0]
             place = about["method"] if cell.trained_on == "published" else "clean"
-            if (place, row["cell"]) not in kept:
+            variant = self.variant if cell.trained_on == "published" else ""
+            if (place, variant, row["cell"]) not in kept:
                 named = about if cell.trained_on == "published" else {"method": "clean", "dataset": self.dataset}
                 append_record(self.results, named | row)
                 tell(f"  {place} {cell.countermeasure}: {row['accuracy']:.1f} in {row['seconds']:.0f} s")
@@ -178,13 +183,24 @@ def main() -> None:
         "--network", default=NETWORK, help="the hacker, and the surrogate of protections that train one"
     )
     parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--set", nargs="*", default=[], help="NAME=VALUE: settings in the place of the defaults")
     parser.add_argument("--seeds", nargs="*", type=int, default=[0])
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     if unknown := [name for name in arguments.methods if name not in BASELINES]:
         sys.exit(f"unknown methods {unknown}; choose from {list(BASELINES)}")
-    comparison = Comparison(arguments.data, RUNS, RESULTS, network=arguments.network, epochs=arguments.epochs)
+    settings = dict(text.partition("=")[::2] for text in arguments.set)
+    configs = {name: resolve_config("default", settings, method=name) for name in arguments.methods} if settings else {}
+    comparison = Comparison(
+        arguments.data,
+        RUNS,
+        RESULTS,
+        network=arguments.network,
+        epochs=arguments.epochs,
+        configs=configs,
+        variant=", ".join(f"{name.replace('_', ' ')} {value}" for name, value in settings.items()),
+    )
     comparison.run(arguments.methods, arguments.countermeasures, arguments.seeds)
 
 

@@ -11,7 +11,6 @@ from uge.audit.conduct import Watcher, conduct
 from uge.audit.plan import AUTHORISED, Hackers, Plan
 from uge.audit.runners import Local, Runner
 from uge.data.sources import load
-from uge.errors import PublishError
 from uge.keys.key import VIEWS, load_key
 from uge.keys.keyed_view import needs_headroom
 from uge.pipeline import draw_key, protect_and_publish
@@ -20,7 +19,7 @@ from uge.publish import load_published, read_manifest
 from uge.records import config_hash
 from uge.report.audit import read_audit
 from uge.report.page import write_page
-from uge.runtime import generator_for, write_atomically
+from uge.runtime import claim_folder, generator_for
 from uge.training import recommended_recipe
 
 NETWORK = "convnet:width=24,stem=2,frozen_stem=true"
@@ -87,7 +86,9 @@ def run_demo(
     if quick:
         clean = clean.take(1500, generator_for(seed, "demo subset"))
         epochs = min(epochs, 4)
-    _claim(out, {"data": clean.digest(), "method": method, "config": config.to_dict(), "epochs": epochs, "seed": seed})
+    settings = {"data": clean.digest(), "method": method, "config": config.to_dict(), "epochs": epochs, "seed": seed}
+    mark = json.dumps(settings | {"run": config_hash(settings)}, indent=1) + "\n"
+    claim_folder(out, "run.json", mark, "run of the demo")
 
     name = out / "keys" / "authorised"
     if not Path(f"{name}.recipient.uge").exists():
@@ -127,16 +128,3 @@ def run_demo(
     steps.stage("Writing the page")
     write_page(read_audit(out / "audit", out / "protect.jsonl"), out / "index.html")
     return summary
-
-
-def _claim(out: Path, settings: dict[str, Any]) -> None:
-    """Mark the folder with this run's settings; refuse one that holds another run or anything else."""
-    mark = out / "run.json"
-    content = json.dumps(settings | {"run": config_hash(settings)}, indent=1) + "\n"
-    if mark.exists():
-        if mark.read_text() != content:
-            raise PublishError(f"{out} holds a run with other settings; give a new folder as --out, or remove it")
-        return
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise PublishError(f"{out} is not empty; give a new folder as --out, or remove it")
-    write_atomically(mark, content)

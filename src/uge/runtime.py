@@ -77,6 +77,32 @@ def check_writable(path: Path) -> None:
         raise PublishError(f"cannot write {path}: {above} is read-only")
 
 
+def claim_folder(folder: Path, mark: str, content: str, what: str) -> None:
+    """Mark a folder as that of one run, which may be killed and go on in it.
+
+    Args:
+        folder: new, empty, or of a run with the same mark.
+        mark: name of the file that says what the run is.
+        content: of that file.
+        what: the run in a word, for messages.
+
+    Raises:
+        PublishError: the folder holds another run or anything else, or cannot be written.
+    """
+    file = folder / mark
+    if file.exists():
+        if file.read_text() != content:
+            raise PublishError(f"{folder} holds another {what}; give a new folder as --out, or remove it")
+        return
+    others = folder.exists() and (
+        not folder.is_dir() or any(not each.name.startswith(f".{mark}.") for each in folder.iterdir())
+    )  # a kill may have left the mark under its temporary name
+    if others:
+        raise PublishError(f"{folder} is not empty and holds no {what}; give a new folder as --out, or remove it")
+    check_writable(file)
+    write_atomically(file, content)
+
+
 def write_atomically(path: Path, content: bytes | str, mode: int = 0o644) -> None:
     """Write a file under a temporary name, then rename it: a reader sees the old file or the new one.
 

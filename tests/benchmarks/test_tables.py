@@ -226,8 +226,9 @@ def test_the_later_of_two_rows_counts_and_configurations_are_not_mixed() -> None
 
 
 def test_nothing_measured_says_so() -> None:
-    for _, compute in tables.SECTIONS.values():
-        assert compute([]) == "not measured yet\n"
+    for folders, compute in tables.SECTIONS.values():
+        nothing = [[]] if isinstance(folders, str) else [[] for _ in folders]
+        assert compute(*nothing) == "not measured yet\n"
 
 
 def test_headline_takes_the_strongest_stage_and_names_a_weaker_one() -> None:
@@ -298,6 +299,67 @@ def test_null_space_settings_stand_beside_their_clean_levels() -> None:
     ):
         assert line in text.splitlines()
     assert tables.null_space_table(rows, "full") == tables.NOT_MEASURED
+
+
+def baseline(method: str, accuracy: float, how: str = "none", **more: Any) -> dict[str, Any]:
+    """A row as benchmarks/quality/baselines.py writes it, less what no table reads."""
+    source = "clean" if method == "clean" else "published"
+    row = {"kind": "hacker", "method": method, "dataset": "cifar10", "network": VGG, "countermeasure": how, "seed": 0}
+    row |= {"cell": f"{method}-{how}-{accuracy}", "trained_on": source, "accuracy": accuracy, "images": 100}
+    return row | {"test_images": 20, "recipe": {"epochs": 5}} | more
+
+
+def baselines() -> list[dict[str, Any]]:
+    return [
+        baseline("clean", 74.0),
+        baseline("clean", 70.0, "grayscale"),
+        baseline("em", 20.0),
+        baseline("em", 24.0, seed=1),
+        baseline("em", 69.0, "grayscale"),
+        baseline("pil", 51.0),
+        baseline("pil", 30.0, variant="epochs 150"),
+        baseline("lock", 73.0, kind="authorised"),
+    ]
+
+
+def test_baselines_stand_beside_their_ceilings_and_variants_apart() -> None:
+    written = tables.baseline_table(baselines())
+    assert cells(written, "on the originals")[:2] == ["74.0", "70.0"]
+    assert cells(written, "`em`") == ["22.0 ± 25.4", "69.0", "52.0"]  # t(1) 12.706 * 2.828 / root 2
+    assert cells(written, "`pil`") == ["51.0", "-", "23.0"]
+    assert cells(written, "`pil`, epochs 150") == ["30.0", "-", "44.0"]
+    assert "key of `lock` trains the same network on the copy as it opens it, to 73.0" in written
+
+
+def test_published_figures_stand_beside_ours() -> None:
+    published = [
+        {"method": "em", "countermeasure": "none", "accuracy": 20.8, "source": "a leaderboard"},
+        {"method": "em", "countermeasure": "jpeg:10", "accuracy": 80.7, "source": "a leaderboard"},
+        {"method": "tap", "countermeasure": "none", "accuracy": 6.3, "source": "a leaderboard"},
+    ]
+    written = tables.field_table(baselines(), published)
+    assert cells(written, "`em`") == ["20.8 / 22.0 ± 25.4", "80.7 / -"]
+    assert cells(written, "`tap`")[0] == "6.3 / -"
+    assert "a leaderboard" in written
+
+
+def test_claims_are_answered_by_the_strongest_stage() -> None:
+    rows = [
+        training("authorised", OURS, 60.0, stage="finalists"),
+        training("authorised", OURS, 62.0, stage="finalists", trained_on="clean"),
+        training("hacker", VGG, 15.0, stage="finalists"),
+        training("hacker", VGG, 70.0, stage="finalists", trained_on="clean"),
+        training("hacker", OURS, 59.0, stage="finalists", countermeasure="other-init"),
+        training("hacker", VGG, 40.0, stage="grid"),
+    ]
+    written = tables.claims_table(rows, [], [])
+    line = {line.split(" | ")[0].strip("| "): line for line in written.splitlines()}
+    assert "60.0 (62.0)" in line["The authorised network keeps what it learns from the originals."]
+    assert "vgg 15.0 (70.0)" in line["Other networks, the hackers', learn less from the copy."].replace(
+        "vgg(depth=8)", "vgg"
+    )
+    assert "59.0 (-)" in next(text for claim, text in line.items() if "not the initial weights" in claim)
+    assert "not measured yet" in line["It holds under different attacks."]
 
 
 def test_pages_are_written_checked_and_found_stale(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

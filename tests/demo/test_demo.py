@@ -154,7 +154,7 @@ def test_the_second_call_trains_nothing_again(done: tuple[Path, dict[str, Any]],
 
 
 def test_other_settings_or_a_foreign_folder_are_refused(done: tuple[Path, Any], data: Path, tmp_path: Path) -> None:
-    with pytest.raises(PublishError, match="a run with other settings"):
+    with pytest.raises(PublishError, match="another run of the demo"):
         demo(done[0], data, seed=1)
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(PublishError, match="is not empty"):

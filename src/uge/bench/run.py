@@ -27,14 +27,14 @@ from uge.bench.cost import CopyJob, clock_yardstick, in_a_process, make_copy, re
 from uge.bench.plan import Bench, Contender, check_name
 from uge.data.images import ImageSet
 from uge.data.sources import load
-from uge.errors import ConfigError, PublishError
+from uge.errors import ConfigError
 from uge.keys.key import load_key
 from uge.keys.keyed_view import needs_headroom
 from uge.pipeline import draw_key
 from uge.protect.learnability_lock import load_lock
 from uge.publish import MANIFEST, Manifest, load_published
 from uge.records import RECORD_VERSION, config_hash
-from uge.runtime import check_writable, generator_for, write_atomically
+from uge.runtime import claim_folder, generator_for, write_atomically
 from uge.training import recommended_recipe
 
 RECORDS = "records.jsonl"
@@ -306,7 +306,7 @@ def _strongest(groups: Sequence[Row]) -> Row | None:
 
 def _mean(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
-    return round(sum(known) / len(known), 3) if known else None
+    return float(f"{sum(known) / len(known):.4g}") if known else None
 
 
 def dataset_name(data: str) -> str:
@@ -364,7 +364,9 @@ def run_bench(
             raise ConfigError(f"--folder {name} has the name of a protection of the plan; give it another")
     options: dict[str, Any] = {"folders": folders, "convert": convert, "device": device, "threads": threads}
     comparisons = [Comparison(bench, source, out, runner, **options) for source in sources]
-    _claim(out, {"plan": bench.to_dict(), "data": {each.dataset: each.identity() for each in comparisons}})
+    claim = {"plan": bench.to_dict(), "data": {each.dataset: each.identity() for each in comparisons}}
+    claim_folder(out, "bench.json", json.dumps(claim, indent=1, sort_keys=True) + "\n", "comparison")
+    out.chmod(0o700)
     finished: list[Row] = []
 
     def save(rows: Sequence[Row]) -> None:
@@ -377,18 +379,3 @@ def run_bench(
     for comparison in comparisons:
         finished += comparison.run(steps or Steps(), save)
     return finished, sum(each.failed for each in comparisons)
-
-
-def _claim(out: Path, facts: dict[str, Any]) -> None:
-    """Mark the folder as this comparison's; refuse one that holds another or anything else."""
-    mark = out / "bench.json"
-    content = json.dumps(facts, indent=1, sort_keys=True) + "\n"
-    if mark.exists():
-        if mark.read_text() != content:
-            raise PublishError(f"{out} holds another comparison; give a new folder as --out, or remove it")
-        return
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise PublishError(f"{out} is not empty and holds no comparison; give a new folder as --out, or remove it")
-    check_writable(mark)
-    out.mkdir(mode=0o700, parents=True, exist_ok=True)
-    write_atomically(mark, content)
