@@ -28,7 +28,7 @@ from uge.bench.plan import Bench, Contender, check_name
 from uge.data.images import ImageSet
 from uge.data.sources import load
 from uge.errors import ConfigError
-from uge.keys.key import load_key
+from uge.keys.key import VIEWS, load_key
 from uge.keys.keyed_view import needs_headroom
 from uge.pipeline import draw_key
 from uge.protect.learnability_lock import load_lock
@@ -174,7 +174,7 @@ class Comparison:
         place = f"{contender.name}-{seed}"
         out = self.out / "copies" / place
         config = contender.config(
-            **{"headroom": needs_headroom(self.clean.images)} if contender.method == "null-space" else {}
+            **{"headroom": needs_headroom(self.clean.images)} if contender.method in VIEWS else {}
         )
         name = self.out / "keys" / place
         lock = name.with_suffix(".lock") if contender.method == LOCK else None
