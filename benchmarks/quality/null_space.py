@@ -68,7 +68,7 @@ SETTINGS: dict[str, dict[str, Any]] = {  # what is written after a "+" in the na
     "no-patterns": {"class_patterns": 0},
     "texture": {"class_patterns": 4},
     "long": {"epochs": 40},
-    "textured": {"textured": True, "class_patterns": 16},
+    "half-texture": {"texture": 0.5},
     "fd": {"feature_distance": 1.0, "encoder": "own"},
     "fd-alone": {"feature_distance": 1.0, "encoder": "own", "shortcut": 0.0},
 }

@@ -509,3 +509,24 @@ def test_a_baseline_takes_no_key(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="takes one reversible key, got: initial weights"):
         protect_and_publish(images, [key], tmp_path / "copy", settings_of("lsp"))
     assert not [*tmp_path.iterdir()]
+
+
+def test_textures_are_aperiodic_and_no_linear_classifier_reads_them() -> None:
+    from uge.protect.texture import TextureConfig, TextureProtection, tiles
+
+    images = toy(3, (24, 24), count=300, least=128, most=128)
+    protection = TextureProtection(images, TextureConfig(), seed=0)
+    change = torch.cat(list(protection.copies())).float() - 128
+    assert set(change.unique().tolist()) == {-8, 8} and torch.equal(change, change[:, :1].expand_as(change))
+    means = torch.stack([change[images.labels == label, 0].mean(0) for label in range(3)])
+    assert means.abs().mean() < 1.5, "the mean of a class over 100 images is next to nothing"
+    cells = change[:, 0].unfold(1, 8, 8).unfold(2, 8, 8).flatten(1, 2)  # [N, 9, 8, 8]
+    repeated = (cells[:, :1] == cells[:, 1:]).flatten(2).all(2).float().mean()
+    assert repeated < 0.05  # the same place twice: one in 64
+    spectra = torch.fft.fft2(cells).abs().mean(1)  # the same wherever a tile begins
+    first = spectra[images.labels == 0]
+    assert (first - first[0]).abs().max() < 1e-3 * first.max() < (first[0] - spectra[images.labels == 1][0]).abs().max()
+    with pytest.raises(ConfigError, match="not enough textures for 40 classes"):
+        tiles(40, 4, torch.Generator().manual_seed(0))
+    with pytest.raises(ConfigError, match="an even number"):
+        TextureConfig(cell=7)

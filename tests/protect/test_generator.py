@@ -66,16 +66,3 @@ def test_a_copy_depends_on_its_own_image_alone() -> None:
     x, y = torch.rand(5, 3, 12, 14), torch.zeros(5, dtype=torch.int64)
     with torch.no_grad():
         torch.testing.assert_close(generator(x, y)[2:3], generator(x[2:3], y[2:3]), rtol=0, atol=1e-6)
-
-
-def test_textured_tiles_begin_with_the_finest_gray_texture_on_their_left() -> None:
-    torch.manual_seed(0)
-    generator = Generator(3, 4, 8, width=4, class_patterns=8, textured=True)
-    assert generator.patterns is not None
-    left, right = generator.patterns.detach().split(4, dim=3)
-    assert torch.equal(left, left[:, :1].expand_as(left)) and set(left.unique().tolist()) == {-1, 1}
-    assert (left[..., ::2, ::2] == -left[..., ::2, 1::2]).all() and (left[..., ::2, ::2] == -left[..., 1::2, ::2]).all()
-    assert len({tuple(tile.flatten().tolist()) for tile in left}) == 4  # a texture a class
-    assert not torch.equal(right, right[:, :1].expand_as(right))
-    plain = Generator(3, 4, 8, width=4, class_patterns=8).patterns
-    assert plain is not None and len(plain.detach().unique()) > 100

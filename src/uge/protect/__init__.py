@@ -20,6 +20,7 @@ from uge.protect import (
     rem,
     reversible,
     tap,
+    texture,
     ungeneralizable,
 )
 from uge.protect.baseline import Baseline, BaselineConfig
@@ -30,7 +31,9 @@ from uge.protect.ungeneralizable import UngeneralizableConfig, UngeneralizablePr
 
 Config = UngeneralizableConfig | KeyedConfig | BaselineConfig
 
-BASELINES: dict[str, type[Baseline[Any]]] = {  # protections of other papers, without authorised networks
+BASELINES: dict[
+    str, type[Baseline[Any]]
+] = {  # protections of other papers and one of ours, without authorised networks
     "random-noise": random_noise.RandomNoiseProtection,
     "lsp": lsp.LSPProtection,
     "ops": ops.OPSProtection,
@@ -40,6 +43,7 @@ BASELINES: dict[str, type[Baseline[Any]]] = {  # protections of other papers, wi
     "tap": tap.TAPProtection,
     "rem": rem.REMProtection,
     "pil": pil.PILProtection,
+    "texture": texture.TextureProtection,
     "learnability-lock": learnability_lock.LearnabilityLockProtection,
 }
 PROTECTIONS: dict[str, type] = {
@@ -61,6 +65,7 @@ PRESETS: dict[str, Mapping[str, Config]] = {
     "tap": tap.PRESETS,
     "rem": rem.PRESETS,
     "pil": pil.PRESETS,
+    "texture": texture.PRESETS,
     "learnability-lock": learnability_lock.PRESETS,
 }
 

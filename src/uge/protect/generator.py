@@ -25,14 +25,6 @@ class _Block(nn.Module):
         return self.layers(x)
 
 
-def _texture(classes: int, side: int) -> Tensor:
-    """float32 [K, 1, side, side]: a checkerboard of pixels, turned over or not in squares of 2 x 2 as chance has it."""
-    squares = torch.randint(0, 2, (classes, 1, -(-side // 2), -(-side // 2))) * 2.0 - 1
-    signs = squares.repeat_interleave(2, 2).repeat_interleave(2, 3)[..., :side, :side]
-    place = torch.arange(side)
-    return signs * (1 - 2.0 * ((place[:, None] + place) % 2))
-
-
 class Generator(nn.Module):
     """x -> x_u = clip(x + epsilon * tanh(U(x)), 0, 1).
 
@@ -50,9 +42,6 @@ class Generator(nn.Module):
         class_patterns: side of a learnt tile a class, drawn at random and laid over every proposal of its label; 0 for
             none. Without it nothing but chance ties a first proposal to its label, and a texture is what a
             convolution finds first.
-        textured: whether the left half of each tile begins as the finest gray texture, a checkerboard with signs of
-            the class's own. Natural images have next to nothing there, so that it is learnt without colour, too; by
-            itself training does not find it, where filters that wipe it out are among those it expects.
     """
 
     def __init__(
@@ -64,7 +53,6 @@ class Generator(nn.Module):
         patch: int = 2,
         label_conditional: bool = False,
         class_patterns: int = 0,
-        textured: bool = False,
     ) -> None:
         super().__init__()
         self.epsilon = epsilon_255 / 255
@@ -72,9 +60,6 @@ class Generator(nn.Module):
         self.label = nn.Embedding(classes, 4 * width) if label_conditional else None
         side = class_patterns
         self.patterns = nn.Parameter(torch.randn(classes, channels, side, side)) if side else None
-        if self.patterns is not None and textured:
-            with torch.no_grad():
-                self.patterns[..., : side // 2] = _texture(classes, side)[..., : side // 2]
         self.fine = _Block(channels * patch**2, width)
         self.middle = _Block(width, 2 * width)
         self.coarse = _Block(2 * width, 4 * width)

@@ -60,7 +60,6 @@ class KeyedConfig:
         generator_patch: side of the cells it works on, in pixels.
         label_conditional: whether a proposal may depend on the label and not on the image alone.
         class_patterns: side of the learnt tile of each class that proposals start from; 1 is a tint, 0 for none.
-        textured: whether half of each tile begins as a fine gray texture (see `Generator`).
     """
 
     epsilon_255: int = 8
@@ -80,7 +79,6 @@ class KeyedConfig:
     generator_patch: int = 2
     label_conditional: bool = True
     class_patterns: int = 1
-    textured: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.epsilon_255 <= 64:
@@ -166,7 +164,6 @@ class KeyedProtection(ABC, Generic[V]):
                 config.generator_patch,
                 config.label_conditional,
                 config.class_patterns,
-                config.textured,
             )
         self.generator = generator.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's annotations
 
