@@ -276,7 +276,8 @@ def stage_table(rows: Iterable[Row], stage: str) -> str:
     if not any(setting.trainings for setting in settings):
         return NOT_MEASURED
     few = len(settings) <= WIDE
-    content, notes = columns(settings, rows, small=stage == "grid", peaks=few)
+    small = stage == "grid" or any(row.get("small") for setting in settings for row in setting.trainings)
+    content, notes = columns(settings, rows, small=small, peaks=few)
     several = len({setting.dataset for setting in settings}) > 1
     if few:
         heads = [
@@ -356,6 +357,7 @@ def fedavg_table(rows: Iterable[Row]) -> str:
             row["network"],
             str(row["clients"]),
             f"{row['rounds']} x {row['local_epochs']}",
+            str(row.get("local_batch_size") or row["recipe"]["batch_size"]),  # older rows: whole batches
             str(row["seed"]),
             f"{row['accuracy']:.1f}",
             f"{row['central_accuracy']:.1f}",
@@ -363,8 +365,8 @@ def fedavg_table(rows: Iterable[Row]) -> str:
         ]
         for row in rows
     ]
-    header = ["data", "copy", "authorised network", "clients", "rounds x local epochs", "seed", "federated", "central"]
-    return table([*header, "difference"], lines) if lines else NOT_MEASURED
+    header = ["data", "copy", "authorised network", "clients", "rounds x local epochs", "local batch", "seed"]
+    return table([*header, "federated", "central", "difference"], lines) if lines else NOT_MEASURED
 
 
 def speed_table(rows: Iterable[Row]) -> str:

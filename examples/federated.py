@@ -56,14 +56,19 @@ def federated(
 ) -> list[float]:
     """Federated averaging from the key's weights; the common network's accuracy in percent after each round.
 
-    The learning rate follows the key's schedule over all rounds and is constant within one.
+    The learning rate follows the key's schedule over all rounds and is constant within one. The key's batch is split
+    over the clients, so that all of them together see in a step what central training sees in one, and a pass over the
+    copy takes as many steps: with whole batches every client takes a fifth of them, and learns that much less.
     """
     parts = shares(copy, clients, seed)
+    batch_size = -(-key.recipe.batch_size // clients)
     common = key.network_module()
     accuracies = []
     for number in range(rounds):
         rate = learning_rate_at(key.recipe, (number + 0.5) / rounds)
-        recipe = replace(key.recipe, epochs=local_epochs, learning_rate=rate, schedule="constant")
+        recipe = replace(
+            key.recipe, epochs=local_epochs, batch_size=batch_size, learning_rate=rate, schedule="constant"
+        )
         states = []
         for client, part in enumerate(parts):
             network = key.network_module()
@@ -109,6 +114,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "clients": options.clients,
         "rounds": options.rounds,
         "local_epochs": options.local_epochs,
+        "local_batch_size": -(-key.recipe.batch_size // options.clients),
         "seed": options.seed,
         "accuracy": accuracies[-1],
         "round_accuracy": accuracies,

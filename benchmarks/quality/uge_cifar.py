@@ -4,12 +4,12 @@
     python benchmarks/quality/uge_cifar.py --data CIFAR.zip --stage finalists --settings NAME NAME NAME
     python benchmarks/quality/uge_cifar.py --data CIFAR.zip --stage seeds --settings NAME
     python benchmarks/quality/uge_cifar.py --data OTHER.zip --stage transfer --settings NAME
-    python benchmarks/quality/uge_cifar.py --data CIFAR.zip --stage two-keys --settings NAME
+    python benchmarks/quality/uge_cifar.py --data CIFAR.zip --stage two-keys --settings NAME [--small]
 
 Stages of a search: a small grid (16x16, 4,000 images, own encoder, three hackers), the three best settings at full
 size with efficientnet-lite0 and all hackers, then three seeds of one. Settings are chosen by hand from the table of
 the stage before: the accuracies there are measured on the test split, so the choice favours nobody in particular but
-is not blind; the later stages draw new keys, copies and seeds.
+is not blind; the later stages draw new keys, copies and seeds. `--small` gives a later stage the size of the grid.
 
 Every finished training is a row of `benchmarks/results/uge_cifar/records.jsonl`; a killed run goes on where it
 stopped. Copies and keys lie in `runs/`, which is not committed. `--stage check` trains the clean networks for twice
@@ -153,6 +153,7 @@ def run_setting(stage: Stage, name: str, overrides: dict[str, Any], networks: tu
         seconds = round(time.perf_counter() - started, 1)
         copy = load_published(out)
         about = {"stage": stage.name, "setting": name, "dataset": stage.data, "config": config.to_dict()}
+        about |= {"small": True} if stage.small and stage.name != "grid" else {}
         measured = f"measures-{config_hash(about)}-{seed}"
         if (stage.name, name, measured) not in done:
             append_record(
@@ -211,6 +212,7 @@ def main() -> None:
     )
     parser.add_argument("--settings", nargs="*", help="names such as gm+fd@32; all of the grid by default")
     parser.add_argument("--full-size", action="store_true", help="with --stage check: the networks of the later stages")
+    parser.add_argument("--small", action="store_true", help="the size, encoder and hackers of the grid")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -224,7 +226,8 @@ def main() -> None:
     if not wanted:
         sys.exit("name the --settings of this stage")
     seeds = (0, 1, 2) if arguments.stage == "seeds" else (0,)
-    stage = Stage(arguments.stage, arguments.data, small=arguments.stage == "grid", seeds=seeds)
+    small = arguments.small or arguments.stage == "grid"
+    stage = Stage(arguments.stage, arguments.data, small=small, seeds=seeds)
     networks = (AUTHORISED_NETWORK, SECOND_NETWORK) if arguments.stage == "two-keys" else (AUTHORISED_NETWORK,)
     for name in wanted:
         run_setting(stage, name, known[name], networks)

@@ -216,6 +216,10 @@ def test_two_keys_count_the_weaker_authorised_network_and_no_hacker_of_its_kind_
     text = tables.stage_table([row | {"stage": "two-keys"} for row in rows], "two-keys")
     assert cells(text, "mean drop of other architectures") == ["20.0"]
     assert cells(text, "margin: authorised less strongest hacker") == ["1.0"]
+    small = [row | {"stage": "two-keys", "small": True} for row in rows]
+    budgets = check(MLP, 30.0, 40.0, small=True) + check(MLP, 40.0, 40.0)  # too short at 16x16 alone
+    assert "undertrained" in tables.stage_table(small + budgets, "two-keys")
+    assert "undertrained" not in tables.stage_table([row | {"stage": "two-keys"} for row in rows] + budgets, "two-keys")
 
 
 def test_the_later_of_two_rows_counts_and_configurations_are_not_mixed() -> None:
@@ -243,9 +247,11 @@ def test_headline_takes_the_strongest_stage_and_names_a_weaker_one() -> None:
 def test_fedavg_and_speed() -> None:
     row = {"dataset": "cifar10", "images": 10000, "method": "uge", "epsilon_255": 32, "network": OURS, "clients": 5}
     row |= {"rounds": 30, "local_epochs": 1, "seed": 0, "accuracy": 50.25, "central_accuracy": 52.5}
+    row |= {"recipe": {"batch_size": 128}}
     assert tables.fedavg_table([row]).endswith(
-        f"| cifar10, 10000 images | uge, epsilon 32 | {OURS} | 5 | 30 x 1 | 0 | 50.2 | 52.5 | -2.2 |\n"
+        f"| cifar10, 10000 images | uge, epsilon 32 | {OURS} | 5 | 30 x 1 | 128 | 0 | 50.2 | 52.5 | -2.2 |\n"
     )
+    assert " | 30 x 1 | 26 | 0 |" in tables.fedavg_table([row | {"local_batch_size": 26}])
     speed = {"measure": "publish", "subject": "32x32", "value": 1234.5, "unit": "images/s", "repeats": 5}
     speed |= {"environment": {"machine": "x86_64", "threads": 2}}
     text = tables.speed_table([speed | {"value": 1.0}, speed])
