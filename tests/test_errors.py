@@ -12,6 +12,7 @@ def test_a_near_miss_is_suggested() -> None:
 
 
 def test_a_far_miss_lists_all_names_sorted() -> None:
+    assert str(errors.unknown_name("setting", "width", ())) == "unknown setting 'width'; there is none"
     error = errors.unknown_name("network", "zzz", {"vgg": 1, "mlp": 2})
     assert str(error) == "unknown network 'zzz'; choose from: mlp, vgg"
 

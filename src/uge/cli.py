@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from uge.data.images import ImageSet
     from uge.keys.key import Key
 
+MOST_PROBLEMS = 20  # that verify prints
 INTERRUPTED = 130  # the shell's exit code for Ctrl-C
 
 app = typer.Typer(
@@ -463,8 +464,10 @@ def verify(
         else load(clean, "train", image_size=_size(image_size), convert=convert, skip_bad=skip_bad)
     )
     found = check(folder, clean=originals, key=authorised)
-    for problem in found.problems:
+    for problem in found.problems[:MOST_PROBLEMS]:
         print(f"problem: {problem}")
+    if len(found.problems) > MOST_PROBLEMS:
+        print(f"and {len(found.problems) - MOST_PROBLEMS} more")
     if authorised is not None and found.signature == "valid":
         print(f"signature: valid, by the key of fingerprint {authorised.fingerprint[:16]}")
     elif authorised is None:

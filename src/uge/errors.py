@@ -40,5 +40,5 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> ConfigError:
     """
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1)
-    hint = f"did you mean '{near[0]}'?" if near else f"choose from: {', '.join(names)}"
+    hint = f"did you mean '{near[0]}'?" if near else f"choose from: {', '.join(names)}" if names else "there is none"
     return ConfigError(f"unknown {kind} '{name}'; {hint}")

@@ -162,7 +162,8 @@ class Verification:
     Attributes:
         problems: one line each; empty if all is well.
         images: entries of the manifest.
-        epsilon_255: the largest change measured against the originals, in steps of 1/255; None without originals.
+        epsilon_255: the largest change measured against the originals, in steps of 1/255; None without originals
+            of the same names.
         budget_used: root mean square of the change over epsilon asked; None without either.
         signature: "valid", "wrong", "none", or "not checked" without a key.
         views: images whose view through the key is, as integers, that of the original; None without originals and a
@@ -548,8 +549,8 @@ def verify(folder: Path | str, *, clean: ImageSet | None = None, key: Key | None
     return Verification(
         tuple(problems),
         count,
-        compared.largest,
-        round(compared.rms / manifest.epsilon_255, 4) if manifest.epsilon_255 else None,
+        compared.largest if pairs else None,
+        round(compared.rms / manifest.epsilon_255, 4) if pairs and manifest.epsilon_255 else None,
         signature,
         compared.views,
         compared.views_sha256 if whole else None,

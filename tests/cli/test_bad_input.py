@@ -232,6 +232,20 @@ def test_folders_that_were_not_published(run: Run, toy: Path, key: Path, tmp_pat
     assert not (tmp_path / "o").exists()
 
 
+def test_originals_of_another_copy_are_not_compared_and_not_all_named(
+    run: Run, toy: Path, published: Path, tmp_path: Path
+) -> None:
+    others = tmp_path / "others"
+    shutil.copytree(toy / "train" / "sandal", others / "train" / "sneaker")
+    shutil.copytree(toy / "train" / "trouser", others / "train" / "bag")
+    done = run("verify", published, "--clean", others)
+    assert done.code == 1
+    *named, more, _, verdict = done.stdout.splitlines()
+    assert len(named) == 20 and all(line.startswith("problem: ") for line in named)
+    assert more == "and 61 more"  # the classes, 48 copies without an original, 32 originals without a copy
+    assert verdict.endswith("48 images; 81 problems")  # no epsilon: nothing was compared
+
+
 def test_training_on_a_changed_copy_points_to_verify(run: Run, published: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(published, tmp_path / "copy")
     shutil.copy(copy / "train/sandal/000.png", copy / "train/sandal/001.png")

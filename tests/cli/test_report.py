@@ -98,6 +98,7 @@ def test_the_card_is_valid_and_reads_the_copy(audited: Path, published: Path, tm
 def test_what_is_no_audit_or_damaged_is_one_line(run: Run, audited: Path, tmp_path: Path) -> None:
     assert "holds no finished audit" in run("report", tmp_path).error
     assert "holds no finished audit" in run("report", tmp_path / "nowhere").error
+    assert "holds no finished audit" in run("report", audited / "report.md").error
     for name, content in (
         ("audit.json", "{}"),
         ("audit.json", "[1, 2"),

@@ -60,7 +60,7 @@ def read_audit(folder: Path, protect_log: Path | None = None) -> ReportInput:
             skipped=facts["skipped"],
             offered=tuple(facts["offered"]),
         )
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         name = Path(error.filename).name
         raise PublishError(f"{folder} holds no finished audit ({name} is missing); run 'uge audit' first") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
