@@ -488,11 +488,11 @@ def verify(
 # -- train, attack -------------------------------------------------------------------------------------------------
 
 
-def _test_like(source: str | None, images: ImageSet) -> ImageSet | None:
-    """Test images at the size of the training images."""
+def _test_like(source: str | None, images: ImageSet, **how: bool) -> ImageSet | None:
+    """Test images at the size of the training images; `how` goes to `load`."""
     from uge.data.sources import load
 
-    return None if source is None else load(source, "test", image_size=images.image_size)
+    return None if source is None else load(source, "test", image_size=images.image_size, **how)
 
 
 @app.command()
@@ -641,6 +641,8 @@ def audit(
         typer.Option("--reuse", help="Another audit of the same originals: what it trained on them is taken from it."),
     ] = None,
     threads: Annotated[int, typer.Option("--threads", min=1, help="Of each training; decides the last digits.")] = 1,
+    convert: ConvertOption = False,
+    skip_bad: SkipOption = False,
     device: DeviceOption = "auto",
 ) -> None:
     """Try to break a protected folder: many hackers with many counter-measures, and one page that says how it went.
@@ -659,9 +661,11 @@ def audit(
 
     chosen, where, place = read_plan(plan), build_runner(runner), resolve_device(device)
     authorised = _load_key(key, passphrase_file) if key else None
-    images, manifest = read_copy(folder, authorised)
-    clean_test = _test_like(test, images)
+    how = {"convert": convert, "skip_bad": skip_bad}
+    images, manifest = read_copy(folder, authorised, **how)
+    clean_test = _test_like(test, images, **how)
     assert clean_test is not None
+    originals = load(clean, "train", image_size=images.image_size, **how) if clean else None
     with _plan_bar() as watcher:
         summary = conduct(
             images,
@@ -671,7 +675,7 @@ def audit(
             where,
             manifest=manifest,
             key=authorised,
-            clean=load(clean, "train", image_size=images.image_size) if clean else None,
+            clean=originals,
             device=str(place),
             threads=threads,
             known=[row for other in reuse or [] for row in read_finished(other)],

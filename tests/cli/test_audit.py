@@ -87,10 +87,11 @@ def test_a_folder_of_another_program_is_audited_without_key_or_originals(
 ) -> None:
     foreign = tmp_path / "foreign"
     shutil.copytree(toy / "train", foreign)
-    done = run(
-        "audit", foreign, "--test", toy, "--plan", plan, "--runner", "local:workers=1", "--out", tmp_path / "audit"
-    )
-    assert done.code == 0, done
+    (foreign / "sandal" / "notes.png").write_text("no image")
+    arguments = ("audit", foreign, "--test", toy, "--plan", plan, "--runner", "local:workers=1")
+    assert "notes.png" in run(*arguments, "--out", tmp_path / "audit").error
+    done = run(*arguments, "--skip-bad", "--out", tmp_path / "audit")
+    assert done.code == 0 and "notes.png" in done.stderr, done
     for left_out in ("authorised (needs --key)", "mlp:width=8, clean-mixed:12 (needs --clean)"):
         assert f"left out: {left_out}" in done.stdout
     assert [(row["countermeasure"], row["trained_on"]) for row in rows(tmp_path / "audit")] == [

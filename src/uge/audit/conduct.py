@@ -33,14 +33,16 @@ class Watcher:
         """A training is finished or has failed; it was estimated to take so long."""
 
 
-def read_copy(folder: Path, key: Key | None) -> tuple[ImageSet, Manifest | None]:
-    """A published folder and its manifest, or any ImageFolder of another program and None.
+def read_copy(
+    folder: Path, key: Key | None, *, convert: bool = False, skip_bad: bool = False
+) -> tuple[ImageSet, Manifest | None]:
+    """A published folder and its manifest, or any ImageFolder of another program (`uge.load` says how) and None.
 
     Raises:
         UgeError: the folder cannot be read, or is not signed by the protector of the key.
     """
     if not (folder / MANIFEST).exists():
-        return load(str(folder), "train"), None
+        return load(str(folder), "train", convert=convert, skip_bad=skip_bad), None
     images = load_published(folder, signed_by=key.fingerprint if key else None)
     return images, read_manifest(folder)
 
