@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -29,7 +29,7 @@ class Recipe:
     """How to train a classifier.
 
     Attributes:
-        epochs: passes over the data.
+        epochs: passes over the data; 0 where a counter-measure only begins and finishes a network.
         batch_size: images a step.
         optimiser: "sgd" (Nesterov momentum 0.9) or "adamw".
         learning_rate: the peak of the schedule.
@@ -57,8 +57,8 @@ class Recipe:
         ):
             if value not in known:
                 raise ConfigError(f"unknown {what} '{value}'; choose from: {', '.join(known)}")
-        if self.epochs < 1 or self.batch_size < 1 or self.learning_rate <= 0:
-            raise ConfigError("epochs, batch_size and learning_rate must be positive")
+        if self.epochs < 0 or self.batch_size < 1 or self.learning_rate <= 0:
+            raise ConfigError("batch_size and learning_rate must be positive, epochs 0 or more")
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -73,22 +73,28 @@ def recommended_recipe(network: str, epochs: int = 30) -> Recipe:
 
 
 class Countermeasure(Protocol):
-    """What a hacker does to undo a protection: four places to step in, each free to do nothing."""
+    """What a hacker does to undo a protection: six places to step in, each free to do nothing."""
 
     def prepare(self, images: ImageSet) -> tuple[Tensor, Tensor]: ...
 
     def at_test(self, images: ImageSet) -> ImageSet: ...
 
+    def begin(self, network: nn.Module, recipe: Recipe, generator: torch.Generator) -> tuple[nn.Module, Recipe]: ...
+
     def batch(self, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]: ...
 
     def loss(self, network: nn.Module, x: Tensor, y: Tensor) -> Tensor: ...
+
+    def finish(
+        self, network: nn.Module, images: Tensor, targets: Tensor, at_test: Callable[[ImageSet], ImageSet]
+    ) -> bool: ...
 
     @property
     def findings(self) -> Mapping[str, Any]: ...
 
 
 class PlainTraining:
-    """No counter-measure: the four hooks as identities. Counter-measures override what they need.
+    """No counter-measure: the six hooks as identities. Counter-measures override what they need.
 
     Attributes:
         findings: what a counter-measure found out on the way, for the record of the training; nothing by default.
@@ -104,6 +110,10 @@ class PlainTraining:
         """What the network is shown in the place of clean test images."""
         return images
 
+    def begin(self, network: nn.Module, recipe: Recipe, generator: torch.Generator) -> tuple[nn.Module, Recipe]:
+        """After `prepare`: what to train and how, from what the hacker would train without a counter-measure."""
+        return network, recipe
+
     def batch(self, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Change one augmented batch: x float32 [B, C, H, W] in [0, 1], y its targets."""
         return x, y
@@ -112,19 +122,37 @@ class PlainTraining:
         """The scalar to minimise on one batch."""
         return F.cross_entropy(network(x), y)
 
+    def finish(
+        self, network: nn.Module, images: Tensor, targets: Tensor, at_test: Callable[[ImageSet], ImageSet]
+    ) -> bool:
+        """After training: change the network in place, and say whether it was changed.
+
+        Args:
+            network: as trained.
+            images: what `prepare` gave.
+            targets: what `prepare` gave.
+            at_test: what the network is shown in the place of clean images.
+        """
+        return False
+
 
 @dataclass(frozen=True)
 class History:
-    """What a training run measured, an entry an epoch; accuracies in percent of the test images."""
+    """What a training run measured, an entry an epoch; accuracies in percent of the test images.
+
+    Where a counter-measure finished the network, `test_accuracy` has one entry more. `recipe` is the one that was
+    used, which a counter-measure may have changed.
+    """
 
     train_loss: tuple[float, ...]
     test_accuracy: tuple[float, ...]
     seconds: float
-    images_seen: int = field(default=0)
+    images_seen: int
+    recipe: Recipe
 
     @property
     def accuracy(self) -> float:
-        """After the last epoch."""
+        """At the end."""
         return self.test_accuracy[-1] if self.test_accuracy else math.nan
 
     @property
@@ -199,7 +227,7 @@ def fit(
     device: torch.device | str = "cpu",
     on_epoch: Callable[[int, float, float], None] | None = None,
 ) -> History:
-    """Train a classifier in place.
+    """Train a classifier in place, or the one that a counter-measure begins with.
 
     Args:
         network: maps float32 [B, C, H, W] in [0, 1] to logits; moved to `device`.
@@ -215,8 +243,9 @@ def fit(
         The history; the network holds the final weights, in eval mode.
     """
     measure = countermeasure or PlainTraining()
-    network.to(device)
     images, targets = (tensor.to(device) for tensor in measure.prepare(train))
+    network, recipe = measure.begin(network, recipe, generator_for(seed, "begin"))
+    network.to(device)
     seen_at_test = None if test is None else measure.at_test(test)
     optimiser = make_optimiser(network, recipe)
     generator = generator_for(seed, "train")
@@ -250,7 +279,10 @@ def fit(
         if on_epoch:
             on_epoch(epoch + 1, losses[-1], accuracies[-1] if accuracies else math.nan)
     network.eval()
-    return History(tuple(losses), tuple(accuracies), round(time.perf_counter() - started, 2), steps * batch_size)
+    if measure.finish(network, images, targets, measure.at_test) and seen_at_test is not None:
+        accuracies.append(accuracy_of(network, seen_at_test, device=device))
+    seconds = round(time.perf_counter() - started, 2)
+    return History(tuple(losses), tuple(accuracies), seconds, steps * batch_size, recipe)
 
 
 @torch.no_grad()

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from uge.attack import build_countermeasure, knowledge_of
+from uge.attack import build_countermeasure, encoder_of, knowledge_of
 from uge.attack.adversarial import Adversarial
+from uge.attack.last_layer import features_before, last_layer, refit_last_layer
 from uge.attack.operations import OPERATIONS, apply_drawn, auto_contrast, blur, equalise, posterise, rotate
 from uge.attack.projection import Projection
+from uge.attack.self_supervised import contrastive, simclr_view, turned_hue
 from uge.data.images import ImageSet, normalisation_of, to_float
 from uge.errors import ConfigError
 from uge.filters import low_pass
-from uge.networks import NetworkSpec, build_network
+from uge.keys import NullSpace
+from uge.keys.key import Key, new_key
+from uge.keys.keyed_view import with_headroom
+from uge.networks import NETWORKS, NetworkSpec, build_network
 from uge.protect import BASELINES, resolve_config
-from uge.training import Recipe, fit
+from uge.training import History, Recipe, fit, logits_of
 
 RNG = torch.Generator().manual_seed(3)
 FINE = torch.randint(0, 2, (3, 16, 16), generator=RNG) * 2 - 1
@@ -43,12 +50,18 @@ def protected(pattern: Tensor, steps: int) -> ImageSet:
     return CLEAN.with_images((CLEAN.images.int() + change).clamp(0, 255).to(torch.uint8))
 
 
+SPEC = NetworkSpec("convnet", 3, (16, 16), 2, {"width": 8})
+RECIPE = Recipe(6, batch_size=50, learning_rate=0.05, augmentation="none")
+
+
+def trained(images: ImageSet, text: str, key: Key | None = None, clean: ImageSet = CLEAN) -> History:
+    network = build_network(key.network if key else SPEC, *normalisation_of(images.images), seed=0)
+    measure = build_countermeasure(text, clean=clean, key=key)
+    return fit(network, images, RECIPE, seed=0, test=TEST, countermeasure=measure)
+
+
 def accuracy(images: ImageSet, text: str) -> float:
-    spec = NetworkSpec("convnet", 3, (16, 16), 2, {"width": 8})
-    network = build_network(spec, *normalisation_of(images.images), seed=0)
-    recipe = Recipe(6, batch_size=50, learning_rate=0.05, augmentation="none")
-    measure = build_countermeasure(text, clean=CLEAN)
-    return fit(network, images, recipe, seed=0, test=TEST, countermeasure=measure).accuracy
+    return trained(images, text).accuracy
 
 
 # --- recovery
@@ -71,6 +84,10 @@ def fine() -> ImageSet:
         ("residual-means", 88),
         ("pairs:50,steps=150,depth=4,width=16", 90),
         ("purify:steps=150,depth=4,width=16", 80),
+        ("refit:50", 88),
+        ("self-supervised:1", 95),
+        ("pretrained-probe:side=32", 95),
+        ("pretrained-finetune:side=32", 90),
     ],
 )
 def test_a_class_wise_linear_pattern_falls(fine: ImageSet, text: str, least: float) -> None:
@@ -350,6 +367,11 @@ def test_the_clean_subset_is_balanced_deterministic_and_said_to_be_known() -> No
         ("purify:depth=2", "purify: depth: expected a whole number from 3"),
         ("jpeg-lattice:101", "jpeg-lattice: quality: expected a whole number from 0 to 100"),
         ("projection:epochs=0", "projection: epochs: expected a whole number"),
+        ("refit:401", "refit: 401 clean images asked for"),
+        ("noisy-key:0.1", "'noisy-key' needs the key: give --key"),
+        ("pretrained-probe:resnet", "unknown pretrained encoder 'resnet'"),
+        ("self-supervised:0", "self-supervised: passes: expected a whole number from 1"),
+        ("pretrained-probe+self-supervised", "'pretrained-probe' and 'self-supervised' each bring a network"),
     ],
 )
 def test_wrong_texts_are_one_line(text: str, message: str) -> None:
@@ -361,3 +383,124 @@ def test_wrong_texts_are_one_line(text: str, message: str) -> None:
 def test_clean_images_that_are_not_there_are_asked_for(text: str) -> None:
     with pytest.raises(ConfigError, match="has some of the clean images: give --clean"):
         build_countermeasure(text)
+
+
+# --- networks that are begun or finished otherwise
+
+
+def test_a_refit_adds_one_measurement_and_changes_the_last_layer_alone() -> None:
+    plain, refitted = trained(CLEAN, "none"), trained(CLEAN, "refit:50")
+    assert refitted.test_accuracy[:-1] == plain.test_accuracy and refitted.train_loss == plain.train_loss
+    network = build_network(SPEC, *normalisation_of(CLEAN.images), seed=0)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    refit_last_layer(network, CLEAN.images, CLEAN.labels, 2)
+    changed = {name for name, tensor in network.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert changed == {"1.classify.weight", "1.classify.bias"}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_last_layer_of_every_network_is_found_and_fitted(name: str) -> None:
+    network = build_network(NetworkSpec(name, 3, (16, 16), 2), *normalisation_of(CLEAN.images), seed=0).eval()
+    few = CLEAN.subset(torch.arange(20))
+    parent, place = last_layer(network)
+    layer = getattr(parent, place)
+    features = features_before(layer, network, few.images)
+    torch.testing.assert_close(layer(features), logits_of(network, few.images))
+    refit_last_layer(network, few.images, few.labels, 2)
+    assert (logits_of(network, few.images).argmax(1) == few.labels).all()
+
+
+def test_without_a_linear_layer_nothing_can_be_refitted() -> None:
+    with pytest.raises(ConfigError, match="Conv2d has no linear layer"):
+        last_layer(nn.Conv2d(3, 3, 1))
+
+
+def test_a_refit_sees_clean_images_as_the_network_is_tested() -> None:
+    """All images black: nothing can be read from originals that the filter blackens, too."""
+    dark = CLEAN.with_images(CLEAN.images // 3)
+    assert trained(dark, "depth:1+refit:50", clean=dark).accuracy == 50
+
+
+@pytest.mark.parametrize("image_size", [(16, 16), (13, 17)])
+def test_contrastive_loss_against_direct_computation(image_size: tuple[int, int]) -> None:
+    z = torch.randn(6, 5, generator=torch.Generator().manual_seed(0))
+    unit = z / z.norm(dim=1, keepdim=True)
+    terms = []
+    for i in range(6):
+        others = [float(torch.exp(unit[i] @ unit[k] / 0.5)) for k in range(6) if k != i]
+        terms.append(-torch.log(torch.exp(unit[i] @ unit[(i + 3) % 6] / 0.5) / sum(others)))
+    assert float(contrastive(z, 0.5)) == pytest.approx(float(torch.stack(terms).mean()), rel=1e-5)
+    x = F.interpolate(BATCH, size=image_size, mode="bilinear")
+    one, two = (simclr_view(x, torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    assert one.shape == x.shape and one.min() >= 0 and one.max() <= 1 and not torch.equal(one, two)
+
+
+def test_a_turn_of_the_hue_goes_round() -> None:
+    turned = turned_hue(BATCH.clamp(0.4, 0.6), torch.full((20,), 1 / 3))
+    torch.testing.assert_close(turned, BATCH.clamp(0.4, 0.6)[:, [2, 0, 1]])
+    gray = BATCH[:, :1].expand(-1, 3, -1, -1)
+    torch.testing.assert_close(turned_hue(gray, torch.linspace(-0.5, 0.5, 20)), gray)
+
+
+def test_contrastive_training_learns_more_than_its_probe() -> None:
+    """The views of an image come together: the loss falls well below that of a guess among all others."""
+    history = trained(CLEAN, "self-supervised:1")
+    assert history.train_loss[-1] < history.train_loss[0] - 0.3
+    assert history.recipe == RECIPE and len(history.test_accuracy) == RECIPE.epochs + 1
+    assert trained(CLEAN.subset(torch.arange(60)), "self-supervised:2").recipe.epochs == 2 * RECIPE.epochs
+
+
+def test_a_pretrained_encoder_takes_the_networks_place() -> None:
+    few = protected(FINE, 20).subset(torch.arange(100))
+    probe, tuned = trained(few, "pretrained-probe:side=32"), trained(few, "pretrained-finetune:side=32")
+    assert (probe.recipe.epochs, len(probe.test_accuracy), probe.train_loss) == (0, 1, ())
+    assert (tuned.recipe.epochs, tuned.recipe.optimiser) == (2, "adamw")
+    assert encoder_of("jpeg:30+pretrained-finetune:efficientnet-lite1") == "efficientnet-lite1"
+    assert encoder_of("pretrained-probe") == "efficientnet-lite0" and encoder_of("jpeg+cutmix") == ""
+    with pytest.raises(ConfigError, match="unknown pretrained encoder 'own'"):
+        build_countermeasure("pretrained-probe:own")
+
+
+# --- parts of the key
+
+
+def blind(key: Key, steps: int) -> ImageSet:
+    """Class-wise steps that the frozen first layer of a key cannot see, up to rounding."""
+    stem = next(weight for name, weight in key.weights.items() if name.endswith("weight"))  # [8, 3, 2, 2]
+    seen = (stem / torch.tensor(key.std).view(1, 3, 1, 1)).flatten(1)
+    unseen = torch.linalg.svd(seen.double())[2][-1].float().view(3, 2, 2)
+    sign = FINE[0, ::2, ::2].repeat_interleave(2, 0).repeat_interleave(2, 1)
+    pattern = (sign * unseen.repeat(1, 8, 8) / unseen.abs().max() * steps).round().int()
+    return protected(pattern, 1)
+
+
+def test_noisy_weights_are_worth_less_and_less() -> None:
+    spec = replace(SPEC, options={"width": 8, "stem": 2, "frozen_stem": True})
+    weights = build_network(spec, *normalisation_of(CLEAN.images), seed=3).state_dict()
+    key = replace(new_key(spec, CLEAN.class_names, *normalisation_of(CLEAN.images), RECIPE), weights=dict(weights))
+    copy = blind(key, 40)
+    assert trained(copy, "stolen-key", key).test_accuracy == trained(copy, "noisy-key:0", key).test_accuracy
+    ladder = [trained(copy, f"noisy-key:{noise}", key).accuracy for noise in (0, 0.3, 3)]
+    assert ladder[0] >= 95 and ladder[0] > ladder[1] > ladder[2] and ladder[2] <= 65
+    for text in ("none", "wrong-key"):
+        assert trained(copy, text, key).accuracy <= 75, text
+    assert knowledge_of("noisy-key:0.1") == knowledge_of("stolen-key") == "key"
+    assert knowledge_of("wrong-key") == "architecture"
+
+
+def test_of_a_null_space_key_weights_are_worth_nothing_and_the_secret_everything() -> None:
+    space = NullSpace(bytes(range(32)), group_size=2)
+    key = new_key(SPEC, CLEAN.class_names, *normalisation_of(CLEAN.images), RECIPE, view=space)
+    clean = CLEAN.with_images(with_headroom(CLEAN.images, 40))
+    nonces = space.nonces(clean.images)
+    groups = space.groups(nonces, (3, 16, 16))
+    wanted = torch.stack([FINE, -FINE])[CLEAN.labels].float()
+    steps = groups.spread(40 * groups.sums(groups.arrange(wanted)).sign()).view_as(wanted).int()
+    copy = replace(clean.with_images((clean.images.int() + steps).to(torch.uint8)), nonces=tuple(nonces))
+    stolen, ceiling = trained(copy, "stolen-key", key), trained(clean, "stolen-key", key)
+    assert stolen.test_accuracy == ceiling.test_accuracy and stolen.train_loss == ceiling.train_loss
+    assert stolen.accuracy >= 95
+    for text in ("noisy-key:0", "wrong-key"):
+        assert trained(copy, text, key).accuracy <= stolen.accuracy - 20, text
+    right, wrong = (build_countermeasure(text, key=key).prepare(copy)[0] for text in ("stolen-key", "wrong-key"))
+    assert not torch.equal(right, wrong)

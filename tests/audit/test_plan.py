@@ -6,8 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
+from uge.attack import why_unfit
 from uge.audit.plan import AUTHORISED, PLANS, Cell, Hackers, Plan, cells_of, grid, possible, read_plan
+from uge.data.images import ImageSet
 from uge.errors import ConfigError
 
 
@@ -23,6 +26,10 @@ from uge.errors import ConfigError
         (Cell("hacker", AUTHORISED, "jpeg:30+clean-mixed"), "clean images"),
         (Cell("hacker", AUTHORISED, "jpeg:30+cutmix"), "architecture"),
         (Cell("hacker", "vgg", "distillation+cutmix"), "model outputs"),
+        (Cell("hacker", AUTHORISED, "noisy-key:0.1"), "key"),
+        (Cell("hacker", AUTHORISED, "wrong-key"), "architecture"),
+        (Cell("hacker", "vgg", "refit:20"), "clean images"),
+        (Cell("hacker", "vgg", "pretrained-probe"), "nothing"),
     ],
 )
 def test_a_cell_says_what_its_hacker_knows(cell: Cell, knows: str) -> None:
@@ -118,6 +125,29 @@ def test_the_worst_case_goes_on_with_those_who_learn_the_most() -> None:
     }
     assert {(cell.network, cell.countermeasure) for cell in last if cell.seed == 1} == {("mlp", "grayscale")}
     assert last == cells_of(plan, PAIRS, oracle(STRENGTH), key=False, clean=True)
+
+
+def test_controls_are_trained_in_full_and_take_no_place_from_hackers() -> None:
+    block = Hackers((AUTHORISED,), ("stolen-key", "wrong-key"))
+    plan = Plan("mine", (BLOCK, block), screening=0.25, survivors=2, combined=0, strongest=1, more_seeds=(1,))
+    strength = STRENGTH | {(AUTHORISED, "stolen-key"): 90.0}
+    cells = cells_of(plan, plan.pairs(), oracle(strength), key=True, clean=True)
+    stolen = [cell for cell in cells if cell.countermeasure == "stolen-key"]
+    assert {(cell.budget, cell.trained_on, cell.seed) for cell in stolen} == {(1, "published", 0), (1, "clean", 0)}
+    full = {(cell.network, cell.countermeasure) for cell in cells if cell.budget == 1 and cell.role == "hacker"}
+    assert {("mlp", "grayscale"), ("vgg", "grayscale")} <= full
+    assert [cell.budget for cell in cells if cell.countermeasure == "wrong-key"] == [0.25]  # no control: screened
+
+
+def test_an_encoder_that_takes_every_networks_place_is_tried_once() -> None:
+    plan = Plan("mine", (Hackers(("vgg", "mlp"), ("pretrained-probe", "none")),))
+    chosen, _ = possible(plan, key=False, clean=False)
+    assert chosen == [("vgg", "pretrained-probe"), ("vgg", "none"), ("mlp", "none")]
+    gray = torch.zeros(1, 1, 4, 4, dtype=torch.uint8)
+    images = ImageSet(gray, torch.zeros(1, dtype=torch.int64), ("a",), ("0",))
+    why = why_unfit("pretrained-probe:efficientnet-lite7", images)
+    assert why == "the weights of efficientnet-lite7 are not installed"
+    assert not why_unfit("pretrained-probe", images)
 
 
 def test_a_plan_is_read_from_a_file(tmp_path: Path) -> None:

@@ -20,8 +20,9 @@ from uge.audit.plan import AUTHORISED, Cell
 from uge.audit.run import Audit
 from uge.data.images import ImageSet, normalisation_of, to_float
 from uge.errors import ConfigError, DataError, PublishError
-from uge.keys import NullSpace
+from uge.keys import NullSpace, Reversible
 from uge.keys.key import Key, load_key, new_key, save_key
+from uge.keys.keyed_view import KeyedView
 from uge.networks import NetworkSpec
 from uge.training import Recipe, accuracy_of, fit
 
@@ -342,3 +343,41 @@ def test_the_authorised_network_of_a_null_space_key_sees_views_alone(
     assert mine.digest() not in (tmp_path / "records.jsonl").read_text()
     with pytest.raises(PublishError, match="not made with a null-space key"):
         Audit(images[1], test, tmp_path, key=mine, recipe=lambda network: RECIPE)
+
+
+@pytest.mark.parametrize("headroom", [0, 8])
+@pytest.mark.parametrize(
+    "view", [None, NullSpace.draw(), Reversible.draw()], ids=["weights", "null-space", "reversible"]
+)
+def test_a_stolen_key_is_the_authorised_user_bit_for_bit(
+    images: tuple[ImageSet, ...], key: Key, tmp_path: Path, view: KeyedView | None, headroom: int
+) -> None:
+    clean, copy, test = images
+    key = replace(key, view=view)
+    if view is not None:
+        copy = replace(copy, nonces=tuple(view.nonces(copy.images)))
+    audit = Audit(copy, test, tmp_path, key=key, clean=clean, headroom_255=headroom, recipe=lambda network: RECIPE)
+    for source in ("published", "clean"):
+        mine, stolen = audit.run(
+            [Cell(AUTHORISED, trained_on=source), Cell("hacker", AUTHORISED, "stolen-key", trained_on=source)]
+        )
+        for figure in ("accuracy", "peak_accuracy", "test_accuracy", "train_loss", "recipe", "network"):
+            assert stolen[figure] == mine[figure]
+        assert stolen["knows"] == "key" and stolen["cell"] != mine["cell"]
+
+
+def test_a_part_of_the_key_needs_its_architecture(audit: Callable[..., Audit], key: Key, tmp_path: Path) -> None:
+    for text in ("stolen-key", "noisy-key:0.1", "wrong-key"):
+        with pytest.raises(ConfigError, match=f"'{text}' trains the key's architecture: give the network 'authorised'"):
+            audit(tmp_path).run([Cell("hacker", "mlp:width=8", text)])
+        with pytest.raises(ConfigError, match="give --key"):
+            audit(tmp_path, key=None).run([Cell("hacker", AUTHORISED, text)])
+    redrawn = new_key(key.network, key.class_names, key.mean, key.std, key.recipe)
+    cell = Cell("hacker", AUTHORISED, "noisy-key:0.1")
+    assert audit(tmp_path).cell_name(cell) != audit(tmp_path, key=redrawn).cell_name(cell)
+
+
+def test_a_row_says_what_was_trained_and_how(audit: Callable[..., Audit], tmp_path: Path) -> None:
+    [row] = audit(tmp_path).run([Cell("hacker", "mlp:width=8", "pretrained-probe:side=32")])
+    assert row["network"] == "efficientnet-lite0" and row["recipe"]["epochs"] == 0 and row["train_loss"] == []
+    assert row["test_accuracy"] == [row["accuracy"]] and row["knows"] == "nothing"

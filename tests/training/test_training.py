@@ -113,7 +113,7 @@ def test_schedules_pass_through_known_points(schedule: str, values: dict[float, 
         ({"schedule": "step"}, "unknown schedule 'step'"),
         ({"augmentation": "mixup"}, "unknown augmentation 'mixup'"),
         ({"precision": "float16"}, "unknown precision 'float16'"),
-        ({"epochs": 0}, "must be positive"),
+        ({"epochs": -1}, "epochs 0 or more"),
         ({"batch_size": 0}, "must be positive"),
         ({"learning_rate": 0.0}, "must be positive"),
     ],
@@ -201,7 +201,7 @@ def test_fewer_images_than_a_batch_are_one_batch(trousers_and_boots: Pair) -> No
 
 
 def test_the_peak_is_the_best_epoch_and_the_accuracy_the_last() -> None:
-    history = History((1.0, 0.5, 0.4), (50.0, 70.0, 60.0), 1.0)
+    history = History((1.0, 0.5, 0.4), (50.0, 70.0, 60.0), 1.0, 3, Recipe(3))
     assert (history.accuracy, history.peak_accuracy) == (60.0, 70.0)
 
 

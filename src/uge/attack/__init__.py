@@ -15,18 +15,23 @@ from torch import nn
 
 from uge.attack.adversarial import Adversarial
 from uge.attack.augmented import RandAugment, UEraser
-from uge.attack.clean_subset import CleanMixed, CleanOnly
+from uge.attack.clean_subset import CleanMixed, CleanOnly, Refit
 from uge.attack.combined import Combined
 from uge.attack.distillation import Distillation
 from uge.attack.filtered import Jpeg, blur, depth, grayscale, low_pass, median, pool, wavelet
 from uge.attack.guessed_views import GuessedViews
 from uge.attack.jpeg_lattice import NO_LATTICE, JpegLattice, read_lattice
+from uge.attack.keyed import NoisyKey, StolenKey, WrongKey
 from uge.attack.mixing import Cutmix, Cutout, Mixup
+from uge.attack.pretrained import PretrainedFinetune, PretrainedProbe
 from uge.attack.projection import Projection
 from uge.attack.purification import KEYS, OwnPairs, Pairs, Purify
 from uge.attack.residuals import ResidualMeans, Transplant
+from uge.attack.self_supervised import SelfSupervised
 from uge.data.images import ImageSet
+from uge.encoders import is_installed
 from uge.errors import ConfigError, unknown_name
+from uge.keys.key import Key
 from uge.training import Countermeasure, PlainTraining
 
 COUNTERMEASURES: dict[str, Callable[..., Countermeasure]] = {
@@ -56,16 +61,36 @@ COUNTERMEASURES: dict[str, Callable[..., Countermeasure]] = {
     "purify": Purify,
     "pairs": Pairs,
     "own-pairs": OwnPairs,
+    "refit": Refit,
+    "pretrained-probe": PretrainedProbe,
+    "pretrained-finetune": PretrainedFinetune,
+    "self-supervised": SelfSupervised,
+    "noisy-key": NoisyKey,
+    "wrong-key": WrongKey,
+    "stolen-key": StolenKey,
 }
-NEEDS_TEACHER = {"distillation"}  # these query the trained authorised network
-NEEDS_KEY: set[str] = set()  # these are given the key, to show what (a part of) it is worth
-NEEDS_PAIRS = {"pairs"}  # these have some of the originals and know which copy belongs to each
-NEEDS_CLEAN = {"clean-only", "clean-mixed"} | NEEDS_PAIRS  # these have some of the originals
-NEEDS_METHOD = {"own-pairs", "guessed-views"}  # these use what our page and code tell about null spaces
-
 # What a hacker may have besides the published folder and our code, the least first.
 KNOWLEDGE = ("nothing", "method", "architecture", "clean images", "pairs", "model outputs", "key")
-_GIVEN = ("teacher", "clean")  # arguments that come from the audit and not from the text
+KNOWS = {  # everything else knows nothing; whoever knows the key is a control and counts for no margin
+    "own-pairs": "method",  # what our pages and code tell about keys
+    "guessed-views": "method",
+    "distillation": "model outputs",
+    "pairs": "pairs",
+    "clean-only": "clean images",
+    "clean-mixed": "clean images",
+    "refit": "clean images",
+    "wrong-key": "architecture",
+    "noisy-key": "key",
+    "stolen-key": "key",
+}
+ALONE = {"wrong-key", "stolen-key"}  # their network may see a view, which is no image that others could change
+# Arguments that come from the audit and not from the text, and what is said where one is missing.
+_GIVEN = {
+    "teacher": "queries the authorised network: give --key",
+    "clean": "has some of the clean images: give --clean",
+    "authorised_key": "needs the key: give --key",
+    "headroom_255": "",
+}
 
 
 def parse_countermeasures(text: str) -> list[tuple[str, dict[str, str]]]:
@@ -92,31 +117,57 @@ def parse_countermeasure(text: str) -> tuple[str, dict[str, str]]:
     return name, options
 
 
+def _takes(name: str) -> list[str]:
+    """The arguments of a counter-measure: what it is given, and its options."""
+    return list(inspect.signature(COUNTERMEASURES[name]).parameters)
+
+
 def _options_of(name: str) -> list[str]:
-    return [option for option in inspect.signature(COUNTERMEASURES[name]).parameters if option not in _GIVEN]
+    return [option for option in _takes(name) if option not in _GIVEN]
+
+
+def _needs(text: str, *given: str) -> bool:
+    """Whether any part of a counter-measure takes one of these arguments."""
+    return any(argument in given for name, _ in parse_countermeasures(text) for argument in _takes(name))
 
 
 def needs_teacher(text: str) -> bool:
     """Whether a counter-measure, or any part of a combined one, queries the trained authorised network."""
-    return any(name in NEEDS_TEACHER for name, _ in parse_countermeasures(text))
+    return _needs(text, "teacher")
 
 
 def needs_key(text: str) -> bool:
     """Whether a counter-measure, or any part of a combined one, cannot do without the key: it queries or copies."""
-    return any(name in NEEDS_TEACHER | NEEDS_KEY for name, _ in parse_countermeasures(text))
+    return _needs(text, "teacher", "authorised_key")
 
 
 def needs_clean(text: str) -> bool:
     """Whether a counter-measure, or any part of a combined one, has some of the originals."""
-    return any(name in NEEDS_CLEAN for name, _ in parse_countermeasures(text))
+    return _needs(text, "clean")
+
+
+def trains_key_network(text: str) -> bool:
+    """Whether a counter-measure trains the architecture of the key it is given, and that alone."""
+    return _needs(text, "authorised_key")
+
+
+def begins_otherwise(text: str) -> bool:
+    """Whether a counter-measure begins with another network or recipe than its hacker's."""
+    classes = [COUNTERMEASURES[name] for name, _ in parse_countermeasures(text)]
+    return any(getattr(each, "begin", PlainTraining.begin) is not PlainTraining.begin for each in classes)
+
+
+def encoder_of(text: str) -> str:
+    """The pretrained encoder that a counter-measure trains in the place of any network; "" for the others."""
+    for name, options in parse_countermeasures(text):
+        if "encoder" in _options_of(name):
+            return options.get("encoder", str(inspect.signature(COUNTERMEASURES[name]).parameters["encoder"].default))
+    return ""
 
 
 def knowledge_of(text: str) -> str:
     """What a counter-measure knows, one of `KNOWLEDGE`; of a combined one the strongest of its parts."""
-    needed = {"model outputs": NEEDS_TEACHER, "pairs": NEEDS_PAIRS, "clean images": NEEDS_CLEAN, "method": NEEDS_METHOD}
-    known = [
-        next((what for what in needed if name in needed[what]), "nothing") for name, _ in parse_countermeasures(text)
-    ]
+    known = [KNOWS.get(name, "nothing") for name, _ in parse_countermeasures(text)]
     return max(known, key=KNOWLEDGE.index)
 
 
@@ -128,6 +179,8 @@ def why_unfit(text: str, images: ImageSet, method: str = "") -> str:
         images: what it would work on.
         method: how they were protected, where that is known.
     """
+    if not is_installed(encoder_of(text)):
+        return f"the weights of {encoder_of(text)} are not installed"
     for name, options in parse_countermeasures(text):
         if name == "grayscale" and images.channels == 1:
             return "the images are gray already"
@@ -140,7 +193,12 @@ def why_unfit(text: str, images: ImageSet, method: str = "") -> str:
 
 
 def build_countermeasure(
-    text: str, *, teacher: nn.Module | None = None, clean: ImageSet | None = None
+    text: str,
+    *,
+    teacher: nn.Module | None = None,
+    clean: ImageSet | None = None,
+    key: Key | None = None,
+    headroom_255: int = 0,
 ) -> Countermeasure:
     """A counter-measure from its text.
 
@@ -148,27 +206,28 @@ def build_countermeasure(
         text: such as "none", "distillation:hard" or "jpeg:30+cutmix".
         teacher: the trained authorised network, for those that query it.
         clean: the originals, for those that have some of them.
+        key: the key, for those that show what it is worth.
+        headroom_255: of the copy's manifest.
 
     Raises:
-        ConfigError: unknown name or option, a teacher or originals that are needed and not given, or parts that cannot
-            be combined.
+        ConfigError: unknown name or option, something that is needed and not given, or parts that cannot be combined.
     """
-    parts = [_build(name, options, teacher, clean) for name, options in parse_countermeasures(text)]
+    given = {"teacher": teacher, "clean": clean, "authorised_key": key, "headroom_255": headroom_255}
+    parsed = parse_countermeasures(text)
+    alone = [name for name, _ in parsed if name in ALONE]
+    if alone and len(parsed) > 1:
+        raise ConfigError(f"counter-measure '{alone[0]}' cannot be combined with others, got '{text}'")
+    parts = [_build(name, options, given) for name, options in parsed]
     return parts[0] if len(parts) == 1 else Combined(list(zip(text.split("+"), parts, strict=True)))
 
 
-def _build(name: str, options: dict[str, str], teacher: nn.Module | None, clean: ImageSet | None) -> Countermeasure:
+def _build(name: str, options: dict[str, str], given: dict[str, Any]) -> Countermeasure:
     known = _options_of(name)
     for option in options:
         if option not in known:
             raise unknown_name(f"option of counter-measure '{name}'", option, known)
-    given: dict[str, Any] = {}
-    if name in NEEDS_TEACHER:
-        if teacher is None:
-            raise ConfigError(f"counter-measure '{name}' queries the authorised network: give --key")
-        given["teacher"] = teacher
-    if name in NEEDS_CLEAN:
-        if clean is None:
-            raise ConfigError(f"counter-measure '{name}' has some of the clean images: give --clean")
-        given["clean"] = clean
-    return COUNTERMEASURES[name](**given, **options)
+    arguments = {argument: given[argument] for argument in _takes(name) if argument in given}
+    for argument, value in arguments.items():
+        if value is None:
+            raise ConfigError(f"counter-measure '{name}' {_GIVEN[argument]}")
+    return COUNTERMEASURES[name](**arguments, **options)

@@ -1,10 +1,13 @@
-"""A hacker who has some of the originals: trains on them alone, or on them among the published images."""
+"""A hacker who has some of the originals: trains on them alone, among the published images, or after these."""
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from collections.abc import Callable
 
+import torch
+from torch import Tensor, nn
+
+from uge.attack.last_layer import refit_last_layer
 from uge.attack.options import whole
 from uge.data.images import ImageSet
 from uge.errors import ConfigError
@@ -59,3 +62,26 @@ class CleanMixed(PlainTraining):
     def prepare(self, images: ImageSet) -> tuple[Tensor, Tensor]:
         x = torch.cat([images.images, *[self.subset.images] * self.times])
         return x, torch.cat([images.labels, *[self.subset.labels] * self.times])
+
+
+class Refit(PlainTraining):
+    """Train on the published images, then fit the last layer anew on a few originals.
+
+    Kirichenko, Izmailov & Wilson, Last Layer Re-Training Is Sufficient for Robustness to Spurious Correlations,
+    ICLR 2023: a network that relies on a shortcut has often learnt other features, too. Ours: one
+    logistic regression that is stopped early (see `refit_last_layer`), not a mean of ten with an L1 penalty.
+
+    Args:
+        clean: all originals.
+        images: how many of them the hacker has.
+    """
+
+    def __init__(self, clean: ImageSet, images: str | int = 500) -> None:
+        self.subset = subset_of(clean, images, "refit")
+
+    def finish(
+        self, network: nn.Module, images: Tensor, targets: Tensor, at_test: Callable[[ImageSet], ImageSet]
+    ) -> bool:
+        seen = at_test(self.subset)
+        refit_last_layer(network, seen.images, seen.labels, seen.classes)
+        return True

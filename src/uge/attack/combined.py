@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from uge.data.images import ImageSet
 from uge.errors import ConfigError
-from uge.training import Countermeasure, PlainTraining
+from uge.training import Countermeasure, PlainTraining, Recipe
 
 
 class Combined(PlainTraining):
@@ -21,16 +21,24 @@ class Combined(PlainTraining):
         parts: (text, counter-measure), at least one of each.
 
     Raises:
-        ConfigError: two parts that each bring a loss of their own.
+        ConfigError: two parts that each bring a loss, or a network, of their own.
     """
 
     def __init__(self, parts: Sequence[tuple[str, Countermeasure]]) -> None:
         self.parts = tuple(parts)
-        with_loss = [(text, part) for text, part in self.parts if _has_a_loss(part)]
-        if len(with_loss) > 1:
-            names = " and ".join(f"'{text}'" for text, _ in with_loss)
-            raise ConfigError(f"counter-measures {names} each bring a loss of their own: combine at most one of them")
-        self.with_loss = with_loss[0][1] if with_loss else PlainTraining()
+        self.with_loss = self._only("loss", "a loss")
+        self.with_network = self._only("begin", "a network")
+
+    def _only(self, hook: str, what: str) -> Countermeasure:
+        """The one part that has a hook of its own where there can be but one."""
+        own = [(text, part) for text, part in self.parts if has_its_own(part, hook)]
+        if len(own) > 1:
+            names = " and ".join(f"'{text}'" for text, _ in own)
+            raise ConfigError(f"counter-measures {names} each bring {what} of their own: combine at most one of them")
+        return own[0][1] if own else PlainTraining()
+
+    def begin(self, network: nn.Module, recipe: Recipe, generator: torch.Generator) -> tuple[nn.Module, Recipe]:
+        return self.with_network.begin(network, recipe, generator)
 
     def prepare(self, images: ImageSet) -> tuple[Tensor, Tensor]:
         """Each part prepares what the part before it left.
@@ -66,6 +74,11 @@ class Combined(PlainTraining):
     def loss(self, network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         return self.with_loss.loss(network, x, y)
 
+    def finish(
+        self, network: nn.Module, images: Tensor, targets: Tensor, at_test: Callable[[ImageSet], ImageSet]
+    ) -> bool:
+        return any([part.finish(network, images, targets, at_test) for _, part in self.parts])  # all of them
+
     @property
     def findings(self) -> Mapping[str, Any]:  # type: ignore[override]  # of the parts, as they stand
         """What all parts found out; of a name that several use, the last one's."""
@@ -76,5 +89,6 @@ class Combined(PlainTraining):
         return "+".join(text for text, _ in self.parts)
 
 
-def _has_a_loss(part: Countermeasure) -> bool:
-    return type(part).loss is not PlainTraining.loss
+def has_its_own(part: Countermeasure, hook: str) -> bool:
+    """Whether a counter-measure does more at a hook than plain training."""
+    return getattr(type(part), hook) is not getattr(PlainTraining, hook)

