@@ -41,6 +41,10 @@ class ReversibleConfig(KeyedConfig):
     """
 
     gain: float = 5.0
+    run_epochs: int = 10
+    filters: tuple[str, ...] = ("none", "none", "grayscale", "grayscale", "blur", "jpeg:30")
+    epochs: int = 20
+    generator_width: int = 24
     class_patterns: int = 8
     texture: float = 0.0
 
@@ -112,7 +116,9 @@ def coded(clean: ImageSet, copies: Iterator[Tensor], space: Reversible, nonces: 
 
 
 PRESETS: dict[str, ReversibleConfig] = {
-    "quick": ReversibleConfig(epochs=6, generator_width=16, surrogates=("vgg:depth=8,width=8", "convnet:width=16")),
+    "quick": ReversibleConfig(
+        epochs=6, run_epochs=6, generator_width=16, surrogates=("vgg:depth=8,width=8", "convnet:width=16")
+    ),
     "default": ReversibleConfig(),
     "strong": ReversibleConfig(epochs=60, generator_width=48, run_epochs=20),
 }
