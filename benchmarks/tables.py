@@ -13,6 +13,8 @@ that are read, one JSON line each, below benchmarks/results/:
     baselines/records.jsonl   what quality/baselines.py writes: trainings, and one row `"kind": "measures"` a copy
     bench/records.jsonl       what `uge bench quick` writes
     published/records.jsonl   figures that others published, copied from the source that each row names
+    eigenvalues/records.jsonl what quality/eigenvalues.py writes, a row a layout
+    purification/records.jsonl  what quality/purification.py writes, a row a denoiser
     speed/records.jsonl       {"measure", "subject", "value", "unit", "repeats", "environment": {"machine", "threads"}}
 
 Where there are two seeds or more, a number is the mean over seeds and the half-width of its 95% interval (Student's t).
@@ -569,6 +571,68 @@ def _named(groups: Sequence[Row]) -> str:
     return f"{best['accuracy']:.1f} ({best['network'].partition('(')[0]}{how})"
 
 
+# -- what no key hides, and purification ----------------------------------------------------------------------------
+
+
+def eigenvalue_table(rows: Iterable[Row]) -> str:
+    """Clean directions of the mean projection, a row a layout."""
+    lines, facts = [], ""
+    for row in rows:
+        layout = row["layout"]
+        cell, size = layout["cell"], layout["group_size"]
+        counts = [str(row["clean_directions"]), str(row["half_clean_directions"])]
+        ends = [f"{layout['group_size'] * row[name]:.3f}" for name in ("least", "median", "greatest")]
+        lines.append([f"{cell}x{cell}, s = {size}, {layout['signs']}", *counts, *ends])
+        channels, height, width = row["shape"]
+        facts = (
+            f"{height}x{width} pixels, {channels} channels: {row['directions']} directions; {row['nonces']} nonces.\n\n"
+        )
+    header = [
+        "cells, groups, signs",
+        "below 1/(4s)",
+        "below 1/(2s)",
+        "least, times s",
+        "median, times s",
+        "greatest, times s",
+    ]
+    return facts + table(header, lines) if lines else NOT_MEASURED
+
+
+def purification_table(rows: Iterable[Row]) -> str:
+    """What denoisers leave of a null-space copy, and what a hacker learns from the rest."""
+    rows = list(rows)
+    if not rows:
+        return NOT_MEASURED
+
+    def number(value: float | None, digits: int) -> str:
+        return "-" if value is None else f"{value:.{digits}f}"
+
+    lines = []
+    for row in rows:
+        name = "clean images" if row["trained_on"] == "clean" else row["countermeasure"].replace("OWN", row["own"])
+        ended = row["findings"].get("denoiser_plateau")
+        lines.append(
+            [
+                name.replace("none", "the copy as it is"),
+                row["knows"],
+                "-" if ended is None else "plateau" if ended else "steps",
+                number(row.get("sign_accuracy"), 1),
+                number(row.get("rms_left"), 2),
+                number(row.get("shortcut_left"), 2),
+                number(row["accuracy"], 1),
+                number(row["peak_accuracy"], 1),
+            ]
+        )
+    first = rows[0]
+    height, width = first["image_size"]
+    facts = (
+        f"{first['dataset']}, {first['images']} training images, {height}x{width} pixels; seed"
+        f" {', '.join(map(str, sorted({row['seed'] for row in rows})))}; hacker {first['network']}.\n\n"
+    )
+    header = ["trained on", "knows", "ended at", "signs told", "rms left", "shortcut left", "accuracy", "peak"]
+    return facts + table(header, lines)
+
+
 # -- baselines and comparisons -------------------------------------------------------------------------------------
 
 
@@ -792,6 +856,8 @@ SECTIONS: dict[str, tuple[str | tuple[str, ...], Callable[..., str]]] = {
     "view-prices": ("null_space", view_prices),
     "null-space-small": ("null_space", lambda rows: null_space_table(rows, "small")),
     "null-space-full": ("null_space", lambda rows: null_space_table(rows, "full")),
+    "eigenvalues": ("eigenvalues", eigenvalue_table),
+    "purification": ("purification", purification_table),
     "audit-headline": ("audit", audit_headline),
     "audit": ("audit", audit_grid),
     "baselines": ("baselines", baseline_table),

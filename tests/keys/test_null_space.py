@@ -217,12 +217,13 @@ def test_another_key_or_nonce_does_not_see_the_original() -> None:
 def mean_projection(signs: str, size: int = 4, side: int = 8, count: int = 4000) -> Tensor:
     """E[P_N] over nonces, [side², side²], for gray images and cells of half their side."""
     space = NullSpace.draw(group_size=size, cell=side // 2, signs=signs)
-    rng = torch.Generator().manual_seed(0)
-    nonces = [bytes(row) for row in torch.randint(256, (count, 12), generator=rng, dtype=torch.uint8).tolist()]
-    groups = space.groups(nonces, (1, side, side))
-    same = groups.group[:, :, None] == groups.group[:, None, :]
-    sign = groups.sign.float() / groups.units.float().sqrt()
-    return (same * sign[:, :, None] * sign[:, None, :]).mean(0)
+    return space.mean_projection(drawn(count, 0), (1, side, side))
+
+
+def drawn(count: int, seed: int) -> list[bytes]:
+    """Nonces of images with channels that differ."""
+    rng = torch.Generator().manual_seed(seed)
+    return [bytes(row) for row in torch.randint(256, (count, 12), generator=rng, dtype=torch.uint8).tolist()]
 
 
 def test_random_signs_leave_no_direction_clean_and_balanced_ones_only_the_coarse() -> None:
@@ -230,7 +231,7 @@ def test_random_signs_leave_no_direction_clean_and_balanced_ones_only_the_coarse
     values = torch.linalg.eigvalsh(mean_projection("random"))
     assert values.min() > 1 / (4 * 4)
     balanced = mean_projection("balanced")
-    flat = torch.ones(64) / 8
+    flat = torch.ones(64, dtype=torch.float64) / 8
     assert flat @ balanced @ flat < 1 / (4 * 4)  # the mean of the image
     values, directions = torch.linalg.eigh(balanced)
     coarse = directions[:, values < 1 / (4 * 4)].view(8, 8, -1)
@@ -300,3 +301,15 @@ def test_headroom_is_needed_where_a_tenth_of_the_values_cannot_move() -> None:
     assert not needs_headroom(images)
     images.view(-1)[10] = 255
     assert needs_headroom(images)
+
+
+@pytest.mark.parametrize("signs", ["balanced", "random"])
+def test_the_mean_projection_is_the_mean_of_what_views_take_away(signs: str) -> None:
+    space, shape = NullSpace(bytes(32), 3, 4, signs), (3, 5, 6)
+    size = 90
+    oracle = torch.zeros(size, size, dtype=torch.float64)
+    for nonce in drawn(7, 0):
+        groups = space.groups([nonce] * size, shape, tied=False)
+        unit = torch.eye(size, dtype=torch.float64)
+        oracle += groups.spread(groups.sums(unit[:, None])) / groups.units / 7
+    torch.testing.assert_close(space.mean_projection(drawn(7, 0), shape), oracle)

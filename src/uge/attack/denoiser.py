@@ -174,6 +174,11 @@ class Denoised(PlainTraining):
         """What the original was, float32 [B, C, H, W] in [0, 1], for uint8 images of the same shape."""
         return self.network(to_float(images)).clamp(0, 1)
 
+    @torch.no_grad()
+    def removed(self, images: Tensor) -> Tensor:
+        """What it takes away, in steps of 255, float32 [B, C, H, W] for uint8 images of the same shape."""
+        return 255 * (to_float(images) - self.estimate(images))
+
     def fitted(self, channels: int, error: Error, count: int) -> Fitted:
         """A fresh network for images of so many channels, trained."""
         self.network = Denoiser(channels, self.depth, self.width, seed_for(0, self.name))

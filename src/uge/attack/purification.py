@@ -230,7 +230,7 @@ class OwnPairs(Denoised):
 
     @torch.no_grad()
     def removed(self, images: Tensor) -> Tensor:
-        """x_u - D(x_u) in steps of 255, float32 [B, C, H, W]."""
+        """x_u - D(x_u) before it is snapped."""
         return 255 * (to_float(images) - self.network(to_float(images)))
 
     def estimate(self, images: Tensor) -> Tensor:

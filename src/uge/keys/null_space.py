@@ -23,6 +23,7 @@ Of the key stream (`uge.keys.keyed_view`):
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -179,6 +180,33 @@ class NullSpace(KeyedView):
 
         first = np.arange(count) - position
         return Groups(by_unit(first, np.int64), by_unit(sign, np.int32), by_unit(units, np.int32), tied)
+
+    def mean_projection(self, nonces: Sequence[bytes], shape: Sequence[int]) -> Tensor:
+        """The mean over nonces of the projection onto the null space, sum_g sigma_g sigma_g' / n_g.
+
+        What no key hides: a direction v with v' E[P_N] v near zero is clean in every copy, on average, and a fixed
+        linear map of the copies reads it. For units of single values; tied ones leave all differences of channels
+        clean as well.
+
+        Args:
+            nonces: as many as the mean needs, as `groups` takes them.
+            shape: (channels, height, width).
+
+        Returns:
+            float64 [D, D] for D values an image, in the order channel, row, column.
+        """
+        size = math.prod(shape)
+        total = torch.zeros(size * size, dtype=torch.float64)
+        for begin in range(0, len(nonces), 500):
+            groups = self.groups(nonces[begin : begin + 500], shape, tied=False)
+            members = groups.group.argsort(dim=1, stable=True)  # a group's name is the place of its first unit in there
+            own = torch.arange(size).expand_as(members)
+            for k in range(int(groups.units.max())):
+                inside = k < groups.units
+                other = members.gather(1, (groups.group + k).clamp(max=size - 1))
+                product = (groups.sign * groups.sign.gather(1, other)).double() / groups.units
+                total.index_add_(0, (own * size + other)[inside], product[inside])
+        return total.view(size, size) / len(nonces)
 
     def integer_view(self, copies: Tensor, nonces: Sequence[bytes]) -> Tensor:
         return self._view(copies, nonces)[0]
