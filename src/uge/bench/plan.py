@@ -157,7 +157,7 @@ BENCHES: dict[str, Bench] = {
         data=("fashion-mini",),
         images=4000,
         protections=(
-            *(Contender(method) for method in ("random-noise", "lsp", "ops", "ar", "cuda", "pil")),
+            *(Contender(method) for method in ("random-noise", "lsp", "ops", "ar", "cuda", "pil", "texture")),
             Contender("em", settings={"network": SMALL, "steps": 10, "rounds": 15}),
             Contender("rem", "quick", {"network": SMALL, "network_steps": 200}, name="rem"),
             Contender("tap", "quick", {"network": SMALL, "network_epochs": 15, "steps": 40}, name="tap"),
@@ -179,7 +179,7 @@ BENCHES: dict[str, Bench] = {
         seeds=(0, 1, 2),
         authorised="convnet:width=32",
         protections=(
-            *(Contender(method) for method in ("random-noise", "lsp", "ops", "ar", "cuda", "pil")),
+            *(Contender(method) for method in ("random-noise", "lsp", "ops", "ar", "cuda", "pil", "texture")),
             *(Contender(method, "quick", name=method) for method in ("em", "rem", "tap", "learnability-lock")),
             Contender("uge"),
             Contender("null-space"),
