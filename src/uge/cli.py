@@ -367,14 +367,12 @@ def protect(
     device: DeviceOption = "auto",
 ) -> None:
     """Publish a protected copy of DATA."""
-    import tomllib
-
     from uge.data.sources import load
     from uge.errors import unknown_name
     from uge.pipeline import protect_and_publish
     from uge.protect import BASELINES, PROTECTIONS, resolve_config
     from uge.publish import check_target
-    from uge.runtime import resolve_device
+    from uge.runtime import read_toml, resolve_device
 
     if method is not None and method not in PROTECTIONS:
         raise unknown_name("method", method, PROTECTIONS)
@@ -383,14 +381,7 @@ def protect(
             f"the method {method or 'uge'} needs --key NAME.protector.uge ('uge key new' makes one);"
             f" methods without a key: {', '.join(BASELINES)}"
         )
-    settings: dict[str, Any] = {}
-    if config is not None:
-        try:
-            settings = tomllib.loads(config.read_text())
-        except OSError as error:
-            raise ConfigError(f"cannot read settings {config}: {error.strerror}") from error
-        except ValueError as error:  # not TOML, or not text at all
-            raise ConfigError(f"{config} is no TOML file of settings: {error}") from error
+    settings = {} if config is None else read_toml(config, "settings")
     settings |= _settings(set_ or [])
     if epsilon is not None:
         settings["epsilon_255"] = epsilon

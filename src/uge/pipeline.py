@@ -93,7 +93,7 @@ def protect_and_publish(
         settings |= protection.space.layout
         nonces = protection.nonces
     elif isinstance(protection, Baseline) and keys:
-        space = _the_view(keys, Reversible)
+        space = _the_view(keys, Reversible, clean)
         settings |= {"bound": "L_inf: the key's epsilon_255", **space.layout}
         epsilon_255, nonces = space.epsilon_255, space.nonces(clean.images)
         copies = coded(clean, copies, space, nonces)
@@ -162,29 +162,26 @@ def _protection(
         if keys:
             if isinstance(config, LearnabilityLockConfig):
                 raise ConfigError(f"the method {name} brings a key of its own (--lock); leave --key out")
-            _the_view(keys, Reversible)
-            keys[0].check_fits(clean)
+            _the_view(keys, Reversible, clean)
         return BASELINES[name](clean, config, **options)
     if isinstance(config, UngeneralizableConfig):
         return UngeneralizableProtection(clean, keys, config, **options)
     if isinstance(config, ReversibleConfig):
-        reversible = _the_view(keys, Reversible)
-        keys[0].check_fits(clean)
-        return ReversibleProtection(clean, reversible, config, **options)
+        return ReversibleProtection(clean, _the_view(keys, Reversible, clean), config, **options)
     assert isinstance(config, NullSpaceConfig)
-    null_space = _the_view(keys, NullSpace)
-    keys[0].check_fits(clean)
-    return NullSpaceProtection(clean, null_space, config, **options)
+    return NullSpaceProtection(clean, _the_view(keys, NullSpace, clean), config, **options)
 
 
-def _the_view(keys: Sequence[Key], kind: type[V]) -> V:
-    """The view of the only key.
+def _the_view(keys: Sequence[Key], kind: type[V], clean: ImageSet) -> V:
+    """The view of the only key, which is for images like these.
 
     Raises:
         ConfigError: several keys, or one of another kind.
+        KeyFileError: the key is for other images.
     """
     views = [key.view for key in keys]
     if len(views) == 1 and isinstance(views[0], kind):
+        keys[0].check_fits(clean)
         return views[0]
     got = ", ".join("initial weights" if view is None else view.kind for view in views)
     raise ConfigError(

@@ -6,6 +6,7 @@ import hashlib
 import os
 import platform
 import tempfile
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,24 @@ def check_writable(path: Path) -> None:
         raise PublishError(f"cannot write {path}: {above} is a file")
     if not os.access(above, os.W_OK | os.X_OK):
         raise PublishError(f"cannot write {path}: {above} is read-only")
+
+
+def read_toml(file: Path, what: str) -> dict[str, Any]:
+    """The content of a TOML file that a user wrote.
+
+    Args:
+        file: to read.
+        what: it should hold, for messages.
+
+    Raises:
+        ConfigError: the file cannot be read, or is no TOML.
+    """
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read {what} {file}: {error.strerror}") from error
+    except ValueError as error:  # not TOML, or not text at all
+        raise ConfigError(f"{file} is no TOML file: {error}") from error
 
 
 def claim_folder(folder: Path, mark: str, content: str, what: str) -> None:

@@ -9,6 +9,7 @@ to say near one; training ends on a plateau of images held out, and keeps the we
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -136,7 +137,7 @@ def patches(images: Sequence[Tensor], rng: torch.Generator, side: int = PATCH) -
     return [part[:, :, top : top + side, left : left + side] for part in images]
 
 
-class Denoised(PlainTraining):
+class Denoised(PlainTraining, ABC):
     """A hacker who learns a denoiser, trains on what it makes of the published images, and tests so too.
 
     Args:
@@ -154,9 +155,9 @@ class Denoised(PlainTraining):
         self.network: nn.Module = nn.Identity()
         self.findings = {}
 
+    @abstractmethod
     def learn(self, images: ImageSet) -> None:
         """Train `self.network` and note the findings."""
-        raise NotImplementedError
 
     def prepare(self, images: ImageSet) -> tuple[Tensor, Tensor]:
         self.learn(images)

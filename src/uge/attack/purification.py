@@ -20,7 +20,7 @@ from uge.filters import grayscale
 from uge.keys.keyed_view import KeyedView, needs_headroom
 from uge.keys.null_space import NullSpace
 from uge.keys.reversible import Reversible
-from uge.protect.keyed import KeyedProtection
+from uge.protect.keyed import KeyedProtection, random_bytes
 from uge.protect.null_space import NullSpaceConfig, NullSpaceProtection
 from uge.protect.reversible import ReversibleConfig, ReversibleProtection
 from uge.runtime import generator_for
@@ -210,11 +210,11 @@ class OwnPairs(Denoised):
     def made(self, own: ImageSet, rng: torch.Generator) -> tuple[ImageSet, ImageSet]:
         """Originals and their copies, `self.pairs` of each; every image meets a key at most once."""
         own = own.take(self.pairs, rng)
-        protection = self.protection(own, replace(self.space, secret=_secret(rng)))
+        protection = self.protection(own, replace(self.space, secret=random_bytes(32, rng)))
         protection.train()
         copies: list[Tensor] = []
         for _ in range(-(-self.pairs // len(own))):
-            copies += protection.rekeyed(replace(self.space, secret=_secret(rng))).copies()
+            copies += protection.rekeyed(replace(self.space, secret=random_bytes(32, rng))).copies()
         originals = protection.clean.subset(torch.arange(self.pairs) % len(own))
         originals = replace(originals, names=tuple(f"{number:06d}" for number in range(self.pairs)))
         return originals, originals.with_images(torch.cat(copies)[: self.pairs])
@@ -236,11 +236,6 @@ class OwnPairs(Denoised):
     def estimate(self, images: Tensor) -> Tensor:
         step = self.removed(images).round().clamp(-self.epsilon_255, self.epsilon_255)
         return ((images.float() - step) / 255).clamp(0, 1)
-
-
-def _secret(rng: torch.Generator) -> bytes:
-    """A throw-away secret; drawn from a seed, so that the counter-measure can be repeated."""
-    return bytes(torch.randint(256, (32,), generator=rng, dtype=torch.uint8).tolist())
 
 
 # --- how much of a perturbation is left: u copies, o originals, both uint8 [N, C, H, W]

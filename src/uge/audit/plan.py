@@ -16,7 +16,6 @@ A plan is a preset (`PLANS`) or a TOML file:
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import combinations
@@ -26,6 +25,7 @@ from typing import Any
 from uge.attack import KNOWLEDGE, build_countermeasure, encoder_of, knowledge_of, needs_clean, needs_key
 from uge.errors import ConfigError, UgeError, unknown_name
 from uge.networks import parse_network
+from uge.runtime import read_toml
 
 AUTHORISED = "authorised"  # in the place of a network's name: the architecture of the key
 Row = dict[str, Any]
@@ -343,13 +343,7 @@ def read_plan(text: str) -> Plan:
         return PLANS[text]
     if not text.endswith(".toml"):
         raise unknown_name("plan", text, [*PLANS, "FILE.toml"])
-    try:
-        content = tomllib.loads(Path(text).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read plan {text}: {error.strerror}") from error
-    except ValueError as error:  # not TOML, or not text at all
-        raise ConfigError(f"{text} is no TOML file: {error}") from error
-    return plan_of(content, Path(text).stem)
+    return plan_of(read_toml(Path(text), "plan"), Path(text).stem)
 
 
 def plan_of(content: dict[str, Any], name: str) -> Plan:

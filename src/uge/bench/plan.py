@@ -23,7 +23,6 @@ A plan is a preset (`BENCHES`) or a TOML file; what is said of hackers is said a
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +33,7 @@ from uge.keys.key import VIEWS
 from uge.keys.keyed_view import KeyedView
 from uge.networks import parse_network
 from uge.protect import Config, resolve_config
+from uge.runtime import read_toml
 
 KEYS = {  # method -> the keys it may have, its own first
     "uge": ("weights",),
@@ -210,13 +210,7 @@ def read_bench(text: str) -> Bench:
         return BENCHES[text]
     if not text.endswith(".toml"):
         raise unknown_name("plan", text, [*BENCHES, "FILE.toml"])
-    try:
-        content = tomllib.loads(Path(text).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read plan {text}: {error.strerror}") from error
-    except ValueError as error:  # not TOML, or not text at all
-        raise ConfigError(f"{text} is no TOML file: {error}") from error
-    return bench_of(content, Path(text).stem)
+    return bench_of(read_toml(Path(text), "plan"), Path(text).stem)
 
 
 KINDS: dict[str, tuple[str, type, type | None]] = {  # entry -> in words, its type, that of its items

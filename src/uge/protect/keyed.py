@@ -256,7 +256,7 @@ class KeyedProtection(ABC, Generic[V]):
     ) -> dict[str, float | None]:
         config = self.config
         images, labels = self.clean.images[pick], self.clean.labels[pick]
-        throw_away = type(self.space)(_random_bytes(32, rng), **self.space.layout)
+        throw_away = type(self.space)(random_bytes(32, rng), **self.space.layout)
         nonces = _random_nonces(images, rng)
         x_u, still = self._perturbed(images, labels, throw_away, nonces)
         x_u = x_u / 255
@@ -377,7 +377,8 @@ def one_copy_each(copies: Iterator[Tensor], nonces: Sequence[bytes]) -> Iterator
         yield part
 
 
-def _random_bytes(count: int, rng: torch.Generator) -> bytes:
+def random_bytes(count: int, rng: torch.Generator) -> bytes:
+    """For throw-away secrets alone: they repeat with the seed."""
     return bytes(torch.randint(256, (count,), generator=rng, dtype=torch.uint8).tolist())
 
 
