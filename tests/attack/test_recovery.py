@@ -464,6 +464,13 @@ def test_a_pretrained_encoder_takes_the_networks_place() -> None:
 # --- parts of the key
 
 
+def key_of(spec: NetworkSpec, view: NullSpace | None = None) -> Key:
+    """A key of the same weights in every run; those of a new one come from the system, and what they learn varies."""
+    facts = normalisation_of(CLEAN.images)
+    weights = build_network(spec, *facts, seed=3).state_dict()
+    return replace(new_key(spec, CLEAN.class_names, *facts, RECIPE, view=view), weights=dict(weights))
+
+
 def blind(key: Key, steps: int) -> ImageSet:
     """Class-wise steps that the frozen first layer of a key cannot see, up to rounding."""
     stem = next(weight for name, weight in key.weights.items() if name.endswith("weight"))  # [8, 3, 2, 2]
@@ -476,8 +483,7 @@ def blind(key: Key, steps: int) -> ImageSet:
 
 def test_noisy_weights_are_worth_less_and_less() -> None:
     spec = replace(SPEC, options={"width": 8, "stem": 2, "frozen_stem": True})
-    weights = build_network(spec, *normalisation_of(CLEAN.images), seed=3).state_dict()
-    key = replace(new_key(spec, CLEAN.class_names, *normalisation_of(CLEAN.images), RECIPE), weights=dict(weights))
+    key = key_of(spec)
     copy = blind(key, 40)
     assert trained(copy, "stolen-key", key).test_accuracy == trained(copy, "noisy-key:0", key).test_accuracy
     ladder = [trained(copy, f"noisy-key:{noise}", key).accuracy for noise in (0, 0.3, 3)]
@@ -490,7 +496,7 @@ def test_noisy_weights_are_worth_less_and_less() -> None:
 
 def test_of_a_null_space_key_weights_are_worth_nothing_and_the_secret_everything() -> None:
     space = NullSpace(bytes(range(32)), group_size=2)
-    key = new_key(SPEC, CLEAN.class_names, *normalisation_of(CLEAN.images), RECIPE, view=space)
+    key = key_of(SPEC, space)
     clean = CLEAN.with_images(with_headroom(CLEAN.images, 40))
     nonces = space.nonces(clean.images)
     groups = space.groups(nonces, (3, 16, 16))
