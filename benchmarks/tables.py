@@ -852,6 +852,7 @@ SECTIONS: dict[str, tuple[str | tuple[str, ...], Callable[..., str]]] = {
     "finalists": ("uge_cifar", lambda rows: stage_table(rows, "finalists")),
     "seeds": ("uge_cifar", lambda rows: stage_table(rows, "seeds")),
     "transfer": ("uge_cifar", lambda rows: stage_table(rows, "transfer")),
+    "students": ("uge_cifar", lambda rows: stage_table(rows, "students")),
     "two-keys": ("uge_cifar", lambda rows: stage_table(rows, "two-keys")),
     "view-prices": ("null_space", view_prices),
     "null-space-small": ("null_space", lambda rows: null_space_table(rows, "small")),

@@ -31,6 +31,15 @@ def test_every_filter_keeps_the_shape_and_passes_a_finite_gradient(name: str, sh
     assert x.grad is not None and x.grad.isfinite().all() and x.grad.abs().sum() > 0
 
 
+def test_filters_follow_each_other_in_their_order() -> None:
+    x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    depth, blur = parse_filter("depth:2"), parse_filter("blur:1")
+    assert torch.equal(parse_filter("depth:2+blur:1")(x), blur(depth(x)))
+    assert not torch.equal(parse_filter("depth:2+blur:1")(x), depth(blur(x)))
+    with pytest.raises(ConfigError, match="unknown filter 'grey'"):
+        parse_filter("blur:1+grey")
+
+
 @pytest.mark.parametrize("name", [name for name in FILTERS if name != "none"])
 def test_no_filter_does_nothing(name: str) -> None:
     x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))

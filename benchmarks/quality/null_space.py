@@ -46,7 +46,7 @@ RUNS = ROOT / "runs" / "null_space"
 NETWORK = "convnet:width=32"
 VGG, RESNET = "vgg:depth=8,width=16", "resnet:depth=8,width=16"
 PLAIN = (AUTHORISED, VGG, RESNET, "mlp")
-ATTACKS = ("grayscale", "jpeg:30", "blur:1")  # of the vgg hacker
+ATTACKS = ("grayscale", "jpeg:30", "blur:1", "grayscale+blur:1", "grayscale+jpeg:30", "projection")  # of the vgg hacker
 LAYOUTS: dict[str, dict[str, Any]] = {
     f"p{cell}-s{size}": {"cell": cell, "group_size": size} for cell in (4, 8, 16) for size in (3, 4, 6, 8, 12)
 } | {
@@ -62,6 +62,7 @@ SETTINGS: dict[str, dict[str, Any]] = {  # what is written after a "+" in the na
     "plain": {"filters": ("none",)},
     "gray": {"filters": ("none", "grayscale")},
     "filters": {"filters": ("none", "none", "grayscale", "grayscale", "blur", "jpeg:30")},
+    "combined": {"filters": ("none", "grayscale", "blur", "jpeg:30", "grayscale+blur", "grayscale+jpeg:30")},
     "full-magnitude": {"least_magnitude": 1.0},
     "steep": {"gain": 5.0},
     "epsilon16": {"epsilon_255": 16},

@@ -2,14 +2,16 @@
 
     python benchmarks/quality/uge_cifar.py --data CIFAR.zip --stage grid
     python benchmarks/quality/uge_cifar.py --data CIFAR.zip --stage finalists --settings NAME NAME NAME
+    python benchmarks/quality/uge_cifar.py --data CIFAR.zip --stage students --settings NAME NAME [--small]
     python benchmarks/quality/uge_cifar.py --data CIFAR.zip --stage seeds --settings NAME
     python benchmarks/quality/uge_cifar.py --data OTHER.zip --stage transfer --settings NAME
     python benchmarks/quality/uge_cifar.py --data CIFAR.zip --stage two-keys --settings NAME [--small]
 
 Stages of a search: a small grid (16x16, 4,000 images, own encoder, three hackers), the three best settings at full
-size with efficientnet-lite0 and all hackers, then three seeds of one. Settings are chosen by hand from the table of
-the stage before: the accuracies there are measured on the test split, so the choice favours nobody in particular but
-is not blind; the later stages draw new keys, copies and seeds. `--small` gives a later stage the size of the grid.
+size with efficientnet-lite0 and all hackers, then three seeds of one; `students` asks what L_ud does. Settings are
+chosen by hand from the table of the stage before: the accuracies there are measured on the test split, so the choice
+favours nobody in particular but is not blind; the later stages draw new keys, copies and seeds. `--small` gives a
+later stage the size of the grid.
 
 Every finished training is a row of `benchmarks/results/uge_cifar/records.jsonl`; a killed run goes on where it
 stopped. Copies and keys lie in `runs/`, which is not committed. `--stage check` trains the clean networks for twice
@@ -54,6 +56,7 @@ TERMS = {
     "gm+fd": {"undistillation": 0, "feature_objective": "distance"},
     "10gm+fd": {"gradient_matching": 10, "undistillation": 0, "feature_objective": "distance"},
     "gm+fd+ud": {"feature_objective": "distance"},
+    "10gm+fd+ud": {"gradient_matching": 10, "feature_objective": "distance"},
     "gm+fd+0.03ud": {"undistillation": 0.03, "feature_objective": "distance"},
     "fd": {"gradient_matching": 0, "undistillation": 0, "feature_objective": "distance"},
     "gm+mis": {"undistillation": 0, "feature_objective": "misalignment"},
@@ -77,6 +80,7 @@ STUDENTS = tuple(
     for network in (AUTHORISED, "vgg:depth=8,width=16")
     for how in ("distillation:soft", "distillation:hard", "distillation:soft,queries=any")
 )
+LATER_STUDENTS = tuple(student for student in STUDENTS if "queries=any" not in student[1])
 
 
 def settings_by_name() -> dict[str, dict[str, Any]]:
@@ -128,9 +132,11 @@ class Stage:
         )
 
     def cells(self, seed: int) -> list[Cell]:
-        if self.small:
-            return grid([(network, "none") for network in SMALL_HACKERS], [seed])
-        return grid([*((network, "none") for network in FULL_HACKERS), *STUDENTS], [seed])
+        hackers = [(network, "none") for network in (SMALL_HACKERS if self.small else FULL_HACKERS)]
+        if self.name in ("grid", "two-keys"):
+            return grid(hackers, [seed])
+        students = STUDENTS if self.name in ("check", "finalists") else LATER_STUDENTS
+        return grid([*hackers, *students], [seed])
 
 
 def run_setting(stage: Stage, name: str, overrides: dict[str, Any], networks: tuple[str, ...]) -> None:
@@ -208,7 +214,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True)
     parser.add_argument(
-        "--stage", required=True, choices=("grid", "check", "finalists", "seeds", "transfer", "two-keys")
+        "--stage", required=True, choices=("grid", "check", "students", "finalists", "seeds", "transfer", "two-keys")
     )
     parser.add_argument("--settings", nargs="*", help="names such as gm+fd@32; all of the grid by default")
     parser.add_argument("--full-size", action="store_true", help="with --stage check: the networks of the later stages")

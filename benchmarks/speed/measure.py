@@ -20,7 +20,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -31,7 +30,7 @@ from uge.keys.null_space import NullSpace
 from uge.losses.gradient_matching import gradient_matching
 from uge.networks import NetworkSpec, build_network, parse_network
 from uge.protect.null_space import NullSpaceConfig, NullSpaceProtection
-from uge.publish import publish
+from uge.publish import publish, write_images
 from uge.records import append_record
 from uge.runtime import environment
 from uge.training import Recipe, make_optimiser
@@ -192,49 +191,66 @@ def measure_publish(repeats: int = 3, count: int = 10_000) -> None:
 
 
 CHILD = """
-import sys
+import sys, threading
 from pathlib import Path
-import numpy as np, torch
-from uge.data.images import ImageSet
+from uge.data.sources import load
 from uge.keys.key import load_key
 from uge.pipeline import protect_and_publish
 from uge.protect import resolve_config
+
+def kilobytes(name):
+    return int(Path("/proc/self/status").read_text().partition(name + ":")[2].split()[0])
+
+def watch():
+    global most
+    while not done.wait(0.005):
+        most = max(most, kilobytes("RssAnon"))
+
+most, done = 0, threading.Event()
 folder, settings = Path(sys.argv[1]), eval(sys.argv[2])
-labels, key = torch.from_numpy(np.load(folder / "labels.npy")), load_key(folder / "key.protector.uge")
-images = torch.from_numpy(np.load(folder / "images.npy"))
-clean = ImageSet(images, labels, key.class_names, tuple(f"{n:05d}" for n in range(len(images))))
+watcher = threading.Thread(target=watch, daemon=True)
+watcher.start()
+clean, key = load(folder / "images"), load_key(folder / "key.protector.uge")
 protect_and_publish(clean, [key], folder / "copy", resolve_config("quick", settings))
-status = Path("/proc/self/status").read_text()
-print(int(status.partition("VmHWM:")[2].split()[0]) * 1024)
+done.set()
+watcher.join()
+print(kilobytes("VmHWM") * 1024, most * 1024)
 """  # a process of its own. Not ru_maxrss: across exec it keeps the highest memory of whoever started the process
 
 
-def measure_memory(counts: tuple[int, ...] = (1000, 10_000), repeats: int = 2) -> None:
-    """Highest resident memory of protecting and publishing; what it grows by, against what is published. Linux only."""
+def measure_memory(counts: tuple[int, ...] = (1000, 10_000), repeats: int = 3) -> None:
+    """Highest memory of reading, protecting and publishing; its growth, against what is published. Linux only.
+
+    Resident memory counts the pages of mapped files, which the system drops when others need the room: the originals
+    among them. Memory of its own is what only swapping could take away; it is sampled every 5 ms.
+    """
     from uge.keys.key import new_key, save_key
 
-    peaks: dict[int, list[float]] = {}
+    peaks: dict[str, dict[int, list[float]]] = {"resident memory": {}, "memory of its own": {}}
     published: dict[int, int] = {}
     for count in counts:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            images = images_of(count)
-            np.save(folder / "images.npy", images.images.numpy())
-            np.save(folder / "labels.npy", images.labels.numpy())
+            write_images(images_of(count), folder / "images")
+            images = load(folder / "images")
             network, options = parse_network("convnet:width=8")
             spec = NetworkSpec(network, 3, images.image_size, images.classes, options)
             save_key(new_key(spec, images.class_names, *normalisation_of(images.images), Recipe(1)), folder / "key")
             for _ in range(repeats):
                 child = [sys.executable, "-c", CHILD, name, repr(MEMORY_SETTINGS)]
                 done = subprocess.run(child, check=True, capture_output=True, text=True)
-                peaks.setdefault(count, []).append(int(done.stdout.split()[-1]) / 1e6)
+                for found, value in zip(peaks.values(), done.stdout.split()[-2:], strict=True):
+                    found.setdefault(count, []).append(int(value) / 1e6)
                 published[count] = sum(f.stat().st_size for f in (folder / "copy").rglob("*") if f.is_file())
                 subprocess.run(["rm", "-r", folder / "copy"], check=True)
         facts = {"published_bytes": published[count], "pixel_bytes": images.images.numel(), "settings": MEMORY_SETTINGS}
-        record("peak memory of protect", f"{count} images 3x32x32", peaks[count], "MB", **facts)
+        for what, found in peaks.items():
+            record(f"peak {what} of protect", f"{count} images 3x32x32", found[count], "MB", **facts)
     small, large = counts
     subject = f"{small} to {large} images 3x32x32"
-    record("growth of peak memory", subject, [b - a for a, b in zip(peaks[small], peaks[large], strict=True)], "MB")
+    for what, found in peaks.items():
+        grown = [b - a for a, b in zip(sorted(found[small]), sorted(found[large]), strict=True)]
+        record(f"growth of peak {what}", subject, grown, "MB")
     record("growth of the originals' pixels", subject, [(large - small) * 3 * 32 * 32 / 1e6], "MB")
     record("growth of published bytes", subject, [(published[large] - published[small]) / 1e6], "MB")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache, partial, reduce
 
 import kornia
 import torch
@@ -115,11 +115,16 @@ FILTERS: dict[str, tuple[Callable[..., Tensor], float | None, float | None]] = {
 
 
 def parse_filter(text: str) -> Filter:
-    """A filter from its text, such as "grayscale" or "jpeg:30".
+    """A filter from its text, such as "grayscale" or "jpeg:30", or several in their order, "grayscale+jpeg:30".
 
     Raises:
         ConfigError: unknown name, or a number that is none, is out of range or is not taken.
     """
+    parts = [_parse_one(part) for part in text.split("+")]
+    return parts[0] if len(parts) == 1 else lambda x: reduce(lambda seen, part: part(seen), parts, x)
+
+
+def _parse_one(text: str) -> Filter:
     name, colon, number = text.partition(":")
     if name not in FILTERS:
         raise unknown_name("filter", name, FILTERS)

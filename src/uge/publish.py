@@ -100,9 +100,15 @@ class Manifest:
 
     def to_json(self) -> str:
         """JSON with one line an image, to be read by people too."""
+        return "".join(self.json_parts())
+
+    def json_parts(self) -> Iterator[str]:
+        """The pieces of `to_json` in their order, so that a large manifest need not be held as one text."""
         facts = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "images"}
-        images = ",\n  ".join(json.dumps(image.to_dict()) for image in self.images)
-        return json.dumps(facts, indent=1, sort_keys=True)[:-2] + f',\n "images": [\n  {images}\n ]\n}}\n'
+        yield json.dumps(facts, indent=1, sort_keys=True)[:-2] + ',\n "images": [\n'
+        for number, image in enumerate(self.images, start=1):
+            yield f"  {json.dumps(image.to_dict())}{',' if number < len(self.images) else ''}\n"
+        yield " ]\n}\n"
 
     @classmethod
     def from_json(cls, text: str, where: str) -> Manifest:
@@ -227,14 +233,13 @@ def publish(
     files = files_of(clean)
     labels = clean.labels.tolist()
     measured = 0
-    sums: list[str] = []
     entries: list[PublishedImage] = []
     nonce_of: dict[str, tuple[str | None, str]] = {}  # pixels -> nonce and file
-    with new_folder(out) as folder:
+    with new_folder(out) as folder, (folder / SUMS).open("w", encoding="utf-8", newline="\n") as sums:
 
         def write(file: str, data: bytes) -> None:
             (folder / file).write_bytes(data)
-            sums.append(f"{hashlib.sha256(data).hexdigest()}  {file}\n")
+            sums.write(f"{hashlib.sha256(data).hexdigest()}  {file}\n")
 
         for parent in sorted({file.rpartition("/")[0] for file in files}):
             (folder / parent).mkdir(parents=True)
@@ -261,12 +266,13 @@ def publish(
                 entries.append(PublishedImage(file, labels[number], pixels, nonce))
         assert len(entries) == len(clean)
         manifest = Manifest(method, settings, epsilon_255, measured, clean.class_names, tuple(entries), __version__)
-        text = manifest.to_json().encode()
-        write(MANIFEST, text)
+        with (folder / MANIFEST).open("w", encoding="utf-8", newline="\n") as lines:
+            lines.writelines(manifest.json_parts())
+        text = (folder / MANIFEST).read_bytes()
+        sums.write(f"{hashlib.sha256(text).hexdigest()}  {MANIFEST}\n")
         if signers:
             write(SIGNATURE, _signatures(signers, text))
         write(CARD, _card(manifest, clean).encode())
-        (folder / SUMS).write_text("".join(sums))
     return manifest
 
 

@@ -274,6 +274,21 @@ def test_mixed_colours(tmp_path: Path, order: str) -> None:
     assert torch.equal(found.images, expected)
 
 
+def test_what_is_written_to_the_images_stays_in_memory(tmp_path: Path) -> None:
+    root = write_images(tmp_path / "d", cat_0=RGB, dog_0=RGB)
+    found = load(root)
+    found.images.zero_()
+    assert torch.equal(load(root).images, torch.full((2, 3, 4, 4), 7, dtype=torch.uint8))
+    assert not found.images.any()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's device that is always full")
+def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = write_images(tmp_path / "d", cat_0=RGB, dog_0=RGB)
+    monkeypatch.setattr("uge.data.sources.tempfile.TemporaryFile", lambda: open("/dev/full", "w+b", buffering=0))
+    refuses(root, "no room for the images", "No space left on device", "TMPDIR")
+
+
 def test_each_kind_of_conversion_is_stated_once(tmp_path: Path) -> None:
     clear = np.zeros((4, 4, 4), np.uint8)  # fully transparent black
     root = write_images(tmp_path / "d", cat_0=clear, cat_1=clear, dog_0=RGB, dog_1=np.full((4, 4), 0x1234, np.uint16))

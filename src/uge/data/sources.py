@@ -12,6 +12,8 @@ cached; only a hub id leaves its download in the usual Hugging Face cache, so th
 from __future__ import annotations
 
 import difflib
+import errno
+import math
 import os
 import re
 import tempfile
@@ -20,13 +22,13 @@ import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from glob import escape
 from importlib import resources
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -139,50 +141,85 @@ def load(
 def _decode_all(
     entries: Iterable[_Entry], source: str, *, image_size: tuple[int, int] | None, convert: bool, skip_bad: bool
 ) -> tuple[Tensor, list[_Entry]]:
-    """The pixels uint8 [N, C, H, W] of all readable entries, and these entries."""
-    buffer = bytearray()  # grows in place: one copy of the pixels in memory, not two
+    """The pixels uint8 [N, C, H, W] of all readable entries, and these entries.
+
+    The pixels lie in a nameless temporary file that is mapped into memory: the system keeps there what it has room for
+    and reads the rest again, so that images may take more space than there is memory. What is written to the tensor
+    stays in memory alone.
+    """
     kept: list[_Entry] = []
     skipped: list[str] = []
     conversions: Counter[str] = Counter()
     first_of: dict[int, str] = {}  # channels -> the first image that has them
     grays = 0
     size: tuple[int, int] | None = None
-    for entry in entries:
-        try:
-            pixels = _pixels_of(entry, image_size, convert, conversions)  # [H, W] or [H, W, C]
-        except UnreadableImage:
-            if not skip_bad:
-                raise
-            skipped.append(entry.where)
-            continue
-        height, width = pixels.shape[:2]
-        size = size or (height, width)
-        if (height, width) != size:
-            raise DataError(
-                f"mixed sizes: {kept[0].where} is {size[0]}x{size[1]} (height x width), {entry.where} is"
-                f" {height}x{width}; choose one with --image-size"
-            )
-        pixels = pixels.reshape(height, width, -1).transpose(2, 0, 1)  # -> [C, H, W]
-        grays += len(pixels) == 1
-        first_of.setdefault(len(pixels), entry.where)
-        if len(first_of) == 2:
-            if not convert:
-                raise DataError(f"mixed colours: {first_of[1]} is gray, {first_of[3]} is RGB; --convert makes all RGB")
-            if len(pixels) == 3 and grays == len(kept):  # the first RGB image: widen all before it
-                buffer = bytearray(np.frombuffer(buffer, np.uint8).reshape(-1, 1, height, width).repeat(3, axis=1))
-            pixels = np.broadcast_to(pixels, (3, height, width))
-        buffer += pixels.tobytes()
-        kept.append(entry)
+    with _scratch_file() as file:
+        for entry in entries:
+            try:
+                pixels = _pixels_of(entry, image_size, convert, conversions)  # [H, W] or [H, W, C]
+            except UnreadableImage:
+                if not skip_bad:
+                    raise
+                skipped.append(entry.where)
+                continue
+            height, width = pixels.shape[:2]
+            size = size or (height, width)
+            if (height, width) != size:
+                raise DataError(
+                    f"mixed sizes: {kept[0].where} is {size[0]}x{size[1]} (height x width), {entry.where} is"
+                    f" {height}x{width}; choose one with --image-size"
+                )
+            pixels = pixels.reshape(height, width, -1).transpose(2, 0, 1)  # -> [C, H, W]
+            grays += len(pixels) == 1
+            first_of.setdefault(len(pixels), entry.where)
+            if len(first_of) == 2:
+                if not convert:
+                    raise DataError(
+                        f"mixed colours: {first_of[1]} is gray, {first_of[3]} is RGB; --convert makes all RGB"
+                    )
+                if len(pixels) == 3 and grays == len(kept):  # the first RGB image: widen all before it
+                    _widen(file, (len(kept), 1, height, width))
+                pixels = np.broadcast_to(pixels, (3, height, width))
+            file.write(pixels.tobytes())
+            kept.append(entry)
 
-    if skipped:
-        _state(f"passed over {len(skipped)} unreadable of {len(skipped) + len(kept)} images: {', '.join(skipped)}")
-    if not kept or size is None:
-        raise DataError(f"{source} holds no readable image in this split")
-    if len(first_of) == 2:
-        conversions["brought from gray to RGB"] = grays
-    for what, count in conversions.items():
-        _state(f"{count} of {len(kept)} images {what}")
-    return torch.frombuffer(buffer, dtype=torch.uint8).view(len(kept), max(first_of), *size), kept
+        if skipped:
+            _state(f"passed over {len(skipped)} unreadable of {len(skipped) + len(kept)} images: {', '.join(skipped)}")
+        if not kept or size is None:
+            raise DataError(f"{source} holds no readable image in this split")
+        if len(first_of) == 2:
+            conversions["brought from gray to RGB"] = grays
+        for what, count in conversions.items():
+            _state(f"{count} of {len(kept)} images {what}")
+        file.flush()
+        images = np.memmap(file, np.uint8, mode="c", shape=(len(kept), max(first_of), *size))
+    return torch.from_numpy(images), kept
+
+
+@contextmanager
+def _scratch_file() -> Iterator[IO[bytes]]:
+    """A file that goes with its last user; errors name the disk it lies on, and not the images."""
+    try:
+        with tempfile.TemporaryFile() as file:
+            yield file
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EFBIG):
+            raise
+        raise DataError(
+            f"no room for the images in {tempfile.gettempdir()} ({error.strerror}); point TMPDIR at a larger disk"
+        ) from error
+
+
+def _widen(file: IO[bytes], shape: tuple[int, int, int, int]) -> None:
+    """Write the gray images of a file as RGB in their place, the last one first."""
+    count = shape[0]
+    gray = math.prod(shape[1:])
+    for number in reversed(range(count)):
+        file.seek(number * gray)
+        pixels = file.read(gray)
+        file.seek(number * 3 * gray)
+        file.write(3 * pixels)
+    file.seek(0, os.SEEK_END)
 
 
 def _pixels_of(entry: _Entry, image_size: tuple[int, int] | None, convert: bool, conversions: Counter[str]) -> Pixels:
