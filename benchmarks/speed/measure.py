@@ -26,10 +26,13 @@ from torch.nn import functional as F
 
 from uge.data.images import ImageSet, normalisation_of, to_float
 from uge.data.sources import load
+from uge.keys.key import VIEWS
+from uge.keys.keyed_view import KeyedView
 from uge.keys.null_space import NullSpace
+from uge.keys.reversible import Reversible
 from uge.losses.gradient_matching import gradient_matching
 from uge.networks import NetworkSpec, build_network, parse_network
-from uge.protect.null_space import NullSpaceConfig, NullSpaceProtection
+from uge.protect import PROTECTIONS, resolve_config
 from uge.publish import publish, write_images
 from uge.records import append_record
 from uge.runtime import environment
@@ -123,13 +126,12 @@ def measure_matching(repeats: int = 7, batch_size: int = 128) -> None:
 
 def measure_view(repeats: int = 5, batch_size: int = 128) -> None:
     """The authorised view, computed anew, beside a ResNet-18 training step on the same batch; keying, publishing."""
-    space = NullSpace.draw()
     images = images_of(batch_size)
+    large = F.interpolate(images.images[:32].float(), size=(224, 224)).to(torch.uint8)
     spec = NetworkSpec("resnet", 3, images.image_size, images.classes, {"depth": 18, "width": 64})
     network = build_network(spec, *normalisation_of(images.images), seed=0).train()
     network = network.to(memory_format=torch.channels_last)
     optimiser = make_optimiser(network, Recipe(learning_rate=1e-4))
-    nonces = space.nonces(images.images)
     x = to_float(images.images).contiguous(memory_format=torch.channels_last)
 
     def training() -> None:
@@ -137,25 +139,33 @@ def measure_view(repeats: int = 5, batch_size: int = 128) -> None:
         F.cross_entropy(network(x), images.labels).backward()
         optimiser.step()
 
-    pairs = [(seconds(lambda: space.view(images.images, nonces)), seconds(training)) for _ in range(repeats + 1)][1:]
-    subject = f"{batch_size} images 3x32x32"
-    record("view of a batch", subject, [view for view, _ in pairs], "s")
-    record("step of training, ResNet-18", subject, [trained for _, trained in pairs], "s")
-    record("view / training", subject, [view / trained for view, trained in pairs], "times")
+    for kind, space in (("null space", NullSpace.draw()), ("reversible", Reversible.draw(epsilon_255=EPSILON))):
+        nonces, marks = space.nonces(images.images), space.nonces(large)
 
-    large = F.interpolate(images.images[:32].float(), size=(224, 224)).to(torch.uint8)
-    marks = space.nonces(large)
-    took = [seconds(lambda: space.view(large, marks)) for _ in range(repeats + 1)][1:]
-    record("view", "3x224x224, uncached", [len(large) / each for each in took], "images/s")
+        def view(space: KeyedView = space, nonces: list[bytes] = nonces) -> Tensor:
+            return space.view(images.images, nonces)
+
+        pairs = [(seconds(view), seconds(training)) for _ in range(repeats + 1)][1:]
+        subject = f"{kind}, {batch_size} images 3x32x32"
+        record("view of a batch", subject, [seen for seen, _ in pairs], "s")
+        record("step of training, ResNet-18", subject, [trained for _, trained in pairs], "s")
+        record("view / training", subject, [seen / trained for seen, trained in pairs], "times")
+
+        def view_of_large(space: KeyedView = space, marks: list[bytes] = marks) -> Tensor:
+            return space.view(large, marks)
+
+        took = [seconds(view_of_large) for _ in range(repeats + 1)][1:]
+        record("view", f"{kind}, 3x224x224, uncached", [len(large) / each for each in took], "images/s")
 
     many = images_of(2000)
-    config = NullSpaceConfig(epsilon_255=EPSILON)
+    noise = torch.rand(250, *many.images.shape[1:], generator=torch.Generator().manual_seed(0)) * 2 - 1
 
-    def key_and_publish() -> float:
-        """Nonces, groups, a random proposal, rounding, the PNG files: all but the generator."""
-        protection = NullSpaceProtection(many, NullSpace.draw(), config, seed=0)
-        noise = torch.rand(250, *many.images.shape[1:], generator=torch.Generator().manual_seed(0)) * 2 - 1
-        protection.generator.perturbation = lambda x, y: noise[: len(x)]  # type: ignore[method-assign]  # no generator
+    def key_and_publish(method: str) -> float:
+        """Nonces, what the key draws, a random proposal, rounding, the PNG files: all but the generator."""
+        config = resolve_config("default", {"epsilon_255": EPSILON}, method=method)
+        space = VIEWS[method].draw(**({"epsilon_255": EPSILON} if method == "reversible" else {}))
+        protection = PROTECTIONS[method](many, space, config, seed=0)
+        protection.generator.perturbation = lambda x, y: noise[: len(x)]  # no generator
         with tempfile.TemporaryDirectory() as folder:
 
             def work() -> None:
@@ -164,7 +174,7 @@ def measure_view(repeats: int = 5, batch_size: int = 128) -> None:
                     many,
                     copies,
                     Path(folder, "out"),
-                    method="null-space",
+                    method=method,
                     settings=config.to_dict(),
                     epsilon_255=EPSILON,
                     nonces=protection.nonces,
@@ -172,8 +182,9 @@ def measure_view(repeats: int = 5, batch_size: int = 128) -> None:
 
             return len(many) / seconds(work)
 
-    rates = [key_and_publish() for _ in range(repeats + 1)][1:]
-    record("keying and publishing", "2000 images 3x32x32, no generator", rates, "images/s")
+    for method in ("null-space", "reversible"):
+        rates = [key_and_publish(method) for _ in range(repeats + 1)][1:]
+        record("keying and publishing", f"{method}, 2000 images 3x32x32, no generator", rates, "images/s")
 
 
 def measure_publish(repeats: int = 3, count: int = 10_000) -> None:

@@ -285,8 +285,9 @@ def test_what_is_written_to_the_images_stays_in_memory(tmp_path: Path) -> None:
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's device that is always full")
 def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = write_images(tmp_path / "d", cat_0=RGB, dog_0=RGB)
-    monkeypatch.setattr("uge.data.sources.tempfile.TemporaryFile", lambda: open("/dev/full", "w+b", buffering=0))
-    refuses(root, "no room for the images", "No space left on device", "TMPDIR")
+    with Path("/dev/full").open("w+b", buffering=0) as full:
+        monkeypatch.setattr("uge.data.sources.tempfile.TemporaryFile", lambda: full)
+        refuses(root, "no room for the images", "No space left on device", "TMPDIR")
 
 
 def test_each_kind_of_conversion_is_stated_once(tmp_path: Path) -> None:

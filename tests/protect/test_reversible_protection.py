@@ -105,3 +105,8 @@ def test_what_does_not_go_together_is_refused(colour: ImageSet, tmp_path: Path) 
         with pytest.raises(ConfigError, match=words):
             protect_and_publish(colour, [key_with(colour, view)], tmp_path / "out", config)
         assert not (tmp_path / "out").exists()
+
+
+def test_filters_that_follow_each_other_can_be_set_in_words() -> None:
+    config = resolve_config(overrides={"filters": "none grayscale+blur jpeg:30"}, method="reversible")
+    assert isinstance(config, ReversibleConfig) and config.filters == ("none", "grayscale+blur", "jpeg:30")

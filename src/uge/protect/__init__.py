@@ -75,7 +75,7 @@ def resolve_config(preset: str = "default", overrides: dict[str, Any] | None = N
 
     Args:
         preset: an entry of `PRESETS[method]`.
-        overrides: setting -> value; text is read as the setting's own type, lists are separated by "+".
+        overrides: setting -> value; text is read as the setting's own type, items of a list are separated by spaces.
         method: an entry of `PROTECTIONS`.
 
     Raises:
@@ -99,7 +99,7 @@ def _typed(name: str, value: Any, kind: type) -> Any:
     if kind is tuple:
         if not isinstance(value, str | list | tuple):
             raise ConfigError(f"setting {name} is a list, got '{value}'")
-        return tuple(value.split("+")) if isinstance(value, str) else tuple(value)
+        return tuple(value.split()) if isinstance(value, str) else tuple(value)
     if kind is bool and isinstance(value, str):
         if value.lower() not in ("true", "false"):
             raise ConfigError(f"setting {name} is true or false, got '{value}'")
