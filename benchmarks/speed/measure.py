@@ -41,6 +41,7 @@ from uge.training import Recipe, make_optimiser
 RECORDS = Path(__file__).resolve().parents[1] / "results" / "speed" / "records.jsonl"
 NETWORKS = ("convnet", "resnet:depth=8,width=16", "vgg:depth=8,width=16")
 EPSILON = 8
+MEMORY_DISK = "/dev/shm"  # where Linux keeps files in memory
 MEMORY_SETTINGS = {
     "encoder": "own",
     "feature_distance": 0.0,  # an encoder is a fixed cost, and training one would hide what grows with the images
@@ -160,13 +161,13 @@ def measure_view(repeats: int = 5, batch_size: int = 128) -> None:
     many = images_of(2000)
     noise = torch.rand(250, *many.images.shape[1:], generator=torch.Generator().manual_seed(0)) * 2 - 1
 
-    def key_and_publish(method: str) -> float:
+    def key_and_publish(method: str, place: str | None) -> float:
         """Nonces, what the key draws, a random proposal, rounding, the PNG files: all but the generator."""
         config = resolve_config("default", {"epsilon_255": EPSILON}, method=method)
         space = VIEWS[method].draw(**({"epsilon_255": EPSILON} if method == "reversible" else {}))
         protection = PROTECTIONS[method](many, space, config, seed=0)
         protection.generator.perturbation = lambda x, y: noise[: len(x)]  # no generator
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory(dir=place) as folder:
 
             def work() -> None:
                 copies = torch.cat(list(protection.copies()))
@@ -182,9 +183,22 @@ def measure_view(repeats: int = 5, batch_size: int = 128) -> None:
 
             return len(many) / seconds(work)
 
-    for method in ("null-space", "reversible"):
-        rates = [key_and_publish(method) for _ in range(repeats + 1)][1:]
-        record("keying and publishing", f"{method}, 2000 images 3x32x32, no generator", rates, "images/s")
+    def only_write(place: str | None) -> float:
+        """As many files of about the size of such a PNG, made and written, and nothing else."""
+        data = bytes(3000)
+        with tempfile.TemporaryDirectory(dir=place) as folder:
+            files = [Path(folder, f"{i}.png") for i in range(len(many))]
+            return len(many) / seconds(lambda: [file.write_bytes(data) for file in files])
+
+    places = {"disk": None} | ({"memory": MEMORY_DISK} if Path(MEMORY_DISK).is_dir() else {})
+    for where, place in places.items():
+        for method in ("null-space", "reversible"):
+            rates = [key_and_publish(method, place) for _ in range(repeats + 1)][1:]
+            record(
+                "keying and publishing", f"{method}, 2000 images 3x32x32 to {where}, no generator", rates, "images/s"
+            )
+        rates = [only_write(place) for _ in range(repeats + 1)][1:]
+        record("writing files alone", f"2000 files of 3 kB to {where}", rates, "files/s")
 
 
 def measure_publish(repeats: int = 3, count: int = 10_000) -> None:

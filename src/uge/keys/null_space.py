@@ -140,23 +140,26 @@ class NullSpace(KeyedView):
         count = per_pixel * height * width
         words = self.key_stream("groups", nonces, shape, 2 + count)
         offset = ((words[:, :2] >> 32) * self.cell >> 32).astype(np.int64)  # [N, 2] in 0..p-1, by multiplication
+        offsets, grid = np.unique(offset, axis=0, return_inverse=True)  # the K different grids; which one an image has
+        grid = grid.reshape(-1)
 
-        cell_of_row = (np.arange(height) + offset[:, :1]) // self.cell  # [N, H]
-        cell_of_column = (np.arange(width) + offset[:, 1:]) // self.cell  # [N, W]
+        cell_of_row = (np.arange(height) + offsets[:, :1]) // self.cell  # [K, H]
+        cell_of_column = (np.arange(width) + offsets[:, 1:]) // self.cell  # [K, W]
         columns = (width + self.cell - 2) // self.cell + 1  # the most cells a row can have
-        cell = cell_of_row[:, :, None] * columns + cell_of_column[:, None, :]  # [N, H, W]
+        cell = cell_of_row[:, :, None] * columns + cell_of_column[:, None, :]  # [K, H, W]
         if int(cell.max(initial=0)) >= 1 << CELL_BITS:
             raise ConfigError(f"{height}x{width} pixels have too many cells of {self.cell}; use larger cells")
         cell = np.broadcast_to(cell[:, None], (len(cell), per_pixel, height, width)).reshape(-1, count)
 
         index_bits = max(1, (count - 1).bit_length())
         middle = (words[:, 2:] >> (1 + CELL_BITS + index_bits) << index_bits).astype(np.int64)
-        order = np.sort(cell << (63 - CELL_BITS) | middle | np.arange(count), axis=1)
+        order = np.sort((cell << (63 - CELL_BITS) | np.arange(count))[grid] | middle, axis=1)
         unit = order & ((1 << index_bits) - 1)  # [N, U]: slot -> unit
 
-        row, column = np.divmod(order >> (63 - CELL_BITS), columns)
-        top, bottom = _clipped(row, offset[:, :1], self.cell, height)
-        left, right = _clipped(column, offset[:, 1:], self.cell, width)
+        # the cells follow each other, so what a slot is depends on the grid alone: [K, U]
+        row, column = np.divmod(np.sort(cell, axis=1), columns)
+        top, bottom = _clipped(row, offsets[:, :1], self.cell, height)
+        left, right = _clipped(column, offsets[:, 1:], self.cell, width)
         start = per_pixel * (top * width + (bottom - top) * left)  # first slot of the cell
         inside = per_pixel * (bottom - top) * (right - left)  # units in the cell
         place = np.arange(count) - start  # of the slot within its cell
@@ -165,21 +168,21 @@ class NullSpace(KeyedView):
         early = place < larger * (small + 1)
         units = np.where(early, small + 1, small)
         position = np.where(early, place % (small + 1), (place - larger * (small + 1)) % small)
+        first = np.arange(count) - position
 
         if self.signs == "balanced":
-            sign = 1 - 2 * (position & 1)
+            sign = (1 - 2 * (position & 1)).astype(np.int32)[grid]
         else:
-            sign = 1 - 2 * (np.take_along_axis(words[:, 2:], unit, axis=1) & 1).astype(np.int64)
+            sign = 1 - 2 * (np.take_along_axis(words[:, 2:], unit, axis=1) & 1).astype(np.int32)
         if tied is False or channels == 1:
-            sign = np.where(units == 1, 0, sign)  # a group of one value would lose it
+            sign[(units == 1)[grid]] = 0  # a group of one value would lose it
 
-        def by_unit(at_slots: np.ndarray, dtype: type[np.generic]) -> Tensor:
-            result = np.empty_like(at_slots, dtype=dtype)
-            np.put_along_axis(result, unit, at_slots.astype(dtype), axis=1)
+        def by_unit(at_slots: np.ndarray) -> Tensor:
+            result = np.empty_like(at_slots)
+            np.put_along_axis(result, unit, at_slots, axis=1)
             return torch.from_numpy(result)
 
-        first = np.arange(count) - position
-        return Groups(by_unit(first, np.int64), by_unit(sign, np.int32), by_unit(units, np.int32), tied)
+        return Groups(by_unit(first[grid]), by_unit(sign), by_unit(units.astype(np.int32)[grid]), tied)
 
     def mean_projection(self, nonces: Sequence[bytes], shape: Sequence[int]) -> Tensor:
         """The mean over nonces of the projection onto the null space, sum_g sigma_g sigma_g' / n_g.
