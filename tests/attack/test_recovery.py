@@ -465,10 +465,18 @@ def test_without_a_linear_layer_nothing_can_be_refitted() -> None:
         last_layer(nn.Conv2d(3, 3, 1))
 
 
-def test_a_refit_sees_clean_images_as_the_network_is_tested() -> None:
-    """All images black: nothing can be read from originals that the filter blackens, too."""
+def test_a_refit_sees_clean_images_as_the_network_is_tested(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dark originals, and a filter that blackens them: nothing else reaches the last layer."""
+    seen: list[Tensor] = []
+
+    def spy(network: nn.Module, images: Tensor, labels: Tensor, classes: int) -> None:
+        seen.append(images)
+        refit_last_layer(network, images, labels, classes)
+
+    monkeypatch.setattr("uge.attack.clean_subset.refit_last_layer", spy)
     dark = CLEAN.with_images(CLEAN.images // 3)
-    assert trained(dark, "depth:1+refit:50", clean=dark).accuracy == 50
+    trained(dark, "depth:1+refit:50", clean=dark)
+    assert [len(images) for images in seen] == [50] and not seen[0].any()
 
 
 @pytest.mark.parametrize("image_size", [(16, 16), (13, 17)])
