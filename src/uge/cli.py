@@ -480,10 +480,10 @@ def verify(
 
 
 def _test_like(source: str | None, images: ImageSet, **how: bool) -> ImageSet | None:
-    """Test images at the size of the training images; `how` goes to `load`."""
+    """Test images at the size of the training images, classes in their order; `how` goes to `load`."""
     from uge.data.sources import load
 
-    return None if source is None else load(source, "test", image_size=images.image_size, **how)
+    return None if source is None else load(source, "test", image_size=images.image_size, **how).like(images)
 
 
 @app.command()
@@ -496,6 +496,8 @@ def train(
     network: Annotated[str, typer.Option("--network", help="Without --key: what to train.")] = "resnet:depth=18",
     epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Default: the key's recipe.")] = None,
     precision: Annotated[str, typer.Option("--precision", help="float32 or bfloat16.")] = "float32",
+    convert: ConvertOption = False,
+    skip_bad: SkipOption = False,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
 ) -> None:
@@ -525,7 +527,7 @@ def train(
         module = build_network(spec, *normalisation_of(images.images), seed=seed_for(seed, "plain", network))
         recipe, label = recommended_recipe(network), spec.label
     recipe = replace(recipe, epochs=epochs or recipe.epochs, precision=precision)
-    clean_test = _test_like(test, images)
+    clean_test = _test_like(test, images, convert=convert, skip_bad=skip_bad)
     if clean_test is not None and key is not None:
         clean_test = authorised_view(clean_test, authorised, headroom_255=view.headroom_255).images
     with _training_bar() as (begin, epoch):
@@ -561,7 +563,7 @@ def train(
 
 @app.command()
 def attack(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Published folder.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Published folder of uge, or any ImageFolder.")],
     test: Annotated[str, typer.Option("--test", help="DATA whose test split measures accuracy.")],
     out: Annotated[Path, typer.Option("--out", help="Folder of records; further attacks are added to it.")],
     hacker: Annotated[str, typer.Option("--hacker", help="A network, or 'authorised' with --key.")] = "resnet:depth=18",
@@ -576,24 +578,27 @@ def attack(
     epochs: Annotated[
         int | None, typer.Option("--epochs", min=1, help="Default: 30; the key's recipe for its own architecture.")
     ] = None,
+    convert: ConvertOption = False,
+    skip_bad: SkipOption = False,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
 ) -> None:
-    """Train one hacker on a published folder and measure it on clean images."""
+    """Train one hacker on a protected folder and measure it on clean images."""
     from dataclasses import replace
 
     from uge.attack import needs_teacher
+    from uge.audit.conduct import read_copy
     from uge.audit.plan import AUTHORISED, Cell
     from uge.audit.run import Audit
     from uge.data.sources import load
-    from uge.publish import load_published, read_manifest
     from uge.runtime import resolve_device
     from uge.training import recommended_recipe
 
     place = resolve_device(device)
     authorised = _load_key(key, passphrase_file) if key else None
-    images = load_published(folder, signed_by=authorised.fingerprint if authorised else None)
-    clean_test = _test_like(test, images)
+    how = {"convert": convert, "skip_bad": skip_bad}
+    images, manifest = read_copy(folder, authorised, **how)
+    clean_test = _test_like(test, images, **how)
     assert clean_test is not None
     if authorised and epochs:
         authorised = replace(authorised, recipe=replace(authorised.recipe, epochs=epochs))
@@ -602,8 +607,8 @@ def attack(
         clean_test,
         out,
         key=authorised,
-        clean=load(clean, "train", image_size=images.image_size) if clean else None,
-        headroom_255=read_manifest(folder).headroom_255,
+        clean=load(clean, "train", image_size=images.image_size, **how).like(images) if clean else None,
+        headroom_255=manifest.headroom_255 if manifest else 0,
         recipe=lambda network: recommended_recipe(network, epochs or 30),
         device=str(place),
     )

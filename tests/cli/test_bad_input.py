@@ -226,7 +226,6 @@ def test_folders_that_were_not_published(run: Run, toy: Path, key: Path, tmp_pat
     for arguments in (
         ("verify", toy),
         ("train", toy, "--out", tmp_path / "o"),
-        ("attack", toy, "--test", toy, "--out", tmp_path / "o"),
     ):
         assert "is no published folder" in run(*arguments).error
     assert not (tmp_path / "o").exists()

@@ -121,6 +121,19 @@ def test_attacks_add_up_and_are_not_repeated(run: Run, toy: Path, key: Path, pub
     assert again.code == 0 and "mlp(width=8)" in again.stdout and (out / "records.jsonl").read_text() == first
 
 
+def test_a_folder_of_another_program_is_attacked_past_a_file_that_is_none(run: Run, toy: Path, tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs"
+    shutil.copytree(toy / "train", theirs)
+    (theirs / "sandal" / "broken.png").write_text("no image")
+    base = ("attack", theirs, "--test", toy, "--hacker", "convnet:width=8", "--epochs", 30, "--out", tmp_path / "o")
+    refused = run(*base)
+    assert refused.code == 2 and "broken.png" in refused.error and "--skip-bad" in refused.error
+    done = run(*base, "--skip-bad")
+    assert done.code == 0 and "broken.png" in done.stderr, done
+    (row,) = [json.loads(line) for line in (tmp_path / "o" / "records.jsonl").read_text().splitlines()]
+    assert row["accuracy"] >= 60  # these are the originals; chance is 33
+
+
 # -- what verify finds -----------------------------------------------------------------------------------------------
 
 

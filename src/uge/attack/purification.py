@@ -221,12 +221,15 @@ class OwnPairs(Denoised):
 
     def protection(self, own: ImageSet, space: KeyedView) -> KeyedProtection[Any]:
         """Ours, with its published settings."""
-        settings: dict[str, Any] = {"epsilon_255": self.epsilon_255, "epochs": self.epochs}
+        settings: dict[str, Any] = {
+            "epsilon_255": self.epsilon_255,
+            "epochs": self.epochs,
+            "headroom": needs_headroom(own.images),
+        }
         if isinstance(space, Reversible):
             return ReversibleProtection(own, space, ReversibleConfig(**settings), seed=0)
         assert isinstance(space, NullSpace)
-        headroom = needs_headroom(own.images)
-        return NullSpaceProtection(own, space, NullSpaceConfig(headroom=headroom, **settings), seed=0)
+        return NullSpaceProtection(own, space, NullSpaceConfig(**settings), seed=0)
 
     @torch.no_grad()
     def removed(self, images: Tensor) -> Tensor:
