@@ -8,10 +8,9 @@ random (expectation over counter-measures), and on L_fd; the key's kind decides 
 from __future__ import annotations
 
 import math
-import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,19 +19,19 @@ from typing import Any, Generic, Self, TypeVar
 import torch
 from torch import Tensor, nn
 
-from uge.data.images import ImageSet, normalisation_of, to_float
+from uge.data.images import ImageSet, to_float
 from uge.encoders import build_encoder, features_of
 from uge.errors import ConfigError
 from uge.filters import parse_filter
 from uge.keys.keyed_view import NONCE_BYTES, KeyedView, channels_equal, with_headroom
 from uge.losses.feature_distance import feature_distance
 from uge.losses.shortcut import shortcut
-from uge.networks import NetworkSpec, build_network, parse_network
-from uge.protect.checkpoint import claim_workdir, load_checkpoint, save_checkpoint
+from uge.networks import parse_network
 from uge.protect.generator import Generator
+from uge.protect.generator_training import Advance, GeneratorTraining
 from uge.protect.trajectory import LiveRun
 from uge.records import config_hash
-from uge.runtime import generator_for, seed_for
+from uge.runtime import generator_for
 from uge.training import Shift, recommended_recipe
 
 V = TypeVar("V", bound=KeyedView)
@@ -109,7 +108,7 @@ class KeyedConfig:
         return asdict(self) | {"surrogates": list(self.surrogates), "filters": list(self.filters)}
 
 
-class KeyedProtection(ABC, Generic[V]):
+class KeyedProtection(GeneratorTraining, Generic[V]):
     """Trains the generator for one data set, then makes the copy that the key's view undoes.
 
     While it learns, every batch is keyed afresh by throw-away secrets: the generator learns what survives any key,
@@ -137,76 +136,35 @@ class KeyedProtection(ABC, Generic[V]):
         checkpoint_seconds: float = 30.0,
     ) -> None:
         images = with_headroom(clean.images, config.epsilon_255) if config.headroom else clean.images
-        self.clean = clean.with_images(images)
         self.space = space
         self.config = config
-        self.seed = seed
-        self.workdir = workdir
-        self.device = torch.device(device)
-        self.checkpoint_seconds = checkpoint_seconds
-        self.batch_size = min(config.batch_size, len(clean))
-        self.epoch_steps = len(clean) // self.batch_size
-        self.total_steps = self.epoch_steps * config.epochs
         self.filters = [parse_filter(text) for text in config.filters]
-        self._start()
+        super().__init__(
+            clean.with_images(images),
+            config,
+            seed=seed,
+            purpose=space.kind,
+            workdir=workdir,
+            device=device,
+            checkpoint_seconds=checkpoint_seconds,
+        )
 
-    def _start(self) -> None:
-        """A generator that has learnt nothing, and an empty log."""
-        self.log: list[dict[str, Any]] = []
+    def _new_generator(self) -> Generator:
         config = self.config
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed_for(self.seed, f"{self.space.kind} generator"))
-            generator = Generator(
-                self.clean.channels,
-                self.clean.classes,
-                255,  # a proposal in [-1, 1]: the key's groups set the size
-                config.generator_width,
-                config.generator_patch,
-                config.label_conditional,
-                config.class_patterns,
-            )
-        self.generator = generator.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's annotations
+        return Generator(
+            self.clean.channels,
+            self.clean.classes,
+            255,  # a proposal in [-1, 1]: the key's groups set the size
+            config.generator_width,
+            config.generator_patch,
+            config.label_conditional,
+            config.class_patterns,
+        )
 
-    # -- the whole run -------------------------------------------------------------------------------------------
-
-    def train(self, on_step: Callable[[dict[str, Any], int], None] | None = None) -> None:
-        """Train the generator, resuming from the work folder where it holds an unfinished run of the same settings.
-
-        Args:
-            on_step: called after each step with the log row and the number of all steps.
-
-        Raises:
-            PublishError: the work folder belongs to another run.
-        """
-        if self.workdir is not None:
-            claim_workdir(self.workdir, self.identity())
-        self._start()
-        rng = generator_for(self.seed, f"{self.space.kind} training")
-        optimiser = torch.optim.Adam(self.generator.parameters(), lr=self.config.learning_rate, betas=(0.5, 0.99))
-        surrogates = self._start_surrogates()
-        encoder, mean = self._common_space()
-        step = self._resume(optimiser, surrogates, rng)
-        saved = time.perf_counter()
-        started = saved - (self.log[-1]["seconds"] if self.log else 0.0)
-        while step < self.total_steps:
-            order = torch.randperm(
-                len(self.clean), generator=generator_for(self.seed, "order", step // self.epoch_steps)
-            )
-            pick = order[(step % self.epoch_steps) * self.batch_size :][: self.batch_size]
-            for group in optimiser.param_groups:
-                group["lr"] = self.config.learning_rate * min(1.0, 1.02 * (1 - step / self.total_steps))
-            surrogate = surrogates[step % len(surrogates)] if surrogates else None
-            terms = self._step(pick, surrogate, encoder, mean, rng, optimiser)
-            step += 1
-            seconds = round(time.perf_counter() - started, 2)
-            row = {"step": step, "epoch": (step - 1) // self.epoch_steps + 1, **terms, "seconds": seconds}
-            self.log.append(row)
-            if on_step:
-                on_step(row, self.total_steps)
-            if time.perf_counter() - saved > self.checkpoint_seconds:
-                self._checkpoint(step, optimiser, surrogates, rng)
-                saved = time.perf_counter()
-        self._checkpoint(step, optimiser, surrogates, rng)
+    def _begin(self) -> list[LiveRun]:
+        self._surrogates = self._start_surrogates()
+        self._encoder, self._feature_mean = self._common_space()
+        return self._surrogates
 
     @cached_property
     def nonces(self) -> list[bytes]:
@@ -245,16 +203,8 @@ class KeyedProtection(ABC, Generic[V]):
         x = to_float(images.to(self.device)).contiguous(memory_format=torch.channels_last)
         return self.generator.perturbation(x, labels.to(self.device)).contiguous()
 
-    def _step(
-        self,
-        pick: Tensor,
-        surrogate: LiveRun | None,
-        encoder: nn.Module | None,
-        mean: Tensor,
-        rng: torch.Generator,
-        optimiser: torch.optim.Optimizer,
-    ) -> dict[str, float | None]:
-        config = self.config
+    def _step(self, step: int, pick: Tensor) -> dict[str, float | None]:
+        config, rng = self.config, self.rng
         images, labels = self.clean.images[pick], self.clean.labels[pick]
         throw_away = type(self.space)(random_bytes(32, rng), **self.space.layout)
         nonces = _random_nonces(images, rng)
@@ -264,8 +214,9 @@ class KeyedProtection(ABC, Generic[V]):
         terms: dict[str, float | None] = dict.fromkeys(("shortcut", "feature_distance"))
         total = x_u.new_zeros(())
 
-        gradients: tuple[Tensor, ...] | None = None
-        if surrogate is not None:
+        advances: list[Advance] = []
+        if self._surrogates:
+            surrogate = self._surrogates[step % len(self._surrogates)]
             shift = Shift.draw(len(images), self.clean.image_size, rng)
             through = self.filters[int(torch.randint(len(self.filters), (), generator=rng))]
             seen = shift(through(x_u)).contiguous(memory_format=torch.channels_last)
@@ -273,22 +224,16 @@ class KeyedProtection(ABC, Generic[V]):
             loss = shortcut(logits, y)
             total = total + config.shortcut * loss
             terms["shortcut"] = float(loss.detach())
-            gradients = torch.autograd.grad(loss, surrogate.parameters, retain_graph=True)
-        if encoder is not None:
+            advances.append((surrogate, torch.autograd.grad(loss, surrogate.parameters, retain_graph=True)))
+        if self._encoder is not None:
             count = min(config.feature_images, len(images))
             with torch.no_grad():
-                features = encoder(to_float(images[:count].to(self.device)))
-            distance = feature_distance(features, encoder(x_u[:count]), mean)
+                features = self._encoder(to_float(images[:count].to(self.device)))
+            distance = feature_distance(features, self._encoder(x_u[:count]), self._feature_mean)
             total = total + config.feature_distance * distance
             terms["feature_distance"] = float(distance.detach())
 
-        wanted = torch.autograd.grad(total, list(self.generator.parameters()))
-        for parameter, gradient in zip(self.generator.parameters(), wanted, strict=True):
-            parameter.grad = gradient
-        nn.utils.clip_grad_norm_(self.generator.parameters(), 1.0)
-        optimiser.step()
-        if surrogate is not None and gradients is not None:
-            surrogate.advance(gradients)
+        self._learn(total, advances)
         return {"loss": float(total.detach()), **terms, "still": round(float(still), 4)}
 
     # -- what runs beside the generator ----------------------------------------------------------------------------
@@ -296,15 +241,11 @@ class KeyedProtection(ABC, Generic[V]):
     def _start_surrogates(self) -> list[LiveRun]:
         if not self.config.shortcut:
             return []
-        normalisation = normalisation_of(self.clean.images)
         runs = []
         for number, text in enumerate(self.config.surrogates):
-            name, options = parse_network(text)
-            spec = NetworkSpec(name, self.clean.channels, self.clean.image_size, self.clean.classes, options)
-            network = build_network(spec, *normalisation, seed=seed_for(self.seed, "surrogate", number))
             recipe = recommended_recipe(text, self.config.run_epochs)
             steps = max(1, self.config.run_epochs * self.epoch_steps)
-            runs.append(LiveRun(network, recipe, steps, self.device))
+            runs.append(LiveRun(self._network(text, "surrogate", number), recipe, steps, self.device))
         return runs
 
     def _common_space(self, most: int = 2000) -> tuple[nn.Module | None, Tensor]:
@@ -315,10 +256,8 @@ class KeyedProtection(ABC, Generic[V]):
         sample = self.clean.take(min(most, len(self.clean)), generator_for(self.seed, "feature statistics"))
         return encoder, features_of(encoder, sample.images, device=self.device).mean(0).to(self.device)
 
-    # -- resuming --------------------------------------------------------------------------------------------------
-
     def identity(self) -> str:
-        """Names this run: data, public layout of the key, settings and seed."""
+        # of the key its public layout alone
         return config_hash(
             {
                 "data": self.clean.digest(),
@@ -327,34 +266,6 @@ class KeyedProtection(ABC, Generic[V]):
                 "seed": self.seed,
             }
         )
-
-    def _checkpoint(
-        self, step: int, optimiser: torch.optim.Optimizer, surrogates: list[LiveRun], rng: torch.Generator
-    ) -> None:
-        if self.workdir is None:
-            return
-        state = {
-            "step": step,
-            "generator": self.generator.state_dict(),
-            "optimiser": optimiser.state_dict(),
-            "surrogates": [run.state() for run in surrogates],
-            "rng": rng.get_state(),
-            "log": self.log,
-        }
-        save_checkpoint(self.workdir / "checkpoint.pt", state)
-
-    def _resume(self, optimiser: torch.optim.Optimizer, surrogates: list[LiveRun], rng: torch.Generator) -> int:
-        file = self.workdir / "checkpoint.pt" if self.workdir else None
-        if file is None or not file.exists():
-            return 0
-        state = load_checkpoint(file)
-        self.generator.load_state_dict(state["generator"])
-        optimiser.load_state_dict(state["optimiser"])
-        for run, saved in zip(surrogates, state["surrogates"], strict=True):
-            run.load(saved)
-        rng.set_state(state["rng"])
-        self.log = state["log"]
-        return int(state["step"])
 
 
 def one_copy_each(copies: Iterator[Tensor], nonces: Sequence[bytes]) -> Iterator[Tensor]:

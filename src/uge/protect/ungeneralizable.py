@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import copy
 import math
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,16 +22,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from uge.data.images import ImageSet, normalisation_of, to_float, to_uint8
+from uge.data.images import ImageSet, to_float, to_uint8
 from uge.encoders import build_encoder, features_of
 from uge.errors import ConfigError
 from uge.keys.key import Key
 from uge.losses.feature_distance import class_prototypes, feature_distance, misalignment
 from uge.losses.gradient_matching import gradient_matching
 from uge.losses.undistillation import distillation, undistillation
-from uge.networks import NetworkSpec, build_network, parse_network, trainable
-from uge.protect.checkpoint import claim_workdir, load_checkpoint, save_checkpoint
+from uge.networks import parse_network, trainable
+from uge.protect.checkpoint import load_checkpoint, save_checkpoint
 from uge.protect.generator import Generator
+from uge.protect.generator_training import Advance, GeneratorTraining
 from uge.protect.trajectory import LiveRun, record_clean_run
 from uge.records import config_hash
 from uge.runtime import generator_for, seed_for
@@ -153,7 +153,7 @@ class _Prepared:
     clean_runs: list[list[dict[str, Tensor]]] = field(default_factory=list)
 
 
-class UngeneralizableProtection:
+class UngeneralizableProtection(GeneratorTraining):
     """Trains the generator for one data set and its authorised networks, then makes the copy.
 
     Args:
@@ -184,81 +184,35 @@ class UngeneralizableProtection:
             if key.view is not None:
                 kind = key.view.kind
                 raise ConfigError(f"a {kind} key protects with the method {kind}; UGE takes keys without a view")
-        self.clean = clean
         self.keys = list(keys)
         self.config = config
-        self.seed = seed
-        self.workdir = workdir
-        self.device = torch.device(device)
-        self.checkpoint_seconds = checkpoint_seconds
-        self.batch_size = min(config.batch_size, len(clean))
-        self.epoch_steps = len(clean) // self.batch_size
-        self.total_steps = self.epoch_steps * config.epochs
-        self._start()
+        super().__init__(
+            clean,
+            config,
+            seed=seed,
+            purpose="uge",
+            workdir=workdir,
+            device=device,
+            checkpoint_seconds=checkpoint_seconds,
+        )
 
-    def _start(self) -> None:
-        """A generator that has learnt nothing, and an empty log."""
-        self.log: list[dict[str, Any]] = []
+    def _new_generator(self) -> Generator:
         config = self.config
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed_for(self.seed, "generator"))
-            generator = Generator(
-                self.clean.channels,
-                self.clean.classes,
-                config.epsilon_255,
-                config.generator_width,
-                config.generator_patch,
-                config.label_conditional,
-            )
-        self.generator = generator.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return Generator(
+            self.clean.channels,
+            self.clean.classes,
+            config.epsilon_255,
+            config.generator_width,
+            config.generator_patch,
+            config.label_conditional,
+        )
 
-    # -- the whole run -------------------------------------------------------------------------------------------
-
-    def train(self, on_step: Callable[[dict[str, Any], int], None] | None = None) -> None:
-        """Train the generator, resuming from the work folder where it holds an unfinished run of the same settings.
-
-        Args:
-            on_step: called after each step with the log row and the number of all steps.
-
-        Raises:
-            PublishError: the work folder belongs to another run.
-        """
-        if self.workdir is not None:
-            claim_workdir(self.workdir, self.identity())
-        self._start()
-        prepared = self._prepare()
-        rng = generator_for(self.seed, "generator training")
-        optimiser = torch.optim.Adam(self.generator.parameters(), lr=self.config.learning_rate, betas=(0.5, 0.99))
-        lives = self._start_live_runs(prepared)
-        students = self._start_students()
-        step = self._resume(optimiser, lives, students, rng)
-        teachers = self._teachers(prepared) if students else []
-        saved = time.perf_counter()
-        started = time.perf_counter() - (self.log[-1]["seconds"] if self.log else 0.0)
-        images, labels = self.clean.images, self.clean.labels
-        while step < self.total_steps:
-            order = torch.randperm(len(images), generator=generator_for(self.seed, "order", step // self.epoch_steps))
-            pick = order[(step % self.epoch_steps) * self.batch_size :][: self.batch_size]
-            x = to_float(images[pick].to(self.device)).contiguous(memory_format=torch.channels_last)
-            for group in optimiser.param_groups:
-                group["lr"] = self.config.learning_rate * min(1.0, 1.02 * (1 - step / self.total_steps))
-            terms = self._step(
-                step, x, labels[pick].to(self.device), prepared, lives, students, teachers, rng, optimiser
-            )
-            step += 1
-            row = {
-                "step": step,
-                "epoch": (step - 1) // self.epoch_steps + 1,
-                **terms,
-                "seconds": round(time.perf_counter() - started, 2),
-            }
-            self.log.append(row)
-            if on_step:
-                on_step(row, self.total_steps)
-            if time.perf_counter() - saved > self.checkpoint_seconds:
-                self._checkpoint(step, optimiser, lives, students, rng)
-                saved = time.perf_counter()
-        self._checkpoint(step, optimiser, lives, students, rng)
+    def _begin(self) -> list[LiveRun]:
+        self._prepared = self._prepare()
+        self._lives = self._start_live_runs(self._prepared)
+        self._students = self._start_students()
+        self._teachers = self._trained_networks(self._prepared) if self._students else []
+        return [run for runs in self._lives for run in runs] + self._students
 
     @torch.no_grad()
     def copies(self, batch_size: int = 250) -> Iterator[Tensor]:
@@ -271,19 +225,10 @@ class UngeneralizableProtection:
 
     # -- one step ------------------------------------------------------------------------------------------------
 
-    def _step(
-        self,
-        step: int,
-        x: Tensor,
-        y: Tensor,
-        prepared: _Prepared,
-        lives: list[list[LiveRun]],
-        students: list[LiveRun],
-        teachers: list[nn.Module],
-        rng: torch.Generator,
-        optimiser: torch.optim.Optimizer,
-    ) -> dict[str, float | None]:
-        config = self.config
+    def _step(self, step: int, pick: Tensor) -> dict[str, float | None]:
+        config, rng, prepared = self.config, self.rng, self._prepared
+        x = to_float(self.clean.images[pick].to(self.device)).contiguous(memory_format=torch.channels_last)
+        y = self.clean.labels[pick].to(self.device)
         x_u = self.generator(x, y)
         shift = Shift.draw(len(x), self.clean.image_size, rng)
         x_shifted, x_u_shifted = (shift(image).contiguous(memory_format=torch.channels_last) for image in (x, x_u))
@@ -291,12 +236,12 @@ class UngeneralizableProtection:
         terms: dict[str, float | None] = dict.fromkeys(
             ("gradient_matching", "gradient_magnitude", "feature_distance", "undistillation")
         )
-        advances: list[tuple[LiveRun, tuple[Tensor, ...]]] = []
+        advances: list[Advance] = []
 
         if config.gradient_matching:
             at_clean = bool(torch.rand((), generator=rng) < config.clean_share)
             direction = magnitude = x.new_zeros(())
-            for runs, states in zip(lives, prepared.clean_runs, strict=True):
+            for runs, states in zip(self._lives, prepared.clean_runs, strict=True):
                 live = runs[step % len(runs)]
                 network = live.network
                 if at_clean:
@@ -311,8 +256,8 @@ class UngeneralizableProtection:
                     advances.append((live, got))
             ramp = min(1.0, (step + 1) / max(1.0, config.warm_up * self.total_steps))
             total = total + ramp * config.gradient_matching * (direction + config.gradient_magnitude * magnitude)
-            terms["gradient_matching"] = float(direction.detach()) / len(lives)
-            terms["gradient_magnitude"] = float(magnitude.detach()) / len(lives)
+            terms["gradient_matching"] = float(direction.detach()) / len(self._lives)
+            terms["gradient_magnitude"] = float(magnitude.detach()) / len(self._lives)
 
         if config.feature_distance and prepared.encoder is not None:
             count = min(config.feature_images, len(x))
@@ -326,10 +271,10 @@ class UngeneralizableProtection:
             total = total + config.feature_distance * distance
             terms["feature_distance"] = float(distance.detach())
 
-        if students:
-            student = students[step % len(students)]
+        if self._students:
+            student = self._students[step % len(self._students)]
             with torch.no_grad():
-                answer = teachers[step % len(teachers)](x_u_shifted)
+                answer = self._teachers[step % len(self._teachers)](x_u_shifted)
             guess = student.network(x_u_shifted)
             pushed = undistillation(answer, guess, config.temperature)
             total = total + config.undistillation * pushed
@@ -337,13 +282,7 @@ class UngeneralizableProtection:
             loss = distillation(answer, guess, config.temperature)
             advances.append((student, torch.autograd.grad(loss, student.parameters, retain_graph=True)))
 
-        wanted_by_generator = torch.autograd.grad(total, list(self.generator.parameters()))
-        for parameter, gradient in zip(self.generator.parameters(), wanted_by_generator, strict=True):
-            parameter.grad = gradient
-        nn.utils.clip_grad_norm_(self.generator.parameters(), 1.0)
-        optimiser.step()
-        for run, gradients in advances:
-            run.advance(gradients)
+        self._learn(total, advances)
         return {"loss": float(total.detach()), **terms}
 
     # -- what runs beside the generator ----------------------------------------------------------------------------
@@ -414,15 +353,11 @@ class UngeneralizableProtection:
         recipe = self._recipe(self.keys[0])
         students = []
         for number, text in enumerate(self.config.students):
-            name, options = parse_network(text)
-            spec = NetworkSpec(name, self.clean.channels, self.clean.image_size, self.clean.classes, options)
-            network = build_network(
-                spec, *normalisation_of(self.clean.images), seed=seed_for(self.seed, "student", number)
-            )
+            network = self._network(text, "student", number)
             students.append(LiveRun(network, recipe, self._run_steps(recipe), self.device))
         return students
 
-    def _teachers(self, prepared: _Prepared) -> list[nn.Module]:
+    def _trained_networks(self, prepared: _Prepared) -> list[nn.Module]:
         """Each authorised network as trained on the originals, in eval mode."""
         teachers = []
         for key, states in zip(self.keys, prepared.clean_runs, strict=True):
@@ -431,10 +366,7 @@ class UngeneralizableProtection:
             teachers.append(network.eval().requires_grad_(False).to(self.device))
         return teachers
 
-    # -- resuming --------------------------------------------------------------------------------------------------
-
     def identity(self) -> str:
-        """Names this run: data, keys, settings and seed."""
         return config_hash(
             {
                 "data": self.clean.digest(),
@@ -443,47 +375,3 @@ class UngeneralizableProtection:
                 "seed": self.seed,
             }
         )
-
-    def _checkpoint(
-        self,
-        step: int,
-        optimiser: torch.optim.Optimizer,
-        lives: list[list[LiveRun]],
-        students: list[LiveRun],
-        rng: torch.Generator,
-    ) -> None:
-        if self.workdir is None:
-            return
-        state = {
-            "step": step,
-            "generator": self.generator.state_dict(),
-            "optimiser": optimiser.state_dict(),
-            "lives": [[run.state() for run in runs] for runs in lives],
-            "students": [run.state() for run in students],
-            "rng": rng.get_state(),
-            "log": self.log,
-        }
-        save_checkpoint(self.workdir / "checkpoint.pt", state)
-
-    def _resume(
-        self,
-        optimiser: torch.optim.Optimizer,
-        lives: list[list[LiveRun]],
-        students: list[LiveRun],
-        rng: torch.Generator,
-    ) -> int:
-        file = self.workdir / "checkpoint.pt" if self.workdir else None
-        if file is None or not file.exists():
-            return 0
-        state = load_checkpoint(file)
-        self.generator.load_state_dict(state["generator"])
-        optimiser.load_state_dict(state["optimiser"])
-        for run, saved in zip(
-            [run for runs in lives for run in runs] + students,
-            [saved for runs in state["lives"] for saved in runs] + state["students"],
-            strict=True,
-        ):
-            run.load(saved)
-        rng.set_state(state["rng"])
-        self.log = state["log"]
-        return int(state["step"])
