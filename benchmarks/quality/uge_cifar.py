@@ -54,6 +54,7 @@ SECOND_NETWORK = "vgg:depth=8,width=16"
 TERMS = {
     "gm": {"feature_distance": 0, "undistillation": 0},
     "gm+fd": {"undistillation": 0, "feature_objective": "distance"},
+    "3gm+fd": {"gradient_matching": 3, "undistillation": 0, "feature_objective": "distance"},
     "10gm+fd": {"gradient_matching": 10, "undistillation": 0, "feature_objective": "distance"},
     "gm+fd+ud": {"feature_objective": "distance"},
     "10gm+fd+ud": {"gradient_matching": 10, "feature_objective": "distance"},

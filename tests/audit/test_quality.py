@@ -3,8 +3,9 @@ import math
 import pytest
 import torch
 
-from uge.audit.quality import psnr, ssim
+from uge.audit.quality import psnr, quality, ssim
 from uge.data.images import ImageSet
+from uge.keys.keyed_view import with_headroom
 
 
 def test_psnr_of_known_errors() -> None:
@@ -49,3 +50,12 @@ def test_ssim_falls_with_the_noise_and_batches_change_nothing(fashion: ImageSet)
 def test_ssim_of_images_smaller_than_the_window(size: tuple[int, int]) -> None:
     image = torch.randint(0, 256, (2, 3, *size), generator=torch.Generator().manual_seed(0)).byte()
     torch.testing.assert_close(ssim(image, image), torch.ones(2))
+
+
+def test_the_mapping_of_headroom_is_no_perturbation_to_read_labels_from(fashion: ImageSet) -> None:
+    clean = fashion.subset(torch.arange(0, len(fashion), 10))
+    copy = clean.with_images(with_headroom(clean.images, 8))
+    found = quality(copy, clean, headroom_255=8)
+    assert found["separability_difference"] <= 100 / clean.classes + 5
+    assert quality(copy, clean)["separability_difference"] > 30  # a darker copy of the image itself
+    assert found["l_inf_255"] == 8 and found["psnr_db"] == quality(copy, clean)["psnr_db"]

@@ -99,7 +99,7 @@ def write_facts(
             "sha256": hashlib.sha256(manifest.to_json().encode()).hexdigest() if manifest else None,
         },
         "settings": manifest.settings if manifest else {},
-        "quality": quality(published, clean),
+        "quality": quality(published, clean, headroom_255=audit.headroom_255),
         "skipped": list(skipped),
         "offered": [name for name in COUNTERMEASURES if name != "none"],
         "environment": environment(),

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from uge.attack.projection import logistic_regression
 from uge.data.images import ImageSet, to_float
+from uge.keys.keyed_view import with_headroom
 
 SSIM_WINDOW = 11  # pixels; the Gaussian window of Wang et al. 2004, sigma 1.5
 
@@ -76,12 +77,16 @@ def aligned(published: ImageSet, clean: ImageSet) -> bool:
     return published.images.shape == clean.images.shape and torch.equal(published.labels, clean.labels)
 
 
-def quality(published: ImageSet, clean: ImageSet | None, *, most: int = 5000) -> dict[str, float]:
+def quality(
+    published: ImageSet, clean: ImageSet | None, *, headroom_255: int = 0, most: int = 5000
+) -> dict[str, float]:
     """Everything that the page says of the pictures themselves, means over the images.
 
     Args:
         published: the copy.
         clean: the originals in the same order, where there are any.
+        headroom_255: of the copy's manifest. The mapping that it stands for is a difference to look at, but nothing
+            that a hacker could learn labels from: separability is of what was added after it.
         most: images that the linear classifiers see.
 
     Returns:
@@ -92,7 +97,8 @@ def quality(published: ImageSet, clean: ImageSet | None, *, most: int = 5000) ->
     found = {"separability_published": linear_separability(x, labels, published.classes)}
     if clean is None or not aligned(published, clean):
         return found
-    difference = x - to_float(clean.images[:most])
+    before = clean.images[:most]
+    difference = x - to_float(with_headroom(before, headroom_255) if headroom_255 else before)
     distances = torch.cat(
         [
             (to_float(a) - to_float(b)).flatten(1).norm(dim=1)
