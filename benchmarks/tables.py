@@ -465,6 +465,28 @@ def null_space_table(rows: Iterable[Row], stage: str) -> str:
     return about + table(["", *(f"`{setting}`" for setting in settings)], body) + below
 
 
+def lossy_table(rows: Iterable[Row]) -> str:
+    """One row a setting and quality: how wrong the view is, and what the authorised network learns from it."""
+    rows = [row for row in rows if row["stage"] == "lossy"]
+    if not rows:
+        return NOT_MEASURED
+    body = [
+        [
+            f"`{row['setting'].partition(',')[0]}`",
+            "as published" if row["jpeg_quality"] is None else f"JPEG, quality {row['jpeg_quality']}",
+            figure(row["view_error_rms"]),
+            f"{row['accuracy']:.1f}",
+        ]
+        for row in rows
+    ]
+    said = rows[0]
+    about = (
+        f"{said['dataset']}, 16x16; {said['images']} training images, {said['recipe']['epochs']} epochs; seeds"
+        f" {numbered(row['seed'] for row in rows)}.\n\n"
+    )
+    return about + table(["setting", "the copy", "error of the view, rms in 8-bit steps", "authorised"], body)
+
+
 # -- audits --------------------------------------------------------------------------------------------------------
 
 
@@ -857,6 +879,7 @@ SECTIONS: dict[str, tuple[str | tuple[str, ...], Callable[..., str]]] = {
     "view-prices": ("null_space", view_prices),
     "null-space-small": ("null_space", lambda rows: null_space_table(rows, "small")),
     "null-space-full": ("null_space", lambda rows: null_space_table(rows, "full")),
+    "null-space-lossy": ("null_space", lossy_table),
     "eigenvalues": ("eigenvalues", eigenvalue_table),
     "purification": ("purification", purification_table),
     "audit-headline": ("audit", audit_headline),

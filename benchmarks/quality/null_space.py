@@ -3,10 +3,12 @@
     python benchmarks/quality/null_space.py --data CIFAR.zip --stage locked
     python benchmarks/quality/null_space.py --data CIFAR.zip --stage small --settings NAME ...
     python benchmarks/quality/null_space.py --data CIFAR.zip --stage full --settings NAME ...
+    python benchmarks/quality/null_space.py --data CIFAR.zip --stage lossy --settings NAME ...
 
 `locked` trains the authorised network on the views of the originals, for many layouts, without any generator: what a
 layout costs before it protects anything. `small` (16x16, 4,000 images) and `full` (32x32) protect, check that the view
 of the copy is the view of the original, and train the authorised network and hackers, each beside its clean ceiling.
+`lossy` (16x16) asks what a recipient loses whose copies went through JPEG, and who forces the view all the same.
 
 Every finished training is a row of `benchmarks/results/null_space/records.jsonl`; a killed run goes on where it
 stopped. Keys lie in `runs/`, which is not committed.
@@ -25,6 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from uge.attack.filtered import Jpeg
 from uge.audit.plan import AUTHORISED, Cell
 from uge.audit.quality import psnr, ssim
 from uge.audit.run import Audit
@@ -47,6 +50,8 @@ NETWORK = "convnet:width=32"
 VGG, RESNET = "vgg:depth=8,width=16", "resnet:depth=8,width=16"
 PLAIN = (AUTHORISED, VGG, RESNET, "mlp")
 ATTACKS = ("grayscale", "jpeg:30", "blur:1", "grayscale+blur:1", "grayscale+jpeg:30", "projection")  # of the vgg hacker
+STAGES = ("locked", "small", "full", "lossy")
+QUALITIES = (95, 75)  # JPEG; the first is what a careful program writes
 LAYOUTS: dict[str, dict[str, Any]] = {
     f"p{cell}-s{size}": {"cell": cell, "group_size": size} for cell in (4, 8, 16) for size in (3, 4, 6, 8, 12)
 } | {
@@ -100,7 +105,7 @@ class Stage:
     def __init__(self, name: str, data: str, seed: int) -> None:
         self.name = name
         self.seed = seed
-        small = name == "small"
+        small = name in ("small", "lossy")
         side = (16, 16) if small else None
         self.clean = load(data, "train", image_size=side, convert=True)
         self.test = load(data, "test", image_size=side, convert=True)
@@ -153,23 +158,24 @@ class Stage:
         cells = [Cell(role, AUTHORISED, "none", self.seed, "clean") for role in ("hacker", AUTHORISED)]
         self.run(self.about(name, layout), copy, key, cells)
 
-    def protected(self, name: str) -> None:
-        """Protect, check, attack."""
+    def trained(self, name: str) -> tuple[KeyedProtection[Any], Key, ImageSet, dict[str, Any]]:
+        """The protection of a setting, the key, the copy, and what names them in the records."""
         layout, config = setting(name)
         key = self.key(name.partition("+")[0], layout)
         assert key.view is not None
         about = self.about(name, layout) | {"config": config.to_dict()}
         tell(f"{name}: protecting")
-        started = time.perf_counter()
         workdir = self.folder / f"{name}-{config_hash(about)}-{self.seed}.partial"
-        kind = PROTECTIONS[key.view.kind]
-        protection = kind(self.clean, key.view, config, seed=self.seed, workdir=workdir)
+        protection = PROTECTIONS[key.view.kind](self.clean, key.view, config, seed=self.seed, workdir=workdir)
         protection.train()
-        seconds = round(time.perf_counter() - started, 1)
         images = torch.cat(list(protection.copies()))
-        copy = replace(self.clean, images=images, nonces=tuple(protection.nonces))
+        return protection, key, replace(self.clean, images=images, nonces=tuple(protection.nonces)), about
+
+    def protected(self, name: str) -> None:
+        """Protect, check, attack."""
+        protection, key, copy, about = self.trained(name)
         if (self.name, name, f"measures/{self.seed}") not in self.done:
-            measured = self.measures(protection, images) | {"protect_seconds": seconds}
+            measured = self.measures(protection, copy.images) | {"protect_seconds": protection.log[-1]["seconds"]}
             append_record(RESULTS, about | {"cell": f"measures/{self.seed}", "kind": "measures"} | measured)
         cells = []
         for source in ("published", "clean"):
@@ -177,6 +183,17 @@ class Stage:
             cells += [Cell("hacker", network, "none", self.seed, source) for network in PLAIN if network != VGG]
             cells += [Cell(AUTHORISED, seed=self.seed, trained_on=source)]
         self.run(about, copy, key, cells)
+
+    def lossy(self, name: str) -> None:
+        """The authorised network on copies that went through JPEG, with the nonces they had before."""
+        protection, key, copy, about = self.trained(name)
+        views = protection.space.view(copy.images, protection.nonces)
+        for quality in (None, *QUALITIES):
+            images = copy.images if quality is None else Jpeg(quality).pixels(copy.images)
+            error = (protection.space.view(images, protection.nonces) - views).square().mean().sqrt()
+            facts = {"jpeg_quality": quality, "view_error_rms": round(float(error), 3)}
+            reencoded = about | facts | {"setting": name if quality is None else f"{name}, JPEG {quality}"}
+            self.run(reencoded, replace(copy, images=images), key, [Cell(AUTHORISED, seed=self.seed)])
 
     def about(self, name: str, layout: dict[str, Any]) -> dict[str, Any]:
         return {"stage": self.name, "setting": name, "dataset": self.dataset, "layout": layout, "seed": self.seed}
@@ -209,7 +226,7 @@ def tell(text: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True)
-    parser.add_argument("--stage", required=True, choices=("locked", "small", "full"))
+    parser.add_argument("--stage", required=True, choices=STAGES)
     parser.add_argument("--settings", nargs="*", help="names such as p8-s6+gray; all layouts by default")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
@@ -219,8 +236,9 @@ def main() -> None:
     if not names:
         sys.exit("name the --settings of this stage")
     stage = Stage(arguments.stage, arguments.data, arguments.seed)
+    work = {"locked": stage.locked, "lossy": stage.lossy}.get(arguments.stage, stage.protected)
     for name in names:
-        (stage.locked if arguments.stage == "locked" else stage.protected)(name)
+        work(name)
 
 
 if __name__ == "__main__":
