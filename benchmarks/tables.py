@@ -418,9 +418,12 @@ def view_prices(rows: Iterable[Row]) -> str:
     return about + table(["cells, groups", *(f"s = {size}" for size in sizes)], body)
 
 
-def null_space_table(rows: Iterable[Row], stage: str) -> str:
+CHOSEN = ("reversible+filters", "reversible16+combined+long")  # the presets default and strong of a reversible key
+
+
+def null_space_table(rows: Iterable[Row], stage: str, only: Sequence[str] = ()) -> str:
     """One column a setting: authorised, hackers with their clean level, exactness, size and look of the copy."""
-    rows = [row for row in rows if row["stage"] == stage]
+    rows = [row for row in rows if row["stage"] == stage and (not only or row["setting"] in (*only, "clean"))]
     settings = list(dict.fromkeys(row["setting"] for row in rows if row["setting"] != "clean"))
     trainings = [row for row in rows if row["kind"] != "measures"]
     if not trainings:
@@ -456,7 +459,7 @@ def null_space_table(rows: Iterable[Row], stage: str) -> str:
     said = trainings[0]
     about = (
         f"{said['dataset']}; {said['images']} training images, {said['test_images']} test images,"
-        f" {said['recipe']['epochs']} epochs; seeds {numbered(row['seed'] for row in rows)}.\n\n"
+        f" {said['recipe']['epochs']} epochs; seeds {numbered(row['seed'] for row in rows)}; without ±, one seed.\n\n"
     )
     below = (
         "\nIn brackets: trained on the originals, the authorised network through its view (locked-clean), a hacker with"
@@ -879,6 +882,7 @@ SECTIONS: dict[str, tuple[str | tuple[str, ...], Callable[..., str]]] = {
     "view-prices": ("null_space", view_prices),
     "null-space-small": ("null_space", lambda rows: null_space_table(rows, "small")),
     "null-space-full": ("null_space", lambda rows: null_space_table(rows, "full")),
+    "null-space-chosen": ("null_space", lambda rows: null_space_table(rows, "full", CHOSEN)),
     "null-space-lossy": ("null_space", lossy_table),
     "eigenvalues": ("eigenvalues", eigenvalue_table),
     "purification": ("purification", purification_table),

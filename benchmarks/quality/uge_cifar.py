@@ -5,7 +5,7 @@
     python benchmarks/quality/uge_cifar.py --data CIFAR.zip --stage students --settings NAME NAME [--small]
     python benchmarks/quality/uge_cifar.py --data CIFAR.zip --stage seeds --settings NAME
     python benchmarks/quality/uge_cifar.py --data OTHER.zip --stage transfer --settings NAME
-    python benchmarks/quality/uge_cifar.py --data CIFAR.zip --stage two-keys --settings NAME [--small]
+    python benchmarks/quality/uge_cifar.py --data CIFAR.zip --stage two-keys --settings NAME [--pair stems] [--small]
 
 Stages of a search: a small grid (16x16, 4,000 images, own encoder, three hackers), the three best settings at full
 size with efficientnet-lite0 and all hackers, then three seeds of one; `students` asks what L_ud does. Settings are
@@ -50,7 +50,13 @@ RESULTS = ROOT / "benchmarks" / "results" / "uge_cifar" / "records.jsonl"
 RUNS = ROOT / "runs" / "uge_cifar"
 
 AUTHORISED_NETWORK = "convnet:width=32,stem=2,frozen_stem=true"
-SECOND_NETWORK = "vgg:depth=8,width=16"
+PAIRS = {  # two authorised networks of one copy
+    "vgg": (AUTHORISED_NETWORK, "vgg:depth=8,width=16"),
+    "stems": (  # two thirds of each patch are lost: a third of a 4x4 block is lost to both
+        "convnet:width=32,stem=2,stem_width=4,frozen_stem=true",
+        "convnet:width=48,stem=4,stem_width=16,frozen_stem=true",
+    ),
+}
 TERMS = {
     "gm": {"feature_distance": 0, "undistillation": 0},
     "gm+fd": {"undistillation": 0, "feature_objective": "distance"},
@@ -146,7 +152,7 @@ def run_setting(stage: Stage, name: str, overrides: dict[str, Any], networks: tu
     done = {(row["stage"], row["setting"], row["cell"]) for row in read_records(RESULTS)}
     for seed in stage.seeds:
         keys = [stage.key(network, seed) for network in networks]
-        out = stage.folder / f"{stage.name}-{name}-{seed}-{config_hash(config.to_dict())}"
+        out = stage.folder / f"{stage.name}-{name.replace(', ', '-')}-{seed}-{config_hash(config.to_dict())}"
         started = time.perf_counter()
         if not out.exists():
 
@@ -220,6 +226,7 @@ def main() -> None:
     parser.add_argument("--settings", nargs="*", help="names such as gm+fd@32; all of the grid by default")
     parser.add_argument("--full-size", action="store_true", help="with --stage check: the networks of the later stages")
     parser.add_argument("--small", action="store_true", help="the size, encoder and hackers of the grid")
+    parser.add_argument("--pair", choices=PAIRS, default="vgg", help="with --stage two-keys: the authorised networks")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -235,9 +242,10 @@ def main() -> None:
     seeds = (0, 1, 2) if arguments.stage == "seeds" else (0,)
     small = arguments.small or arguments.stage == "grid"
     stage = Stage(arguments.stage, arguments.data, small=small, seeds=seeds)
-    networks = (AUTHORISED_NETWORK, SECOND_NETWORK) if arguments.stage == "two-keys" else (AUTHORISED_NETWORK,)
+    networks = PAIRS[arguments.pair] if arguments.stage == "two-keys" else (AUTHORISED_NETWORK,)
+    pair = f", {arguments.pair}" if networks not in ((AUTHORISED_NETWORK,), PAIRS["vgg"]) else ""
     for name in wanted:
-        run_setting(stage, name, known[name], networks)
+        run_setting(stage, name + pair, known[name], networks)
 
 
 if __name__ == "__main__":

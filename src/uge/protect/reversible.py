@@ -120,5 +120,7 @@ PRESETS: dict[str, ReversibleConfig] = {
         epochs=6, run_epochs=6, generator_width=16, surrogates=("vgg:depth=8,width=8", "convnet:width=16")
     ),
     "default": ReversibleConfig(),
-    "strong": ReversibleConfig(epochs=60, generator_width=48, run_epochs=20),
+    "strong": ReversibleConfig(  # what it takes against gray images followed by blur or JPEG, with a key of epsilon 16
+        epochs=40, filters=("none", "grayscale", "blur", "jpeg:30", "grayscale+blur", "grayscale+jpeg:30")
+    ),
 }
