@@ -60,6 +60,7 @@ PAIRS = {  # two authorised networks of one copy
 TERMS = {
     "gm": {"feature_distance": 0, "undistillation": 0},
     "gm+fd": {"undistillation": 0, "feature_objective": "distance"},
+    "2gm+fd": {"gradient_matching": 2, "undistillation": 0, "feature_objective": "distance"},
     "3gm+fd": {"gradient_matching": 3, "undistillation": 0, "feature_objective": "distance"},
     "10gm+fd": {"gradient_matching": 10, "undistillation": 0, "feature_objective": "distance"},
     "gm+fd+ud": {"feature_objective": "distance"},
