@@ -199,20 +199,31 @@ def settings_of(rows: Iterable[Row], stage: str) -> list[Setting]:
 def undertrained_runs(rows: Iterable[Row], dataset: str, small: bool) -> tuple[set[Run], set[Run]]:
     """Runs whose budget was compared with twice the budget, and those of them where it is too small."""
     checked, short = set(), set()
-    for run, once, twice in budgets(rows, dataset, small):
+    for run, _, once, twice in budgets(rows, dataset, small):
         checked.add(run)
-        if once["accuracy"] < ENOUGH * twice["accuracy"]:
+        if once < ENOUGH * twice:
             short.add(run)
     return checked, short
 
 
-def budgets(rows: Iterable[Row], dataset: str, small: bool) -> list[tuple[Run, Row, Row]]:
-    """(run, its row at the budget, its row at twice the budget) of one data set and size, on clean data."""
-    found: dict[Run, dict[int, Row]] = {}
-    for row in rows:
-        if row["stage"] == "check" and (row["dataset"], row["small"]) == (dataset, small):
-            found.setdefault(run_of(row), {})[row["budget_factor"]] = row
-    return [(run, by[1], by[2]) for run, by in found.items() if by.keys() >= {1, 2}]
+def budgets(rows: Iterable[Row], dataset: str, small: bool) -> list[tuple[Run, int, float, float]]:
+    """(run, epochs, accuracy at the budget, at twice the budget) of one data set and size, on clean data.
+
+    Accuracies are means over trainings: those of another key or its students are trainings of the same run.
+    """
+    cells = {  # of two rows of one cell the later counts
+        row["cell"]: row
+        for row in rows
+        if row["stage"] == "check" and (row["dataset"], row["small"]) == (dataset, small)
+    }
+    found: dict[Run, dict[int, list[Row]]] = {}
+    for row in cells.values():
+        found.setdefault(run_of(row), {}).setdefault(row["budget_factor"], []).append(row)
+    return [
+        (run, by[1][0]["recipe"]["epochs"], *(fmean(row["accuracy"] for row in by[factor]) for factor in (1, 2)))
+        for run, by in found.items()
+        if by.keys() >= {1, 2}
+    ]
 
 
 def run_label(run: Run) -> str:
@@ -315,17 +326,16 @@ def budget_table(rows: Iterable[Row]) -> str:
     groups = sorted({(row["dataset"], row["small"]) for row in rows if row["stage"] == "check"})
     lines = []
     for dataset, small in groups:
-        for run, once, twice in budgets(rows, dataset, small):
-            share = once["accuracy"] / twice["accuracy"]
+        for run, epochs, once, twice in budgets(rows, dataset, small):
             lines.append(
                 [
                     f"{dataset}, {'small' if small else 'full size'}",
                     run_label(run),
-                    str(once["recipe"]["epochs"]),
-                    f"{once['accuracy']:.1f}",
-                    f"{twice['accuracy']:.1f}",
-                    f"{share:.3f}",
-                    "enough" if once["accuracy"] >= ENOUGH * twice["accuracy"] else "undertrained",
+                    str(epochs),
+                    f"{once:.1f}",
+                    f"{twice:.1f}",
+                    f"{once / twice:.3f}",
+                    "enough" if once >= ENOUGH * twice else "undertrained",
                 ]
             )
     header = ["data", "clean training", "epochs", "accuracy", "with twice the epochs", "ratio", "budget is"]
@@ -454,12 +464,15 @@ def null_space_table(rows: Iterable[Row], stage: str, only: Sequence[str] = ()) 
         ("psnr_db", "PSNR, dB"),
         ("ssim", "SSIM"),
     ):
-        found = {row["setting"]: row[name] for row in rows if row["kind"] == "measures"}
-        body.append([title, *(figure(found[setting]) if setting in found else "-" for setting in settings)])
-    said = trainings[0]
+        found = {
+            setting: [row[name] for row in rows if row["kind"] == "measures" and row["setting"] == setting]
+            for setting in settings
+        }
+        body.append([title, *(figure(fmean(found[setting])) if found[setting] else "-" for setting in settings)])
+    said, seeds = trainings[0], {row["seed"] for row in trainings}
     about = (
         f"{said['dataset']}; {said['images']} training images, {said['test_images']} test images,"
-        f" {said['recipe']['epochs']} epochs; seeds {numbered(row['seed'] for row in rows)}; without ±, one seed.\n\n"
+        f" {said['recipe']['epochs']} epochs; seeds {numbered(seeds)}{'; without ±, one seed' * (len(seeds) > 1)}.\n\n"
     )
     below = (
         "\nIn brackets: trained on the originals, the authorised network through its view (locked-clean), a hacker with"
@@ -473,14 +486,17 @@ def lossy_table(rows: Iterable[Row]) -> str:
     rows = [row for row in rows if row["stage"] == "lossy"]
     if not rows:
         return NOT_MEASURED
+    groups: dict[tuple[str, int | None], dict[int, Row]] = {}
+    for row in rows:
+        groups.setdefault((row["setting"].partition(",")[0], row["jpeg_quality"]), {})[row["seed"]] = row
     body = [
         [
-            f"`{row['setting'].partition(',')[0]}`",
-            "as published" if row["jpeg_quality"] is None else f"JPEG, quality {row['jpeg_quality']}",
-            figure(row["view_error_rms"]),
-            f"{row['accuracy']:.1f}",
+            f"`{setting}`",
+            "as published" if quality is None else f"JPEG, quality {quality}",
+            shown([row["view_error_rms"] for row in by_seed.values()]),
+            shown([row["accuracy"] for row in by_seed.values()]),
         ]
-        for row in rows
+        for (setting, quality), by_seed in groups.items()
     ]
     said = rows[0]
     about = (
@@ -804,8 +820,14 @@ def claims_table(search: Iterable[Row], audited: Iterable[Row], federated: Itera
     with_term = [setting for setting in settings_of(search, stage) + grid if setting.config["undistillation"]]
     attacks = [row for row in audited if row["kind"] == "hacker" and row["trained_on"] == "published"]
     worst = sorted(attacks, key=lambda row: -row["accuracy"])[:3]
-    datasets = sorted({row["dataset"] for row in search if row["kind"] == "authorised" and row["stage"] != "check"})
-    networks = sorted({network for setting in settings + grid for network in setting.authorised_networks})
+    spread = settings + settings_of(search, "transfer") + settings_of(search, "two-keys")
+
+    def held(setting: Setting) -> str:
+        networks = " and ".join(setting.authorised_networks)
+        drops, margins = shown(setting.mean_drops(set())), shown(setting.margins())
+        about = f"{setting.dataset}, `{setting.name}`, {networks}"
+        return f"{about}: {authorised(setting)}, others {drops} lower, margin {margins}"
+
     lines = [
         ["The authorised network keeps what it learns from the originals.", each(authorised), size, command],
         ["Other networks, the hackers', learn less from the copy.", each(others), size, command],
@@ -836,8 +858,8 @@ def claims_table(search: Iterable[Row], audited: Iterable[Row], federated: Itera
         ],
         [
             "It holds on several data sets and for various networks.",
-            f"authorised networks protected so far: {len(networks)}, on: {', '.join(datasets)}",
-            "",
+            "; ".join(held(setting) for setting in spread if setting.trainings),
+            _size(row for setting in spread for row in setting.trainings),
             "`uge_cifar.py --stage transfer`, `--stage two-keys`",
         ],
         [

@@ -51,7 +51,7 @@ VGG, RESNET = "vgg:depth=8,width=16", "resnet:depth=8,width=16"
 PLAIN = (AUTHORISED, VGG, RESNET, "mlp")
 ATTACKS = ("grayscale", "jpeg:30", "blur:1", "grayscale+blur:1", "grayscale+jpeg:30", "projection")  # of the vgg hacker
 STAGES = ("locked", "small", "full", "lossy")
-QUALITIES = (95, 75)  # JPEG; the first is what a careful program writes
+QUALITIES = (95, 75)  # JPEG, 4:2:0
 LAYOUTS: dict[str, dict[str, Any]] = {
     f"p{cell}-s{size}": {"cell": cell, "group_size": size} for cell in (4, 8, 16) for size in (3, 4, 6, 8, 12)
 } | {

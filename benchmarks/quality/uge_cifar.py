@@ -175,7 +175,7 @@ def run_setting(stage: Stage, name: str, overrides: dict[str, Any], networks: tu
             )
         for key, network in zip(keys, networks, strict=True):
             audit = stage.audit(copy, key)
-            cells = stage.cells(seed) if key is keys[0] else grid((), [seed])
+            cells = stage.cells(seed) if key is keys[0] else grid([(AUTHORISED, "none")], [seed])
             for cell in cells:  # each is on disk before the next begins
                 row = audit.run([cell], lambda number, cell: tell(f"  {name} {cell}"))[0]
                 if (stage.name, name, row["cell"]) not in done:
@@ -244,7 +244,7 @@ def main() -> None:
     small = arguments.small or arguments.stage == "grid"
     stage = Stage(arguments.stage, arguments.data, small=small, seeds=seeds)
     networks = PAIRS[arguments.pair] if arguments.stage == "two-keys" else (AUTHORISED_NETWORK,)
-    pair = f", {arguments.pair}" if networks not in ((AUTHORISED_NETWORK,), PAIRS["vgg"]) else ""
+    pair = f", {arguments.pair}" if arguments.stage == "two-keys" and arguments.pair != "vgg" else ""
     for name in wanted:
         run_setting(stage, name + pair, known[name], networks)
 

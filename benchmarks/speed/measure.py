@@ -140,17 +140,18 @@ def measure_view(repeats: int = 5, batch_size: int = 128) -> None:
         F.cross_entropy(network(x), images.labels).backward()
         optimiser.step()
 
-    for kind, space in (("null space", NullSpace.draw()), ("reversible", Reversible.draw(epsilon_255=EPSILON))):
+    subject = f"{batch_size} images 3x32x32"
+    for kind, space in (("null-space", NullSpace.draw()), ("reversible", Reversible.draw(epsilon_255=EPSILON))):
         nonces, marks = space.nonces(images.images), space.nonces(large)
 
         def view(space: KeyedView = space, nonces: list[bytes] = nonces) -> Tensor:
             return space.view(images.images, nonces)
 
         pairs = [(seconds(view), seconds(training)) for _ in range(repeats + 1)][1:]
-        subject = f"{kind}, {batch_size} images 3x32x32"
-        record("view of a batch", subject, [seen for seen, _ in pairs], "s")
-        record("step of training, ResNet-18", subject, [trained for _, trained in pairs], "s")
-        record("view / training", subject, [seen / trained for seen, trained in pairs], "times")
+        record("view of a batch", f"{kind}, {subject}", [seen for seen, _ in pairs], "s")
+        if kind == "null-space":
+            record("step of training, ResNet-18", subject, [trained for _, trained in pairs], "s")
+        record("view / training", f"{kind}, {subject}", [seen / trained for seen, trained in pairs], "times")
 
         def view_of_large(space: KeyedView = space, marks: list[bytes] = marks) -> Tensor:
             return space.view(large, marks)
@@ -190,7 +191,7 @@ def measure_view(repeats: int = 5, batch_size: int = 128) -> None:
             files = [Path(folder, f"{i}.png") for i in range(len(many))]
             return len(many) / seconds(lambda: [file.write_bytes(data) for file in files])
 
-    places = {"disk": None} | ({"memory": MEMORY_DISK} if Path(MEMORY_DISK).is_dir() else {})
+    places = {"the temporary folder": None} | ({"memory": MEMORY_DISK} if Path(MEMORY_DISK).is_dir() else {})
     for where, place in places.items():
         for method in ("null-space", "reversible"):
             rates = [key_and_publish(method, place) for _ in range(repeats + 1)][1:]

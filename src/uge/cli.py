@@ -348,11 +348,14 @@ def protect(
         typer.Option("--method", help="Protection (uge list); default: the key's own, uge for initial weights."),
     ] = None,
     preset: Annotated[
-        str, typer.Option("--preset", help="quick, default or strong; em: class; tap: untargeted.")
+        str,
+        typer.Option("--preset", help="quick, default or strong; em: class; tap: untargeted; reversible: combined."),
     ] = "default",
     config: Annotated[Path | None, typer.Option("--config", help="TOML file of settings.")] = None,
     epsilon: Annotated[int | None, typer.Option("--epsilon", help="L_inf bound in 8-bit steps.")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE of one setting; repeatable.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="NAME=VALUE, a list's items with spaces; repeatable.")
+    ] = None,
     log: Annotated[Path | None, typer.Option("--log", help="Write the terms of the loss here (JSON lines).")] = None,
     lock: Annotated[
         Path | None, typer.Option("--lock", help="learnability-lock: write the key that undoes it here; it is secret.")
@@ -480,10 +483,16 @@ def verify(
 
 
 def _test_like(source: str | None, images: ImageSet, **how: bool) -> ImageSet | None:
-    """Test images at the size of the training images, classes in their order; `how` goes to `load`."""
+    """Test images of the size, the channels and the classes of the training images; `how` goes to `load`."""
     from uge.data.sources import load
 
-    return None if source is None else load(source, "test", image_size=images.image_size, **how).like(images)
+    if source is None:
+        return None
+    from uge.audit.run import check_alike
+
+    test = load(source, "test", image_size=images.image_size, **how).like(images)
+    check_alike(images, test, "test")
+    return test
 
 
 @app.command()

@@ -140,18 +140,22 @@ SHOWN_ELSEWHERE = {
     "own-pairs",  # tests/attack/test_purification.py
     "jpeg-lattice",
     "distillation",  # tests/attack/test_countermeasures.py
-    "noisy-key",  # tests/audit/test_run.py
-    "wrong-key",
+    "noisy-key",  # below: what a key is worth
     "stolen-key",
+    "wrong-key",  # below: that it recovers nothing is the claim
 }
 
 
 @cache
 def copy_by(protection: str) -> ImageSet:
-    make, most = PROTECTIONS[protection]
-    copy = make()
-    assert accuracy(copy, "none") <= most
-    return copy
+    return PROTECTIONS[protection][0]()
+
+
+@cache
+def plain_accuracy(protection: str) -> float:
+    reached = accuracy(copy_by(protection), "none")
+    assert reached <= PROTECTIONS[protection][1]
+    return reached
 
 
 @pytest.mark.parametrize(
@@ -159,7 +163,8 @@ def copy_by(protection: str) -> ImageSet:
     [(name, text, least) for name, measures in RECOVERS.items() for text, least in measures.items()],
 )
 def test_a_protection_falls_to_what_is_known_to_undo_it(protection: str, text: str, least: float) -> None:
-    assert accuracy(copy_by(protection), text) >= least
+    reached = accuracy(copy_by(protection), text)
+    assert reached >= least and reached >= plain_accuracy(protection) + 8
 
 
 def test_every_counter_measure_is_shown_to_recover_something() -> None:

@@ -134,6 +134,29 @@ def test_a_folder_of_another_program_is_attacked_past_a_file_that_is_none(run: R
     assert row["accuracy"] >= 60  # these are the originals; chance is 33
 
 
+def test_test_images_of_other_classes_are_refused(run: Run, toy: Path, published: Path, tmp_path: Path) -> None:
+    others = tmp_path / "others"
+    shutil.copytree(toy / "test" / "sandal", others / "test" / "sneaker")
+    shutil.copytree(toy / "test" / "trouser", others / "test" / "bag")
+    told = "the test images differ from the published ones in classes, channels or image size"
+    for arguments in (
+        ("train", published, "--network", "mlp:width=8"),
+        ("attack", published, "--hacker", "mlp:width=8"),
+    ):
+        done = run(*arguments, "--test", others, "--out", tmp_path / "o")
+        assert done.code == 2 and told in done.error, done
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_published_folder_without_its_manifest_is_not_taken_for_any_folder(
+    run: Run, toy: Path, copy: Path, tmp_path: Path
+) -> None:
+    (copy / "manifest.json").unlink()
+    for command in ("attack", "audit"):
+        done = run(command, copy, "--test", toy, "--out", tmp_path / "o")
+        assert done.code == 2 and "has lost its manifest.json" in done.error, done
+
+
 # -- what verify finds -----------------------------------------------------------------------------------------------
 
 

@@ -173,6 +173,17 @@ def test_a_work_folder_belongs_to_one_run(
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
+def test_a_checkpoint_of_another_version_is_one_line(make: Make, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        make(tmp_path / "work").train(interrupt_at(2))
+    file = tmp_path / "work" / "checkpoint.pt"
+    older = torch.load(file)
+    older["lives"] = older.pop("runs")
+    torch.save(older, file)
+    with pytest.raises(PublishError, match=r"checkpoint\.pt is of another version of this program; delete .*work and"):
+        make(tmp_path / "work").train()
+
+
 def test_the_work_folder_is_closed_to_other_users(make: Make, tmp_path: Path) -> None:
     """It holds the key's initial weights, as the first state of the clean run."""
     with pytest.raises(KeyboardInterrupt):

@@ -15,8 +15,9 @@ from uge.audit.run import Audit
 from uge.audit.runners import Runner
 from uge.data.images import ImageSet
 from uge.data.sources import load
+from uge.errors import PublishError
 from uge.keys.key import Key
-from uge.publish import MANIFEST, Manifest, load_published, read_manifest
+from uge.publish import MANIFEST, SIGNATURE, Manifest, load_published, read_manifest
 from uge.training import recommended_recipe
 
 
@@ -39,9 +40,12 @@ def read_copy(
     """A published folder and its manifest, or any ImageFolder of another program (`uge.load` says how) and None.
 
     Raises:
-        UgeError: the folder cannot be read, or is not signed by the protector of the key.
+        UgeError: the folder cannot be read, has a signature without a manifest, or has a manifest that is not signed by
+            the protector of the key.
     """
     if not (folder / MANIFEST).exists():
+        if (folder / SIGNATURE).exists():
+            raise PublishError(f"{folder} has lost its {MANIFEST}: get the published folder again")
         return load(str(folder), "train", convert=convert, skip_bad=skip_bad), None
     images = load_published(folder, signed_by=key.fingerprint if key else None)
     return images, read_manifest(folder)

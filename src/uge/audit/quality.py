@@ -85,8 +85,8 @@ def quality(
     Args:
         published: the copy.
         clean: the originals in the same order, where there are any.
-        headroom_255: of the copy's manifest. The mapping that it stands for is a difference to look at, but nothing
-            that a hacker could learn labels from: separability is of what was added after it.
+        headroom_255: of the copy's manifest. The separability of differences is that of the change after the mapping
+            which makes the room; all other figures include it.
         most: images that the linear classifiers see.
 
     Returns:
@@ -97,8 +97,7 @@ def quality(
     found = {"separability_published": linear_separability(x, labels, published.classes)}
     if clean is None or not aligned(published, clean):
         return found
-    before = clean.images[:most]
-    difference = x - to_float(with_headroom(before, headroom_255) if headroom_255 else before)
+    difference = x - to_float(with_headroom(clean.images[:most], headroom_255))
     distances = torch.cat(
         [
             (to_float(a) - to_float(b)).flatten(1).norm(dim=1)

@@ -38,6 +38,20 @@ def read_finished(folder: Path) -> list[Row]:
     return [row for row in read_records(folder / RECORDS) if "error" not in row]
 
 
+def check_alike(published: ImageSet, other: ImageSet, what: str) -> None:
+    """Refuse images that a network trained on the published ones cannot be measured with.
+
+    Raises:
+        DataError: other classes, channels or image size; `what` names the images in it.
+    """
+    if (other.class_names, other.channels, other.image_size) != (
+        published.class_names,
+        published.channels,
+        published.image_size,
+    ):
+        raise DataError(f"the {what} images differ from the published ones in classes, channels or image size")
+
+
 class Audit:
     """The data, the key and the folder that a plan's cells share.
 
@@ -66,13 +80,9 @@ class Audit:
         device: str = "cpu",
         threads: int | None = None,
     ) -> None:
-        for other, what in ((test, "test"), (clean, "clean")):
-            if other is not None and (other.class_names, other.channels, other.image_size) != (
-                published.class_names,
-                published.channels,
-                published.image_size,
-            ):
-                raise DataError(f"the {what} images differ from the published ones in classes, channels or image size")
+        check_alike(published, test, "test")
+        if clean is not None:
+            check_alike(published, clean, "clean")
         self.sources = {"published": published} | ({"clean": clean} if clean is not None else {})
         self.digests = {name: images.digest() for name, images in self.sources.items()}
         self.test = test

@@ -28,7 +28,7 @@ from uge.losses.feature_distance import feature_distance
 from uge.losses.shortcut import shortcut
 from uge.networks import parse_network
 from uge.protect.generator import Generator
-from uge.protect.generator_training import Advance, GeneratorTraining
+from uge.protect.generator_training import Advance, GeneratorTraining, Step
 from uge.protect.trajectory import LiveRun
 from uge.records import config_hash
 from uge.runtime import generator_for
@@ -51,7 +51,8 @@ class KeyedConfig:
         feature_images: images of each batch that go through the encoder.
         surrogates: hackers in training beside the generator, in turn.
         run_epochs: length of a surrogate's run, in epochs; then it begins again.
-        filters: what happens to a batch before a surrogate sees it, drawn at random; repeat a name to weigh it.
+        filters: what happens to a batch before a surrogate sees it, drawn at random; repeat a name to weigh it, join
+            names with "+" to have one after the other.
         epochs: passes of the generator over the data.
         batch_size: images a step.
         learning_rate: of the generator (Adam, falling linearly to zero).
@@ -108,7 +109,16 @@ class KeyedConfig:
         return asdict(self) | {"surrogates": list(self.surrogates), "filters": list(self.filters)}
 
 
-class KeyedProtection(GeneratorTraining, Generic[V]):
+@dataclass(frozen=True)
+class _Beside:
+    """What runs beside the generator: surrogate hackers, and the common feature space where L_fd has a weight."""
+
+    runs: list[LiveRun]
+    encoder: nn.Module | None
+    feature_mean: Tensor
+
+
+class KeyedProtection(GeneratorTraining[_Beside], Generic[V]):
     """Trains the generator for one data set, then makes the copy that the key's view undoes.
 
     While it learns, every batch is keyed afresh by throw-away secrets: the generator learns what survives any key,
@@ -143,7 +153,7 @@ class KeyedProtection(GeneratorTraining, Generic[V]):
             clean.with_images(images),
             config,
             seed=seed,
-            purpose=space.kind,
+            streams=(f"{space.kind} generator", f"{space.kind} training"),
             workdir=workdir,
             device=device,
             checkpoint_seconds=checkpoint_seconds,
@@ -161,10 +171,8 @@ class KeyedProtection(GeneratorTraining, Generic[V]):
             config.class_patterns,
         )
 
-    def _begin(self) -> list[LiveRun]:
-        self._surrogates = self._start_surrogates()
-        self._encoder, self._feature_mean = self._common_space()
-        return self._surrogates
+    def _begin(self) -> _Beside:
+        return _Beside(self._start_surrogates(), *self._common_space())
 
     @cached_property
     def nonces(self) -> list[bytes]:
@@ -203,8 +211,8 @@ class KeyedProtection(GeneratorTraining, Generic[V]):
         x = to_float(images.to(self.device)).contiguous(memory_format=torch.channels_last)
         return self.generator.perturbation(x, labels.to(self.device)).contiguous()
 
-    def _step(self, step: int, pick: Tensor) -> dict[str, float | None]:
-        config, rng = self.config, self.rng
+    def _step(self, step: int, pick: Tensor, beside: _Beside, rng: torch.Generator) -> Step:
+        config = self.config
         images, labels = self.clean.images[pick], self.clean.labels[pick]
         throw_away = type(self.space)(random_bytes(32, rng), **self.space.layout)
         nonces = _random_nonces(images, rng)
@@ -215,8 +223,8 @@ class KeyedProtection(GeneratorTraining, Generic[V]):
         total = x_u.new_zeros(())
 
         advances: list[Advance] = []
-        if self._surrogates:
-            surrogate = self._surrogates[step % len(self._surrogates)]
+        if beside.runs:
+            surrogate = beside.runs[step % len(beside.runs)]
             shift = Shift.draw(len(images), self.clean.image_size, rng)
             through = self.filters[int(torch.randint(len(self.filters), (), generator=rng))]
             seen = shift(through(x_u)).contiguous(memory_format=torch.channels_last)
@@ -225,16 +233,15 @@ class KeyedProtection(GeneratorTraining, Generic[V]):
             total = total + config.shortcut * loss
             terms["shortcut"] = float(loss.detach())
             advances.append((surrogate, torch.autograd.grad(loss, surrogate.parameters, retain_graph=True)))
-        if self._encoder is not None:
+        if beside.encoder is not None:
             count = min(config.feature_images, len(images))
             with torch.no_grad():
-                features = self._encoder(to_float(images[:count].to(self.device)))
-            distance = feature_distance(features, self._encoder(x_u[:count]), self._feature_mean)
+                features = beside.encoder(to_float(images[:count].to(self.device)))
+            distance = feature_distance(features, beside.encoder(x_u[:count]), beside.feature_mean)
             total = total + config.feature_distance * distance
             terms["feature_distance"] = float(distance.detach())
 
-        self._learn(total, advances)
-        return {"loss": float(total.detach()), **terms, "still": round(float(still), 4)}
+        return Step(total, advances, terms | {"still": round(float(still), 4)})
 
     # -- what runs beside the generator ----------------------------------------------------------------------------
 
@@ -257,11 +264,10 @@ class KeyedProtection(GeneratorTraining, Generic[V]):
         return encoder, features_of(encoder, sample.images, device=self.device).mean(0).to(self.device)
 
     def identity(self) -> str:
-        # of the key its public layout alone
         return config_hash(
             {
                 "data": self.clean.digest(),
-                "layout": {"kind": self.space.kind} | self.space.layout,
+                "layout": {"kind": self.space.kind} | self.space.layout,  # nothing secret
                 "config": self.config.to_dict(),
                 "seed": self.seed,
             }

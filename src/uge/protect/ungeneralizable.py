@@ -32,7 +32,7 @@ from uge.losses.undistillation import distillation, undistillation
 from uge.networks import parse_network, trainable
 from uge.protect.checkpoint import load_checkpoint, save_checkpoint
 from uge.protect.generator import Generator
-from uge.protect.generator_training import Advance, GeneratorTraining
+from uge.protect.generator_training import Advance, GeneratorTraining, Step
 from uge.protect.trajectory import LiveRun, record_clean_run
 from uge.records import config_hash
 from uge.runtime import generator_for, seed_for
@@ -153,7 +153,21 @@ class _Prepared:
     clean_runs: list[list[dict[str, Tensor]]] = field(default_factory=list)
 
 
-class UngeneralizableProtection(GeneratorTraining):
+@dataclass(frozen=True)
+class _Beside:
+    """What runs beside the generator: authorised networks and students in training, teachers that have learnt."""
+
+    prepared: _Prepared
+    lives: list[list[LiveRun]]
+    students: list[LiveRun]
+    teachers: list[nn.Module]
+
+    @property
+    def runs(self) -> list[LiveRun]:
+        return [run for runs in self.lives for run in runs] + self.students
+
+
+class UngeneralizableProtection(GeneratorTraining[_Beside]):
     """Trains the generator for one data set and its authorised networks, then makes the copy.
 
     Args:
@@ -190,7 +204,7 @@ class UngeneralizableProtection(GeneratorTraining):
             clean,
             config,
             seed=seed,
-            purpose="uge",
+            streams=("generator", "generator training"),
             workdir=workdir,
             device=device,
             checkpoint_seconds=checkpoint_seconds,
@@ -207,12 +221,11 @@ class UngeneralizableProtection(GeneratorTraining):
             config.label_conditional,
         )
 
-    def _begin(self) -> list[LiveRun]:
-        self._prepared = self._prepare()
-        self._lives = self._start_live_runs(self._prepared)
-        self._students = self._start_students()
-        self._teachers = self._trained_networks(self._prepared) if self._students else []
-        return [run for runs in self._lives for run in runs] + self._students
+    def _begin(self) -> _Beside:
+        prepared = self._prepare()
+        students = self._start_students()
+        teachers = self._trained_networks(prepared) if students else []
+        return _Beside(prepared, self._start_live_runs(prepared), students, teachers)
 
     @torch.no_grad()
     def copies(self, batch_size: int = 250) -> Iterator[Tensor]:
@@ -225,8 +238,8 @@ class UngeneralizableProtection(GeneratorTraining):
 
     # -- one step ------------------------------------------------------------------------------------------------
 
-    def _step(self, step: int, pick: Tensor) -> dict[str, float | None]:
-        config, rng, prepared = self.config, self.rng, self._prepared
+    def _step(self, step: int, pick: Tensor, beside: _Beside, rng: torch.Generator) -> Step:
+        config, prepared, lives, students = self.config, beside.prepared, beside.lives, beside.students
         x = to_float(self.clean.images[pick].to(self.device)).contiguous(memory_format=torch.channels_last)
         y = self.clean.labels[pick].to(self.device)
         x_u = self.generator(x, y)
@@ -241,7 +254,7 @@ class UngeneralizableProtection(GeneratorTraining):
         if config.gradient_matching:
             at_clean = bool(torch.rand((), generator=rng) < config.clean_share)
             direction = magnitude = x.new_zeros(())
-            for runs, states in zip(self._lives, prepared.clean_runs, strict=True):
+            for runs, states in zip(lives, prepared.clean_runs, strict=True):
                 live = runs[step % len(runs)]
                 network = live.network
                 if at_clean:
@@ -256,8 +269,8 @@ class UngeneralizableProtection(GeneratorTraining):
                     advances.append((live, got))
             ramp = min(1.0, (step + 1) / max(1.0, config.warm_up * self.total_steps))
             total = total + ramp * config.gradient_matching * (direction + config.gradient_magnitude * magnitude)
-            terms["gradient_matching"] = float(direction.detach()) / len(self._lives)
-            terms["gradient_magnitude"] = float(magnitude.detach()) / len(self._lives)
+            terms["gradient_matching"] = float(direction.detach()) / len(lives)
+            terms["gradient_magnitude"] = float(magnitude.detach()) / len(lives)
 
         if config.feature_distance and prepared.encoder is not None:
             count = min(config.feature_images, len(x))
@@ -271,10 +284,10 @@ class UngeneralizableProtection(GeneratorTraining):
             total = total + config.feature_distance * distance
             terms["feature_distance"] = float(distance.detach())
 
-        if self._students:
-            student = self._students[step % len(self._students)]
+        if students:
+            student = students[step % len(students)]
             with torch.no_grad():
-                answer = self._teachers[step % len(self._teachers)](x_u_shifted)
+                answer = beside.teachers[step % len(beside.teachers)](x_u_shifted)
             guess = student.network(x_u_shifted)
             pushed = undistillation(answer, guess, config.temperature)
             total = total + config.undistillation * pushed
@@ -282,8 +295,7 @@ class UngeneralizableProtection(GeneratorTraining):
             loss = distillation(answer, guess, config.temperature)
             advances.append((student, torch.autograd.grad(loss, student.parameters, retain_graph=True)))
 
-        self._learn(total, advances)
-        return {"loss": float(total.detach()), **terms}
+        return Step(total, advances, terms)
 
     # -- what runs beside the generator ----------------------------------------------------------------------------
 
