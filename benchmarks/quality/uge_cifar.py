@@ -82,7 +82,7 @@ FULL = {
     "feature_images": 24,
 }
 SMALL_HACKERS = (AUTHORISED, "vgg:depth=8,width=16", "resnet:depth=8,width=16")
-FULL_HACKERS = (*SMALL_HACKERS, "mlp", "vit:width=64,depth=3")
+FULL_HACKERS = (*SMALL_HACKERS, "mlp", "convnet:width=32", "vit:width=64,depth=3")
 STUDENTS = tuple(
     (network, how)
     for network in (AUTHORISED, "vgg:depth=8,width=16")
