@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -66,3 +67,21 @@ def test_the_installed_command_fails_as_the_forked_one_does(run: Run) -> None:
     done = subprocess.run([INSTALLED, *arguments], capture_output=True, text=True, env=ENVIRONMENT)
     assert (done.returncode, done.stderr) == (2, run(*arguments).stderr)
     assert done.stderr == "error: cannot read key nowhere.uge: No such file or directory\n"
+
+
+@pytest.mark.parametrize(("chosen", "expected"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_waiting_threads_leave_their_core_to_others_unless_the_user_says_otherwise(
+    chosen: str | None, expected: str
+) -> None:
+    program = """
+import atexit, os, sys
+from uge.cli import main
+assert "torch" not in sys.modules
+atexit.register(lambda: print(os.environ["OMP_WAIT_POLICY"]))
+sys.argv = ["uge", "list"]
+main()
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    environment |= {} if chosen is None else {"OMP_WAIT_POLICY": chosen}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == expected
