@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 
 import torch
 
@@ -23,6 +23,7 @@ from uge.protect.baseline import Baseline, BaselineConfig
 from uge.protect.keyed import KeyedProtection
 from uge.protect.learnability_lock import LearnabilityLockConfig, LearnabilityLockProtection, save_lock
 from uge.protect.null_space import NullSpaceConfig, NullSpaceProtection
+from uge.protect.protection import Protection, RunOptions
 from uge.protect.reversible import ReversibleConfig, ReversibleProtection, coded
 from uge.protect.ungeneralizable import UngeneralizableConfig, UngeneralizableProtection
 from uge.publish import Manifest, check_target, publish
@@ -153,9 +154,7 @@ def _check_lock(config: Config, lock: Path | None, out: Path, *, resumed: bool) 
     check_writable(lock)
 
 
-def _protection(
-    clean: ImageSet, keys: Sequence[Key], config: Config, **options: Any
-) -> UngeneralizableProtection | KeyedProtection[Any] | Baseline[Any]:
+def _protection(clean: ImageSet, keys: Sequence[Key], config: Config, **run: Unpack[RunOptions]) -> Protection[Any]:
     """The protection that the settings are for."""
     if isinstance(config, BaselineConfig):
         name = next(name for name, presets in PRESETS.items() if isinstance(config, type(presets["default"])))
@@ -163,13 +162,13 @@ def _protection(
             if isinstance(config, LearnabilityLockConfig):
                 raise ConfigError(f"the method {name} brings a key of its own (--lock); leave --key out")
             _the_view(keys, Reversible, clean)
-        return BASELINES[name](clean, config, **options)
+        return BASELINES[name](clean, config, **run)
     if isinstance(config, UngeneralizableConfig):
-        return UngeneralizableProtection(clean, keys, config, **options)
+        return UngeneralizableProtection(clean, keys, config, **run)
     if isinstance(config, ReversibleConfig):
-        return ReversibleProtection(clean, _the_view(keys, Reversible, clean), config, **options)
+        return ReversibleProtection(clean, _the_view(keys, Reversible, clean), config, **run)
     assert isinstance(config, NullSpaceConfig)
-    return NullSpaceProtection(clean, _the_view(keys, NullSpace, clean), config, **options)
+    return NullSpaceProtection(clean, _the_view(keys, NullSpace, clean), config, **run)
 
 
 def _the_view(keys: Sequence[Key], kind: type[V], clean: ImageSet) -> V:

@@ -5,22 +5,18 @@ They are here to be compared with. None has an authorised network: what they pub
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from abc import abstractmethod
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
 
-from uge.data.images import ImageSet
 from uge.errors import ConfigError
-from uge.protect.checkpoint import claim_workdir
-from uge.records import config_hash
+from uge.protect.protection import OnStep, Protection
 
 SCOPES = ("sample", "class")
-OnStep = Callable[[dict[str, Any], int], None]
 
 
 @dataclass(frozen=True)
@@ -41,47 +37,11 @@ class BaselineConfig:
 C = TypeVar("C", bound=BaselineConfig)
 
 
-class Baseline(ABC, Generic[C]):
-    """A protection without a key.
-
-    Args:
-        clean: the originals.
-        config: settings.
-        seed: decides everything; the same data, settings and seed give the same copy on the same machine.
-        workdir: where checkpoints go; None keeps none.
-        device: where to compute.
-        checkpoint_seconds: least time between two checkpoints.
-    """
-
-    def __init__(
-        self,
-        clean: ImageSet,
-        config: C,
-        *,
-        seed: int,
-        workdir: Path | None = None,
-        device: torch.device | str = "cpu",
-        checkpoint_seconds: float = 30.0,
-    ) -> None:
-        self.clean = clean
-        self.config = config
-        self.seed = seed
-        self.workdir = workdir
-        self.device = torch.device(device)
-        self.checkpoint_seconds = checkpoint_seconds
-        self.log: list[dict[str, Any]] = []
+class Baseline(Protection[C]):
+    """A protection without a key. Most have nothing to train."""
 
     def train(self, on_step: OnStep | None = None) -> None:
-        """Whatever comes before the copies; most baselines need nothing.
-
-        Args:
-            on_step: called after each step with its log row and the number of all steps.
-
-        Raises:
-            PublishError: the work folder belongs to another run.
-        """
-        if self.workdir is not None:
-            claim_workdir(self.workdir, self.identity())
+        self.claim()
 
     @torch.no_grad()
     def copies(self, batch_size: int = 250) -> Iterator[Tensor]:
@@ -101,16 +61,8 @@ class Baseline(ABC, Generic[C]):
             numbers: their places in `clean`, for draws that are an image's own.
         """
 
-    def identity(self) -> str:
-        """Names this run: method, data, settings and seed."""
-        return config_hash(
-            {
-                "method": type(self).__name__,
-                "data": self.clean.digest(),
-                "config": self.config.to_dict(),
-                "seed": self.seed,
-            }
-        )
+    def named(self) -> dict[str, Any]:
+        return {"method": type(self).__name__}
 
 
 def check_scope(scope: str) -> None:

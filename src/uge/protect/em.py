@@ -23,8 +23,8 @@ from torch.nn import functional as F
 from uge.data.images import to_float
 from uge.errors import ConfigError
 from uge.networks import parse_network
-from uge.protect.baseline import Baseline, BaselineConfig, OnStep, add_within_linf, check_epsilon, check_scope
-from uge.protect.checkpoint import load_checkpoint, save_checkpoint
+from uge.protect.baseline import Baseline, BaselineConfig, add_within_linf, check_epsilon, check_scope
+from uge.protect.protection import OnStep
 from uge.protect.surrogate import SMALL_SURROGATE, build_surrogate, signed_step
 from uge.runtime import generator_for
 from uge.training import Recipe, Shift, make_optimiser
@@ -88,9 +88,7 @@ class EMProtection(Baseline[EMConfig]):
         recipe = Recipe(learning_rate=config.learning_rate, schedule="constant")
         optimiser = make_optimiser(network, recipe)
         self._delta = self._start(rng)
-        file = self.workdir / "checkpoint.pt" if self.workdir else None
-        if file is not None and file.exists():
-            state = load_checkpoint(file)
+        if (state := self.saved()) is not None:
             network.load_state_dict(state["network"])
             optimiser.load_state_dict(state["optimiser"])
             rng.set_state(state["rng"])
@@ -104,9 +102,9 @@ class EMProtection(Baseline[EMConfig]):
             self.log.append({"step": step, "epoch": step, "loss": loss, "error": error, "seconds": seconds})
             if on_step:
                 on_step(self.log[-1], config.rounds)
-            if file is not None and time.perf_counter() - saved > self.checkpoint_seconds:
+            if time.perf_counter() - saved > self.checkpoint_seconds:
                 state = {"network": network.state_dict(), "optimiser": optimiser.state_dict(), "rng": rng.get_state()}
-                save_checkpoint(file, state | {"delta": self._delta, "log": self.log})
+                self.save(state | {"delta": self._delta, "log": self.log})
                 saved = time.perf_counter()
 
     def protected(self, images: Tensor, labels: Tensor, numbers: range) -> Tensor:

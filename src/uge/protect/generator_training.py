@@ -1,13 +1,12 @@
-"""What the protections that train a generator share: the run over the data, its checkpoints, and going on from them."""
+"""What the protections that train a generator share: the run over the data, and going on from its checkpoints."""
 
 from __future__ import annotations
 
 import time
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -15,17 +14,16 @@ from torch import Tensor, nn
 from uge.data.images import ImageSet, normalisation_of
 from uge.errors import PublishError
 from uge.networks import NetworkSpec, build_network, parse_network
-from uge.protect.checkpoint import claim_workdir, load_checkpoint, save_checkpoint
 from uge.protect.generator import Generator
+from uge.protect.protection import OnStep, Protection, RunOptions, Settings
 from uge.protect.trajectory import LiveRun
 from uge.runtime import generator_for, seed_for
 
 Advance = tuple[LiveRun, tuple[Tensor, ...]]  # a network beside the generator, and the gradients of its next step
-CHECKPOINT = "checkpoint.pt"
 
 
-class GeneratorConfig(Protocol):
-    """The settings that the run itself reads."""
+class GeneratorSettings(Settings, Protocol):
+    """Those that the run itself reads."""
 
     @property
     def epochs(self) -> int: ...
@@ -33,6 +31,12 @@ class GeneratorConfig(Protocol):
     def batch_size(self) -> int: ...
     @property
     def learning_rate(self) -> float: ...
+    @property
+    def generator_width(self) -> int: ...
+    @property
+    def generator_patch(self) -> int: ...
+    @property
+    def label_conditional(self) -> bool: ...
 
 
 class Beside(Protocol):
@@ -44,6 +48,7 @@ class Beside(Protocol):
 
 
 B = TypeVar("B", bound=Beside)
+G = TypeVar("G", bound=GeneratorSettings)
 
 
 @dataclass(frozen=True)
@@ -55,49 +60,35 @@ class Step:
     terms: dict[str, float | None]
 
 
-class GeneratorTraining(ABC, Generic[B]):
+class GeneratorTraining(Protection[G], Generic[G, B]):
     """Trains a generator for one data set. Subclasses say what a step is.
 
     Args:
         clean: the originals.
         config: settings of the subclass.
-        seed: decides everything but keys; the same keys and seed give the same copy on the same machine.
         streams: names of the random streams: of the generator's first weights, and of all draws of the training.
-        workdir: where checkpoints go; None keeps none.
-        device: where to compute.
-        checkpoint_seconds: least time between two checkpoints.
+        epsilon_255: L_inf bound of the generator, in 8-bit steps.
+        class_patterns: side of the learnt tile of each class, as for `Generator`.
+        run: as for `Protection`.
     """
 
     def __init__(
         self,
         clean: ImageSet,
-        config: GeneratorConfig,
+        config: G,
         *,
-        seed: int,
         streams: tuple[str, str],
-        workdir: Path | None,
-        device: torch.device | str,
-        checkpoint_seconds: float,
+        epsilon_255: int,
+        class_patterns: int = 0,
+        **run: Unpack[RunOptions],
     ) -> None:
-        self.clean = clean
-        self.seed = seed
+        super().__init__(clean, config, **run)
         self.streams = streams
-        self.workdir = workdir
-        self.device = torch.device(device)
-        self.checkpoint_seconds = checkpoint_seconds
+        self._bound, self._patterns = epsilon_255, class_patterns
         self.batch_size = min(config.batch_size, len(clean))
         self.epoch_steps = len(clean) // self.batch_size
         self.total_steps = self.epoch_steps * config.epochs
-        self.learning_rate = config.learning_rate
         self._start()
-
-    @abstractmethod
-    def identity(self) -> str:
-        """Names this run: data, keys, settings and seed."""
-
-    @abstractmethod
-    def _new_generator(self) -> Generator:
-        """One that has learnt nothing; weights are drawn from torch's global stream, which the caller has seeded."""
 
     @abstractmethod
     def _begin(self) -> B:
@@ -107,21 +98,12 @@ class GeneratorTraining(ABC, Generic[B]):
     def _step(self, step: int, pick: Tensor, beside: B, rng: torch.Generator) -> Step:
         """The losses on the images numbered `pick`; draws come from `rng` alone."""
 
-    def train(self, on_step: Callable[[dict[str, Any], int], None] | None = None) -> None:
-        """Train the generator, resuming from the work folder where it holds an unfinished run of the same settings.
-
-        Args:
-            on_step: called after each step with the log row and the number of all steps.
-
-        Raises:
-            PublishError: the work folder belongs to another run.
-        """
-        if self.workdir is not None:
-            claim_workdir(self.workdir, self.identity())
+    def train(self, on_step: OnStep | None = None) -> None:
+        self.claim()
         self._start()
         beside = self._begin()
         rng = generator_for(self.seed, self.streams[1])
-        optimiser = torch.optim.Adam(self.generator.parameters(), lr=self.learning_rate, betas=(0.5, 0.99))
+        optimiser = torch.optim.Adam(self.generator.parameters(), lr=self.config.learning_rate, betas=(0.5, 0.99))
         step = self._resume(optimiser, beside, rng)
         saved = time.perf_counter()
         started = saved - (self.log[-1]["seconds"] if self.log else 0.0)
@@ -131,7 +113,7 @@ class GeneratorTraining(ABC, Generic[B]):
             )
             pick = order[(step % self.epoch_steps) * self.batch_size :][: self.batch_size]
             for group in optimiser.param_groups:
-                group["lr"] = self.learning_rate * min(1.0, 1.02 * (1 - step / self.total_steps))
+                group["lr"] = self.config.learning_rate * min(1.0, 1.02 * (1 - step / self.total_steps))
             done = self._step(step, pick, beside, rng)
             self._learn(done, optimiser)
             step += 1
@@ -147,10 +129,18 @@ class GeneratorTraining(ABC, Generic[B]):
 
     def _start(self) -> None:
         """A generator that has learnt nothing, and an empty log."""
-        self.log: list[dict[str, Any]] = []
+        self.log = []
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_for(self.seed, self.streams[0]))
-            generator = self._new_generator()
+            generator = Generator(
+                self.clean.channels,
+                self.clean.classes,
+                self._bound,
+                self.config.generator_width,
+                self.config.generator_patch,
+                self.config.label_conditional,
+                self._patterns,
+            )
         self.generator = generator.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's annotations
 
     def _learn(self, step: Step, optimiser: torch.optim.Optimizer) -> None:
@@ -169,25 +159,26 @@ class GeneratorTraining(ABC, Generic[B]):
         return build_network(spec, *normalisation_of(self.clean.images), seed=seed_for(self.seed, purpose, number))
 
     def _checkpoint(self, step: int, optimiser: torch.optim.Optimizer, beside: B, rng: torch.Generator) -> None:
-        if self.workdir is None:
+        if self.workdir is None:  # the states of the runs are copies
             return
-        state = {
-            "step": step,
-            "generator": self.generator.state_dict(),
-            "optimiser": optimiser.state_dict(),
-            "runs": [run.state() for run in beside.runs],
-            "rng": rng.get_state(),
-            "log": self.log,
-        }
-        save_checkpoint(self.workdir / CHECKPOINT, state)
+        self.save(
+            {
+                "step": step,
+                "generator": self.generator.state_dict(),
+                "optimiser": optimiser.state_dict(),
+                "runs": [run.state() for run in beside.runs],
+                "rng": rng.get_state(),
+                "log": self.log,
+            }
+        )
 
     def _resume(self, optimiser: torch.optim.Optimizer, beside: B, rng: torch.Generator) -> int:
-        file = self.workdir / CHECKPOINT if self.workdir else None
-        if file is None or not file.exists():
+        state = self.saved()
+        if state is None:
             return 0
-        state = load_checkpoint(file)
         if "runs" not in state:
-            raise PublishError(f"{file} is of another version of this program; delete {file.parent} and start again")
+            file, folder = self.checkpoint_file, self.workdir
+            raise PublishError(f"{file} is of another version of this program; delete {folder} and start again")
         self.generator.load_state_dict(state["generator"])
         optimiser.load_state_dict(state["optimiser"])
         for run, saved in zip(beside.runs, state["runs"], strict=True):

@@ -13,8 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from pathlib import Path
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -27,10 +26,9 @@ from uge.keys.keyed_view import NONCE_BYTES, KeyedView, channels_equal, with_hea
 from uge.losses.feature_distance import feature_distance
 from uge.losses.shortcut import shortcut
 from uge.networks import parse_network
-from uge.protect.generator import Generator
 from uge.protect.generator_training import Advance, GeneratorTraining, Step
+from uge.protect.protection import RunOptions
 from uge.protect.trajectory import LiveRun
-from uge.records import config_hash
 from uge.runtime import generator_for
 from uge.training import Shift, recommended_recipe
 
@@ -118,7 +116,7 @@ class _Beside:
     feature_mean: Tensor
 
 
-class KeyedProtection(GeneratorTraining[_Beside], Generic[V]):
+class KeyedProtection(GeneratorTraining[KeyedConfig, _Beside], Generic[V]):
     """Trains the generator for one data set, then makes the copy that the key's view undoes.
 
     While it learns, every batch is keyed afresh by throw-away secrets: the generator learns what survives any key,
@@ -128,47 +126,20 @@ class KeyedProtection(GeneratorTraining[_Beside], Generic[V]):
         clean: the originals.
         space: the secret of the key's view.
         config: settings.
-        seed: decides everything but the key; the same key and seed give the same copy on the same machine.
-        workdir: where checkpoints go; None keeps none.
-        device: where to compute.
-        checkpoint_seconds: least time between two checkpoints.
+        run: as for `Protection`.
     """
 
-    def __init__(
-        self,
-        clean: ImageSet,
-        space: V,
-        config: KeyedConfig,
-        *,
-        seed: int,
-        workdir: Path | None = None,
-        device: torch.device | str = "cpu",
-        checkpoint_seconds: float = 30.0,
-    ) -> None:
-        images = with_headroom(clean.images, config.epsilon_255) if config.headroom else clean.images
+    def __init__(self, clean: ImageSet, space: V, config: KeyedConfig, **run: Unpack[RunOptions]) -> None:
         self.space = space
-        self.config = config
         self.filters = [parse_filter(text) for text in config.filters]
+        images = with_headroom(clean.images, config.epsilon_255) if config.headroom else clean.images
         super().__init__(
             clean.with_images(images),
             config,
-            seed=seed,
             streams=(f"{space.kind} generator", f"{space.kind} training"),
-            workdir=workdir,
-            device=device,
-            checkpoint_seconds=checkpoint_seconds,
-        )
-
-    def _new_generator(self) -> Generator:
-        config = self.config
-        return Generator(
-            self.clean.channels,
-            self.clean.classes,
-            255,  # a proposal in [-1, 1]: the key's groups set the size
-            config.generator_width,
-            config.generator_patch,
-            config.label_conditional,
-            config.class_patterns,
+            epsilon_255=255,  # a proposal in [-1, 1]: the key sets the size
+            class_patterns=config.class_patterns,
+            **run,
         )
 
     def _begin(self) -> _Beside:
@@ -263,15 +234,8 @@ class KeyedProtection(GeneratorTraining[_Beside], Generic[V]):
         sample = self.clean.take(min(most, len(self.clean)), generator_for(self.seed, "feature statistics"))
         return encoder, features_of(encoder, sample.images, device=self.device).mean(0).to(self.device)
 
-    def identity(self) -> str:
-        return config_hash(
-            {
-                "data": self.clean.digest(),
-                "layout": {"kind": self.space.kind} | self.space.layout,  # nothing secret
-                "config": self.config.to_dict(),
-                "seed": self.seed,
-            }
-        )
+    def named(self) -> dict[str, Any]:
+        return {"layout": {"kind": self.space.kind} | self.space.layout}  # nothing secret
 
 
 def one_copy_each(copies: Iterator[Tensor], nonces: Sequence[bytes]) -> Iterator[Tensor]:

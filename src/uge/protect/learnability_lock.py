@@ -31,8 +31,8 @@ from torch.nn import functional as F
 from uge.data.images import ImageSet, to_float
 from uge.errors import ConfigError, KeyFileError
 from uge.networks import parse_network
-from uge.protect.baseline import Baseline, BaselineConfig, OnStep, check_epsilon
-from uge.protect.checkpoint import load_checkpoint, save_checkpoint
+from uge.protect.baseline import Baseline, BaselineConfig, check_epsilon
+from uge.protect.protection import OnStep
 from uge.protect.surrogate import SMALL_SURROGATE, build_surrogate
 from uge.runtime import generator_for, write_atomically
 from uge.training import Shift
@@ -177,9 +177,7 @@ class LearnabilityLockProtection(Baseline[LearnabilityLockConfig]):
         optimiser = torch.optim.SGD(network.parameters(), lr=config.network_learning_rate, momentum=0.9)
         shape = (self.clean.classes, *self.clean.images.shape[1:])
         self.lock = Lock(torch.ones(shape), torch.zeros(shape), self.clean.class_names)
-        file = self.workdir / "checkpoint.pt" if self.workdir else None
-        if file is not None and file.exists():
-            state = load_checkpoint(file)
+        if (state := self.saved()) is not None:
             network.load_state_dict(state["network"])
             optimiser.load_state_dict(state["optimiser"])
             rng.set_state(state["rng"])
@@ -194,10 +192,10 @@ class LearnabilityLockProtection(Baseline[LearnabilityLockConfig]):
             self.log.append({"step": step, "epoch": step, "loss": loss, "error": error, "seconds": seconds})
             if on_step:
                 on_step(self.log[-1], config.rounds)
-            if file is not None and time.perf_counter() - saved > self.checkpoint_seconds:
+            if time.perf_counter() - saved > self.checkpoint_seconds:
                 state = {"network": network.state_dict(), "optimiser": optimiser.state_dict(), "rng": rng.get_state()}
                 state |= {"weight": self.lock.weight, "shift": self.lock.shift, "log": self.log}
-                save_checkpoint(file, state)
+                self.save(state)
                 saved = time.perf_counter()
 
     def protected(self, images: Tensor, labels: Tensor, numbers: range) -> Tensor:

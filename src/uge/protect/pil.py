@@ -23,7 +23,8 @@ from torch.nn import functional as F
 
 from uge.data.images import to_float
 from uge.errors import ConfigError
-from uge.protect.baseline import Baseline, BaselineConfig, OnStep, add_within_linf, check_epsilon
+from uge.protect.baseline import Baseline, BaselineConfig, add_within_linf, check_epsilon
+from uge.protect.protection import OnStep
 from uge.runtime import generator_for, seed_for
 from uge.training import Recipe, fit
 

@@ -25,8 +25,8 @@ from torch.nn import functional as F
 from uge.data.images import to_float
 from uge.errors import ConfigError
 from uge.networks import parse_network
-from uge.protect.baseline import Baseline, BaselineConfig, OnStep, add_within_linf, check_epsilon
-from uge.protect.checkpoint import load_checkpoint, save_checkpoint
+from uge.protect.baseline import Baseline, BaselineConfig, add_within_linf, check_epsilon
+from uge.protect.protection import OnStep
 from uge.protect.surrogate import SMALL_SURROGATE, build_surrogate, signed_step
 from uge.runtime import generator_for
 from uge.training import Recipe, Shift, make_optimiser
@@ -89,9 +89,7 @@ class REMProtection(Baseline[REMConfig]):
         self._delta = torch.zeros(self.clean.images.shape)
         network = build_surrogate(config.network, self.clean, self.seed, self.device)
         optimiser = make_optimiser(network, Recipe(learning_rate=config.learning_rate, schedule="constant"))
-        file = self.workdir / "checkpoint.pt" if self.workdir else None
-        if file is not None and file.exists():
-            state = load_checkpoint(file)
+        if (state := self.saved()) is not None:
             network.load_state_dict(state["network"])
             optimiser.load_state_dict(state["optimiser"])
             self._delta, self.log = state["delta"], state["log"]
@@ -110,9 +108,9 @@ class REMProtection(Baseline[REMConfig]):
             self.log.append(row | {"seconds": round(time.perf_counter() - started, 2)})
             if on_step:
                 on_step(self.log[-1], total)
-            if file is not None and time.perf_counter() - saved > self.checkpoint_seconds:
+            if time.perf_counter() - saved > self.checkpoint_seconds:
                 state = {"network": network.state_dict(), "optimiser": optimiser.state_dict()}
-                save_checkpoint(file, state | {"delta": self._delta, "log": self.log})
+                self.save(state | {"delta": self._delta, "log": self.log})
                 saved = time.perf_counter()
 
     def protected(self, images: Tensor, labels: Tensor, numbers: range) -> Tensor:

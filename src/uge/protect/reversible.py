@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Unpack
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from uge.data.images import ImageSet
 from uge.errors import ConfigError
 from uge.keys.reversible import Reversible
 from uge.protect.keyed import KeyedConfig, KeyedProtection, one_copy_each
+from uge.protect.protection import RunOptions
 from uge.protect.texture import cells_of, laid, tiles
 from uge.runtime import generator_for
 
@@ -59,13 +60,13 @@ class ReversibleConfig(KeyedConfig):
 class ReversibleProtection(KeyedProtection[Reversible]):
     """Makes the copy that a reversible key undoes."""
 
-    def __init__(self, clean: ImageSet, space: Reversible, config: ReversibleConfig, **options: Any) -> None:
+    def __init__(self, clean: ImageSet, space: Reversible, config: ReversibleConfig, **run: Unpack[RunOptions]) -> None:
         if config.epsilon_255 != space.epsilon_255:
             raise ConfigError(
                 f"epsilon {config.epsilon_255} asked for, but the key is for {space.epsilon_255}: leave --epsilon out,"
                 " or make a key with it"
             )
-        super().__init__(clean, space, config, **options)
+        super().__init__(clean, space, config, **run)
 
     def _perturbed(
         self, images: Tensor, labels: Tensor, space: Reversible, nonces: Sequence[bytes]

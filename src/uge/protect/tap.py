@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,8 +22,8 @@ from torch import Tensor
 from uge.data.images import to_float
 from uge.errors import ConfigError
 from uge.networks import parse_network
-from uge.protect.baseline import Baseline, BaselineConfig, OnStep, add_within_linf, check_epsilon
-from uge.protect.checkpoint import load_checkpoint, save_checkpoint
+from uge.protect.baseline import Baseline, BaselineConfig, add_within_linf, check_epsilon
+from uge.protect.protection import OnStep
 from uge.protect.surrogate import SMALL_SURROGATE, build_surrogate, signed_step
 from uge.runtime import generator_for, seed_for
 from uge.training import Shift, fit, recommended_recipe
@@ -73,11 +72,9 @@ class TAPProtection(Baseline[TAPConfig]):
         self.log = []
         self._delta = torch.zeros(self.clean.images.shape)
         network = build_surrogate(config.network, self.clean, self.seed, self.device)
-        file = self.workdir / "checkpoint.pt" if self.workdir else None
         batches = torch.arange(len(self.clean)).split(config.batch_size)
         saved = time.perf_counter()
-        if file is not None and file.exists():
-            state = load_checkpoint(file)
+        if (state := self.saved()) is not None:
             network.load_state_dict(state["network"])
             self._delta, self.log = state["delta"], state["log"]
         else:
@@ -118,9 +115,7 @@ class TAPProtection(Baseline[TAPConfig]):
         return float(((found == targets) == config.targeted).float().mean())
 
     def _checkpoint(self, network: torch.nn.Module) -> None:
-        if self.workdir is not None:
-            state: dict[str, Any] = {"network": network.state_dict(), "delta": self._delta, "log": self.log}
-            save_checkpoint(self.workdir / "checkpoint.pt", state)
+        self.save({"network": network.state_dict(), "delta": self._delta, "log": self.log})
 
 
 PRESETS = {

@@ -15,8 +15,7 @@ import copy
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -31,10 +30,9 @@ from uge.losses.gradient_matching import gradient_matching
 from uge.losses.undistillation import distillation, undistillation
 from uge.networks import parse_network, trainable
 from uge.protect.checkpoint import load_checkpoint, save_checkpoint
-from uge.protect.generator import Generator
 from uge.protect.generator_training import Advance, GeneratorTraining, Step
+from uge.protect.protection import RunOptions
 from uge.protect.trajectory import LiveRun, record_clean_run
-from uge.records import config_hash
 from uge.runtime import generator_for, seed_for
 from uge.training import Recipe, Shift
 
@@ -167,29 +165,18 @@ class _Beside:
         return [run for runs in self.lives for run in runs] + self.students
 
 
-class UngeneralizableProtection(GeneratorTraining[_Beside]):
+class UngeneralizableProtection(GeneratorTraining[UngeneralizableConfig, _Beside]):
     """Trains the generator for one data set and its authorised networks, then makes the copy.
 
     Args:
         clean: the originals.
         keys: the authorised networks; L_gm is summed over them.
         config: settings.
-        seed: decides everything but the keys; the same key and seed give the same copy on the same machine.
-        workdir: where checkpoints go; None keeps none.
-        device: where to compute.
-        checkpoint_seconds: least time between two checkpoints.
+        run: as for `Protection`.
     """
 
     def __init__(
-        self,
-        clean: ImageSet,
-        keys: Sequence[Key],
-        config: UngeneralizableConfig,
-        *,
-        seed: int,
-        workdir: Path | None = None,
-        device: torch.device | str = "cpu",
-        checkpoint_seconds: float = 30.0,
+        self, clean: ImageSet, keys: Sequence[Key], config: UngeneralizableConfig, **run: Unpack[RunOptions]
     ) -> None:
         if not keys:
             raise ConfigError("UGE needs at least one key: the authorised network defines what stays learnable")
@@ -199,27 +186,8 @@ class UngeneralizableProtection(GeneratorTraining[_Beside]):
                 kind = key.view.kind
                 raise ConfigError(f"a {kind} key protects with the method {kind}; UGE takes keys without a view")
         self.keys = list(keys)
-        self.config = config
-        super().__init__(
-            clean,
-            config,
-            seed=seed,
-            streams=("generator", "generator training"),
-            workdir=workdir,
-            device=device,
-            checkpoint_seconds=checkpoint_seconds,
-        )
-
-    def _new_generator(self) -> Generator:
-        config = self.config
-        return Generator(
-            self.clean.channels,
-            self.clean.classes,
-            config.epsilon_255,
-            config.generator_width,
-            config.generator_patch,
-            config.label_conditional,
-        )
+        streams = ("generator", "generator training")
+        super().__init__(clean, config, streams=streams, epsilon_255=config.epsilon_255, **run)
 
     def _begin(self) -> _Beside:
         prepared = self._prepare()
@@ -378,12 +346,5 @@ class UngeneralizableProtection(GeneratorTraining[_Beside]):
             teachers.append(network.eval().requires_grad_(False).to(self.device))
         return teachers
 
-    def identity(self) -> str:
-        return config_hash(
-            {
-                "data": self.clean.digest(),
-                "keys": [key.digest() for key in self.keys],
-                "config": self.config.to_dict(),
-                "seed": self.seed,
-            }
-        )
+    def named(self) -> dict[str, Any]:
+        return {"keys": [key.digest() for key in self.keys]}
