@@ -428,7 +428,7 @@ def view_prices(rows: Iterable[Row]) -> str:
     return about + table(["cells, groups", *(f"s = {size}" for size in sizes)], body)
 
 
-CHOSEN = ("reversible+filters", "reversible16+combined+long")  # the presets default and strong of a reversible key
+CHOSEN = ("reversible+filters", "reversible16+combined+long")  # the presets default and combined of a reversible key
 
 
 def null_space_table(rows: Iterable[Row], stage: str, only: Sequence[str] = ()) -> str:

@@ -38,6 +38,7 @@ from uge.keys.keyed_view import views_digest
 from uge.networks import NetworkSpec, parse_network
 from uge.protect import PROTECTIONS, resolve_config
 from uge.protect.keyed import KeyedConfig, KeyedProtection
+from uge.protect.reversible import PRESETS
 from uge.records import append_record, config_hash, read_records
 from uge.runtime import environment, generator_for
 from uge.training import recommended_recipe
@@ -67,7 +68,7 @@ SETTINGS: dict[str, dict[str, Any]] = {  # what is written after a "+" in the na
     "plain": {"filters": ("none",)},
     "gray": {"filters": ("none", "grayscale")},
     "filters": {"filters": ("none", "none", "grayscale", "grayscale", "blur", "jpeg:30")},
-    "combined": {"filters": ("none", "grayscale", "blur", "jpeg:30", "grayscale+blur", "grayscale+jpeg:30")},
+    "combined": {"filters": PRESETS["combined"].filters},
     "full-magnitude": {"least_magnitude": 1.0},
     "steep": {"gain": 5.0},
     "epsilon16": {"epsilon_255": 16},

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -26,7 +27,6 @@ from torch.nn import functional as F
 
 from uge.data.images import ImageSet, normalisation_of, to_float
 from uge.data.sources import load
-from uge.keys.key import VIEWS
 from uge.keys.keyed_view import KeyedView
 from uge.keys.null_space import NullSpace
 from uge.keys.reversible import Reversible
@@ -41,6 +41,10 @@ from uge.training import Recipe, make_optimiser
 RECORDS = Path(__file__).resolve().parents[1] / "results" / "speed" / "records.jsonl"
 NETWORKS = ("convnet", "resnet:depth=8,width=16", "vgg:depth=8,width=16")
 EPSILON = 8
+SPACES: dict[str, Callable[[], KeyedView]] = {
+    "null-space": NullSpace.draw,
+    "reversible": partial(Reversible.draw, epsilon_255=EPSILON),
+}
 MEMORY_DISK = "/dev/shm"  # where Linux keeps files in memory
 MEMORY_SETTINGS = {
     "encoder": "own",
@@ -141,7 +145,8 @@ def measure_view(repeats: int = 5, batch_size: int = 128) -> None:
         optimiser.step()
 
     subject = f"{batch_size} images 3x32x32"
-    for kind, space in (("null-space", NullSpace.draw()), ("reversible", Reversible.draw(epsilon_255=EPSILON))):
+    for kind, draw in SPACES.items():
+        space = draw()
         nonces, marks = space.nonces(images.images), space.nonces(large)
 
         def view(space: KeyedView = space, nonces: list[bytes] = nonces) -> Tensor:
@@ -165,8 +170,7 @@ def measure_view(repeats: int = 5, batch_size: int = 128) -> None:
     def key_and_publish(method: str, place: str | None) -> float:
         """Nonces, what the key draws, a random proposal, rounding, the PNG files: all but the generator."""
         config = resolve_config("default", {"epsilon_255": EPSILON}, method=method)
-        space = VIEWS[method].draw(**({"epsilon_255": EPSILON} if method == "reversible" else {}))
-        protection = PROTECTIONS[method](many, space, config, seed=0)
+        protection = PROTECTIONS[method](many, SPACES[method](), config, seed=0)
         protection.generator.perturbation = lambda x, y: noise[: len(x)]  # no generator
         with tempfile.TemporaryDirectory(dir=place) as folder:
 
@@ -193,7 +197,7 @@ def measure_view(repeats: int = 5, batch_size: int = 128) -> None:
 
     places = {"the temporary folder": None} | ({"memory": MEMORY_DISK} if Path(MEMORY_DISK).is_dir() else {})
     for where, place in places.items():
-        for method in ("null-space", "reversible"):
+        for method in SPACES:
             rates = [key_and_publish(method, place) for _ in range(repeats + 1)][1:]
             record(
                 "keying and publishing", f"{method}, 2000 images 3x32x32 to {where}, no generator", rates, "images/s"

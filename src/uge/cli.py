@@ -53,7 +53,7 @@ def main() -> None:
     """Entry point: a user's error is one line on stderr and exit code 2."""
     warnings.showwarning = _show_warning
     # Before torch is loaded: threads that wait by spinning take turns with the thread they wait for where another
-    # program holds a core, and a training of seconds takes minutes. On idle cores it costs a few percent.
+    # program holds a core, and a training takes many times as long. On idle cores sleeping costs little.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         code = app(standalone_mode=False) or 0  # typer returns the code of `typer.Exit` instead of raising it
@@ -486,16 +486,10 @@ def verify(
 
 
 def _test_like(source: str | None, images: ImageSet, **how: bool) -> ImageSet | None:
-    """Test images of the size, the channels and the classes of the training images; `how` goes to `load`."""
+    """Test images at the size of the training images; `how` goes to `load`."""
     from uge.data.sources import load
 
-    if source is None:
-        return None
-    from uge.audit.run import check_alike
-
-    test = load(source, "test", image_size=images.image_size, **how).like(images)
-    check_alike(images, test, "test")
-    return test
+    return None if source is None else load(source, "test", image_size=images.image_size, **how)
 
 
 @app.command()
@@ -518,6 +512,7 @@ def train(
 
     from safetensors.torch import save
 
+    from uge.audit.run import alike
     from uge.data.images import normalisation_of
     from uge.networks import NetworkSpec, build_network, parse_network
     from uge.publish import check_target, load_published, new_folder
@@ -540,6 +535,8 @@ def train(
         recipe, label = recommended_recipe(network), spec.label
     recipe = replace(recipe, epochs=epochs or recipe.epochs, precision=precision)
     clean_test = _test_like(test, images, convert=convert, skip_bad=skip_bad)
+    if clean_test is not None:
+        clean_test = alike(images, clean_test, "test")
     if clean_test is not None and key is not None:
         clean_test = authorised_view(clean_test, authorised, headroom_255=view.headroom_255).images
     with _training_bar() as (begin, epoch):
@@ -619,7 +616,7 @@ def attack(
         clean_test,
         out,
         key=authorised,
-        clean=load(clean, "train", image_size=images.image_size, **how).like(images) if clean else None,
+        clean=load(clean, "train", image_size=images.image_size, **how) if clean else None,
         headroom_255=manifest.headroom_255 if manifest else 0,
         recipe=lambda network: recommended_recipe(network, epochs or 30),
         device=str(place),

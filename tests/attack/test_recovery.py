@@ -56,10 +56,12 @@ SPEC = NetworkSpec("convnet", 3, (16, 16), 2, {"width": 8})
 RECIPE = Recipe(6, batch_size=50, learning_rate=0.05, augmentation="none")
 
 
-def trained(images: ImageSet, text: str, key: Key | None = None, clean: ImageSet = CLEAN) -> History:
+def trained(
+    images: ImageSet, text: str, key: Key | None = None, clean: ImageSet = CLEAN, test: ImageSet = TEST
+) -> History:
     network = build_network(key.network if key else SPEC, *normalisation_of(images.images), seed=0)
     measure = build_countermeasure(text, clean=clean, key=key)
-    return fit(network, images, RECIPE, seed=0, test=TEST, countermeasure=measure)
+    return fit(network, images, RECIPE, seed=0, test=test, countermeasure=measure)
 
 
 def accuracy(images: ImageSet, text: str) -> float:
@@ -183,17 +185,7 @@ def test_what_is_smaller_than_a_colour_step_falls_to_bit_depth() -> None:
         (clean.images.int() + 16 * torch.stack([FINE, -FINE])[clean.labels]).clamp(0, 255).to(torch.uint8)
     )
     assert torch.equal(drawing(copy).images, clean.images)
-    plain, rounded = (
-        fit(
-            build_network(SPEC, *normalisation_of(copy.images), seed=0),
-            copy,
-            RECIPE,
-            seed=0,
-            test=test,
-            countermeasure=build_countermeasure(text),
-        ).accuracy
-        for text in ("none", "depth:3")
-    )
+    plain, rounded = (trained(copy, text, test=test).accuracy for text in ("none", "depth:3"))
     assert rounded >= 95 and plain <= rounded - 10
 
 

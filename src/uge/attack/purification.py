@@ -18,11 +18,9 @@ from uge.data.sources import load
 from uge.errors import ConfigError, unknown_name
 from uge.filters import grayscale
 from uge.keys.keyed_view import KeyedView, needs_headroom
-from uge.keys.null_space import NullSpace
 from uge.keys.reversible import Reversible
+from uge.protect import PROTECTIONS, resolve_config
 from uge.protect.keyed import KeyedProtection, random_bytes
-from uge.protect.null_space import NullSpaceConfig, NullSpaceProtection
-from uge.protect.reversible import ReversibleConfig, ReversibleProtection
 from uge.runtime import generator_for
 
 STRIDE = 3  # of the blind spots; no two of them touch
@@ -221,15 +219,10 @@ class OwnPairs(Denoised):
 
     def protection(self, own: ImageSet, space: KeyedView) -> KeyedProtection[Any]:
         """Ours, with its published settings."""
-        settings: dict[str, Any] = {
-            "epsilon_255": self.epsilon_255,
-            "epochs": self.epochs,
-            "headroom": needs_headroom(own.images),
-        }
-        if isinstance(space, Reversible):
-            return ReversibleProtection(own, space, ReversibleConfig(**settings), seed=0)
-        assert isinstance(space, NullSpace)
-        return NullSpaceProtection(own, space, NullSpaceConfig(**settings), seed=0)
+        settings = {"epsilon_255": self.epsilon_255, "epochs": self.epochs, "headroom": needs_headroom(own.images)}
+        config = resolve_config("default", settings, method=space.kind)
+        protection: KeyedProtection[Any] = PROTECTIONS[space.kind](own, space, config, seed=0)
+        return protection
 
     @torch.no_grad()
     def removed(self, images: Tensor) -> Tensor:

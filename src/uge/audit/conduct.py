@@ -91,11 +91,11 @@ def conduct(
     watcher = watcher or Watcher()
     audit = Audit(
         published,
-        test.like(published),
+        test,
         out,
         recipe=partial(recommended_recipe, epochs=plan.epochs),
         key=key,
-        clean=None if clean is None else clean.like(published),
+        clean=clean,
         headroom_255=manifest.headroom_255 if manifest else 0,
         device=device,
         threads=threads,

@@ -38,18 +38,21 @@ def read_finished(folder: Path) -> list[Row]:
     return [row for row in read_records(folder / RECORDS) if "error" not in row]
 
 
-def check_alike(published: ImageSet, other: ImageSet, what: str) -> None:
-    """Refuse images that a network trained on the published ones cannot be measured with.
+def alike(published: ImageSet, other: ImageSet, what: str) -> ImageSet:
+    """The other images in the order of the published ones and of their classes (see `ImageSet.like`).
 
     Raises:
-        DataError: other classes, channels or image size; `what` names the images in it.
+        DataError: other classes, channels or image size, so that a network trained on the published images cannot be
+            measured with them; `what` names them in it.
     """
+    other = other.like(published)
     if (other.class_names, other.channels, other.image_size) != (
         published.class_names,
         published.channels,
         published.image_size,
     ):
         raise DataError(f"the {what} images differ from the published ones in classes, channels or image size")
+    return other
 
 
 class Audit:
@@ -80,9 +83,8 @@ class Audit:
         device: str = "cpu",
         threads: int | None = None,
     ) -> None:
-        check_alike(published, test, "test")
-        if clean is not None:
-            check_alike(published, clean, "clean")
+        test = alike(published, test, "test")
+        clean = None if clean is None else alike(published, clean, "clean")
         self.sources = {"published": published} | ({"clean": clean} if clean is not None else {})
         self.digests = {name: images.digest() for name, images in self.sources.items()}
         self.test = test
