@@ -817,14 +817,18 @@ def claims_table(search: Iterable[Row], audited: Iterable[Row], federated: Itera
         best = max(runs, key=lambda run: fmean(setting.accuracies(run).values()), default=None)
         return f"{run_label(best)} {_against_clean(setting, best)}" if best else ""
 
-    with_term = [setting for setting in settings_of(search, stage) + grid if setting.config["undistillation"]]
+    taught = settings_of(search, "students")
+    with_term = [setting for setting in settings + grid + taught if setting.config["undistillation"]]
+    without = [setting for setting in settings + taught if setting not in with_term]
     attacks = [row for row in audited if row["kind"] == "hacker" and row["trained_on"] == "published"]
     worst = sorted(attacks, key=lambda row: -row["accuracy"])[:3]
     spread = settings + settings_of(search, "transfer") + settings_of(search, "two-keys")
 
     def held(setting: Setting) -> str:
         networks = " and ".join(setting.authorised_networks)
-        drops, margins = shown(setting.mean_drops(set())), shown(setting.margins())
+        small = any(row.get("small") for row in setting.trainings)
+        short = undertrained_runs(search, setting.dataset, small)[1]
+        drops, margins = shown(setting.mean_drops(short)), shown(setting.margins())
         about = f"{setting.dataset}, `{setting.name}`, {networks}"
         return f"{about}: {authorised(setting)}, others {drops} lower, margin {margins}"
 
@@ -840,10 +844,12 @@ def claims_table(search: Iterable[Row], audited: Iterable[Row], federated: Itera
         ],
         [
             "Undistillation guards the authorised network against students.",
-            ("without the term, the strongest student: " + each(students) + "; ")
+            ("without the term, the strongest student: " + each(students, without) + "; ")
             + ("with it: " + (each(students, with_term) or "no student measured yet")),
-            size,
-            command,
+            "; ".join(dict.fromkeys([size, _size(row for setting in taught for row in setting.trainings)])).rstrip(
+                "; "
+            ),
+            command + ", `--stage students --small`" * bool(taught),
         ],
         [
             "It holds under different attacks.",

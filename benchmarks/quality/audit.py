@@ -3,6 +3,7 @@
     uge key new --null-space --no-passphrase --network convnet:width=32 --data CIFAR.zip --out carol
     uge protect CIFAR.zip --key carol.protector.uge --out locked
     python benchmarks/quality/audit.py locked --data CIFAR.zip --key carol.recipient.uge --name null-space
+        [--plan benchmarks/quality/one-network.toml]
 
 Every finished training is a row of `benchmarks/results/audit/records.jsonl`, under the name of the protection; a killed
 run goes on where it stopped. The audit itself lies in `runs/`, which is not committed. What earlier audits of the same
