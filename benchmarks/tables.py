@@ -677,16 +677,17 @@ def purification_table(rows: Iterable[Row]) -> str:
 # -- baselines and comparisons -------------------------------------------------------------------------------------
 
 
-def baseline_groups(rows: Iterable[Row]) -> dict[tuple[str, str, int], list[Row]]:
-    """(data set, hacker, epochs) -> trainings of hackers, whatever they were trained on; the latest of each cell."""
+def baseline_groups(rows: Iterable[Row]) -> dict[tuple[str, str, int, str], list[Row]]:
+    """(data set, hacker, epochs, precision) -> trainings of hackers on whatever data; the latest of each cell."""
     latest = {
         (row["method"], row.get("variant", ""), row["kind"], row["cell"]): row
         for row in rows
         if row["kind"] != "measures"
     }
-    found: dict[tuple[str, str, int], list[Row]] = {}
+    found: dict[tuple[str, str, int, str], list[Row]] = {}
     for row in latest.values():
-        found.setdefault((row["dataset"], row["network"], row["recipe"]["epochs"]), []).append(row)
+        recipe = row["recipe"]
+        found.setdefault((row["dataset"], row["network"], recipe["epochs"], recipe["precision"]), []).append(row)
     return found
 
 
@@ -694,7 +695,7 @@ def baseline_table(rows: Iterable[Row]) -> str:
     """A table a hacker: protections down, counter-measures across, the ceilings first."""
     rows = list(rows)
     parts = []
-    for (dataset, network, epochs), trainings in baseline_groups(rows).items():
+    for (dataset, network, epochs, precision), trainings in baseline_groups(rows).items():
         hows = list(dict.fromkeys(row["countermeasure"] for row in trainings))
         ceilings = {how: _accuracies(trainings, "clean", "", how) for how in hows}
         names = dict.fromkeys((row["method"], row.get("variant", "")) for row in trainings if row["method"] != "clean")
@@ -709,7 +710,7 @@ def baseline_table(rows: Iterable[Row]) -> str:
         said = trainings[0]
         parts.append(
             f"{dataset}, hacker {network}: {said['images']} training images, {said['test_images']} test images,"
-            f" {epochs} epochs; seeds {numbered(row['seed'] for row in trainings)}.\n\n"
+            f" {epochs} epochs, {precision}; seeds {numbered(row['seed'] for row in trainings)}.\n\n"
             + table(["protection", *hows, "plain: points below clean"], body)
             + "".join(
                 f"\nWhoever has the key of `{row['method']}` trains the same network on the copy as it opens it, to"
@@ -756,25 +757,28 @@ def field_table(rows: Iterable[Row], published: Iterable[Row]) -> str:
     groups = baseline_groups(rows)
     if not published or not groups:
         return NOT_MEASURED
-    (dataset, network, epochs), ours = max(groups.items(), key=lambda item: len(item[1]))
+    (dataset, network, epochs, _), ours = max(groups.items(), key=lambda item: len(item[1]))
     hows = list(dict.fromkeys(row["countermeasure"] for row in published))
+    options = {row["countermeasure"].partition(":")[0]: row["countermeasure"] for row in ours}
+    same = {how: options.get(how, how) for how in hows}  # published "adversarial" gives no options
     theirs = {(row["method"], row["countermeasure"]): row["accuracy"] for row in published}
     body = []
     for method in dict.fromkeys(row["method"] for row in published):
         figures = [[theirs[method, how]] if (method, how) in theirs else [] for how in hows]
         cells = [
-            f"{shown(public)} / {shown(_accuracies(ours, method, '', how))}"
+            f"{shown(public)} / {shown(_accuracies(ours, method, '', same[how]))}"
             for how, public in zip(hows, figures, strict=True)
         ]
         body.append([f"`{method}`", *cells])
-    body.append(["on the originals", *(f"- / {shown(_accuracies(ours, 'clean', '', how))}" for how in hows)])
+    body.append(["on the originals", *(f"- / {shown(_accuracies(ours, 'clean', '', same[how]))}" for how in hows)])
     sources = {row["source"]: row["countermeasure"] for row in published}
+    weaker = ", ".join(f"`{ours_how}` under {how}" for how, ours_how in same.items() if ours_how != how)
     first = next(iter(sources))
     about = "; ".join(f"{source} ({'all others' if source == first else how})" for source, how in sources.items())
     return (
         f"Published: CIFAR-10, 50000 images, ResNet-18, from {about}. Ours: {dataset}, {ours[0]['images']} images,"
-        f" {network}, {epochs} epochs. In each cell published / ours; - was not measured.\n\n"
-        + table(["protection", *hows], body)
+        f" {network}, {epochs} epochs{f', {weaker}' if weaker else ''}. In each cell published / ours; - was not"
+        " measured.\n\n" + table(["protection", *hows], body)
     )
 
 

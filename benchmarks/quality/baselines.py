@@ -3,9 +3,10 @@
     python benchmarks/quality/baselines.py --data CIFAR.zip
     python benchmarks/quality/baselines.py --data CIFAR.zip --methods lsp ops --countermeasures none grayscale
 
-Each protection in its preset "quick" where it has one (a small surrogate, which is the hacker's own architecture), else
-in its default. The naive hacker comes first for all of them, then one counter-measure after the other, each beside the
-same training on the originals. The learnability lock adds its authorised user, who trains on the unlocked copy.
+Each protection in its preset "quick" where it has one (a small surrogate, of another architecture than the hacker's),
+else in its default. Hackers compute in bfloat16. The naive hacker comes first for all of them, then one counter-measure
+after the other, each beside the same training on the originals. The learnability lock adds its authorised user, who
+trains on the unlocked copy.
 
 Every finished training is a row of `benchmarks/results/baselines/records.jsonl`, and so is what each copy measured and
 cost; a killed run goes on where it stopped. Copies lie in `runs/`, which is not committed.
@@ -42,7 +43,8 @@ ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "baselines" / "records.jsonl"
 RUNS = ROOT / "runs" / "baselines"
 NETWORK = "resnet:depth=8,width=16"
-COUNTERMEASURES = ("none", "grayscale", "jpeg:10", "projection", "adversarial")
+SURROGATE = "vgg:depth=8,width=16"
+COUNTERMEASURES = ("none", "grayscale", "jpeg:10", "projection", "adversarial:steps=3,step_255=4")
 
 
 class Comparison:
@@ -53,7 +55,9 @@ class Comparison:
         runs: where copies and the audit lie.
         results: the records to append to.
         network: the hacker's.
+        surrogate: of protections that train a network of their own.
         epochs: of every training.
+        precision: of the hackers' arithmetic, "float32" or "bfloat16".
         image_size: None leaves the images as they are.
         configs: method -> settings in the place of its preset.
         variant: names these settings in the records.
@@ -66,7 +70,9 @@ class Comparison:
         results: Path,
         *,
         network: str = NETWORK,
-        epochs: int = 30,
+        surrogate: str = SURROGATE,
+        epochs: int = 15,
+        precision: str = "bfloat16",
         image_size: tuple[int, int] | None = None,
         configs: dict[str, Config] | None = None,
         variant: str = "",
@@ -75,15 +81,15 @@ class Comparison:
         self.dataset = Path(data).stem
         self.runs = runs / self.dataset
         self.results = results
-        self.network = network
-        self.epochs = epochs
+        self.network, self.surrogate = network, surrogate
+        self.epochs, self.precision = epochs, precision
         self.configs = configs or {}
         self.variant = variant
 
     def config(self, method: str) -> Config:
         presets = PRESETS[method]
         if method not in self.configs and "quick" in presets:
-            return replace(presets["quick"], network=self.network)  # type: ignore[call-arg]  # all of these have one
+            return replace(presets["quick"], network=self.surrogate)  # type: ignore[call-arg]  # all of these have one
         return self.configs.get(method) or presets["default"]
 
     def run(self, methods: Sequence[str], countermeasures: Sequence[str], seeds: Sequence[int]) -> None:
@@ -162,7 +168,7 @@ class Comparison:
         return out.with_name(f"{out.name}.lock")
 
     def recipe(self, network: str) -> Recipe:
-        return recommended_recipe(network, self.epochs)
+        return replace(recommended_recipe(network, self.epochs), precision=self.precision)
 
 
 def show_step(row: dict[str, Any], total: int) -> None:
@@ -179,10 +185,10 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="the originals, with a test split")
     parser.add_argument("--methods", nargs="*", default=list(BASELINES))
     parser.add_argument("--countermeasures", nargs="*", default=COUNTERMEASURES)
-    parser.add_argument(
-        "--network", default=NETWORK, help="the hacker, and the surrogate of protections that train one"
-    )
-    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--network", default=NETWORK, help="the hacker")
+    parser.add_argument("--surrogate", default=SURROGATE, help="the network of protections that train one")
+    parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--precision", default="bfloat16", choices=("float32", "bfloat16"), help="of the hackers")
     parser.add_argument("--set", nargs="*", default=[], help="NAME=VALUE: settings in the place of the defaults")
     parser.add_argument("--seeds", nargs="*", type=int, default=[0])
     parser.add_argument("--threads", type=int, default=os.cpu_count())
@@ -197,7 +203,9 @@ def main() -> None:
         RUNS,
         RESULTS,
         network=arguments.network,
+        surrogate=arguments.surrogate,
         epochs=arguments.epochs,
+        precision=arguments.precision,
         configs=configs,
         variant=", ".join(f"{name.replace('_', ' ')} {value}" for name, value in settings.items()),
     )

@@ -1,7 +1,7 @@
 """Speed and memory: a first table to beat.
 
     python benchmarks/speed/measure.py            all parts
-    python benchmarks/speed/measure.py publish    one of: help, matching, view, publish, memory
+    python benchmarks/speed/measure.py publish    one of: help, matching, view, publish, cost, memory
 
 Appends one row a figure to benchmarks/results/speed/records.jsonl. Timings follow a warm-up and are medians of
 `repeats`; what is compared is timed in turns in one run. Nothing but the embedded images is needed.
@@ -10,6 +10,9 @@ Appends one row a figure to benchmarks/results/speed/records.jsonl. Timings foll
 from __future__ import annotations
 
 import argparse
+import contextlib
+import itertools
+import math
 import os
 import subprocess
 import sys
@@ -27,16 +30,19 @@ from torch.nn import functional as F
 
 from uge.data.images import ImageSet, normalisation_of, to_float
 from uge.data.sources import load
+from uge.keys.key import new_key, save_key
 from uge.keys.keyed_view import KeyedView
 from uge.keys.null_space import NullSpace
 from uge.keys.reversible import Reversible
 from uge.losses.gradient_matching import gradient_matching
 from uge.networks import NetworkSpec, build_network, parse_network
 from uge.protect import PROTECTIONS, resolve_config
+from uge.protect.em import EMConfig
+from uge.protect.surrogate import build_surrogate, signed_step
 from uge.publish import publish, write_images
 from uge.records import append_record
 from uge.runtime import environment
-from uge.training import Recipe, make_optimiser
+from uge.training import Recipe, make_optimiser, recommended_recipe
 
 RECORDS = Path(__file__).resolve().parents[1] / "results" / "speed" / "records.jsonl"
 NETWORKS = ("convnet", "resnet:depth=8,width=16", "vgg:depth=8,width=16")
@@ -220,6 +226,64 @@ def measure_publish(repeats: int = 3, count: int = 10_000) -> None:
     record("publishing", f"{count} images 3x32x32", rates[1:], "images/s")
 
 
+def measure_cost(repeats: int = 3, count: int = 10_000, steps: int = 12) -> None:
+    """Hours that UGE, EM and REM ask by their defaults, on the same images: a few steps of each, times all its steps.
+
+    EM and REM consist of passes of a batch through a surrogate and back to the images; nothing else in them takes long.
+    EM may stop before its last round: it is counted whole, and after a single round, too.
+    """
+    images = images_of(count)
+    recipe = recommended_recipe("convnet:width=32")
+    spec = NetworkSpec("convnet", 3, images.image_size, images.classes, {"width": 32})
+    key = new_key(spec, images.class_names, *normalisation_of(images.images), recipe)
+    uge = resolve_config("default", {"warm_up": 0})  # all terms from the first step on
+    clock: list[float] = []
+    total = 0
+
+    def on_step(row: dict[str, Any], all_steps: int) -> None:
+        nonlocal total
+        clock.append(time.perf_counter())
+        total = all_steps
+        if row["step"] > steps:
+            raise StopIteration
+
+    began = time.perf_counter()
+    with contextlib.suppress(StopIteration):
+        PROTECTIONS["uge"](images, [key], uge, seed=0).train(on_step)
+    each = [after - before for before, after in itertools.pairwise(clock)]
+    start = clock[0] - began - median(each)
+    subject = f"{count} images 3x32x32"
+    hours = {"uge": [(start + total * step) / 3600 for step in each]}
+    record("protecting, from a few steps", f"uge, preset default, {total} steps, {subject}", hours["uge"], "h")
+
+    for preset in ("default", "quick"):
+        for method in ("em", "rem"):
+            config = resolve_config(preset, method=method)
+            network = build_surrogate(config.network, images, 0, torch.device("cpu")).eval()
+            x = to_float(images.images[: config.batch_size])
+            y = images.labels[: config.batch_size]
+
+            def one(network: torch.nn.Module = network, x: Tensor = x, y: Tensor = y) -> None:
+                signed_step(network, x, torch.zeros_like(x), y, 0.001, EPSILON / 255)
+
+            passes = [seconds(one) for _ in range(repeats + 1)][1:]
+            for name, number in passes_of(config, count).items():
+                found = hours[name] = [number * taken / 3600 for taken in passes]
+                about = f"{method}, preset {preset}, {name}, {config.network}, {number} passes, {subject}"
+                record("protecting, from a few passes", about, found, "h")
+                record("uge / other", about, [median(hours["uge"]) / median(found)], "times")
+
+
+def passes_of(config: Any, count: int) -> dict[str, int]:
+    """Passes of a batch, forward and back, that EM or REM ask for so many images: at most, and at least."""
+    batches = math.ceil(count / config.batch_size)
+    if isinstance(config, EMConfig):
+        a_round = config.network_steps + config.steps * batches
+        return {"all rounds": config.rounds * a_round, "one round": a_round}
+    noise = config.steps * config.draws * (config.attack_steps + 1)
+    return {"all steps": config.network_steps * (noise + config.attack_steps + 1) + batches * noise}
+
+
 CHILD = """
 import sys, threading
 from pathlib import Path
@@ -254,8 +318,6 @@ def measure_memory(counts: tuple[int, ...] = (1000, 10_000), repeats: int = 3) -
     Resident memory counts the pages of mapped files, which the system drops when others need the room: the originals
     among them. Memory of its own is what only swapping could take away; it is sampled every 5 ms.
     """
-    from uge.keys.key import new_key, save_key
-
     peaks: dict[str, dict[int, list[float]]] = {"resident memory": {}, "memory of its own": {}}
     published: dict[int, int] = {}
     for count in counts:
@@ -290,6 +352,7 @@ PARTS = {
     "matching": measure_matching,
     "view": measure_view,
     "publish": measure_publish,
+    "cost": measure_cost,
     "memory": measure_memory,
 }
 

@@ -115,7 +115,13 @@ def conduct(
             watcher.progress(len(missing), done, max(seconds, estimate.total(cells)))
 
         rows = audit.run_plan(
-            plan, hackers, runner, stage, lambda cell, row: watcher.trained(row, estimate.seconds(cell)), known
+            plan,
+            hackers,
+            runner,
+            stage,
+            lambda cell, row: watcher.trained(row, estimate.seconds(cell)),
+            known,
+            estimate.seconds,
         )
         return write_summary(out, rows, published.classes, plan)
 

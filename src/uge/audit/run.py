@@ -138,6 +138,7 @@ class Audit:
         on_cells: Callable[[Sequence[Cell], Sequence[Cell]], None] | None = None,
         on_row: Callable[[Cell, Row], None] | None = None,
         known: Sequence[Row] = (),
+        seconds: Callable[[Cell], float] = lambda cell: 0.0,
     ) -> list[Row]:
         """Train what is missing of a plan, stage by stage, several cells at a time.
 
@@ -150,6 +151,7 @@ class Audit:
             on_cells: called before each stage with all cells decided by now and those of them that are missing.
             on_row: called with every cell that this run trained and its row.
             known: rows of other audits; the cells among them that this plan has, too, are not trained again.
+            seconds: what a cell will take: long ones begin first, so that at the end no worker waits long for another.
 
         Returns:
             The rows of all cells; `records.jsonl` holds them in the same order.
@@ -172,7 +174,7 @@ class Audit:
                     clean="clean" in self.sources,
                 )
                 names = {self.cell_name(cell): cell for cell in cells}
-                missing = [cell for name, cell in names.items() if name not in done]
+                missing = sorted((cell for name, cell in names.items() if name not in done), key=seconds, reverse=True)
                 if not missing:
                     break
                 self._check(cells, done)
