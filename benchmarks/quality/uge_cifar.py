@@ -58,17 +58,17 @@ PAIRS = {  # two authorised networks of one copy
     ),
 }
 TERMS = {
-    "gm": {"feature_distance": 0, "undistillation": 0},
-    "gm+fd": {"undistillation": 0, "feature_objective": "distance"},
+    "gm": {"gradient_matching": 1, "feature_distance": 0, "undistillation": 0},
+    "gm+fd": {"gradient_matching": 1, "undistillation": 0, "feature_objective": "distance"},
     "2gm+fd": {"gradient_matching": 2, "undistillation": 0, "feature_objective": "distance"},
     "3gm+fd": {"gradient_matching": 3, "undistillation": 0, "feature_objective": "distance"},
     "10gm+fd": {"gradient_matching": 10, "undistillation": 0, "feature_objective": "distance"},
-    "gm+fd+ud": {"feature_objective": "distance"},
+    "gm+fd+ud": {"gradient_matching": 1, "feature_objective": "distance"},
     "10gm+fd+ud": {"gradient_matching": 10, "feature_objective": "distance"},
-    "gm+fd+0.03ud": {"undistillation": 0.03, "feature_objective": "distance"},
+    "gm+fd+0.03ud": {"gradient_matching": 1, "undistillation": 0.03, "feature_objective": "distance"},
     "fd": {"gradient_matching": 0, "undistillation": 0, "feature_objective": "distance"},
-    "gm+mis": {"undistillation": 0, "feature_objective": "misalignment"},
-    "gm+mis+ud": {"feature_objective": "misalignment"},
+    "gm+mis": {"gradient_matching": 1, "undistillation": 0, "feature_objective": "misalignment"},
+    "gm+mis+ud": {"gradient_matching": 1, "feature_objective": "misalignment"},
     "3gm+mis": {"gradient_matching": 3, "undistillation": 0, "feature_objective": "misalignment"},
     "3gm+mis+ud": {"gradient_matching": 3, "feature_objective": "misalignment"},
 }
@@ -154,7 +154,7 @@ def run_setting(stage: Stage, name: str, overrides: dict[str, Any], networks: tu
     for seed in stage.seeds:
         keys = [stage.key(network, seed) for network in networks]
         out = stage.folder / f"{stage.name}-{name.replace(', ', '-')}-{seed}-{config_hash(config.to_dict())}"
-        started = time.perf_counter()
+        log = stage.folder / f"{out.name}.jsonl"
         if not out.exists():
 
             def step(row: dict[str, Any], total: int) -> None:
@@ -162,9 +162,8 @@ def run_setting(stage: Stage, name: str, overrides: dict[str, Any], networks: tu
                     tell(f"  step {row['step']}/{total} " + str({k: v for k, v in row.items() if k != "step"}))
 
             tell(f"{name} seed {seed}: protecting")
-            log = stage.folder / f"{out.name}.jsonl"
             protect_and_publish(stage.clean, keys, out, config, seed=seed, log=log, on_step=step)
-        seconds = round(time.perf_counter() - started, 1)
+        seconds = read_records(log)[-1]["seconds"]  # of all steps, whatever interrupted them
         copy = load_published(out)
         about = {"stage": stage.name, "setting": name, "dataset": stage.data, "config": config.to_dict()}
         about |= {"small": True} if stage.small and stage.name != "grid" else {}

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from uge.keys.key import Key
 
 MOST_PROBLEMS = 20  # that verify prints
+HARDLY_CHANGED_DB = 48.0  # PSNR of a change of one 8-bit step
 INTERRUPTED = 130  # the shell's exit code for Ctrl-C
 
 app = typer.Typer(
@@ -373,11 +374,12 @@ def protect(
     device: DeviceOption = "auto",
 ) -> None:
     """Publish a protected copy of DATA."""
+    from uge.audit.quality import psnr
     from uge.data.sources import load
     from uge.errors import unknown_name
     from uge.pipeline import protect_and_publish
     from uge.protect import BASELINES, PROTECTIONS, resolve_config
-    from uge.publish import check_target
+    from uge.publish import check_target, load_published
     from uge.runtime import read_toml, resolve_device
 
     if method is not None and method not in PROTECTIONS:
@@ -414,10 +416,18 @@ def protect(
             on_step=step,
         )
     allowed = "no bound asked" if manifest.epsilon_255 is None else f"{manifest.epsilon_255}/255 allowed"
+    sample = slice(None, None, max(1, len(clean) // 1000))
+    noise = float(psnr(clean.images[sample], load_published(out).images[sample]).median())
     print(
         f"{out}: {len(manifest.images)} images of {len(manifest.class_names)} classes,"
-        f" epsilon {manifest.epsilon_measured_255}/255 measured, {allowed}"
+        f" epsilon {manifest.epsilon_measured_255}/255 measured, {allowed}, PSNR {noise:.1f} dB (median)"
     )
+    if noise > HARDLY_CHANGED_DB:
+        hint = "; UGE needs a network with a frozen stem (uge key new --network convnet:stem=2,frozen_stem=true)"
+        print(
+            f"note: the copies hardly differ from the originals, expect all to learn them{hint * (chosen == 'uge')}",
+            file=sys.stderr,
+        )
     if lock is not None:
         print(f"{lock}  undoes it (uge unlock): give this one to the authorised user, and to nobody else")
 

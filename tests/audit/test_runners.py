@@ -71,6 +71,7 @@ class Heard(Watcher):
         self.facts: tuple[Any, ...] = ()
         self.missing: list[int] = []
         self.rows: list[dict[str, Any]] = []
+        self.seconds: list[float] = []
 
     def planned(self, *facts: Any) -> None:
         self.facts = facts
@@ -82,6 +83,7 @@ class Heard(Watcher):
     def trained(self, row: dict[str, Any], seconds: float) -> None:
         assert seconds > 0
         self.rows.append(row)
+        self.seconds.append(seconds)
 
 
 def test_an_audit_trains_its_plan_and_leaves_what_the_contract_says(undisturbed: Path) -> None:
@@ -207,6 +209,22 @@ def test_random_order_of_finishing_changes_nothing(
 
     conduct(**images, key=key, out=tmp_path / "audit", plan=PLAN, runner=Shuffled(1))
     assert records(tmp_path / "audit") == records(undisturbed)
+
+
+def test_long_trainings_begin_first(images: dict[str, ImageSet], key: Key, tmp_path: Path) -> None:
+    waves: list[int] = []
+
+    class Noting(Local):
+        def run(self, job: Path, cells: Any) -> Any:
+            waves.append(len(cells))
+            yield from super().run(job, cells)
+
+    heard = Heard()
+    conduct(**images, key=key, out=tmp_path / "audit", plan=PLAN, runner=Noting(1), watcher=heard)
+    assert sum(waves) == len(heard.seconds) and max(waves) > 5
+    for count in waves:
+        wave, heard.seconds = heard.seconds[:count], heard.seconds[count:]
+        assert wave == sorted(wave, reverse=True)
 
 
 def test_ceilings_of_another_audit_of_the_same_originals_are_not_trained_again(

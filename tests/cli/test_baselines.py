@@ -29,6 +29,17 @@ def test_an_epsilon_where_there_is_none(run: Run, toy: Path, tmp_path: Path) -> 
     assert json.loads((tmp_path / "copy" / "manifest.json").read_text())["epsilon_measured_255"] == 3
 
 
+def test_whoever_protects_hears_how_much_was_changed_and_when_it_is_next_to_nothing(
+    run: Run, toy: Path, tmp_path: Path
+) -> None:
+    arguments = ("protect", toy, "--method", "random-noise")
+    little = run(*arguments, "--epsilon", 1, "--out", tmp_path / "little")
+    assert little.code == 0 and "hardly differ from the originals" in little.stderr and "PSNR" in little.stdout
+    enough = run(*arguments, "--epsilon", 8, "--out", tmp_path / "enough")
+    assert enough.code == 0 and not enough.stderr
+    assert 34 < float(enough.stdout.partition("PSNR ")[2].split()[0]) < 38  # rms 4.9, less where black clips it
+
+
 def test_keys_where_there_are_none_and_none_where_one_is_needed(run: Run, toy: Path, key: Path, tmp_path: Path) -> None:
     out = ("--out", tmp_path / "copy")
     done = run("protect", toy, "--key", role(key, "protector"), "--method", "ops", *out)
