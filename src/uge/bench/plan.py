@@ -156,6 +156,7 @@ BENCHES: dict[str, Bench] = {
         name="quick",
         data=("fashion-mini",),
         images=4000,
+        authorised="convnet:width=24,stem=2,frozen_stem=true",
         protections=(
             *(Contender(method) for method in ("random-noise", "lsp", "ops", "ar", "cuda", "pil", "texture")),
             Contender("em", settings={"network": SMALL, "steps": 10, "rounds": 15}),
@@ -177,7 +178,7 @@ BENCHES: dict[str, Bench] = {
     "leaderboard": Bench(
         name="leaderboard",
         seeds=(0, 1, 2),
-        authorised="convnet:width=32",
+        authorised="convnet:width=32,stem=2,frozen_stem=true",
         protections=(
             *(Contender(method) for method in ("random-noise", "lsp", "ops", "ar", "cuda", "pil", "texture")),
             *(Contender(method, "quick", name=method) for method in ("em", "rem", "tap", "learnability-lock")),
