@@ -782,10 +782,10 @@ def field_table(rows: Iterable[Row], published: Iterable[Row]) -> str:
     )
 
 
-def bench_table(rows: Iterable[Row]) -> str:
-    """The leaderboard of a comparison, as `uge bench` writes it."""
+def bench_table(rows: Iterable[Row], *, brief: bool = False) -> str:
+    """The leaderboard of a comparison, as `uge bench` writes it, or as a terminal shows it."""
     rows = list(rows)
-    return markdown(rows, level=0) if rows else NOT_MEASURED
+    return markdown(rows, level=0, brief=brief) if rows else NOT_MEASURED
 
 
 # -- the paper's claims --------------------------------------------------------------------------------------------
@@ -822,7 +822,8 @@ def claims_table(search: Iterable[Row], audited: Iterable[Row], federated: Itera
         return f"{run_label(best)} {_against_clean(setting, best)}" if best else ""
 
     taught = settings_of(search, "students")
-    with_term = [setting for setting in settings + grid + taught if setting.config["undistillation"]]
+    finalists = settings_of(search, "finalists")
+    with_term = [setting for setting in settings + grid + taught + finalists if setting.config["undistillation"]]
     without = [setting for setting in settings + taught if setting not in with_term]
     attacks = [row for row in audited if row["kind"] == "hacker" and row["trained_on"] == "published"]
     worst = sorted(attacks, key=lambda row: -row["accuracy"])[:3]
@@ -853,7 +854,7 @@ def claims_table(search: Iterable[Row], audited: Iterable[Row], federated: Itera
             "; ".join(dict.fromkeys([size, _size(row for setting in taught for row in setting.trainings)])).rstrip(
                 "; "
             ),
-            command + ", `--stage students --small`" * bool(taught),
+            command + ", `--stage students --small`" * bool(taught) + ", `--stage finalists`" * bool(finalists),
         ],
         [
             "It holds under different attacks.",
@@ -923,6 +924,8 @@ SECTIONS: dict[str, tuple[str | tuple[str, ...], Callable[..., str]]] = {
     "baselines": ("baselines", baseline_table),
     "baseline-copies": ("baselines", baseline_copies),
     "bench-quick": ("bench", bench_table),
+    "leaderboard": ("leaderboard", bench_table),
+    "leaderboard-brief": ("leaderboard", lambda rows: bench_table(rows, brief=True)),
     "field": (("baselines", "published"), field_table),
     "claims": (("uge_cifar", "audit", "fedavg"), claims_table),
     "fedavg": ("fedavg", fedavg_table),

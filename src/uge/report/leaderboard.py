@@ -166,23 +166,25 @@ def print_leaderboard(records: Sequence[dict[str, Any]], console: Console | None
         console.print(table)
 
 
-def markdown(records: Sequence[dict[str, Any]], level: int = 1) -> str:
+def markdown(records: Sequence[dict[str, Any]], level: int = 1, *, brief: bool = False) -> str:
     """A table a data set, and what it was measured with.
 
     Args:
         records: of a comparison.
         level: of the headings; 0 leaves them out.
+        brief: the columns that a terminal shows, without details.
     """
+    columns = [COLUMNS[number] for number in BRIEF] if brief else COLUMNS
     parts = []
     for dataset, results in results_of(records).items():
         lines = [f"{'#' * level} {dataset}", ""] if level else []
         lines += [" ".join(facts(records, dataset)), ""]
-        lines += ["| " + " | ".join(column.title for column in COLUMNS) + " |"]
-        lines += ["| --- |" + " --: |" * (len(COLUMNS) - 1)]
+        lines += ["| " + " | ".join(column.title for column in columns) + " |"]
+        lines += ["| --- |" + " --: |" * (len(columns) - 1)]
         for result in results:
             cells = []
-            for column in COLUMNS:
-                detail = column.detail(result)
+            for column in columns:
+                detail = "" if brief else column.detail(result)
                 cells.append(column.shown(result) + (f" ({detail})" if detail else ""))
             lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
         parts.append("\n".join(lines) + "\n")
