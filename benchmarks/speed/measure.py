@@ -45,6 +45,7 @@ from uge.runtime import environment
 from uge.training import Recipe, make_optimiser, recommended_recipe
 
 RECORDS = Path(__file__).resolve().parents[1] / "results" / "speed" / "records.jsonl"
+AUTHORISED = "convnet:width=32,stem=2,frozen_stem=true"
 NETWORKS = ("convnet", "resnet:depth=8,width=16", "vgg:depth=8,width=16")
 EPSILON = 8
 SPACES: dict[str, Callable[[], KeyedView]] = {
@@ -233,8 +234,9 @@ def measure_cost(repeats: int = 3, count: int = 10_000, steps: int = 12) -> None
     EM may stop before its last round: it is counted whole, and after a single round, too.
     """
     images = images_of(count)
-    recipe = recommended_recipe("convnet:width=32")
-    spec = NetworkSpec("convnet", 3, images.image_size, images.classes, {"width": 32})
+    name, options = parse_network(AUTHORISED)
+    recipe = recommended_recipe(AUTHORISED)
+    spec = NetworkSpec(name, 3, images.image_size, images.classes, options)
     key = new_key(spec, images.class_names, *normalisation_of(images.images), recipe)
     uge = resolve_config("default", {"warm_up": 0})  # all terms from the first step on
     clock: list[float] = []
