@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from uge.audit.plan import read_plan
+from uge.bench.plan import read_bench
 from uge.records import append_record
 
 ROOT = Path(__file__).parents[2]
@@ -312,7 +314,7 @@ def baseline(method: str, accuracy: float, how: str = "none", **more: Any) -> di
     source = "clean" if method == "clean" else "published"
     row = {"kind": "hacker", "method": method, "dataset": "cifar10", "network": VGG, "countermeasure": how, "seed": 0}
     row |= {"cell": f"{method}-{how}-{accuracy}", "trained_on": source, "accuracy": accuracy, "images": 100}
-    return row | {"test_images": 20, "recipe": {"epochs": 5}} | more
+    return row | {"test_images": 20, "recipe": {"epochs": 5, "precision": "float32"}} | more
 
 
 def baselines() -> list[dict[str, Any]]:
@@ -337,14 +339,23 @@ def test_baselines_stand_beside_their_ceilings_and_variants_apart() -> None:
     assert "key of `lock` trains the same network on the copy as it opens it, to 73.0" in written
 
 
+def test_hackers_of_another_precision_have_a_table_of_their_own() -> None:
+    other = baseline("em", 33.0, recipe={"epochs": 5, "precision": "bfloat16"})
+    first, second = tables.baseline_table([*baselines(), other]).split("5 epochs, bfloat16")
+    assert cells(first, "`em`")[0] == "22.0 ± 25.4" and cells(second, "`em`")[0] == "33.0"
+
+
 def test_published_figures_stand_beside_ours() -> None:
     published = [
         {"method": "em", "countermeasure": "none", "accuracy": 20.8, "source": "a leaderboard"},
         {"method": "em", "countermeasure": "jpeg:10", "accuracy": 80.7, "source": "a leaderboard"},
         {"method": "tap", "countermeasure": "none", "accuracy": 6.3, "source": "a leaderboard"},
+        {"method": "tap", "countermeasure": "adversarial", "accuracy": 79.9, "source": "a leaderboard"},
     ]
-    written = tables.field_table(baselines(), published)
-    assert cells(written, "`em`") == ["20.8 / 22.0 ± 25.4", "80.7 / -"]
+    short = baseline("tap", 60.0, "adversarial:steps=3")  # the published column says no options
+    written = tables.field_table([*baselines(), short], published)
+    assert cells(written, "`tap`")[2] == "79.9 / 60.0" and "`adversarial:steps=3` under adversarial" in written
+    assert cells(written, "`em`") == ["20.8 / 22.0 ± 25.4", "80.7 / -", "- / -"]
     assert cells(written, "`tap`")[0] == "6.3 / -"
     assert "a leaderboard" in written
 
@@ -405,6 +416,14 @@ def test_the_committed_pages_are_not_stale(capsys: pytest.CaptureFixture[str]) -
 def test_every_section_is_shown_somewhere() -> None:
     shown = {match[2] for page in tables.PAGES for match in tables.MARKED.finditer((ROOT / page).read_text())}
     assert shown == set(tables.SECTIONS)
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "benchmarks" / "quality").glob("*.toml")), ids=lambda file: file.stem)
+def test_committed_plans_can_be_read(file: Path) -> None:
+    if "[[protections]]" in file.read_text():
+        assert read_bench(str(file)).protections
+    else:
+        assert read_plan(str(file)).hackers
 
 
 def test_committed_records_hold_no_path_and_no_key() -> None:
