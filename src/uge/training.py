@@ -73,13 +73,15 @@ def recommended_recipe(network: str, epochs: int = 30) -> Recipe:
 
 
 class Countermeasure(Protocol):
-    """What a hacker does to undo a protection: six places to step in, each free to do nothing."""
+    """What a hacker does to undo a protection: seven places to step in, each free to do nothing."""
 
     def prepare(self, images: ImageSet) -> tuple[Tensor, Tensor]: ...
 
     def at_test(self, images: ImageSet) -> ImageSet: ...
 
     def begin(self, network: nn.Module, recipe: Recipe, generator: torch.Generator) -> tuple[nn.Module, Recipe]: ...
+
+    def at_epoch(self, progress: float) -> None: ...
 
     def batch(self, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]: ...
 
@@ -94,7 +96,7 @@ class Countermeasure(Protocol):
 
 
 class PlainTraining:
-    """No counter-measure: the six hooks as identities. Counter-measures override what they need.
+    """No counter-measure: the seven hooks as identities. Counter-measures override what they need.
 
     Attributes:
         findings: what a counter-measure found out on the way, for the record of the training; nothing by default.
@@ -113,6 +115,9 @@ class PlainTraining:
     def begin(self, network: nn.Module, recipe: Recipe, generator: torch.Generator) -> tuple[nn.Module, Recipe]:
         """After `prepare`: what to train and how, from what the hacker would train without a counter-measure."""
         return network, recipe
+
+    def at_epoch(self, progress: float) -> None:
+        """Before each epoch: the share of the training that is over, from 0 up to 1."""
 
     def batch(self, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Change one augmented batch: x float32 [B, C, H, W] in [0, 1], y its targets."""
@@ -258,6 +263,7 @@ def fit(
     started = time.perf_counter()
     for epoch in range(recipe.epochs):
         network.train()
+        measure.at_epoch(epoch / recipe.epochs)
         order = torch.randperm(len(images), generator=generator).to(device)
         total = torch.zeros((), device=device)
         for step in range(steps_an_epoch):

@@ -316,6 +316,25 @@ def test_ueraser_counts_the_worst_draw_of_each_image() -> None:
     assert float(measure.loss(network, x, y)) == pytest.approx(sum(worst) / 20, rel=1e-5)
 
 
+def test_ueraser_takes_single_draws_after_its_share_of_the_epochs() -> None:
+    images = ImageSet(torch.zeros(8, 3, 16, 16, dtype=torch.uint8), torch.arange(8) % 2, ("a", "b"), tuple("abcdefgh"))
+    for text, draws in (("ueraser:4,share=0.5", [4, 4, 1, 1]), ("grayscale+ueraser:3", [3, 3, 1, 1])):
+        measure = build_countermeasure(text)
+        seen: list[int] = []
+
+        class Noting(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.linear = nn.Linear(768, 2)
+
+            def forward(self, x: torch.Tensor, seen: list[int] = seen) -> torch.Tensor:
+                seen.append(len(x))
+                return self.linear(x.flatten(1))
+
+        fit(Noting(), images, Recipe(epochs=4, batch_size=8), seed=0, countermeasure=measure)
+        assert seen == [8 * each for each in draws]
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("number", range(1, len(OPERATIONS)))
 def test_every_operation_of_randaugment_changes_a_picture(number: int, channels: int) -> None:

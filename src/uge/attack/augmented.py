@@ -31,21 +31,27 @@ class RandAugment(PlainTraining):
 
 
 class UEraser(PlainTraining):
-    """Train on the worst of several strong augmentations of each image.
+    """Train on the worst of several strong augmentations of each image, and then on single ones.
 
         min_theta mean_i max_k L(f(T_k(x_i)), y_i),   k = 1..K
 
-    Qin et al., Learning the Unlearnable: Adversarial Augmentations Suppress Unlearnable Example Attacks, 2023. T is
-    plasma brightness, plasma contrast and a shuffle of the channels, each with probability 0.5, then TrivialAugment.
-    Ours: a plasma is a sum of octaves of smooth noise and no diamond-square fractal, and there is a blur of up to two
-    pixels, with probability 0.5 too.
+    Qin et al., Learning the Unlearnable: Adversarial Augmentations Suppress Unlearnable Example Attacks, 2023; their
+    public code (github.com/lafeat/ueraser) has K = 5 in 60 of 200 epochs, and then K = 1. T is plasma brightness,
+    plasma contrast and a shuffle of the channels, each with probability 0.5, then TrivialAugment. Ours: a plasma is a
+    sum of octaves of smooth noise and no diamond-square fractal, and there is a blur of up to two pixels, with
+    probability 0.5 too.
 
     Args:
         draws: K; one draw is their lighter form without a maximum.
+        share: of the training, from its start, in which the worst of K counts; 1 is their UEraser-max.
     """
 
-    def __init__(self, draws: str | int = 5) -> None:
-        self.draws = whole("ueraser: draws", draws, 1, 50)
+    def __init__(self, draws: str | int = 5, share: str | float = 0.3) -> None:
+        self.most = self.draws = whole("ueraser: draws", draws, 1, 50)
+        self.share = number("ueraser: share", share, 0, 1)
+
+    def at_epoch(self, progress: float) -> None:
+        self.draws = self.most if progress < self.share else 1
 
     def batch(self, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """All draws of the batch after one another, [K * B, C, H, W]."""

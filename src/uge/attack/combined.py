@@ -66,6 +66,10 @@ class Combined(PlainTraining):
             images = part.at_test(images)
         return images
 
+    def at_epoch(self, progress: float) -> None:
+        for _, part in self.parts:
+            part.at_epoch(progress)
+
     def batch(self, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         for _, part in self.parts:
             x, y = part.batch(x, y, generator)
