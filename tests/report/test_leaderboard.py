@@ -130,9 +130,11 @@ def test_without_a_script_the_table_is_all_there(folder: Path, browser: Any) -> 
     page.goto((folder / FILES[0]).as_uri())
     cells = [cell.inner_text() for cell in page.locator("tbody tr").nth(1).locator("th, td").all()]
     assert cells[0] == "ours"
-    assert cells[1].startswith("35.0") and "± 2.0" in cells[1] and "clean 75.0" in cells[1]
-    assert "jpeg (10)" in cells[3]
-    assert cells[5] == "+14.0"
+    assert cells[2].startswith("35.0") and "± 2.0" in cells[2] and "clean 75.0" in cells[2]
+    assert "jpeg (10)" in cells[4]
+    assert cells[6] == "+14.0"
+    plot = page.locator("tbody tr").nth(1).locator("svg").bounding_box()  # to be seen without scrolling
+    assert plot is not None and plot["x"] + plot["width"] < page.viewport_size["width"]
     context.close()
 
 
