@@ -238,7 +238,7 @@ def measure_cost(repeats: int = 3, count: int = 10_000, steps: int = 12) -> None
     recipe = recommended_recipe(AUTHORISED)
     spec = NetworkSpec(name, 3, images.image_size, images.classes, options)
     key = new_key(spec, images.class_names, *normalisation_of(images.images), recipe)
-    uge = resolve_config("default", {"warm_up": 0})  # all terms from the first step on
+    config = resolve_config("default", {"warm_up": 0})  # all terms from the first step on
     clock: list[float] = []
     total = 0
 
@@ -251,12 +251,12 @@ def measure_cost(repeats: int = 3, count: int = 10_000, steps: int = 12) -> None
 
     began = time.perf_counter()
     with contextlib.suppress(StopIteration):
-        PROTECTIONS["uge"](images, [key], uge, seed=0).train(on_step)
+        PROTECTIONS["uge"](images, [key], config, seed=0).train(on_step)
     each = [after - before for before, after in itertools.pairwise(clock)]
     start = clock[0] - began - median(each)
     subject = f"{count} images 3x32x32"
-    hours = {"uge": [(start + total * step) / 3600 for step in each]}
-    record("protecting, from a few steps", f"uge, preset default, {total} steps, {subject}", hours["uge"], "h")
+    ours = [(start + total * step) / 3600 for step in each]
+    record("protecting, from a few steps", f"uge, preset default, {total} steps, {subject}", ours, "h")
 
     for preset in ("default", "quick"):
         for method in ("em", "rem"):
@@ -269,11 +269,11 @@ def measure_cost(repeats: int = 3, count: int = 10_000, steps: int = 12) -> None
                 signed_step(network, x, torch.zeros_like(x), y, 0.001, EPSILON / 255)
 
             passes = [seconds(one) for _ in range(repeats + 1)][1:]
-            for name, number in passes_of(config, count).items():
-                found = hours[name] = [number * taken / 3600 for taken in passes]
-                about = f"{method}, preset {preset}, {name}, {config.network}, {number} passes, {subject}"
+            for part, number in passes_of(config, count).items():
+                found = [number * taken / 3600 for taken in passes]
+                about = f"{method}, preset {preset}, {part}, {config.network}, {number} passes, {subject}"
                 record("protecting, from a few passes", about, found, "h")
-                record("uge / other", about, [median(hours["uge"]) / median(found)], "times")
+                record("uge / other", about, [median(ours) / median(found)], "times")
 
 
 def passes_of(config: Any, count: int) -> dict[str, int]:
