@@ -374,12 +374,14 @@ def protect(
     device: DeviceOption = "auto",
 ) -> None:
     """Publish a protected copy of DATA."""
+    import torch
+
     from uge.audit.quality import psnr
     from uge.data.sources import load
     from uge.errors import unknown_name
     from uge.pipeline import protect_and_publish
     from uge.protect import BASELINES, PROTECTIONS, resolve_config
-    from uge.publish import check_target, load_published
+    from uge.publish import check_target, read_image
     from uge.runtime import read_toml, resolve_device
 
     if method is not None and method not in PROTECTIONS:
@@ -416,18 +418,17 @@ def protect(
             on_step=step,
         )
     allowed = "no bound asked" if manifest.epsilon_255 is None else f"{manifest.epsilon_255}/255 allowed"
-    sample = slice(None, None, max(1, len(clean) // 1000))
-    noise = float(psnr(clean.images[sample], load_published(out).images[sample]).median())
+    sample = range(0, len(clean), max(1, len(clean) // 1000))  # one by one: a copy may be larger than memory
+    each = [psnr(clean.images[at][None], read_image(out, manifest.images[at])[None]) for at in sample]
+    noise = float(torch.cat(each).median())
     print(
         f"{out}: {len(manifest.images)} images of {len(manifest.class_names)} classes,"
         f" epsilon {manifest.epsilon_measured_255}/255 measured, {allowed}, PSNR {noise:.1f} dB (median)"
     )
     if noise > HARDLY_CHANGED_DB:
-        hint = "; UGE needs a network with a frozen stem (uge key new --network convnet:stem=2,frozen_stem=true)"
-        print(
-            f"note: the copies hardly differ from the originals, expect all to learn them{hint * (chosen == 'uge')}",
-            file=sys.stderr,
-        )
+        print("note: the copies hardly differ from the originals, expect all to learn them", file=sys.stderr)
+        if chosen == "uge":
+            print("note: UGE needs a frozen stem (--network convnet:stem=2,frozen_stem=true)", file=sys.stderr)
     if lock is not None:
         print(f"{lock}  undoes it (uge unlock): give this one to the authorised user, and to nobody else")
 
