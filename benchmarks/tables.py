@@ -398,9 +398,9 @@ def speed_table(rows: Iterable[Row]) -> str:
 # -- null-space keys -----------------------------------------------------------------------------------------------
 
 
-def view_prices(rows: Iterable[Row]) -> str:
+def view_prices(rows: Iterable[Row], stage: str) -> str:
     """Locked-clean accuracy of every layout, a column a group size and a row a kind of cell."""
-    rows = [row for row in rows if row["stage"] == "locked"]
+    rows = [row for row in rows if row["stage"] == stage]
     locked: dict[tuple[str, int], list[float]] = {}
     reversible = []
     for row in rows:
@@ -912,7 +912,8 @@ SECTIONS: dict[str, tuple[str | tuple[str, ...], Callable[..., str]]] = {
     "transfer": ("uge_cifar", lambda rows: stage_table(rows, "transfer")),
     "students": ("uge_cifar", lambda rows: stage_table(rows, "students")),
     "two-keys": ("uge_cifar", lambda rows: stage_table(rows, "two-keys")),
-    "view-prices": ("null_space", view_prices),
+    "view-prices": ("null_space", lambda rows: view_prices(rows, "locked")),
+    "view-prices-small": ("null_space", lambda rows: view_prices(rows, "locked-small")),
     "null-space-small": ("null_space", lambda rows: null_space_table(rows, "small")),
     "null-space-full": ("null_space", lambda rows: null_space_table(rows, "full")),
     "null-space-chosen": ("null_space", lambda rows: null_space_table(rows, "full", CHOSEN)),

@@ -1,13 +1,15 @@
 """Keys with a view on CIFAR-10, null-space and reversible: its price, and what hackers learn without the key.
 
     python benchmarks/quality/null_space.py --data CIFAR.zip --stage locked
+    python benchmarks/quality/null_space.py --data CIFAR.zip --stage locked-small
     python benchmarks/quality/null_space.py --data CIFAR.zip --stage small --settings NAME ...
     python benchmarks/quality/null_space.py --data CIFAR.zip --stage full --settings NAME ...
     python benchmarks/quality/null_space.py --data CIFAR.zip --stage lossy --settings NAME ...
 
 `locked` trains the authorised network on the views of the originals, for many layouts, without any generator: what a
 layout costs before it protects anything. `small` (16x16, 4,000 images) and `full` (32x32) protect, check that the view
-of the copy is the view of the original, and train the authorised network and hackers, each beside its clean ceiling.
+of the copy is the view of the original, and train the authorised network and hackers, each beside its clean ceiling;
+`locked-small` is to `small` what `locked` is to `full`.
 `lossy` (16x16) asks what a recipient loses whose copies went through JPEG, and who forces the view all the same.
 
 Every finished training is a row of `benchmarks/results/null_space/records.jsonl`; a killed run goes on where it
@@ -51,7 +53,7 @@ NETWORK = "convnet:width=32"
 VGG, RESNET = "vgg:depth=8,width=16", "resnet:depth=8,width=16"
 PLAIN = (AUTHORISED, VGG, RESNET, "mlp")
 ATTACKS = ("grayscale", "jpeg:30", "blur:1", "grayscale+blur:1", "grayscale+jpeg:30", "projection")  # of the vgg hacker
-STAGES = ("locked", "small", "full", "lossy")
+STAGES = ("locked", "locked-small", "small", "full", "lossy")
 QUALITIES = (95, 75)  # JPEG, 4:2:0
 LAYOUTS: dict[str, dict[str, Any]] = {
     f"p{cell}-s{size}": {"cell": cell, "group_size": size} for cell in (4, 8, 16) for size in (3, 4, 6, 8, 12)
@@ -69,6 +71,8 @@ SETTINGS: dict[str, dict[str, Any]] = {  # what is written after a "+" in the na
     "gray": {"filters": ("none", "grayscale")},
     "filters": {"filters": ("none", "none", "grayscale", "grayscale", "blur", "jpeg:30")},
     "combined": {"filters": PRESETS["combined"].filters},
+    "projection": {"filters": (*PRESETS["combined"].filters, "projection")},
+    "all": {"filters": (*PRESETS["combined"].filters, "projection", "grayscale+projection", "jitter")},
     "full-magnitude": {"least_magnitude": 1.0},
     "steep": {"gain": 5.0},
     "epsilon16": {"epsilon_255": 16},
@@ -76,6 +80,7 @@ SETTINGS: dict[str, dict[str, Any]] = {  # what is written after a "+" in the na
     "texture": {"class_patterns": 4},
     "long": {"epochs": 40},
     "half-texture": {"texture": 0.5},
+    "ud": {"undistillation": 1.0},
     "fd": {"feature_distance": 1.0, "encoder": "own"},
     "fd-alone": {"feature_distance": 1.0, "encoder": "own", "shortcut": 0.0},
 }
@@ -106,7 +111,7 @@ class Stage:
     def __init__(self, name: str, data: str, seed: int) -> None:
         self.name = name
         self.seed = seed
-        small = name in ("small", "lossy")
+        small = name in ("locked-small", "small", "lossy")
         side = (16, 16) if small else None
         self.clean = load(data, "train", image_size=side, convert=True)
         self.test = load(data, "test", image_size=side, convert=True)
@@ -233,11 +238,12 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    names = arguments.settings or (list(LAYOUTS) if arguments.stage == "locked" else [])
+    names = arguments.settings or (list(LAYOUTS) if arguments.stage.startswith("locked") else [])
     if not names:
         sys.exit("name the --settings of this stage")
     stage = Stage(arguments.stage, arguments.data, arguments.seed)
-    work = {"locked": stage.locked, "lossy": stage.lossy}.get(arguments.stage, stage.protected)
+    works = {"locked": stage.locked, "locked-small": stage.locked, "lossy": stage.lossy}
+    work = works.get(arguments.stage, stage.protected)
     for name in names:
         work(name)
 

@@ -7,7 +7,7 @@ The protector takes expectations over them, and hackers apply them. Each takes a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache, partial, reduce
 
 import kornia
@@ -101,6 +101,16 @@ def _shrink(x: Tensor, threshold: float, levels: int) -> Tensor:
     return F.pixel_shuffle(torch.stack(back, dim=2).flatten(1, 2) / 2, 2)
 
 
+def deciding_directions(weights: Tensor) -> Tensor:
+    """Q float32 [D, K - 1], an orthonormal basis of the differences between the classes' weights [K, D]."""
+    return torch.linalg.qr((weights[1:] - weights[:1]).T)[0]
+
+
+def project(x: Tensor, directions: Tensor, centre: Tensor | float = 0.0) -> Tensor:
+    """x - Q Q' (x - m) for images float32 [B, D], directions Q [D, K - 1] and a centre m [D]."""
+    return x - ((x - centre) @ directions) @ directions.T
+
+
 FILTERS: dict[str, tuple[Callable[..., Tensor], float | None, float | None]] = {  # function, least, most of the number
     "none": (lambda x: x, None, None),
     "grayscale": (grayscale, None, None),
@@ -114,20 +124,24 @@ FILTERS: dict[str, tuple[Callable[..., Tensor], float | None, float | None]] = {
 }
 
 
-def parse_filter(text: str) -> Filter:
+def parse_filter(text: str, also: Iterable[str] = ()) -> Filter:
     """A filter from its text, such as "grayscale" or "jpeg:30", or several in their order, "grayscale+jpeg:30".
+
+    Args:
+        text: what a user wrote.
+        also: names that the caller knows besides, for the error's hint.
 
     Raises:
         ConfigError: unknown name, or a number that is none, is out of range or is not taken.
     """
-    parts = [_parse_one(part) for part in text.split("+")]
+    parts = [_parse_one(part, also) for part in text.split("+")]
     return parts[0] if len(parts) == 1 else lambda x: reduce(lambda seen, part: part(seen), parts, x)
 
 
-def _parse_one(text: str) -> Filter:
+def _parse_one(text: str, also: Iterable[str]) -> Filter:
     name, colon, number = text.partition(":")
     if name not in FILTERS:
-        raise unknown_name("filter", name, FILTERS)
+        raise unknown_name("filter", name, [*FILTERS, *also])
     function, least, most = FILTERS[name]
     if not colon:
         return function

@@ -14,7 +14,6 @@ from torch.nn import functional as F
 from uge.attack import COUNTERMEASURES, build_countermeasure, encoder_of, knowledge_of
 from uge.attack.adversarial import Adversarial
 from uge.attack.last_layer import features_before, last_layer, refit_last_layer
-from uge.attack.operations import OPERATIONS, apply_drawn, auto_contrast, blur, equalise, posterise, rotate
 from uge.attack.projection import Projection
 from uge.attack.self_supervised import contrastive, simclr_view, turned_hue
 from uge.data.images import ImageSet, normalisation_of, to_float
@@ -24,6 +23,7 @@ from uge.keys import NullSpace
 from uge.keys.key import Key, new_key
 from uge.keys.keyed_view import with_headroom
 from uge.networks import NETWORKS, NetworkSpec, build_network
+from uge.operations import OPERATIONS, apply_drawn, auto_contrast, blur, equalise, posterise, rotate
 from uge.protect import BASELINES, resolve_config
 from uge.training import History, Recipe, fit, logits_of
 

@@ -108,10 +108,14 @@ def test_feature_distance_can_stand_alone(colour: ImageSet) -> None:
     assert row["shortcut"] is None and -1 <= row["feature_distance"] <= 1
 
 
-def test_a_stopped_run_goes_on_to_the_same_copy(colour: ImageSet, tmp_path: Path) -> None:
+WHOLE = {"filters": ("none", "projection", "jitter+blur"), "undistillation": 0.5, "teacher": "mlp:width=16"}
+
+
+@pytest.mark.parametrize("changes", [{}, WHOLE], ids=["default", "with a probe, students and draws"])
+def test_a_stopped_run_goes_on_to_the_same_copy(colour: ImageSet, tmp_path: Path, changes: dict[str, Any]) -> None:
     def make() -> NullSpaceProtection:
         return NullSpaceProtection(
-            colour, NullSpace(SECRET), config(), seed=0, workdir=tmp_path / "w", checkpoint_seconds=0
+            colour, NullSpace(SECRET), config(**changes), seed=0, workdir=tmp_path / "w", checkpoint_seconds=0
         )
 
     def stop(row: dict[str, Any], total: int) -> None:
@@ -124,7 +128,7 @@ def test_a_stopped_run_goes_on_to_the_same_copy(colour: ImageSet, tmp_path: Path
     protection = make()
     protection.train(lambda row, total: steps.append(row["step"]))
     assert steps == [4, 5, 6]
-    assert torch.equal(torch.cat(list(protection.copies())), protected(colour, config()))
+    assert torch.equal(torch.cat(list(protection.copies())), protected(colour, config(**changes)))
     with pytest.raises(PublishError, match="other data, keys or settings"):
         NullSpaceProtection(colour, NullSpace(SECRET), config(), seed=1, workdir=tmp_path / "w").train()
 
@@ -133,7 +137,9 @@ def test_a_stopped_run_goes_on_to_the_same_copy(colour: ImageSet, tmp_path: Path
     ("wrong", "message"),
     [
         ({"epsilon_255": 0}, "epsilon 0"),
-        ({"shortcut": 0}, "both losses"),
+        ({"shortcut": 0}, "all losses"),
+        ({"undistillation": -1}, "undistillation"),
+        ({"teacher": "vgh"}, "did you mean 'vgg'"),
         ({"surrogates": ()}, "at least one surrogate"),
         ({"filters": ("jpg",)}, "did you mean 'jpeg'"),
         ({"surrogates": ("vgh",)}, "did you mean 'vgg'"),

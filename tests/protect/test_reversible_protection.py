@@ -71,6 +71,21 @@ def test_the_generator_learns_a_shortcut(colour: ImageSet) -> None:
     assert last(5e-3) < last(1e-9) - 0.1
 
 
+def test_undistillation_leads_students_by_the_perturbation(colour: ImageSet) -> None:
+    """Students come nearer to the teacher's answers on the copies than a generator that never learnt lets them."""
+
+    def last(rate: float) -> float:
+        sizes = {"epochs": 100, "run_epochs": 3, "epsilon_255": 32, "filters": ("none",), "class_patterns": 4}
+        terms = {"shortcut": 0.0, "undistillation": 1.0, "temperature": 1.0, "teacher": "mlp:width=32"}
+        config = ReversibleConfig(**SMALL | sizes | terms | {"generator_width": 8}, learning_rate=rate)
+        protection = ReversibleProtection(colour, Reversible(SECRET, epsilon_255=32), config, seed=0)
+        protection.train()
+        assert protection.log[-1]["shortcut"] is None
+        return sum(row["undistillation"] for row in protection.log[-60:]) / 60
+
+    assert last(5e-3) < 0.95 * last(1e-9)
+
+
 @pytest.mark.parametrize("method", ["random-noise", "lsp", "ops", "cuda"])
 def test_a_baseline_behind_a_reversible_key_has_an_authorised_network(
     colour: ImageSet, method: str, tmp_path: Path

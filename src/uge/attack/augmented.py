@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from uge.attack.operations import apply_drawn, blur
 from uge.attack.options import number, whole
+from uge.operations import apply_drawn, blur
 from uge.training import PlainTraining
 
 

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from uge.attack.options import whole
 from uge.data.images import ImageSet, to_float, to_uint8
+from uge.filters import deciding_directions, project
 from uge.runtime import generator_for
 from uge.training import PlainTraining
 
@@ -34,8 +35,8 @@ class Projection(PlainTraining):
         mean = x.mean(0)
         x = x - mean
         weights, _ = logistic_regression(x, images.labels, images.classes, epochs=self.epochs)
-        directions, _ = torch.linalg.qr((weights[1:] - weights[:1]).T)  # [D, K - 1]
-        projected = torch.cat([part - (part @ directions) @ directions.T for part in x.split(1000)])
+        directions = deciding_directions(weights)
+        projected = torch.cat([project(part, directions) for part in x.split(1000)])
         return to_uint8((projected + mean).view_as(images.images)), images.labels
 
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from uge.attack.last_layer import last_layer, refit_last_layer
-from uge.attack.operations import brightness, colour, contrast, warp
 from uge.attack.options import number, whole
 from uge.data.images import ImageSet
+from uge.operations import brightness, colour, contrast, warp
 from uge.training import PlainTraining, Recipe
 
 

@@ -17,20 +17,23 @@ from typing import Any, Generic, Self, TypeVar, Unpack
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from uge.data.images import ImageSet, to_float
+from uge.data.images import ImageSet, ImageView, to_float
 from uge.encoders import build_encoder, features_of
 from uge.errors import ConfigError
-from uge.filters import parse_filter
 from uge.keys.keyed_view import NONCE_BYTES, KeyedView, channels_equal, with_headroom
 from uge.losses.feature_distance import feature_distance
 from uge.losses.shortcut import shortcut
+from uge.losses.undistillation import distillation
 from uge.networks import parse_network
+from uge.protect.checkpoint import load_checkpoint, save_checkpoint
+from uge.protect.expectation import PROBE_RECIPE, linear_probe, needs_probe, parse_measure
 from uge.protect.generator_training import Advance, GeneratorTraining, Step
 from uge.protect.protection import RunOptions
 from uge.protect.trajectory import LiveRun
 from uge.runtime import generator_for
-from uge.training import Shift, recommended_recipe
+from uge.training import Shift, fit, logits_of, recommended_recipe
 
 V = TypeVar("V", bound=KeyedView)
 
@@ -45,12 +48,17 @@ class KeyedConfig:
         gain: how steeply the perturbation follows the proposal.
         shortcut: weight of the shortcut loss of online surrogates.
         feature_distance: weight of L_fd.
+        undistillation: weight of the shortcut to a teacher's answers, the L_ud of keyed views: students of a network
+            trained on the originals' views are led by the perturbation, and away from the picture.
+        teacher: that network, as the protector trains it for himself.
+        temperature: of the distillation inside L_ud.
         encoder: the common feature space of L_fd, an entry of `ENCODERS`.
         feature_images: images of each batch that go through the encoder.
-        surrogates: hackers in training beside the generator, in turn.
+        surrogates: hackers in training beside the generator, in turn; for L_ud as many students are.
         run_epochs: length of a surrogate's run, in epochs; then it begins again.
-        filters: what happens to a batch before a surrogate sees it, drawn at random; repeat a name to weigh it, join
-            names with "+" to have one after the other.
+        filters: what happens to a batch before a surrogate sees it, drawn at random: filters of `uge.filters`, and
+            jitter and projection (`uge.protect.expectation`); repeat a name to weigh it, join names with "+" to have
+            one after the other.
         epochs: passes of the generator over the data.
         batch_size: images a step.
         learning_rate: of the generator (Adam, falling linearly to zero).
@@ -65,6 +73,9 @@ class KeyedConfig:
     gain: float = 2.0
     shortcut: float = 1.0
     feature_distance: float = 0.0
+    undistillation: float = 0.0
+    teacher: str = "convnet:width=32"
+    temperature: float = 4.0
     encoder: str = "efficientnet-lite0"
     feature_images: int = 32
     surrogates: tuple[str, ...] = ("vgg:depth=8,width=16", "convnet:width=32", "mlp:width=128")
@@ -84,24 +95,24 @@ class KeyedConfig:
         for name in ("feature_images", "epochs", "batch_size", "generator_patch", "run_epochs"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("shortcut", "feature_distance"):
+        for name in ("shortcut", "feature_distance", "undistillation"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ConfigError(f"{name} must not be negative, got {getattr(self, name)}")
-        for name in ("learning_rate", "gain"):
+        for name in ("learning_rate", "gain", "temperature"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ConfigError(f"{name} must be positive, got {getattr(self, name)}")
         if self.generator_width < 4 or self.generator_width % 4:
             raise ConfigError(f"generator_width must be a multiple of 4, got {self.generator_width}")
-        if self.shortcut == self.feature_distance == 0:
-            raise ConfigError("both losses are switched off: nothing would be learnt")
-        if self.shortcut and not self.surrogates:
-            raise ConfigError("the shortcut loss needs at least one surrogate network")
+        if self.shortcut == self.feature_distance == self.undistillation == 0:
+            raise ConfigError("all losses are switched off: nothing would be learnt")
+        if (self.shortcut or self.undistillation) and not self.surrogates:
+            raise ConfigError("the shortcut loss and undistillation need at least one surrogate network")
         if not self.filters:
             raise ConfigError("filters is empty; give none for no filter")
-        for surrogate in self.surrogates:
-            parse_network(surrogate)
+        for network in (*self.surrogates, self.teacher):
+            parse_network(network)
         for filter_ in self.filters:
-            parse_filter(filter_)
+            parse_measure(filter_)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self) | {"surrogates": list(self.surrogates), "filters": list(self.filters)}
@@ -109,11 +120,27 @@ class KeyedConfig:
 
 @dataclass(frozen=True)
 class _Beside:
-    """What runs beside the generator: surrogate hackers, and the common feature space where L_fd has a weight."""
+    """What runs beside the generator.
 
-    runs: list[LiveRun]
+    Attributes:
+        surrogates: hackers in training.
+        probe: what the counter-measure projection takes out of the copies.
+        students: of a teacher, in training.
+        answers: the teacher's, float32 [N, K].
+        encoder: the common feature space of L_fd.
+        feature_mean: of the originals, [D].
+    """
+
+    surrogates: list[LiveRun]
+    probe: LiveRun | None
+    students: list[LiveRun]
+    answers: Tensor
     encoder: nn.Module | None
     feature_mean: Tensor
+
+    @property
+    def runs(self) -> list[LiveRun]:
+        return self.surrogates + ([self.probe] if self.probe else []) + self.students
 
 
 class KeyedProtection(GeneratorTraining[KeyedConfig, _Beside], Generic[V]):
@@ -131,7 +158,7 @@ class KeyedProtection(GeneratorTraining[KeyedConfig, _Beside], Generic[V]):
 
     def __init__(self, clean: ImageSet, space: V, config: KeyedConfig, **run: Unpack[RunOptions]) -> None:
         self.space = space
-        self.filters = [parse_filter(text) for text in config.filters]
+        self.filters = [parse_measure(text) for text in config.filters]
         images = with_headroom(clean.images, config.epsilon_255) if config.headroom else clean.images
         super().__init__(
             clean.with_images(images),
@@ -143,7 +170,10 @@ class KeyedProtection(GeneratorTraining[KeyedConfig, _Beside], Generic[V]):
         )
 
     def _begin(self) -> _Beside:
-        return _Beside(self._start_surrogates(), *self._common_space())
+        config = self.config
+        surrogates = self._start_runs("surrogate") if config.shortcut else []
+        students = self._start_runs("student") if config.undistillation else []
+        return _Beside(surrogates, self._start_probe(), students, self._answers(), *self._common_space())
 
     @cached_property
     def nonces(self) -> list[bytes]:
@@ -190,20 +220,29 @@ class KeyedProtection(GeneratorTraining[KeyedConfig, _Beside], Generic[V]):
         x_u, still = self._perturbed(images, labels, throw_away, nonces)
         x_u = x_u / 255
         y = labels.to(self.device)
-        terms: dict[str, float | None] = dict.fromkeys(("shortcut", "feature_distance"))
+        terms: dict[str, float | None] = dict.fromkeys(("shortcut", "feature_distance", "undistillation"))
         total = x_u.new_zeros(())
 
         advances: list[Advance] = []
-        if beside.runs:
-            surrogate = beside.runs[step % len(beside.runs)]
-            shift = Shift.draw(len(images), self.clean.image_size, rng)
-            through = self.filters[int(torch.randint(len(self.filters), (), generator=rng))]
-            seen = shift(through(x_u)).contiguous(memory_format=torch.channels_last)
-            logits = surrogate.network(seen)
-            loss = shortcut(logits, y)
+        shift = Shift.draw(len(images), self.clean.image_size, rng)
+        through = self.filters[int(torch.randint(len(self.filters), (), generator=rng))]
+        filtered = through(x_u, rng, beside.probe.parameters[0].detach() if beside.probe else None)
+        seen = shift(filtered).contiguous(memory_format=torch.channels_last)
+        if beside.surrogates:
+            surrogate = beside.surrogates[step % len(beside.surrogates)]
+            loss = shortcut(surrogate.network(seen), y)
             total = total + config.shortcut * loss
             terms["shortcut"] = float(loss.detach())
             advances.append((surrogate, torch.autograd.grad(loss, surrogate.parameters, retain_graph=True)))
+        if beside.students:
+            student = beside.students[step % len(beside.students)]
+            loss = distillation(beside.answers[pick].to(self.device), student.network(seen), config.temperature)
+            total = total + config.undistillation * loss
+            terms["undistillation"] = float(loss.detach())
+            advances.append((student, torch.autograd.grad(loss, student.parameters, retain_graph=True)))
+        if beside.probe is not None:
+            read = F.cross_entropy(beside.probe.network(x_u.detach()), y)
+            advances.append((beside.probe, torch.autograd.grad(read, beside.probe.parameters)))
         if beside.encoder is not None:
             count = min(config.feature_images, len(images))
             with torch.no_grad():
@@ -216,15 +255,42 @@ class KeyedProtection(GeneratorTraining[KeyedConfig, _Beside], Generic[V]):
 
     # -- what runs beside the generator ----------------------------------------------------------------------------
 
-    def _start_surrogates(self) -> list[LiveRun]:
-        if not self.config.shortcut:
-            return []
+    def _start_runs(self, purpose: str) -> list[LiveRun]:
+        """One of each surrogate network."""
         runs = []
         for number, text in enumerate(self.config.surrogates):
             recipe = recommended_recipe(text, self.config.run_epochs)
             steps = max(1, self.config.run_epochs * self.epoch_steps)
-            runs.append(LiveRun(self._network(text, "surrogate", number), recipe, steps, self.device))
+            runs.append(LiveRun(self._network(text, purpose, number), recipe, steps, self.device))
         return runs
+
+    def _answers(self) -> Tensor:
+        """What the teacher says of each original, float32 [N, K]; it is trained once and its answers are kept."""
+        if not self.config.undistillation:
+            return torch.zeros(0)
+        file = self.workdir / "answers.pt" if self.workdir else None
+        if file and file.exists():
+            answers = load_checkpoint(file)
+            assert isinstance(answers, Tensor)
+            return answers
+        teacher = self._network(self.config.teacher, "teacher", 0)
+        rng = generator_for(self.seed, "teacher")
+        throw_away = type(self.space)(random_bytes(32, rng), **self.space.layout)
+        clean = self.clean
+        views = ImageView(throw_away.view_of_originals(clean.images), clean.labels, clean.class_names, clean.names)
+        recipe = recommended_recipe(self.config.teacher)
+        fit(teacher, views, recipe, seed=self.seed, device=self.device)
+        answers = logits_of(teacher, views.images, device=self.device)
+        if file:
+            save_checkpoint(file, answers)
+        return answers
+
+    def _start_probe(self) -> LiveRun | None:
+        """The linear probe, learning from the first step to the last."""
+        if not needs_probe(self.config.filters):
+            return None
+        probe = linear_probe(self.clean.images[0].numel(), self.clean.classes)
+        return LiveRun(probe, PROBE_RECIPE, self.total_steps + 1, self.device)
 
     def _common_space(self, most: int = 2000) -> tuple[nn.Module | None, Tensor]:
         """The encoder of L_fd and the mean feature [D] of the originals."""

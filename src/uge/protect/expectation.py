@@ -1,0 +1,70 @@
+"""What may happen to a copy before a surrogate hacker learns from it, in expectation over counter-measures.
+
+Besides the fixed filters of `uge.filters`:
+
+- `jitter`: brightness and contrast by half to one and a half, saturation from gray to double, drawn for each image;
+- `projection`: what a linear probe reads is taken out, as `uge.attack.projection` does. The probe learns beside the
+  generator, from the copies of every batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import reduce
+
+import torch
+from torch import Tensor, nn
+
+from uge.filters import deciding_directions, parse_filter, project
+from uge.operations import brightness, colour, contrast
+from uge.training import Recipe
+
+PROBE_RECIPE = Recipe(optimiser="adamw", learning_rate=1e-3, weight_decay=0.0, schedule="constant")
+
+
+Measure = Callable[[Tensor, torch.Generator, Tensor | None], Tensor]
+"""(x float32 [B, C, H, W] in [0, 1], draws, the probe's weights [K, C*H*W]) -> the same shape."""
+
+
+def linear_probe(values: int, classes: int) -> nn.Module:
+    """Logistic regression on pixels, from zero; its first parameter is the weights [K, D]."""
+    linear = nn.Linear(values, classes)
+    nn.init.zeros_(linear.weight)
+    nn.init.zeros_(linear.bias)
+    return nn.Sequential(nn.Flatten(), linear)
+
+
+def jitter(x: Tensor, rng: torch.Generator, weights: Tensor | None) -> Tensor:
+    """Brightness, contrast and saturation of each image by factors of its own."""
+    factors = torch.rand(3, len(x), generator=rng)
+    return colour(contrast(brightness(x, 0.5 + factors[0]), 0.5 + factors[1]), 2 * factors[2])
+
+
+def projection(x: Tensor, rng: torch.Generator, weights: Tensor | None) -> Tensor:
+    """Away from what decides the probe's class; the mean image of the batch stays where it is."""
+    assert weights is not None
+    flat = x.flatten(1)
+    return project(flat, deciding_directions(weights), flat.detach().mean(0)).view_as(x)
+
+
+DRAWN: dict[str, Measure] = {"jitter": jitter, "projection": projection}
+
+
+def parse_measure(text: str) -> Measure:
+    """A counter-measure from its text, such as "blur" or "jitter+jpeg:30", one after the other.
+
+    Raises:
+        ConfigError: unknown name, or a number that is none or out of range.
+    """
+    steps = [DRAWN[name] if name in DRAWN else _fixed(name) for name in text.split("+")]
+    return lambda x, rng, weights: reduce(lambda seen, step: step(seen, rng, weights), steps, x)
+
+
+def _fixed(text: str) -> Measure:
+    through = parse_filter(text, also=DRAWN)
+    return lambda x, rng, weights: through(x)
+
+
+def needs_probe(texts: Iterable[str]) -> bool:
+    """Whether any of these counter-measures takes out what a probe reads."""
+    return any("projection" in text.split("+") for text in texts)
