@@ -204,27 +204,66 @@ def test_random_order_of_finishing_changes_nothing(
     images: dict[str, ImageSet], key: Key, undisturbed: Path, tmp_path: Path
 ) -> None:
     class Shuffled(Local):
-        def run(self, job: Path, cells: Any) -> Any:
-            yield from super().run(job, random.Random(3).sample(list(cells), len(cells)))
+        def run(self, job: Path, more: Any) -> Any:
+            waiting: list[Any] = []
+
+            def shuffled(count: int) -> list[Any]:
+                waiting.extend(more(1000))
+                random.Random(3).shuffle(waiting)
+                return [waiting.pop() for _ in range(min(count, len(waiting)))]
+
+            yield from super().run(job, shuffled)
 
     conduct(**images, key=key, out=tmp_path / "audit", plan=PLAN, runner=Shuffled(1))
     assert records(tmp_path / "audit") == records(undisturbed)
 
 
-def test_long_trainings_begin_first(images: dict[str, ImageSet], key: Key, tmp_path: Path) -> None:
-    waves: list[int] = []
+def test_teachers_begin_first_then_long_trainings(images: dict[str, ImageSet], key: Key, tmp_path: Path) -> None:
+    stages: list[int] = []
 
-    class Noting(Local):
-        def run(self, job: Path, cells: Any) -> Any:
-            waves.append(len(cells))
-            yield from super().run(job, cells)
+    class Stages(Heard):
+        def progress(self, missing: int, seconds_done: float, seconds_all: float) -> None:
+            stages.append(missing)
 
-    heard = Heard()
-    conduct(**images, key=key, out=tmp_path / "audit", plan=PLAN, runner=Noting(1), watcher=heard)
-    assert sum(waves) == len(heard.seconds) and max(waves) > 5
-    for count in waves:
-        wave, heard.seconds = heard.seconds[:count], heard.seconds[count:]
-        assert wave == sorted(wave, reverse=True)
+    heard = Stages()
+    conduct(**images, key=key, out=tmp_path / "audit", plan=PLAN, runner=Local(1), watcher=heard)
+    assert sum(stages) == len(heard.rows) and stages[0] > 5
+    for count in stages:
+        stage, heard.rows = heard.rows[:count], heard.rows[count:]
+        lengths, heard.seconds = heard.seconds[:count], heard.seconds[count:]
+        students = {(row["seed"], row["trained_on"]) for row in stage if row["countermeasure"] == "distillation:soft"}
+        teachers = [
+            row["kind"] == "authorised" and row["budget"] == 1 and (row["seed"], row["trained_on"]) in students
+            for row in stage
+        ]
+        assert teachers == sorted(teachers, reverse=True) and sum(teachers) == len(students)
+        rest = lengths[sum(teachers) :]
+        assert rest == sorted(rest, reverse=True)
+
+
+def test_students_wait_for_their_teachers_and_nobody_else(
+    images: dict[str, ImageSet], key: Key, tmp_path: Path
+) -> None:
+    """While the teacher of the copy is in training, everybody else is handed out but his students."""
+    held: list[Any] = []
+
+    class Holding(Local):
+        def run(self, job: Path, more: Any) -> Any:
+            first, *others = more(1000)
+            held.extend(others)
+            waiting = [first, *others]
+
+            def whole(count: int) -> list[Any]:
+                waiting.extend(more(1000))
+                return [waiting.pop(0) for _ in range(min(count, len(waiting)))]
+
+            yield from super().run(job, whole)
+
+    plan = replace(PLAN, strongest=0)
+    conduct(**images, key=key, out=tmp_path / "audit", plan=plan, runner=Holding(1))
+    names = {(cell.countermeasure, cell.trained_on) for cell in held}
+    assert ("none", "clean") in names and not any(how.startswith("distillation") for how, _ in names)
+    assert any(row["countermeasure"].startswith("distillation") for row in records(tmp_path / "audit"))
 
 
 def test_ceilings_of_another_audit_of_the_same_originals_are_not_trained_again(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from torch import nn
 
 from uge.attack import build_countermeasure, encoder_of, needs_clean, needs_key, needs_teacher, trains_key_network
 from uge.audit.plan import AUTHORISED, Cell, Hacker, Plan, Row, cells_of
-from uge.audit.runners import CELLS, JOB, Runner, save_job
+from uge.audit.runners import CELLS, JOB, More, Runner, save_job
 from uge.data.images import ImageSet, normalisation_of
 from uge.errors import ConfigError, DataError, PublishError
 from uge.keys.key import Key
@@ -174,25 +174,41 @@ class Audit:
                     clean="clean" in self.sources,
                 )
                 names = {self.cell_name(cell): cell for cell in cells}
-                missing = sorted((cell for name, cell in names.items() if name not in done), key=seconds, reverse=True)
+                missing = [cell for name, cell in names.items() if name not in done]
                 if not missing:
                     break
                 self._check(cells, done)
                 if on_cells:
                     on_cells(cells, missing)
                 job = job or save_job(self)
-                students = [cell for cell in missing if self._queries(cell)]  # they ask networks trained before
-                for wave in ([cell for cell in missing if cell not in students], students):
-                    for row in runner.run(job, wave) if wave else ():
-                        done[row["cell"]] = row
-                        append_record(self.folder / RECORDS, row)
-                        if on_row:
-                            on_row(names[row["cell"]], row)
+                for row in runner.run(job, self._ready(missing, done, seconds)):
+                    done[row["cell"]] = row
+                    append_record(self.folder / RECORDS, row)
+                    if on_row:
+                        on_row(names[row["cell"]], row)
         finally:
             shutil.rmtree(self.folder / JOB, ignore_errors=True)
         rows = [done[self.cell_name(cell)] for cell in cells]
         self._tidy(rows)
         return rows
+
+    def _ready(self, missing: Iterable[Cell], done: Container[str], seconds: Callable[[Cell], float]) -> More:
+        """Hands out cells, long ones first, but those that students of the authorised network wait for before all."""
+        teachers = {
+            cell: self.cell_name(Cell(AUTHORISED, seed=cell.seed, trained_on=cell.trained_on))
+            for cell in missing
+            if self._queries(cell)
+        }
+        asked = set(teachers.values()) & {self.cell_name(cell) for cell in missing}
+        waiting = sorted(missing, key=lambda cell: (self.cell_name(cell) in asked, seconds(cell)), reverse=True)
+
+        def more(count: int) -> list[Cell]:
+            ready = [cell for cell in waiting if teachers.get(cell) not in asked or teachers[cell] in done][:count]
+            for cell in ready:
+                waiting.remove(cell)
+            return ready
+
+        return more
 
     def _gather(self) -> dict[str, Row]:
         """Finished rows by cell, also those that a killed run had no time to append; failed ones are tried again."""

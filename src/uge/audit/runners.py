@@ -14,10 +14,11 @@ import os
 import pickle
 import secrets
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from functools import lru_cache
 from multiprocessing import get_context
@@ -37,15 +38,20 @@ JOB = "job"  # what the workers read; removed at the end
 CELLS = "cells"  # finished rows that are not in records.jsonl yet, one file each
 
 
-class Runner(Protocol):
-    """Trains cells that do not depend on one another."""
+More = Callable[[int], Sequence[Cell]]
+"""Up to so many cells that can be trained now, each handed out once. None while others have to be finished first, whose
+rows the caller has to see: ask again after each row."""
 
-    def run(self, job: Path, cells: Sequence[Cell]) -> Iterator[Row]:
-        """Yield the row of each cell as it is finished, in any order.
+
+class Runner(Protocol):
+    """Trains cells as they become ready."""
+
+    def run(self, job: Path, more: More) -> Iterator[Row]:
+        """Yield the row of each cell as it is finished, in any order, until there are no more and none is running.
 
         Args:
             job: the file that `save_job` wrote.
-            cells: what to train.
+            more: where the cells come from.
         """
         ...
 
@@ -88,19 +94,24 @@ class Local:
     def __init__(self, workers: str | int = 0) -> None:
         self.workers = _count("local: workers", workers) or _cores()
 
-    def run(self, job: Path, cells: Sequence[Cell]) -> Iterator[Row]:
-        if min(self.workers, len(cells)) == 1:
+    def run(self, job: Path, more: More) -> Iterator[Row]:
+        if self.workers == 1:
             with threads(None):  # as before when the trainings are over
-                yield from (train_cell(job, cell) for cell in cells)
+                while cells := more(1):
+                    yield from (train_cell(job, cell) for cell in cells)
             return
         # Spawned, not forked: torch's threads do not survive a fork.
-        context = get_context("spawn")
         pool = ProcessPoolExecutor(
-            min(self.workers, len(cells)), context, initializer=end_with_parent, initargs=(os.getpid(),)
+            self.workers, get_context("spawn"), initializer=end_with_parent, initargs=(os.getpid(),)
         )
+        running: set[Future[Row]] = set()
         try:
-            for future in as_completed([pool.submit(train_cell, job, cell) for cell in cells]):
-                yield future.result()
+            while True:
+                running |= {pool.submit(train_cell, job, cell) for cell in more(self.workers - len(running))}
+                if not running:
+                    break
+                finished, running = wait(running, return_when=FIRST_COMPLETED)
+                yield from (future.result() for future in finished)
         except BrokenProcessPool as error:
             raise PublishError(
                 "a training process died, perhaps for want of memory; the same command goes on, with fewer workers"
@@ -137,7 +148,7 @@ class Ray:
         self.workers = _count("ray: workers", workers)
         self.ray = _optional("ray")
 
-    def run(self, job: Path, cells: Sequence[Cell]) -> Iterator[Row]:
+    def run(self, job: Path, more: More) -> Iterator[Row]:
         ray = self.ray
         started = not ray.is_initialized()
         if started:
@@ -145,9 +156,12 @@ class Ray:
             ray.init(include_dashboard=False, log_to_driver=False, logging_level="error", **local)
         try:
             remote = ray.remote(num_cpus=1)(train_cell)
-            waiting = [remote.remote(job, cell) for cell in cells]
-            while waiting:
-                ready, waiting = ray.wait(waiting)
+            running: list[Any] = []
+            while True:
+                running += [remote.remote(job, cell) for cell in more(sys.maxsize)]
+                if not running:
+                    break
+                ready, running = ray.wait(running)
                 yield from ray.get(ready)
         finally:
             if started:
@@ -173,16 +187,16 @@ class Slurm:
         self.cluster, self.partition = cluster, partition
         self.minutes, self.at_once = _count("slurm: minutes", minutes), _count("slurm: at_once", at_once)
 
-    def run(self, job: Path, cells: Sequence[Cell]) -> Iterator[Row]:
+    def run(self, job: Path, more: More) -> Iterator[Row]:
         executor = self.submitit.AutoExecutor(folder=job.parent / "slurm", cluster=self.cluster)
         executor.update_parameters(timeout_min=self.minutes, cpus_per_task=1, name="uge-audit")
         if self.partition:
             executor.update_parameters(slurm_partition=self.partition)
-        waiting: list[Cell] = list(cells)
         running: list[Any] = []
-        while waiting or running:
-            while waiting and len(running) < self.at_once:
-                running.append(executor.submit(train_cell, job, waiting.pop(0)))
+        while True:
+            running += [executor.submit(train_cell, job, cell) for cell in more(self.at_once - len(running))]
+            if not running:
+                break
             done = [task for task in running if task.done()]
             running = [task for task in running if task not in done]
             for task in done:
