@@ -52,10 +52,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--method", choices=("class-noise", "patches"), required=True)
     parser.add_argument("--data", default="fashion-mini")
+    parser.add_argument("--image-size", type=int, help="side in pixels; as they are by default")
     parser.add_argument("--epsilon", type=int, default=16, help="in 8-bit steps")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
-    write(uge.load(arguments.data, "train"), arguments.method, arguments.epsilon, arguments.out)
+    size = (arguments.image_size,) * 2 if arguments.image_size else None
+    write(uge.load(arguments.data, "train", image_size=size), arguments.method, arguments.epsilon, arguments.out)
     print(f"{arguments.out}: written; nothing in it says how")
 
 

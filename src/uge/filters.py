@@ -101,9 +101,15 @@ def _shrink(x: Tensor, threshold: float, levels: int) -> Tensor:
     return F.pixel_shuffle(torch.stack(back, dim=2).flatten(1, 2) / 2, 2)
 
 
-def deciding_directions(weights: Tensor) -> Tensor:
-    """Q float32 [D, K - 1], an orthonormal basis of the differences between the classes' weights [K, D]."""
-    return torch.linalg.qr((weights[1:] - weights[:1]).T)[0]
+def deciding_directions(weights: Tensor, others: Tensor | None = None) -> Tensor:
+    """Q float32 [D, K - 1], an orthonormal basis of the differences between the classes' weights [K, D].
+
+    Args:
+        weights: of a linear classifier.
+        others: orthonormal directions [D, J] to stand before them in the basis, which is [D, J + K - 1] then.
+    """
+    differences = (weights[1:] - weights[:1]).T
+    return torch.linalg.qr(differences if others is None else torch.cat([others, differences], dim=1))[0]
 
 
 def project(x: Tensor, directions: Tensor, centre: Tensor | float = 0.0) -> Tensor:

@@ -206,6 +206,21 @@ def test_projection_takes_the_pattern_out_and_leaves_the_rest() -> None:
     assert Projection().at_test(copy) is copy
 
 
+def test_projection_of_more_directions_takes_out_what_the_first_ones_left() -> None:
+    """Three patterns a class: each direction finds their sum, then what is left of their differences."""
+    seen, _ = build_countermeasure("projection:3,epochs=5").prepare(CLEAN)
+    moved = (seen.float() - CLEAN.images.float()).flatten(1)
+    strengths = torch.linalg.svdvals(moved - moved.mean(0))
+    rounding = len(moved) ** 0.5 + moved.shape[1] ** 0.5  # the norm of noise of size one is about that, and half of it
+    assert int((strengths > rounding).sum()) == 3
+    once, _ = build_countermeasure("projection:1,epochs=5").prepare(CLEAN)
+    assert torch.equal(once, build_countermeasure("projection:epochs=5").prepare(CLEAN)[0])
+    tiny = CLEAN.subset(torch.arange(20))
+    tiny = tiny.with_images(tiny.images[:, :, :4, :4].contiguous())
+    everything, _ = build_countermeasure("projection:9999,epochs=1").prepare(tiny)
+    assert tiny.images.float().std(0).mean() > 20 and everything.float().std(0).mean() < 1
+
+
 def test_residual_means_go_and_the_mean_of_all_classes_stays() -> None:
     copy = protected(FINE, 20)
     seen, labels = build_countermeasure("residual-means:low-pass:0.1").prepare(copy)

@@ -21,23 +21,29 @@ class Projection(PlainTraining):
     Sandoval-Segura et al., What Can We Learn from Unlearnable Datasets?, NeurIPS 2023. There D
     is W'. Ours: D holds the K - 1 differences between the first class's weights and the others', which are all that
     decides a class, and the mean image m stays where it is, so that the result fits into 8 bit. Test images are
-    shown as they are.
+    shown as they are. For more directions than K - 1 the next regression looks at what the last one left, as in
+    Ravfogel et al., Null It Out, ACL 2020.
 
     Args:
-        epochs: of the logistic regression (Adam, 1e-3, batches of 128).
+        directions: how many to take out; K - 1 by default.
+        epochs: of each logistic regression (Adam, 1e-3, batches of 128).
     """
 
-    def __init__(self, epochs: str | int = 20) -> None:
+    def __init__(self, directions: str | int = 0, epochs: str | int = 20) -> None:
+        self.directions = whole("projection: directions", directions, 0, 10_000)
         self.epochs = whole("projection: epochs", epochs, 1, 10_000)
 
     def prepare(self, images: ImageSet) -> tuple[Tensor, Tensor]:
         x = to_float(images.images).flatten(1)
         mean = x.mean(0)
         x = x - mean
-        weights, _ = logistic_regression(x, images.labels, images.classes, epochs=self.epochs)
-        directions = deciding_directions(weights)
-        projected = torch.cat([project(part, directions) for part in x.split(1000)])
-        return to_uint8((projected + mean).view_as(images.images)), images.labels
+        most = min(self.directions or images.classes - 1, x.shape[1])
+        taken = x.new_zeros(x.shape[1], 0)
+        while taken.shape[1] < most:
+            weights, _ = logistic_regression(x, images.labels, images.classes, epochs=self.epochs)
+            taken = deciding_directions(weights, taken)[:, :most]
+            x = torch.cat([project(part, taken) for part in x.split(1000)])
+        return to_uint8((x + mean).view_as(images.images)), images.labels
 
 
 def logistic_regression(

@@ -271,7 +271,7 @@ def _fit_together(one: str, other: str) -> bool:
 SMALL_NETWORKS = ("vgg:depth=8,width=16", "resnet:depth=8,width=16")
 FILTERS = ("grayscale", "jpeg:10", "jpeg:30", "jpeg:50", "jpeg:75", "blur:1", "pool:2", "median:3", "low-pass:0.5",
     "wavelet:16", "depth:3")  # fmt: skip
-AUGMENTATIONS = ("cutout", "mixup", "cutmix", "randaugment", "ueraser", "adversarial", "projection")
+AUGMENTATIONS = ("cutout", "mixup", "cutmix", "randaugment", "ueraser", "adversarial", "projection", "projection:100")
 RESIDUALS = ("residual-means", "transplant:low", "transplant:high,smoother=blur:3", "jpeg-lattice", "guessed-views")
 LEARNT = (
     "purify",
