@@ -422,9 +422,9 @@ def view_prices(rows: Iterable[Row], stage: str) -> str:
     about = (
         f"{said['dataset']}; {said['images']} training images, {said['test_images']} test images,"
         f" {said['recipe']['epochs']} epochs; seeds {numbered(row['seed'] for row in rows)}."
-        f" The same architecture without a view: {shown(clean)}; through the view of a reversible key:"
-        f" {shown(reversible)}.\n\n"
+        f" The same architecture without a view: {shown(clean)}"
     )
+    about += f"; through the view of a reversible key: {shown(reversible)}.\n\n" if reversible else ".\n\n"
     return about + table(["cells, groups", *(f"s = {size}" for size in sizes)], body)
 
 

@@ -16,7 +16,7 @@ PACKAGE = Path(uge.__file__).parent
 STOREYS = (  # a room imports from its own storey, without going round in a circle, and from those before it
     {"errors"},
     {"runtime", "records"},
-    {"data", "networks", "losses", "filters"},
+    {"data", "networks", "losses", "filters", "operations"},
     {"training"},
     {"encoders"},  # after training: the encoder `own` is trained, by the one loop
     {"keys", "protect", "publish", "views"},
