@@ -639,9 +639,9 @@ def eigenvalue_table(rows: Iterable[Row]) -> str:
     return facts + table(header, lines) if lines else NOT_MEASURED
 
 
-def purification_table(rows: Iterable[Row]) -> str:
-    """What denoisers leave of a null-space copy, and what a hacker learns from the rest."""
-    rows = list(rows)
+def purification_table(rows: Iterable[Row], setting: str) -> str:
+    """What denoisers leave of a copy, and what a hacker learns from the rest."""
+    rows = [row for row in rows if row.get("setting", "null-space") == setting]
     if not rows:
         return NOT_MEASURED
 
@@ -919,7 +919,8 @@ SECTIONS: dict[str, tuple[str | tuple[str, ...], Callable[..., str]]] = {
     "null-space-chosen": ("null_space", lambda rows: null_space_table(rows, "full", CHOSEN)),
     "null-space-lossy": ("null_space", lossy_table),
     "eigenvalues": ("eigenvalues", eigenvalue_table),
-    "purification": ("purification", purification_table),
+    "purification": ("purification", lambda rows: purification_table(rows, "null-space")),
+    "purification-reversible": ("purification", lambda rows: purification_table(rows, "reversible16+combined")),
     "audit-headline": ("audit", audit_headline),
     "audit": ("audit", audit_grid),
     "baselines": ("baselines", baseline_table),

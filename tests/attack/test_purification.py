@@ -19,6 +19,7 @@ from uge.data.images import ImageSet, to_float
 from uge.errors import ConfigError, DataError
 from uge.keys.null_space import NullSpace
 from uge.protect.null_space import NullSpaceConfig, NullSpaceProtection
+from uge.protect.reversible import PRESETS
 
 SMALL = "steps=150,depth=4,width=16"
 
@@ -110,6 +111,13 @@ def test_purification_without_pairs_takes_out_what_is_independent_from_pixel_to_
 def test_pairs_of_a_reversible_key_hold_to_its_bound(clean: ImageSet) -> None:
     measure = build_countermeasure(f"own-pairs:key=reversible,pairs=60,epochs=1,epsilon_255=4,{SMALL}")
     assert isinstance(measure, OwnPairs)
+    assert measure.config_for(headroom=False).to_dict()["filters"] == list(PRESETS["default"].filters)
+    text = f"own-pairs:key=reversible,preset=combined,epochs=1,{SMALL}"
+    assert build_countermeasure(text).config_for(headroom=False).to_dict()["filters"] == list(
+        PRESETS["combined"].filters
+    )
+    with pytest.raises(ConfigError, match="unknown preset 'combine'; did you mean 'combined'"):
+        build_countermeasure("own-pairs:key=reversible,preset=combine")
     originals, copies = measure.made(clean, torch.Generator().manual_seed(0))
     change = (copies.images.int() - originals.images.int()).abs()
     assert len(originals) == 60 and 2 <= change.max() <= 4

@@ -21,6 +21,7 @@ from uge.keys.keyed_view import KeyedView, needs_headroom
 from uge.keys.reversible import Reversible
 from uge.protect import PROTECTIONS, resolve_config
 from uge.protect.keyed import KeyedProtection, random_bytes
+from uge.protect.protection import Settings
 from uge.runtime import generator_for
 
 STRIDE = 3  # of the blind spots; no two of them touch
@@ -143,7 +144,8 @@ class OwnPairs(Denoised):
             protected image, and meets images that hold the first one.
         key: the kind of the keys, "null-space" or "reversible".
         pairs: how many to make; images are used again under other keys where there are fewer.
-        epochs: of the generator's training.
+        preset: of the published recipe.
+        epochs: of the generator's training, in the place of the preset's.
         steps: the most steps of the denoiser's training.
         depth: layers of the denoiser.
         width: filters of each.
@@ -159,6 +161,7 @@ class OwnPairs(Denoised):
         data: str = "",
         key: str = "null-space",
         pairs: str | int = 5000,
+        preset: str = "default",
         epochs: str | int = 12,
         steps: str | int = 6000,
         depth: str | int = 8,
@@ -174,11 +177,13 @@ class OwnPairs(Denoised):
         self.pairs = whole("own-pairs: pairs", pairs, 2)
         self.epsilon_255 = whole("own-pairs: epsilon_255", epsilon_255, 1, 64)
         self.epochs = whole("own-pairs: epochs", epochs, 1)
+        self.preset = preset
         if key not in KEYS:
             raise unknown_name("key of counter-measure 'own-pairs'", key, KEYS)
         self.space: KeyedView = space_of("own-pairs", group_size, cell, signs, channels)
         if key == "reversible":
             self.space = Reversible(bytes(32), self.epsilon_255)
+        self.config_for(headroom=False)
 
     def learn(self, images: ImageSet) -> None:
         rng = generator_for(0, "own pairs")
@@ -219,10 +224,14 @@ class OwnPairs(Denoised):
 
     def protection(self, own: ImageSet, space: KeyedView) -> KeyedProtection[Any]:
         """Ours, with its published settings."""
-        settings = {"epsilon_255": self.epsilon_255, "epochs": self.epochs, "headroom": needs_headroom(own.images)}
-        config = resolve_config("default", settings, method=space.kind)
+        config = self.config_for(headroom=needs_headroom(own.images))
         protection: KeyedProtection[Any] = PROTECTIONS[space.kind](own, space, config, seed=0)
         return protection
+
+    def config_for(self, *, headroom: bool) -> Settings:
+        """The published settings; an unknown preset is refused."""
+        settings = {"epsilon_255": self.epsilon_255, "epochs": self.epochs, "headroom": headroom}
+        return resolve_config(self.preset, settings, method=self.space.kind)
 
     @torch.no_grad()
     def removed(self, images: Tensor) -> Tensor:
