@@ -221,37 +221,41 @@ class KeyedProtection(GeneratorTraining[KeyedConfig, _Beside], Generic[V]):
         x_u = x_u / 255
         y = labels.to(self.device)
         terms: dict[str, float | None] = dict.fromkeys(("shortcut", "feature_distance", "undistillation"))
-        total = x_u.new_zeros(())
-
-        advances: list[Advance] = []
         shift = Shift.draw(len(images), self.clean.image_size, rng)
         through = self.filters[int(torch.randint(len(self.filters), (), generator=rng))]
         filtered = through(x_u, rng, beside.probe.parameters[0].detach() if beside.probe else None)
         seen = shift(filtered).contiguous(memory_format=torch.channels_last)
+        shown = seen.detach().requires_grad_()
+        pull = torch.zeros_like(seen)
+        advances: list[Advance] = []
+
+        def learn(name: str, weight: float, run: LiveRun, loss: Tensor) -> None:
+            """One way back through a network serves its own weights and, from what it was shown, the generator."""
+            gradient, *own = torch.autograd.grad(loss, [shown, *run.parameters])
+            pull.add_(gradient, alpha=weight)
+            advances.append((run, tuple(own)))
+            terms[name] = float(loss.detach())
+
         if beside.surrogates:
             surrogate = beside.surrogates[step % len(beside.surrogates)]
-            loss = shortcut(surrogate.network(seen), y)
-            total = total + config.shortcut * loss
-            terms["shortcut"] = float(loss.detach())
-            advances.append((surrogate, torch.autograd.grad(loss, surrogate.parameters, retain_graph=True)))
+            learn("shortcut", config.shortcut, surrogate, shortcut(surrogate.network(shown), y))
         if beside.students:
             student = beside.students[step % len(beside.students)]
-            loss = distillation(beside.answers[pick].to(self.device), student.network(seen), config.temperature)
-            total = total + config.undistillation * loss
-            terms["undistillation"] = float(loss.detach())
-            advances.append((student, torch.autograd.grad(loss, student.parameters, retain_graph=True)))
+            answers, guess = beside.answers[pick].to(self.device), student.network(shown)
+            learn("undistillation", config.undistillation, student, distillation(answers, guess, config.temperature))
         if beside.probe is not None:
             read = F.cross_entropy(beside.probe.network(x_u.detach()), y)
             advances.append((beside.probe, torch.autograd.grad(read, beside.probe.parameters)))
+        total = (seen * pull).sum()  # its gradient is theirs
         if beside.encoder is not None:
             count = min(config.feature_images, len(images))
             with torch.no_grad():
                 features = beside.encoder(to_float(images[:count].to(self.device)))
             distance = feature_distance(features, beside.encoder(x_u[:count]), beside.feature_mean)
-            total = total + config.feature_distance * distance
             terms["feature_distance"] = float(distance.detach())
-
-        return Step(total, advances, terms | {"still": round(float(still), 4)})
+            total = total + config.feature_distance * distance
+        value = sum(getattr(config, name) * term for name, term in terms.items() if term is not None)
+        return Step(total + (value - total.detach()), advances, terms | {"still": round(float(still), 4)})
 
     # -- what runs beside the generator ----------------------------------------------------------------------------
 
