@@ -53,6 +53,7 @@ NETWORK = "convnet:width=32"
 VGG, RESNET = "vgg:depth=8,width=16", "resnet:depth=8,width=16"
 PLAIN = (AUTHORISED, VGG, RESNET, "mlp")
 ATTACKS = ("grayscale", "jpeg:30", "blur:1", "grayscale+blur:1", "grayscale+jpeg:30", "projection")  # of the vgg hacker
+STUDENTS = ("distillation:soft", "distillation:hard")  # of the authorised network, on the copy alone
 STAGES = ("locked", "locked-small", "small", "full", "lossy")
 QUALITIES = (95, 75)  # JPEG, 4:2:0
 LAYOUTS: dict[str, dict[str, Any]] = {
@@ -79,6 +80,8 @@ SETTINGS: dict[str, dict[str, Any]] = {  # what is written after a "+" in the na
     "no-patterns": {"class_patterns": 0},
     "texture": {"class_patterns": 4},
     "long": {"epochs": 40},
+    "young": {"run_epochs": 2},
+    "infant": {"run_epochs": 1},
     "half-texture": {"texture": 0.5},
     "ud": {"undistillation": 1.0},
     "fd": {"feature_distance": 1.0, "encoder": "own"},
@@ -188,6 +191,7 @@ class Stage:
             cells += [Cell("hacker", VGG, attack, self.seed, source) for attack in ("none", *ATTACKS)]
             cells += [Cell("hacker", network, "none", self.seed, source) for network in PLAIN if network != VGG]
             cells += [Cell(AUTHORISED, seed=self.seed, trained_on=source)]
+        cells += [Cell("hacker", VGG, how, self.seed) for how in STUDENTS]
         self.run(about, copy, key, cells)
 
     def lossy(self, name: str) -> None:
