@@ -29,7 +29,7 @@ demo: $(VENV)/.installed
 	$(VENV)/bin/uge demo --out demo
 
 test: $(VENV)/.installed-dev
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest tests
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --maxprocesses 4 tests
 
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check

@@ -277,7 +277,8 @@ def test_prices_of_views() -> None:
         ),
         null_space_row("authorised", OURS, 59.5, stage="locked", trained_on="clean", layout={"epsilon_255": 8}),
     ]
-    text = tables.view_prices(rows)
+    text = tables.view_prices(rows, "locked")
+    assert tables.view_prices(rows, "locked-small") == tables.NOT_MEASURED
     assert "without a view: 60.0; through the view of a reversible key: 59.5." in text
     assert text.splitlines()[2:] == [
         "| cells, groups | s = 3 | s = 6 |",
