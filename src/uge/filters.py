@@ -7,8 +7,9 @@ The protector takes expectations over them, and hackers apply them. Each takes a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from functools import cache, partial, reduce
+from types import MappingProxyType
 
 import kornia
 import torch
@@ -130,25 +131,26 @@ FILTERS: dict[str, tuple[Callable[..., Tensor], float | None, float | None]] = {
 }
 
 
-def parse_filter(text: str, also: Iterable[str] = ()) -> Filter:
+def parse_filter(text: str, more: Mapping[str, Filter] = MappingProxyType({})) -> Filter:
     """A filter from its text, such as "grayscale" or "jpeg:30", or several in their order, "grayscale+jpeg:30".
 
     Args:
         text: what a user wrote.
-        also: names that the caller knows besides, for the error's hint.
+        more: filters of the caller's besides those of `FILTERS`, which take no number.
 
     Raises:
         ConfigError: unknown name, or a number that is none, is out of range or is not taken.
     """
-    parts = [_parse_one(part, also) for part in text.split("+")]
+    parts = [_parse_one(part, more) for part in text.split("+")]
     return parts[0] if len(parts) == 1 else lambda x: reduce(lambda seen, part: part(seen), parts, x)
 
 
-def _parse_one(text: str, also: Iterable[str]) -> Filter:
+def _parse_one(text: str, more: Mapping[str, Filter]) -> Filter:
     name, colon, number = text.partition(":")
-    if name not in FILTERS:
-        raise unknown_name("filter", name, [*FILTERS, *also])
-    function, least, most = FILTERS[name]
+    known = FILTERS | {name: (function, None, None) for name, function in more.items()}
+    if name not in known:
+        raise unknown_name("filter", name, known)
+    function, least, most = known[name]
     if not colon:
         return function
     try:

@@ -69,6 +69,11 @@ def colour(x: Tensor, factor: Strength) -> Tensor:
     return _blend(x, _luma(x), factor)
 
 
+def jitter(x: Tensor, light: Strength, difference: Strength, saturation: Strength) -> Tensor:
+    """Brightness, then contrast, then colour."""
+    return colour(contrast(brightness(x, light), difference), saturation)
+
+
 def sharpness(x: Tensor, factor: Strength) -> Tensor:
     """Away from the smoothed image, or towards it."""
     kernel = torch.tensor([[1.0, 1, 1], [1, 5, 1], [1, 1, 1]], device=x.device) / 13  # Pillow's SMOOTH

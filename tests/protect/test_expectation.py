@@ -63,3 +63,5 @@ def test_names_are_known_and_errors_hint_at_all_of_them() -> None:
         parse_measure("projecton")
     with pytest.raises(ConfigError, match="did you mean 'jitter'"):
         parse_measure("blur+jiter")
+    with pytest.raises(ConfigError, match="filter 'jitter:2': it takes no number"):
+        parse_measure("jitter:2")

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from uge.attack.last_layer import last_layer, refit_last_layer
 from uge.attack.options import number, whole
 from uge.data.images import ImageSet
-from uge.operations import brightness, colour, contrast, warp
+from uge.operations import colour, jitter, warp
 from uge.training import PlainTraining, Recipe
 
 
@@ -108,9 +108,7 @@ def simclr_view(x: Tensor, generator: torch.Generator) -> Tensor:
     nought = torch.zeros(count)
     rows = torch.stack([flip * wide, nought, left, nought, high, down], dim=1).view(-1, 2, 3)
     x = warp(x, rows)
-    jittered = brightness(x, drawn(0.6, 1.4))
-    jittered = contrast(jittered, drawn(0.6, 1.4))
-    jittered = turned_hue(colour(jittered, drawn(0.6, 1.4)), drawn(-0.1, 0.1))
+    jittered = turned_hue(jitter(x, drawn(0.6, 1.4), drawn(0.6, 1.4), drawn(0.6, 1.4)), drawn(-0.1, 0.1))
     x = torch.where(chosen(0.8), jittered, x)
     return torch.where(chosen(0.2), colour(x, torch.zeros(count)), x)
 

@@ -10,17 +10,15 @@ Besides the fixed filters of `uge.filters`:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import reduce
 
 import torch
 from torch import Tensor, nn
 
-from uge.filters import deciding_directions, parse_filter, project
-from uge.operations import brightness, colour, contrast
+from uge import operations
+from uge.filters import Filter, deciding_directions, parse_filter, project
 from uge.training import Recipe
 
 PROBE_RECIPE = Recipe(optimiser="adamw", learning_rate=1e-3, weight_decay=0.0, schedule="constant")
-
 
 Measure = Callable[[Tensor, torch.Generator, Tensor | None], Tensor]
 """(x float32 [B, C, H, W] in [0, 1], draws, the probe's weights [K, C*H*W]) -> the same shape."""
@@ -34,37 +32,32 @@ def linear_probe(values: int, classes: int) -> nn.Module:
     return nn.Sequential(nn.Flatten(), linear)
 
 
-def jitter(x: Tensor, rng: torch.Generator, weights: Tensor | None) -> Tensor:
-    """Brightness, contrast and saturation of each image by factors of its own."""
-    factors = torch.rand(3, len(x), generator=rng)
-    return colour(contrast(brightness(x, 0.5 + factors[0]), 0.5 + factors[1]), 2 * factors[2])
-
-
-def projection(x: Tensor, rng: torch.Generator, weights: Tensor | None) -> Tensor:
-    """Away from what decides the probe's class; the mean image of the batch stays where it is."""
-    assert weights is not None
-    flat = x.flatten(1)
-    return project(flat, deciding_directions(weights), flat.detach().mean(0)).view_as(x)
-
-
-DRAWN: dict[str, Measure] = {"jitter": jitter, "projection": projection}
-
-
 def parse_measure(text: str) -> Measure:
     """A counter-measure from its text, such as "blur" or "jitter+jpeg:30", one after the other.
 
     Raises:
-        ConfigError: unknown name, or a number that is none or out of range.
+        ConfigError: unknown name, or a number that is none, is out of range or is not taken.
     """
-    steps = [DRAWN[name] if name in DRAWN else _fixed(name) for name in text.split("+")]
-    return lambda x, rng, weights: reduce(lambda seen, step: step(seen, rng, weights), steps, x)
-
-
-def _fixed(text: str) -> Measure:
-    through = parse_filter(text, also=DRAWN)
-    return lambda x, rng, weights: through(x)
+    parse_filter(text, _bound(torch.Generator(), None))  # what cannot be read is refused now
+    return lambda x, rng, weights: parse_filter(text, _bound(rng, weights))(x)
 
 
 def needs_probe(texts: Iterable[str]) -> bool:
     """Whether any of these counter-measures takes out what a probe reads."""
     return any("projection" in text.split("+") for text in texts)
+
+
+def _bound(rng: torch.Generator, weights: Tensor | None) -> dict[str, Filter]:
+    """The filters of this module, with these draws and a probe of these weights."""
+
+    def jitter(x: Tensor) -> Tensor:
+        factors = torch.rand(3, len(x), generator=rng)
+        return operations.jitter(x, 0.5 + factors[0], 0.5 + factors[1], 2 * factors[2])
+
+    def projection(x: Tensor) -> Tensor:
+        """Away from what decides the probe's class; the mean image of the batch stays where it is."""
+        assert weights is not None
+        flat = x.flatten(1)
+        return project(flat, deciding_directions(weights), flat.detach().mean(0)).view_as(x)
+
+    return {"jitter": jitter, "projection": projection}
