@@ -221,32 +221,34 @@ class KeyedProtection(GeneratorTraining[KeyedConfig, _Beside], Generic[V]):
         x_u = x_u / 255
         y = labels.to(self.device)
         terms: dict[str, float | None] = dict.fromkeys(("shortcut", "feature_distance", "undistillation"))
-        shift = Shift.draw(len(images), self.clean.image_size, rng)
-        through = self.filters[int(torch.randint(len(self.filters), (), generator=rng))]
-        filtered = through(x_u, rng, beside.probe.parameters[0].detach() if beside.probe else None)
-        seen = shift(filtered).contiguous(memory_format=torch.channels_last)
-        shown = seen.detach().requires_grad_()
-        pull = torch.zeros_like(seen)
+        total = x_u.new_zeros(())  # its gradient is that of the loss; its value is not
         advances: list[Advance] = []
+        if beside.surrogates or beside.students:
+            shift = Shift.draw(len(images), self.clean.image_size, rng)
+            through = self.filters[int(torch.randint(len(self.filters), (), generator=rng))]
+            filtered = through(x_u, rng, beside.probe.parameters[0].detach() if beside.probe else None)
+            seen = shift(filtered).contiguous(memory_format=torch.channels_last)
+            shown = seen.detach().requires_grad_()
+            pull = torch.zeros_like(seen)
 
-        def learn(name: str, weight: float, run: LiveRun, loss: Tensor) -> None:
-            """One way back through a network serves its own weights and, from what it was shown, the generator."""
-            gradient, *own = torch.autograd.grad(loss, [shown, *run.parameters])
-            pull.add_(gradient, alpha=weight)
-            advances.append((run, tuple(own)))
-            terms[name] = float(loss.detach())
+            def learn(name: str, run: LiveRun, loss: Tensor) -> None:
+                """One way back through a network serves its own weights and, from what it was shown, the generator."""
+                gradient, *own = torch.autograd.grad(loss, [shown, *run.parameters])
+                pull.add_(gradient, alpha=getattr(config, name))
+                advances.append((run, tuple(own)))
+                terms[name] = float(loss.detach())
 
-        if beside.surrogates:
-            surrogate = beside.surrogates[step % len(beside.surrogates)]
-            learn("shortcut", config.shortcut, surrogate, shortcut(surrogate.network(shown), y))
-        if beside.students:
-            student = beside.students[step % len(beside.students)]
-            answers, guess = beside.answers[pick].to(self.device), student.network(shown)
-            learn("undistillation", config.undistillation, student, distillation(answers, guess, config.temperature))
+            if beside.surrogates:
+                surrogate = beside.surrogates[step % len(beside.surrogates)]
+                learn("shortcut", surrogate, shortcut(surrogate.network(shown), y))
+            if beside.students:
+                student = beside.students[step % len(beside.students)]
+                answers, guess = beside.answers[pick].to(self.device), student.network(shown)
+                learn("undistillation", student, distillation(answers, guess, config.temperature))
+            total = total + (seen * pull).sum()
         if beside.probe is not None:
             read = F.cross_entropy(beside.probe.network(x_u.detach()), y)
             advances.append((beside.probe, torch.autograd.grad(read, beside.probe.parameters)))
-        total = (seen * pull).sum()  # its gradient is theirs
         if beside.encoder is not None:
             count = min(config.feature_images, len(images))
             with torch.no_grad():
@@ -291,8 +293,9 @@ class KeyedProtection(GeneratorTraining[KeyedConfig, _Beside], Generic[V]):
 
     def _start_probe(self) -> LiveRun | None:
         """The linear probe, learning from the first step to the last."""
-        if not needs_probe(self.config.filters):
-            return None
+        config = self.config
+        if not (config.shortcut or config.undistillation) or not needs_probe(config.filters):
+            return None  # nobody is shown what the filters make
         probe = linear_probe(self.clean.images[0].numel(), self.clean.classes)
         return LiveRun(probe, PROBE_RECIPE, self.total_steps + 1, self.device)
 
