@@ -191,6 +191,7 @@ def test_one_folder_holds_one_audit(images: dict[str, ImageSet], undisturbed: Pa
         ("local:worker=2", "unknown option of runner 'local' 'worker'; did you mean 'workers'"),
         ("local:workers=two", "expected a whole number, got 'two'"),
         ("slurm:cluster=moon", "cluster is slurm or local"),
+        ("slurm:at_once=0", "slurm: at_once must be at least 1"),
     ],
 )
 def test_a_runner_that_makes_no_sense_is_refused(text: str, message: str) -> None:

@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from functools import lru_cache
 from multiprocessing import get_context
@@ -95,23 +95,23 @@ class Local:
         self.workers = _count("local: workers", workers) or _cores()
 
     def run(self, job: Path, more: More) -> Iterator[Row]:
-        if self.workers == 1:
-            with threads(None):  # as before when the trainings are over
-                while cells := more(1):
-                    yield from (train_cell(job, cell) for cell in cells)
+        cells = more(self.workers)
+        with threads(None):  # as before when the trainings are over
+            while len(cells) == 1:  # nothing to share: one worker, one cell, or one that all the others wait for
+                yield train_cell(job, cells[0])
+                cells = more(self.workers)
+        if not cells:
             return
         # Spawned, not forked: torch's threads do not survive a fork.
         pool = ProcessPoolExecutor(
             self.workers, get_context("spawn"), initializer=end_with_parent, initargs=(os.getpid(),)
         )
-        running: set[Future[Row]] = set()
         try:
-            while True:
-                running |= {pool.submit(train_cell, job, cell) for cell in more(self.workers - len(running))}
-                if not running:
-                    break
+            running = {pool.submit(train_cell, job, cell) for cell in cells}
+            while running:
                 finished, running = wait(running, return_when=FIRST_COMPLETED)
                 yield from (future.result() for future in finished)
+                running |= {pool.submit(train_cell, job, cell) for cell in more(self.workers - len(running))}
         except BrokenProcessPool as error:
             raise PublishError(
                 "a training process died, perhaps for want of memory; the same command goes on, with fewer workers"
@@ -156,13 +156,11 @@ class Ray:
             ray.init(include_dashboard=False, log_to_driver=False, logging_level="error", **local)
         try:
             remote = ray.remote(num_cpus=1)(train_cell)
-            running: list[Any] = []
-            while True:
-                running += [remote.remote(job, cell) for cell in more(sys.maxsize)]
-                if not running:
-                    break
+            running = [remote.remote(job, cell) for cell in more(sys.maxsize)]
+            while running:
                 ready, running = ray.wait(running)
                 yield from ray.get(ready)
+                running += [remote.remote(job, cell) for cell in more(sys.maxsize)]
         finally:
             if started:
                 ray.shutdown()
@@ -186,21 +184,21 @@ class Slurm:
             raise ConfigError(f"slurm: cluster is slurm or local, got '{cluster}'")
         self.cluster, self.partition = cluster, partition
         self.minutes, self.at_once = _count("slurm: minutes", minutes), _count("slurm: at_once", at_once)
+        if not self.at_once:
+            raise ConfigError("slurm: at_once must be at least 1, got 0")
 
     def run(self, job: Path, more: More) -> Iterator[Row]:
         executor = self.submitit.AutoExecutor(folder=job.parent / "slurm", cluster=self.cluster)
         executor.update_parameters(timeout_min=self.minutes, cpus_per_task=1, name="uge-audit")
         if self.partition:
             executor.update_parameters(slurm_partition=self.partition)
-        running: list[Any] = []
-        while True:
-            running += [executor.submit(train_cell, job, cell) for cell in more(self.at_once - len(running))]
-            if not running:
-                break
+        running = [executor.submit(train_cell, job, cell) for cell in more(self.at_once)]
+        while running:
             done = [task for task in running if task.done()]
             running = [task for task in running if task not in done]
             for task in done:
                 yield task.result()
+            running += [executor.submit(train_cell, job, cell) for cell in more(self.at_once - len(running))]
             if not done:
                 time.sleep(0.2 if self.cluster == "local" else 5)
 
