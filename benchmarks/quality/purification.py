@@ -3,10 +3,10 @@
     python benchmarks/quality/purification.py --data CIFAR.zip --own CIFAR100.zip
     python benchmarks/quality/purification.py --data CIFAR.zip --own CIFAR100.zip --setting reversible16+combined
 
-One copy; for each denoiser the share of signs that it tells, what it leaves of the
-perturbation and of the part that a class has in common (`uge.attack.purification`), and a vgg hacker who trains on
-what it made of the copy. Each is a row of `benchmarks/results/purification/records.jsonl`; what is there is not done
-again. The key is made from the seed, so that a killed run goes on with the same copy: it protects nothing.
+One copy; for each denoiser the share of signs that it tells, what it leaves of the perturbation and of the part that a
+class has in common (`uge.attack.purification`), and a vgg hacker who trains on what it made of the copy. Each is a row
+of `benchmarks/results/purification/records.jsonl`; what is there is not done again. The key is made from the seed, so
+that a killed run goes on with the same copy: it protects nothing.
 """
 
 from __future__ import annotations
