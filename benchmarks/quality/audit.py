@@ -64,6 +64,7 @@ def main() -> None:
     parser.add_argument("--plan", default="full")
     parser.add_argument("--reuse", type=Path, nargs="*", default=[], help="more audits with the same cells")
     parser.add_argument("--runner", default="local")
+    parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
 
     key = load_key(arguments.key) if arguments.key else None
@@ -85,6 +86,7 @@ def main() -> None:
         manifest=manifest,
         key=key,
         clean=clean,
+        device=arguments.device,
         known=[row for other in others for row in read_finished(other)],
         watcher=recording,
     )

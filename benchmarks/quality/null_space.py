@@ -23,6 +23,7 @@ import os
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -109,9 +110,10 @@ def setting(name: str) -> tuple[dict[str, Any], KeyedConfig]:
 class Stage:
     """One data set at one size."""
 
-    def __init__(self, name: str, data: str, seed: int) -> None:
+    def __init__(self, name: str, data: str, seed: int, device: str = "cpu") -> None:
         self.name = name
         self.seed = seed
+        self.device = device
         small = name in ("locked-small", "small", "lossy")
         side = (16, 16) if small else None
         self.clean = load(data, "train", image_size=side, convert=True)
@@ -121,7 +123,11 @@ class Stage:
             self.clean = self.clean.take(4000, generator_for(0, "grid subset"))
         self.epochs = 40 if small else 30
         self.folder = RUNS / self.dataset / name
-        self.done = {(row["stage"], row["setting"], row["cell"]) for row in read_records(RESULTS)}
+        self.done = {
+            (row["stage"], row["setting"], row["cell"])
+            for row in read_records(RESULTS)
+            if row["dataset"] == self.dataset
+        }
 
     def key(self, name: str, layout: dict[str, Any]) -> Key:
         """One key a layout, kept so that a killed run goes on."""
@@ -144,7 +150,8 @@ class Stage:
             self.folder / config_hash(about),
             key=key,
             clean=self.clean,
-            recipe=lambda network: recommended_recipe(network, self.epochs),
+            recipe=partial(recommended_recipe, epochs=self.epochs),
+            device=self.device,
         )
         for cell in cells:
             name = f"{cell.role}/{cell.network}/{cell.countermeasure}/{cell.trained_on}/{cell.seed}"
@@ -173,7 +180,9 @@ class Stage:
         about = self.about(name, layout) | {"config": config.to_dict()}
         tell(f"{name}: protecting")
         workdir = self.folder / f"{name}-{config_hash(about)}-{self.seed}.partial"
-        protection = PROTECTIONS[key.view.kind](self.clean, key.view, config, seed=self.seed, workdir=workdir)
+        protection = PROTECTIONS[key.view.kind](
+            self.clean, key.view, config, seed=self.seed, workdir=workdir, device=self.device
+        )
         protection.train()
         images = torch.cat(list(protection.copies()))
         return protection, key, replace(self.clean, images=images, nonces=tuple(protection.nonces)), about
@@ -238,12 +247,13 @@ def main() -> None:
     parser.add_argument("--settings", nargs="*", help="names such as p8-s6+gray; all layouts by default")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     names = arguments.settings or (list(LAYOUTS) if arguments.stage.startswith("locked") else [])
     if not names:
         sys.exit("name the --settings of this stage")
-    stage = Stage(arguments.stage, arguments.data, arguments.seed)
+    stage = Stage(arguments.stage, arguments.data, arguments.seed, arguments.device)
     works = {"locked": stage.locked, "locked-small": stage.locked, "lossy": stage.lossy}
     work = works.get(arguments.stage, stage.protected)
     for name in names:

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from uge.data.images import ImageSet, to_float
 from uge.errors import ConfigError
 from uge.networks import trainable
-from uge.runtime import generator_for
+from uge.runtime import generator_for, repeatable
 
 OPTIMISERS = ("sgd", "adamw")
 SCHEDULES = ("one-cycle", "cosine", "constant")
@@ -189,14 +189,15 @@ class Shift:
     def __call__(self, x: Tensor) -> Tensor:
         """Flip and move x [B, C, H, W]; what comes in from outside is zero. Differentiable in x."""
         n, _, height, width = x.shape
-        rows = torch.arange(height) + self.down[:, None]  # [B, H]
-        columns = torch.arange(width) + self.right[:, None]  # [B, W]
+        flip, down, right = (each.to(x.device)[:, None] for each in (self.flip, self.down, self.right))
+        rows = torch.arange(height, device=x.device) + down  # [B, H]
+        columns = torch.arange(width, device=x.device) + right  # [B, W]
         inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
-        columns = torch.where(self.flip[:, None], width - 1 - columns, columns)
+        columns = torch.where(flip, width - 1 - columns, columns)
         rows, columns = rows.clamp(0, height - 1), columns.clamp(0, width - 1)
-        index = (rows[:, :, None] * width + columns[:, None, :]).view(n, 1, -1).to(x.device)  # [B, 1, H*W]
+        index = (rows[:, :, None] * width + columns[:, None, :]).view(n, 1, -1)  # [B, 1, H*W]
         moved = x.flatten(2).gather(2, index.expand(-1, x.shape[1], -1)).view_as(x)
-        return moved * inside[:, None].to(x.device)
+        return moved * inside[:, None]
 
 
 def learning_rate_at(recipe: Recipe, progress: float) -> float:
@@ -221,6 +222,7 @@ def make_optimiser(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=0.9, nesterov=True)
 
 
+@repeatable()
 def fit(
     network: nn.Module,
     train: ImageSet,

@@ -11,6 +11,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import nn
 
 from uge.attack.adversarial import Adversarial
@@ -90,6 +91,7 @@ _GIVEN = {
     "clean": "has some of the clean images: give --clean",
     "authorised_key": "needs the key: give --key",
     "headroom_255": "",
+    "device": "",
 }
 
 
@@ -199,6 +201,7 @@ def build_countermeasure(
     clean: ImageSet | None = None,
     key: Key | None = None,
     headroom_255: int = 0,
+    device: torch.device | str = "cpu",
 ) -> Countermeasure:
     """A counter-measure from its text.
 
@@ -208,11 +211,12 @@ def build_countermeasure(
         clean: the originals, for those that have some of them.
         key: the key, for those that show what it is worth.
         headroom_255: of the copy's manifest.
+        device: where those that learn something beforehand do so.
 
     Raises:
         ConfigError: unknown name or option, something that is needed and not given, or parts that cannot be combined.
     """
-    given = {"teacher": teacher, "clean": clean, "authorised_key": key, "headroom_255": headroom_255}
+    given = {"teacher": teacher, "clean": clean, "authorised_key": key, "headroom_255": headroom_255, "device": device}
     parsed = parse_countermeasures(text)
     alone = [name for name, _ in parsed if name in ALONE]
     if alone and len(parsed) > 1:

@@ -145,10 +145,14 @@ class Denoised(PlainTraining, ABC):
         steps: the most steps of the denoiser's training.
         depth: its layers.
         width: its filters.
+        device: where it trains and works.
     """
 
-    def __init__(self, name: str, steps: str | int, depth: str | int, width: str | int) -> None:
+    def __init__(
+        self, name: str, steps: str | int, depth: str | int, width: str | int, device: torch.device | str
+    ) -> None:
         self.name = name
+        self.device = device
         self.steps = whole(f"{name}: steps", steps, 1)
         self.depth = whole(f"{name}: depth", depth, 3, 100)
         self.width = whole(f"{name}: width", width, 1, 1024)
@@ -168,21 +172,31 @@ class Denoised(PlainTraining, ABC):
 
     def pixels(self, images: Tensor) -> Tensor:
         """uint8 [N, C, H, W] -> uint8, the same shape."""
-        return torch.cat([to_uint8(self.estimate(part)) for part in images.split(250)])
+        return torch.cat([to_uint8(self.estimate(part)).cpu() for part in images.split(250)])
 
     @torch.no_grad()
     def estimate(self, images: Tensor) -> Tensor:
         """What the original was, float32 [B, C, H, W] in [0, 1], for uint8 images of the same shape."""
-        return self.network(to_float(images)).clamp(0, 1)
+        return self.network(to_float(images.to(self.device))).clamp(0, 1)
 
     @torch.no_grad()
     def removed(self, images: Tensor) -> Tensor:
         """What it takes away, in steps of 255, float32 [B, C, H, W] for uint8 images of the same shape."""
-        return 255 * (to_float(images) - self.estimate(images))
+        return 255 * (to_float(images.to(self.device)) - self.estimate(images))
+
+    def supervised(self, copies: Tensor, originals: Tensor) -> Error:
+        """The error of a denoiser on pairs, both uint8 [N, C, H, W]."""
+        copies, originals = copies.to(self.device), originals.to(self.device)
+
+        def error(network: nn.Module, pick: Tensor, rng: torch.Generator) -> Tensor:
+            copy, original = patches([to_float(copies[pick]), to_float(originals[pick])], rng)
+            return (network(copy) - original).square().mean()
+
+        return error
 
     def fitted(self, channels: int, error: Error, count: int) -> Fitted:
         """A fresh network for images of so many channels, trained."""
-        self.network = Denoiser(channels, self.depth, self.width, seed_for(0, self.name))
+        self.network = Denoiser(channels, self.depth, self.width, seed_for(0, self.name)).to(self.device)
         result = fit_denoiser(self.network, error, count, self.steps, self.name)
         self.findings = {"denoiser_steps": result.steps, "denoiser_plateau": result.plateau}
         return result

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from uge.attack.denoiser import Denoised, Error, patches
+from uge.attack.denoiser import Denoised, patches
 from uge.attack.guessed_views import space_of
 from uge.attack.options import whole
 from uge.data.images import ImageSet, to_float, to_uint8
@@ -41,14 +41,23 @@ class Purify(Denoised):
         steps: the most steps of training.
         depth: layers.
         width: filters.
+        device: where the denoiser trains and works.
     """
 
-    def __init__(self, steps: str | int = 1500, depth: str | int = 8, width: str | int = 32) -> None:
-        super().__init__("purify", steps, depth, width)
+    def __init__(
+        self,
+        steps: str | int = 1500,
+        depth: str | int = 8,
+        width: str | int = 32,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        super().__init__("purify", steps, depth, width, device)
 
     def learn(self, images: ImageSet) -> None:
+        pixels = images.images.to(self.device)
+
         def error(network: nn.Module, pick: Tensor, rng: torch.Generator) -> Tensor:
-            (x,) = patches([to_float(images.images[pick])], rng)
+            (x,) = patches([to_float(pixels[pick])], rng)
             place = int(torch.randint(STRIDE**2, (), generator=rng))
             spots = blind_spots(x, place)
             return (network(hidden(x, spots)) - x)[:, :, spots].square().mean()
@@ -57,7 +66,7 @@ class Purify(Denoised):
 
     @torch.no_grad()
     def estimate(self, images: Tensor) -> Tensor:
-        x = to_float(images)
+        x = to_float(images.to(self.device))
         guess = torch.empty_like(x)
         for place in range(STRIDE**2):
             spots = blind_spots(x, place)
@@ -88,6 +97,7 @@ class Pairs(Denoised):
         steps: the most steps of training.
         depth: layers.
         width: filters.
+        device: where the denoiser trains and works.
     """
 
     def __init__(
@@ -97,8 +107,9 @@ class Pairs(Denoised):
         steps: str | int = 3000,
         depth: str | int = 8,
         width: str | int = 32,
+        device: torch.device | str = "cpu",
     ) -> None:
-        super().__init__("pairs", steps, depth, width)
+        super().__init__("pairs", steps, depth, width, device)
         self.clean = clean
         self.pairs = whole("pairs: pairs", pairs, 1)
         if self.pairs > len(clean):
@@ -110,19 +121,9 @@ class Pairs(Denoised):
             raise ConfigError(f"pairs: {len(images)} published images for {len(self.clean)} originals make no pairs")
         chosen = self.clean.choose(self.pairs, generator_for(0, "clean subset"))
         copies, originals = images.images[chosen], self.clean.images[chosen]
-        result = self.fitted(images.channels, supervised(copies, originals), len(chosen))
+        result = self.fitted(images.channels, self.supervised(copies, originals), len(chosen))
         copies, originals = copies[result.held_out], originals[result.held_out]
         self.findings = {**self.findings, "rms_left": left_over(self.estimate, copies, originals)}
-
-
-def supervised(copies: Tensor, originals: Tensor) -> Error:
-    """The error of a denoiser on pairs, both uint8 [N, C, H, W]."""
-
-    def error(network: nn.Module, pick: Tensor, rng: torch.Generator) -> Tensor:
-        copy, original = patches([to_float(copies[pick]), to_float(originals[pick])], rng)
-        return (network(copy) - original).square().mean()
-
-    return error
 
 
 class OwnPairs(Denoised):
@@ -154,6 +155,7 @@ class OwnPairs(Denoised):
         cell: p of a null space, in pixels.
         signs: of a null space, "balanced" or "random".
         channels: of a null space, "mixed" or "tied".
+        device: where generator and denoiser train.
     """
 
     def __init__(
@@ -171,8 +173,9 @@ class OwnPairs(Denoised):
         cell: str | int = 8,
         signs: str = "balanced",
         channels: str = "mixed",
+        device: torch.device | str = "cpu",
     ) -> None:
-        super().__init__("own-pairs", steps, depth, width)
+        super().__init__("own-pairs", steps, depth, width, device)
         self.data = data
         self.pairs = whole("own-pairs: pairs", pairs, 2)
         self.epsilon_255 = whole("own-pairs: epsilon_255", epsilon_255, 1, 64)
@@ -188,7 +191,7 @@ class OwnPairs(Denoised):
     def learn(self, images: ImageSet) -> None:
         rng = generator_for(0, "own pairs")
         originals, copies = self.made(self.others(images, rng), rng)
-        result = self.fitted(images.channels, supervised(copies.images, originals.images), len(copies))
+        result = self.fitted(images.channels, self.supervised(copies.images, originals.images), len(copies))
         before, after = originals.subset(result.held_out), copies.subset(result.held_out)
         self.findings = {
             **self.findings,
@@ -225,7 +228,7 @@ class OwnPairs(Denoised):
     def protection(self, own: ImageSet, space: KeyedView) -> KeyedProtection[Any]:
         """Ours, with its published settings."""
         config = self.config_for(headroom=needs_headroom(own.images))
-        protection: KeyedProtection[Any] = PROTECTIONS[space.kind](own, space, config, seed=0)
+        protection: KeyedProtection[Any] = PROTECTIONS[space.kind](own, space, config, seed=0, device=self.device)
         return protection
 
     def config_for(self, *, headroom: bool) -> Settings:
@@ -236,11 +239,12 @@ class OwnPairs(Denoised):
     @torch.no_grad()
     def removed(self, images: Tensor) -> Tensor:
         """x_u - D(x_u) before it is snapped."""
-        return 255 * (to_float(images) - self.network(to_float(images)))
+        x = to_float(images.to(self.device))
+        return 255 * (x - self.network(x))
 
     def estimate(self, images: Tensor) -> Tensor:
         step = self.removed(images).round().clamp(-self.epsilon_255, self.epsilon_255)
-        return ((images.float() - step) / 255).clamp(0, 1)
+        return ((images.to(self.device).float() - step) / 255).clamp(0, 1)
 
 
 # --- how much of a perturbation is left: u copies, o originals, both uint8 [N, C, H, W]
@@ -250,7 +254,7 @@ Estimate = Callable[[Tensor], Tensor]
 
 def _in_steps(estimate: Estimate, copies: Tensor) -> Tensor:
     """Estimates of the originals on the scale 0..255."""
-    return 255 * torch.cat([estimate(part) for part in copies.split(250)])
+    return 255 * torch.cat([estimate(part).cpu() for part in copies.split(250)])
 
 
 def left_over(estimate: Estimate, copies: Tensor, originals: Tensor) -> float | None:
@@ -263,7 +267,7 @@ def left_over(estimate: Estimate, copies: Tensor, originals: Tensor) -> float | 
 def sign_accuracy(removed: Estimate, copies: Tensor, originals: Tensor) -> float | None:
     """Percent of changed values whose change has the sign of what a denoiser would remove; None without changes."""
     change = copies.float() - originals.float()
-    told = torch.cat([removed(part) for part in copies.split(250)])
+    told = torch.cat([removed(part).cpu() for part in copies.split(250)])
     right = (told.sign() == change.sign())[change != 0]
     return round(100 * float(right.float().mean()), 3) if len(right) else None
 

@@ -324,6 +324,7 @@ class Audit:
             clean=self.sources.get("clean"),
             key=self.key,
             headroom_255=self.headroom_255,
+            device=self.device,
         )
 
     def _training_seed(self, cell: Cell) -> int:
