@@ -84,6 +84,12 @@ def numbered(values: Iterable[int]) -> str:
     return ", ".join(map(str, sorted(set(values))))
 
 
+def devices(rows: Iterable[Row]) -> str:
+    """Where these were trained, unless all of it was on processors."""
+    found = sorted({row["environment"]["device"] for row in rows} - {"cpu"})
+    return f"; trained on processors and on {' and '.join(found)}" if found else ""
+
+
 # -- the CIFAR search ----------------------------------------------------------------------------------------------
 
 
@@ -428,12 +434,25 @@ def view_prices(rows: Iterable[Row], stage: str) -> str:
     return about + table(["cells, groups", *(f"s = {size}" for size in sizes)], body)
 
 
-CHOSEN = ("reversible+filters", "reversible16+combined+long")  # the presets default and combined of a reversible key
+SEARCHED = "cifar10-12k"  # the data that settings were chosen on
+CHOSEN = (  # the presets default, combined and misdirecting of a reversible key
+    "reversible+filters",
+    "reversible16+combined+long",
+    "reversible16+combined+long+misdirecting",
+)
 
 
-def null_space_table(rows: Iterable[Row], stage: str, only: Sequence[str] = ()) -> str:
+def null_space_elsewhere(rows: Iterable[Row]) -> str:
+    """What `null_space_table` shows, a table for each other data set."""
+    rows = list(rows)
+    others = sorted({row["dataset"] for row in rows} - {SEARCHED})
+    return "\n".join(null_space_table(rows, "full", dataset=name) for name in others) or NOT_MEASURED
+
+
+def null_space_table(rows: Iterable[Row], stage: str, only: Sequence[str] = (), dataset: str = SEARCHED) -> str:
     """One column a setting: authorised, hackers with their clean level, exactness, size and look of the copy."""
-    rows = [row for row in rows if row["stage"] == stage and (not only or row["setting"] in (*only, "clean"))]
+    rows = [row for row in rows if (row["stage"], row["dataset"]) == (stage, dataset)]
+    rows = [row for row in rows if not only or row["setting"] in (*only, "clean")]
     settings = list(dict.fromkeys(row["setting"] for row in rows if row["setting"] != "clean"))
     trainings = [row for row in rows if row["kind"] != "measures"]
     if not trainings:
@@ -472,7 +491,8 @@ def null_space_table(rows: Iterable[Row], stage: str, only: Sequence[str] = ()) 
     said, seeds = trainings[0], {row["seed"] for row in trainings}
     about = (
         f"{said['dataset']}; {said['images']} training images, {said['test_images']} test images,"
-        f" {said['recipe']['epochs']} epochs; seeds {numbered(seeds)}{'; without ±, one seed' * (len(seeds) > 1)}.\n\n"
+        f" {said['recipe']['epochs']} epochs; seeds {numbered(seeds)}{'; without ±, one seed' * (len(seeds) > 1)}"
+        f"{devices(trainings)}.\n\n"
     )
     below = (
         "\nIn brackets: trained on the originals, the authorised network through its view (locked-clean), a hacker with"
@@ -555,8 +575,8 @@ def audit_grid(rows: Iterable[Row]) -> str:
             for values in zip(*((row["recipe"]["epochs"], row["seed"]) for row in trainings), strict=True)
         )
         parts.append(
-            f"**{place[1]}**, {place[0]}: {trainings[0]['images']} images, {epochs} epochs, seeds {seeds};"
-            f" {own}{margin}; chance {summary['chance']:.1f}.{doubts}\n\n"
+            f"**{place[1]}**, {place[0]}: {trainings[0]['images']} images, {epochs} epochs, seeds {seeds}"
+            f"{devices(trainings)}; {own}{margin}; chance {summary['chance']:.1f}.{doubts}\n\n"
             + table(["counter-measure", "knows", *networks], body)
         )
     below = (
@@ -916,6 +936,7 @@ SECTIONS: dict[str, tuple[str | tuple[str, ...], Callable[..., str]]] = {
     "view-prices-small": ("null_space", lambda rows: view_prices(rows, "locked-small")),
     "null-space-small": ("null_space", lambda rows: null_space_table(rows, "small")),
     "null-space-full": ("null_space", lambda rows: null_space_table(rows, "full")),
+    "null-space-elsewhere": ("null_space", null_space_elsewhere),
     "null-space-chosen": ("null_space", lambda rows: null_space_table(rows, "full", CHOSEN)),
     "null-space-lossy": ("null_space", lossy_table),
     "eigenvalues": ("eigenvalues", eigenvalue_table),

@@ -163,6 +163,7 @@ def _protection_bar() -> Iterator[Any]:
                 "gradient_matching": "L_gm",
                 "shortcut": "L_sc",
                 "feature_distance": "L_fd",
+                "misdirection": "L_md",
                 "undistillation": "L_ud",
             }
             terms = "  ".join(f"{short} {row[name]:.3f}" for name, short in names.items() if row.get(name) is not None)

@@ -97,12 +97,18 @@ def error_minimising() -> ImageSet:
     )
 
 
+def misdirected() -> ImageSet:
+    settings = {"network": "convnet:width=8", "network_epochs": 12, "steps": 40, "batch_size": 50}
+    return by_baseline("tap", epsilon_255=32, **settings)
+
+
 PROTECTIONS: dict[str, tuple[Callable[[], ImageSet], float]] = {  # the copy, and what plain training reaches at most
     "fine pattern": (lambda: protected(FINE, 20), 75),
     "tint": (lambda: protected(TINT, 16), 75),
     "high frequencies": (high_frequencies, 70),
     "one pixel": (lambda: by_baseline("ops"), 89),
     "error-minimising": (error_minimising, 75),
+    "misdirecting": (misdirected, 40),
 }
 RECOVERS: dict[str, dict[str, float]] = {  # counter-measure -> accuracy that it reaches at least; 100 on clean images
     "fine pattern": {
@@ -133,6 +139,7 @@ RECOVERS: dict[str, dict[str, float]] = {  # counter-measure -> accuracy that it
         "cutmix": 93,
         "guessed-views:group_size=2": 93,
     },
+    "misdirecting": {"relabel": 80},
     "error-minimising": {"adversarial:4,steps=3": 95},  # Tao et al. 2021 report it; noise of 12 steps, ascent of 4
 }
 SHOWN_ELSEWHERE = {

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from uge.errors import ConfigError
-from uge.protect.expectation import linear_probe, needs_probe, parse_measure
+from uge.protect.expectation import Expected, linear_probe, needs_probe, parse_measure
 
 
 def rng(seed: int = 0) -> torch.Generator:
@@ -65,3 +65,13 @@ def test_names_are_known_and_errors_hint_at_all_of_them() -> None:
         parse_measure("blur+jiter")
     with pytest.raises(ConfigError, match="filter 'jitter:2': it takes no number"):
         parse_measure("jitter:2")
+
+
+def test_a_network_that_expects_filters_sees_each_of_them_and_its_labels_stay() -> None:
+    x, y = pictures(), torch.arange(6)
+    expected, draws = Expected(("none", "grayscale", "projection")), rng()
+    seen = [expected.batch(x, y, draws) for _ in range(12)]
+    gray = parse_measure("grayscale")(x, draws, None)
+    kinds = {("plain" if torch.equal(each, x) else "gray" if torch.equal(each, gray) else "other") for each, _ in seen}
+    assert kinds == {"plain", "gray"} and all(torch.equal(labels, y) for _, labels in seen)
+    assert torch.equal(Expected(("projection",)).batch(x, y, draws)[0], x)  # what needs a probe is left out

@@ -108,10 +108,16 @@ def test_feature_distance_can_stand_alone(colour: ImageSet) -> None:
     assert row["shortcut"] is None and -1 <= row["feature_distance"] <= 1
 
 
-WHOLE = {"filters": ("none", "projection", "jitter+blur"), "undistillation": 0.5, "teacher": "mlp:width=16"}
+WHOLE = {
+    "filters": ("none", "projection", "jitter+blur"),
+    "misdirection": 0.5,
+    "references": ("mlp:width=16", "mlp:width=8"),
+    "undistillation": 0.5,
+    "teacher": "mlp:width=16",
+}
 
 
-@pytest.mark.parametrize("changes", [{}, WHOLE], ids=["default", "with a probe, students and draws"])
+@pytest.mark.parametrize("changes", [{}, WHOLE], ids=["default", "with everything"])
 def test_a_stopped_run_goes_on_to_the_same_copy(colour: ImageSet, tmp_path: Path, changes: dict[str, Any]) -> None:
     def make() -> NullSpaceProtection:
         return NullSpaceProtection(
@@ -139,6 +145,9 @@ def test_a_stopped_run_goes_on_to_the_same_copy(colour: ImageSet, tmp_path: Path
         ({"epsilon_255": 0}, "epsilon 0"),
         ({"shortcut": 0}, "all losses"),
         ({"undistillation": -1}, "undistillation"),
+        ({"misdirection": -1}, "misdirection"),
+        ({"misdirection": 1, "references": ()}, "at least one reference"),
+        ({"references": ("vgh",)}, "did you mean 'vgg'"),
         ({"teacher": "vgh"}, "did you mean 'vgg'"),
         ({"surrogates": ()}, "at least one surrogate"),
         ({"filters": ("jpg",)}, "did you mean 'jpeg'"),

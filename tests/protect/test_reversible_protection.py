@@ -13,13 +13,13 @@ from uge.keys.key import Key, new_key
 from uge.keys.keyed_view import KeyedView, with_headroom
 from uge.keys.null_space import NullSpace
 from uge.keys.reversible import Reversible
-from uge.networks import NetworkSpec
+from uge.networks import NetworkSpec, build_network
 from uge.pipeline import protect_and_publish
 from uge.protect import resolve_config
 from uge.protect.baseline import BaselineConfig
 from uge.protect.reversible import ReversibleConfig, ReversibleProtection
 from uge.publish import load_published, verify
-from uge.training import Recipe
+from uge.training import Recipe, fit, logits_of
 
 SECRET = bytes(range(32))
 SMALL = {"epochs": 2, "batch_size": 16, "generator_width": 4, "surrogates": ("mlp:width=16",), "run_epochs": 1}
@@ -84,6 +84,29 @@ def test_undistillation_leads_students_by_the_perturbation(colour: ImageSet) -> 
         return sum(row["undistillation"] for row in protection.log[-60:]) / 60
 
     assert last(5e-3) < 0.95 * last(1e-9)
+
+
+def test_misdirection_makes_pictures_look_like_the_next_class() -> None:
+    """A network that learnt the originals, and that the protector never saw, takes copies for what they are not."""
+    rng = torch.Generator().manual_seed(0)
+    labels = torch.arange(96) % 3
+    shapes = 25 * torch.randn(3, 3, 12, 12, generator=rng).sign()
+    images = (128 + shapes[labels] + 25 * torch.randn(96, 3, 12, 12, generator=rng)).clamp(0, 255).to(torch.uint8)
+    clean = ImageSet(images, labels, ("a", "b", "c"), tuple(f"{i:02d}" for i in range(96)))
+    network = build_network(NetworkSpec("convnet", 3, (12, 12), 3, {"width": 8}), *normalisation_of(images), 9)
+    fit(network, clean, Recipe(20, batch_size=16, learning_rate=0.05, augmentation="none"), seed=9)
+
+    def taken_for_the_next(**terms: float) -> float:
+        sizes = {"epochs": 30, "epsilon_255": 32, "filters": ("none", "blur"), "references": ("convnet:width=16",)}
+        config = ReversibleConfig(**SMALL | sizes | terms, learning_rate=0.01)
+        protection = ReversibleProtection(clean, Reversible(SECRET, epsilon_255=32), config, seed=0)
+        protection.train()
+        seen = logits_of(network, torch.cat(list(protection.copies()))).argmax(1)
+        return float((seen == (labels + 1) % 3).float().mean())
+
+    assert taken_for_the_next(misdirection=0.0) < 0.4
+    assert taken_for_the_next(misdirection=1.0) > 0.7
+    assert taken_for_the_next(misdirection=1.0, shortcut=0.0) > 0.7
 
 
 @pytest.mark.parametrize("method", ["random-noise", "lsp", "ops", "cuda"])

@@ -27,6 +27,7 @@ from uge.attack.mixing import Cutmix, Cutout, Mixup
 from uge.attack.pretrained import PretrainedFinetune, PretrainedProbe
 from uge.attack.projection import Projection
 from uge.attack.purification import KEYS, OwnPairs, Pairs, Purify
+from uge.attack.relabelled import Relabel
 from uge.attack.residuals import ResidualMeans, Transplant
 from uge.attack.self_supervised import SelfSupervised
 from uge.data.images import ImageSet
@@ -59,6 +60,7 @@ COUNTERMEASURES: dict[str, Callable[..., Countermeasure]] = {
     "transplant": Transplant,
     "jpeg-lattice": JpegLattice,
     "guessed-views": GuessedViews,
+    "relabel": Relabel,
     "purify": Purify,
     "pairs": Pairs,
     "own-pairs": OwnPairs,
@@ -75,6 +77,7 @@ KNOWLEDGE = ("nothing", "method", "architecture", "clean images", "pairs", "mode
 KNOWS = {  # everything else knows nothing; whoever knows the key is a control and counts for no margin
     "own-pairs": "method",  # what our pages and code tell about keys
     "guessed-views": "method",
+    "relabel": "method",
     "distillation": "model outputs",
     "pairs": "pairs",
     "clean-only": "clean images",

@@ -272,7 +272,8 @@ SMALL_NETWORKS = ("vgg:depth=8,width=16", "resnet:depth=8,width=16")
 FILTERS = ("grayscale", "jpeg:10", "jpeg:30", "jpeg:50", "jpeg:75", "blur:1", "pool:2", "median:3", "low-pass:0.5",
     "wavelet:16", "depth:3")  # fmt: skip
 AUGMENTATIONS = ("cutout", "mixup", "cutmix", "randaugment", "ueraser", "adversarial", "projection", "projection:100")
-RESIDUALS = ("residual-means", "transplant:low", "transplant:high,smoother=blur:3", "jpeg-lattice", "guessed-views")
+RESIDUALS = ("residual-means", "transplant:low", "transplant:high,smoother=blur:3", "jpeg-lattice")
+READERS = ("guessed-views", "relabel")  # of our page
 LEARNT = (
     "purify",
     "own-pairs",
@@ -306,7 +307,7 @@ PLANS: dict[str, Plan] = {
             Hackers((AUTHORISED, *SMALL_NETWORKS, "mlp", "vit:width=64,depth=3")),
             Hackers(
                 SMALL_NETWORKS,
-                (*FILTERS, *AUGMENTATIONS, *RESIDUALS, *DISTILLATIONS, *WITH_CLEAN, "self-supervised"),
+                (*FILTERS, *AUGMENTATIONS, *RESIDUALS, *READERS, *DISTILLATIONS, *WITH_CLEAN, "self-supervised"),
             ),
             Hackers(SMALL_NETWORKS[:1], (*LEARNT, *PRETRAINED)),
             Hackers((AUTHORISED,), ("grayscale", "jpeg:30", "cutmix", *DISTILLATIONS, *KEYS)),
@@ -320,7 +321,16 @@ PLANS: dict[str, Plan] = {
         hackers=(
             Hackers(
                 (AUTHORISED, *SMALL_NETWORKS),
-                ("none", *FILTERS, *AUGMENTATIONS, *RESIDUALS, *DISTILLATIONS, *WITH_CLEAN, "self-supervised"),
+                (
+                    "none",
+                    *FILTERS,
+                    *AUGMENTATIONS,
+                    *RESIDUALS,
+                    *READERS,
+                    *DISTILLATIONS,
+                    *WITH_CLEAN,
+                    "self-supervised",
+                ),
             ),
             Hackers(SMALL_NETWORKS[:1], (*LEARNT, *PRETRAINED)),
             Hackers((AUTHORISED,), KEYS),

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from uge import operations
 from uge.filters import Filter, deciding_directions, parse_filter, project
-from uge.training import Recipe
+from uge.training import PlainTraining, Recipe
 
 PROBE_RECIPE = Recipe(optimiser="adamw", learning_rate=1e-3, weight_decay=0.0, schedule="constant")
 
@@ -61,3 +61,19 @@ def _bound(rng: torch.Generator, weights: Tensor | None) -> dict[str, Filter]:
         return project(flat, deciding_directions(weights), flat.detach().mean(0)).view_as(x)
 
     return {"jitter": jitter, "projection": projection}
+
+
+class Expected(PlainTraining):
+    """Every batch passes through one of the counter-measures, drawn at random; what needs a probe is left out.
+
+    Args:
+        texts: counter-measures as `parse_measure` reads them.
+    """
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self.measures = [parse_measure(text) for text in texts if not needs_probe([text])] or [parse_measure("none")]
+
+    @torch.no_grad()
+    def batch(self, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        measure = self.measures[int(torch.randint(len(self.measures), (), generator=generator))]
+        return measure(x, generator, None), y

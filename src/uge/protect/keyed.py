@@ -24,18 +24,21 @@ from uge.encoders import build_encoder, features_of
 from uge.errors import ConfigError
 from uge.keys.keyed_view import NONCE_BYTES, KeyedView, channels_equal, with_headroom
 from uge.losses.feature_distance import feature_distance
+from uge.losses.misdirection import misdirection
 from uge.losses.shortcut import shortcut
 from uge.losses.undistillation import distillation
 from uge.networks import parse_network
 from uge.protect.checkpoint import load_checkpoint, save_checkpoint
-from uge.protect.expectation import PROBE_RECIPE, linear_probe, needs_probe, parse_measure
+from uge.protect.expectation import PROBE_RECIPE, Expected, linear_probe, needs_probe, parse_measure
 from uge.protect.generator_training import Advance, GeneratorTraining, Step
 from uge.protect.protection import RunOptions
 from uge.protect.trajectory import LiveRun
-from uge.runtime import generator_for
+from uge.runtime import generator_for, seed_for
 from uge.training import Shift, fit, logits_of, recommended_recipe
 
 V = TypeVar("V", bound=KeyedView)
+
+TERMS = ("shortcut", "feature_distance", "misdirection", "undistillation")  # of the loss, each with a weight
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,9 @@ class KeyedConfig:
         gain: how steeply the perturbation follows the proposal.
         shortcut: weight of the shortcut loss of online surrogates.
         feature_distance: weight of L_fd.
+        misdirection: weight of the loss that leads networks which know the originals to take every copy for one of
+            the next class.
+        references: those networks, as the protector trains them for himself, under the filters.
         undistillation: weight of the shortcut to a teacher's answers, the L_ud of keyed views: students of a network
             trained on the originals' views are led by the perturbation, and away from the picture.
         teacher: that network, as the protector trains it for himself.
@@ -73,6 +79,8 @@ class KeyedConfig:
     gain: float = 2.0
     shortcut: float = 1.0
     feature_distance: float = 0.0
+    misdirection: float = 0.0
+    references: tuple[str, ...] = ("vgg:depth=8,width=16", "convnet:width=32")
     undistillation: float = 0.0
     teacher: str = "convnet:width=32"
     temperature: float = 4.0
@@ -95,7 +103,7 @@ class KeyedConfig:
         for name in ("feature_images", "epochs", "batch_size", "generator_patch", "run_epochs"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("shortcut", "feature_distance", "undistillation"):
+        for name in TERMS:
             if not 0 <= getattr(self, name) < math.inf:
                 raise ConfigError(f"{name} must not be negative, got {getattr(self, name)}")
         for name in ("learning_rate", "gain", "temperature"):
@@ -103,19 +111,21 @@ class KeyedConfig:
                 raise ConfigError(f"{name} must be positive, got {getattr(self, name)}")
         if self.generator_width < 4 or self.generator_width % 4:
             raise ConfigError(f"generator_width must be a multiple of 4, got {self.generator_width}")
-        if self.shortcut == self.feature_distance == self.undistillation == 0:
+        if not any(getattr(self, name) for name in TERMS):
             raise ConfigError("all losses are switched off: nothing would be learnt")
         if (self.shortcut or self.undistillation) and not self.surrogates:
             raise ConfigError("the shortcut loss and undistillation need at least one surrogate network")
         if not self.filters:
             raise ConfigError("filters is empty; give none for no filter")
-        for network in (*self.surrogates, self.teacher):
+        if self.misdirection and not self.references:
+            raise ConfigError("misdirection needs at least one reference network")
+        for network in (*self.surrogates, *self.references, self.teacher):
             parse_network(network)
         for filter_ in self.filters:
             parse_measure(filter_)
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self) | {"surrogates": list(self.surrogates), "filters": list(self.filters)}
+        return asdict(self) | {name: list(getattr(self, name)) for name in ("surrogates", "references", "filters")}
 
 
 @dataclass(frozen=True)
@@ -124,6 +134,7 @@ class _Beside:
 
     Attributes:
         surrogates: hackers in training.
+        references: networks that know the originals, frozen.
         probe: what the counter-measure projection takes out of the copies.
         students: of a teacher, in training.
         answers: the teacher's, float32 [N, K].
@@ -132,6 +143,7 @@ class _Beside:
     """
 
     surrogates: list[LiveRun]
+    references: list[nn.Module]
     probe: LiveRun | None
     students: list[LiveRun]
     answers: Tensor
@@ -173,7 +185,9 @@ class KeyedProtection(GeneratorTraining[KeyedConfig, _Beside], Generic[V]):
         config = self.config
         surrogates = self._start_runs("surrogate") if config.shortcut else []
         students = self._start_runs("student") if config.undistillation else []
-        return _Beside(surrogates, self._start_probe(), students, self._answers(), *self._common_space())
+        return _Beside(
+            surrogates, self._references(), self._start_probe(), students, self._answers(), *self._common_space()
+        )
 
     @cached_property
     def nonces(self) -> list[bytes]:
@@ -220,10 +234,10 @@ class KeyedProtection(GeneratorTraining[KeyedConfig, _Beside], Generic[V]):
         x_u, still = self._perturbed(images, labels, throw_away, nonces)
         x_u = x_u / 255
         y = labels.to(self.device)
-        terms: dict[str, float | None] = dict.fromkeys(("shortcut", "feature_distance", "undistillation"))
+        terms: dict[str, float | None] = dict.fromkeys(TERMS)
         total = x_u.new_zeros(())  # its gradient is that of the loss; its value is not
         advances: list[Advance] = []
-        if beside.surrogates or beside.students:
+        if beside.surrogates or beside.references or beside.students:
             shift = Shift.draw(len(images), self.clean.image_size, rng)
             through = self.filters[int(torch.randint(len(self.filters), (), generator=rng))]
             filtered = through(x_u, rng, beside.probe.parameters[0].detach() if beside.probe else None)
@@ -245,6 +259,10 @@ class KeyedProtection(GeneratorTraining[KeyedConfig, _Beside], Generic[V]):
                 student = beside.students[step % len(beside.students)]
                 answers, guess = beside.answers[pick].to(self.device), student.network(shown)
                 learn("undistillation", student, distillation(answers, guess, config.temperature))
+            if beside.references:
+                loss = misdirection(beside.references[step % len(beside.references)](shown), y)
+                pull.add_(torch.autograd.grad(loss, shown)[0], alpha=config.misdirection)
+                terms["misdirection"] = float(loss.detach())
             total = total + (seen * pull).sum()
         if beside.probe is not None:
             read = F.cross_entropy(beside.probe.network(x_u.detach()), y)
@@ -269,6 +287,24 @@ class KeyedProtection(GeneratorTraining[KeyedConfig, _Beside], Generic[V]):
             steps = max(1, self.config.run_epochs * self.epoch_steps)
             runs.append(LiveRun(self._network(text, purpose, number), recipe, steps, self.device))
         return runs
+
+    def _references(self) -> list[nn.Module]:
+        """The reference networks, frozen; each is trained once and kept."""
+        if not self.config.misdirection:
+            return []
+        networks = []
+        for number, text in enumerate(self.config.references):
+            network = self._network(text, "reference", number).to(self.device)
+            file = self.workdir / f"reference-{number}.pt" if self.workdir else None
+            if file and file.exists():
+                network.load_state_dict(load_checkpoint(file))
+            else:
+                seed, under = seed_for(self.seed, "reference", number), Expected(self.config.filters)
+                fit(network, self.clean, recommended_recipe(text), seed=seed, countermeasure=under, device=self.device)
+                if file:
+                    save_checkpoint(file, network.state_dict())
+            networks.append(network.eval().requires_grad_(False))
+        return networks
 
     def _answers(self) -> Tensor:
         """What the teacher says of each original, float32 [N, K]; it is trained once and its answers are kept."""

@@ -13,7 +13,7 @@ the same way, which gives it an authorised network.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Unpack
 
@@ -126,3 +126,4 @@ PRESETS: dict[str, ReversibleConfig] = {
         epochs=40, filters=("none", "grayscale", "blur", "jpeg:30", "grayscale+blur", "grayscale+jpeg:30")
     ),
 }
+PRESETS["misdirecting"] = replace(PRESETS["combined"], misdirection=1.0)
