@@ -484,7 +484,11 @@ def null_space_table(rows: Iterable[Row], stage: str, only: Sequence[str] = (), 
         ("ssim", "SSIM"),
     ):
         found = {
-            setting: [row[name] for row in rows if row["kind"] == "measures" and row["setting"] == setting]
+            setting: [
+                row[name]
+                for row in rows
+                if (row["kind"], row["setting"]) == ("measures", setting) and row[name] is not None
+            ]
             for setting in settings
         }
         body.append([title, *(figure(fmean(found[setting])) if found[setting] else "-" for setting in settings)])
