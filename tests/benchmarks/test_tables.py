@@ -263,8 +263,16 @@ def test_fedavg_and_speed() -> None:
 
 def null_space_row(kind: str, network: str, accuracy: float, **more: Any) -> dict[str, Any]:
     layout = {"cell": 8, "group_size": 6}
-    about = {"stage": "small", "setting": "p8-s6", "dataset": "cifar10", "layout": layout, "seed": 0, "kind": kind}
+    about = {
+        "stage": "small",
+        "setting": "p8-s6",
+        "dataset": tables.SEARCHED,
+        "layout": layout,
+        "seed": 0,
+        "kind": kind,
+    }
     about |= {"network": network, "countermeasure": "none", "trained_on": "published", "accuracy": accuracy}
+    about |= {"environment": {"device": "cpu"}}
     return about | {"images": 4000, "test_images": 2000, "recipe": {"epochs": 40}} | more
 
 
@@ -308,6 +316,19 @@ def test_null_space_settings_stand_beside_their_clean_levels() -> None:
     ):
         assert line in text.splitlines()
     assert tables.null_space_table(rows, "full") == tables.NOT_MEASURED
+    alone = {"setting": "alone", "shortcut_loss": None, "environment": {"device": "GPU"}}  # no surrogates, no such loss
+    text = tables.null_space_table(rows + [row | alone for row in rows if row["setting"] != "clean"], "small")
+    assert "| shortcut loss of the surrogates at the end | 1.25 | - |" in text.splitlines()
+    assert text.splitlines()[0].endswith("seeds 0; trained on processors and on GPU.")
+
+
+def test_other_data_stand_in_tables_of_their_own() -> None:
+    rows = [null_space_row("hacker", VGG, 30.0, stage="full")]
+    other = [null_space_row("hacker", VGG, 20.0, stage="full", dataset="cifar100")]
+    assert tables.null_space_elsewhere(rows) == tables.NOT_MEASURED
+    assert f"| {VGG} | 30.0 (-) |" in tables.null_space_table(rows + other, "full")
+    text = tables.null_space_elsewhere(rows + other)
+    assert text.startswith("cifar100; ") and f"| {VGG} | 20.0 (-) |" in text and "30.0" not in text
 
 
 def baseline(method: str, accuracy: float, how: str = "none", **more: Any) -> dict[str, Any]:
