@@ -117,7 +117,10 @@ WHOLE = {
 }
 
 
-@pytest.mark.parametrize("changes", [{}, WHOLE], ids=["default", "with everything"])
+ALONE = WHOLE | {"shortcut": 0.0, "undistillation": 0.0, "filters": ("projection",)}
+
+
+@pytest.mark.parametrize("changes", [{}, WHOLE, ALONE], ids=["default", "with everything", "misdirection alone"])
 def test_a_stopped_run_goes_on_to_the_same_copy(colour: ImageSet, tmp_path: Path, changes: dict[str, Any]) -> None:
     def make() -> NullSpaceProtection:
         return NullSpaceProtection(

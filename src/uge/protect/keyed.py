@@ -10,10 +10,10 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import Any, Generic, Self, TypeVar, Unpack
+from typing import Any, Generic, Self, TypeVar, Unpack, cast
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +37,7 @@ from uge.runtime import generator_for, seed_for
 from uge.training import Shift, fit, logits_of, recommended_recipe
 
 V = TypeVar("V", bound=KeyedView)
+K = TypeVar("K")
 
 TERMS = ("shortcut", "feature_distance", "misdirection", "undistillation")  # of the loss, each with a weight
 
@@ -295,26 +296,34 @@ class KeyedProtection(GeneratorTraining[KeyedConfig, _Beside], Generic[V]):
         networks = []
         for number, text in enumerate(self.config.references):
             network = self._network(text, "reference", number).to(self.device)
-            file = self.workdir / f"reference-{number}.pt" if self.workdir else None
-            if file and file.exists():
-                network.load_state_dict(load_checkpoint(file))
-            else:
+
+            def trained(network: nn.Module = network, text: str = text, number: int = number) -> dict[str, Tensor]:
                 seed, under = seed_for(self.seed, "reference", number), Expected(self.config.filters)
                 fit(network, self.clean, recommended_recipe(text), seed=seed, countermeasure=under, device=self.device)
-                if file:
-                    save_checkpoint(file, network.state_dict())
+                return network.state_dict()
+
+            network.load_state_dict(self._kept(f"reference-{number}", trained))
             networks.append(network.eval().requires_grad_(False))
         return networks
+
+    def _kept(self, name: str, make: Callable[[], K]) -> K:
+        """What `make` gives, computed once and kept in the work folder, where there is one."""
+        file = self.workdir / f"{name}.pt" if self.workdir else None
+        if file and file.exists():
+            return cast(K, load_checkpoint(file))
+        made = make()
+        if file:
+            save_checkpoint(file, made)
+        return made
 
     def _answers(self) -> Tensor:
         """What the teacher says of each original, float32 [N, K]; it is trained once and its answers are kept."""
         if not self.config.undistillation:
             return torch.zeros(0)
-        file = self.workdir / "answers.pt" if self.workdir else None
-        if file and file.exists():
-            answers = load_checkpoint(file)
-            assert isinstance(answers, Tensor)
-            return answers
+        return self._kept("answers", self._asked)
+
+    def _asked(self) -> Tensor:
+        """The answers of a teacher that is trained now."""
         teacher = self._network(self.config.teacher, "teacher", 0)
         rng = generator_for(self.seed, "teacher")
         throw_away = type(self.space)(random_bytes(32, rng), **self.space.layout)
@@ -322,15 +331,12 @@ class KeyedProtection(GeneratorTraining[KeyedConfig, _Beside], Generic[V]):
         views = ImageView(throw_away.view_of_originals(clean.images), clean.labels, clean.class_names, clean.names)
         recipe = recommended_recipe(self.config.teacher)
         fit(teacher, views, recipe, seed=self.seed, device=self.device)
-        answers = logits_of(teacher, views.images, device=self.device)
-        if file:
-            save_checkpoint(file, answers)
-        return answers
+        return logits_of(teacher, views.images, device=self.device)
 
     def _start_probe(self) -> LiveRun | None:
         """The linear probe, learning from the first step to the last."""
         config = self.config
-        if not (config.shortcut or config.undistillation) or not needs_probe(config.filters):
+        if not (config.shortcut or config.misdirection or config.undistillation) or not needs_probe(config.filters):
             return None  # nobody is shown what the filters make
         probe = linear_probe(self.clean.images[0].numel(), self.clean.classes)
         return LiveRun(probe, PROBE_RECIPE, self.total_steps + 1, self.device)
