@@ -170,6 +170,7 @@ def test_a_plan_is_read_from_a_file(tmp_path: Path) -> None:
         ('epochs = "3"', "epochs is int, got '3'"),
         ("seeds = [true]", "seeds is a list of whole numbers"),
         ("seeds = []\n[[hackers]]\nnetworks = ['vgg']", "must be one or more"),
+        ("key_epochs = -1\n[[hackers]]\nnetworks = ['vgg']", "key_epochs, strongest and combined must not be negative"),
         ("screening = 2.0\n[[hackers]]\nnetworks = ['vgg']", "a share of the epochs below 1, got 2.0"),
         ("[[hackers]]\nnetworks = ['vggg']", "unknown network 'vggg'; did you mean 'vgg'"),
         ("[[hackers]]\nnetworks = ['vgg']\ncountermeasures = ['gray']", "unknown counter-measure 'gray'"),

@@ -15,14 +15,14 @@ from torch.nn import functional as F
 
 from uge.audit.conduct import Watcher, conduct
 from uge.audit.folder import claimed
-from uge.audit.plan import AUTHORISED, Hackers, Plan
-from uge.audit.run import read_finished
+from uge.audit.plan import AUTHORISED, Cell, Hackers, Plan
+from uge.audit.run import Audit, read_finished
 from uge.audit.runners import Local, build_runner
 from uge.data.images import ImageSet, normalisation_of, to_float
 from uge.errors import ConfigError, PublishError
 from uge.keys.key import Key, new_key
 from uge.networks import NetworkSpec
-from uge.training import Recipe
+from uge.training import Recipe, recommended_recipe
 
 PLAN = Plan(
     "small",
@@ -114,6 +114,22 @@ def test_an_audit_says_beforehand_how_much_there_is_to_do_and_a_finished_one_tra
     assert trainings == len(records(undisturbed)) and seconds > 0 and skipped == []
     assert heard.missing == [] and heard.rows == []
     assert (undisturbed / "records.jsonl").read_bytes() == before
+
+
+def test_a_plan_caps_the_epochs_of_the_keys_architecture(images: dict[str, ImageSet], key: Key, tmp_path: Path) -> None:
+    patient = replace(key, recipe=replace(key.recipe, epochs=50))
+    plan = replace(PLAN, hackers=(Hackers((AUTHORISED, "mlp:width=8")),), budget_check=False, strongest=0)
+    for key_epochs, epochs in ((3, 3), (80, 50)):
+        audit = Audit(**images, key=patient, folder=tmp_path, recipe=recommended_recipe, key_epochs=key_epochs)
+        assert audit.recipe_of(Cell(AUTHORISED)).epochs == epochs
+    conduct(**images, key=patient, out=tmp_path / "audit", plan=replace(plan, key_epochs=1), runner=Local(1))
+    trained = {(row["kind"], row["network"].partition("(")[0]): row["recipe"] for row in records(tmp_path / "audit")}
+    assert {who: recipe["epochs"] for who, recipe in trained.items()} == {
+        ("authorised", "convnet"): 1,
+        ("hacker", "convnet"): 1,
+        ("hacker", "mlp"): 2,
+    }
+    assert trained["authorised", "convnet"]["batch_size"] == key.recipe.batch_size
 
 
 def test_without_key_and_originals_the_rest_is_tried(images: dict[str, ImageSet], tmp_path: Path) -> None:

@@ -94,6 +94,7 @@ def conduct(
         test,
         out,
         recipe=partial(recommended_recipe, epochs=plan.epochs),
+        key_epochs=plan.key_epochs,
         key=key,
         clean=clean,
         headroom_255=manifest.headroom_255 if manifest else 0,

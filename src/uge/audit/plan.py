@@ -3,6 +3,7 @@
 A plan is a preset (`PLANS`) or a TOML file:
 
     epochs = 30
+    key_epochs = 10           # at most, of the key's architecture; 0: as its recipe says
     seeds = [0]
     strongest = 10            # this many of the strongest hackers ...
     more_seeds = [1, 2]       # ... are trained with these seeds, too
@@ -106,6 +107,7 @@ class Plan:
         name: for the page.
         hackers: whom to train.
         epochs: of every training but those of the key's architecture, which follow the key's recipe.
+        key_epochs: not 0: at most so many of those, too.
         seeds: repetitions of every hacker.
         strongest: so many of the strongest hackers are repeated with `more_seeds`.
         more_seeds: see `strongest`.
@@ -121,6 +123,7 @@ class Plan:
     name: str
     hackers: tuple[Hackers, ...]
     epochs: int = 30
+    key_epochs: int = 0
     seeds: tuple[int, ...] = (0,)
     strongest: int = 0
     more_seeds: tuple[int, ...] = ()
@@ -134,8 +137,10 @@ class Plan:
     def __post_init__(self) -> None:
         if not self.hackers:
             raise ConfigError(f"the plan {self.name} has no [[hackers]]")
-        if self.epochs < 1 or not self.seeds or self.strongest < 0 or self.survivors < 1 or self.combined < 0:
+        if self.epochs < 1 or not self.seeds or self.survivors < 1:
             raise ConfigError(f"the plan {self.name}: epochs, seeds and survivors must be one or more")
+        if min(self.key_epochs, self.strongest, self.combined) < 0:
+            raise ConfigError(f"the plan {self.name}: key_epochs, strongest and combined must not be negative")
         if not 0 <= self.screening < 1:
             raise ConfigError(f"the plan {self.name}: screening is a share of the epochs below 1, got {self.screening}")
 
@@ -299,7 +304,8 @@ PLANS: dict[str, Plan] = {
             Hackers((AUTHORISED,), ("stolen-key",)),
         ),
         epochs=8,
-        reason="The quick plan is a smoke test: few hackers, trained for few epochs",
+        key_epochs=8,
+        reason="The quick plan is a smoke test: few hackers, trained for few epochs, as is the authorised network",
     ),
     "full": Plan(
         name="full",

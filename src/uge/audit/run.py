@@ -66,6 +66,7 @@ class Audit:
         clean: the originals, for the ceilings and for hackers who have some of them.
         headroom_255: of the copy's manifest; a null-space key maps test images and originals alike.
         recipe: from a network's text to how it is trained; the key's own recipe trains its architecture.
+        key_epochs: not 0: for so many epochs at most.
         device: where to train.
         threads: of every training, so that all runners and machines add up in the same order; None leaves torch's.
     """
@@ -77,6 +78,7 @@ class Audit:
         folder: Path,
         *,
         recipe: Callable[[str], Recipe],
+        key_epochs: int = 0,
         key: Key | None = None,
         clean: ImageSet | None = None,
         headroom_255: int = 0,
@@ -91,6 +93,7 @@ class Audit:
         self.test_digest = test.digest()
         self.folder = folder
         self.recipe = recipe
+        self.key_epochs = key_epochs
         self.key = key
         self.headroom_255 = headroom_255
         self.device = device
@@ -281,6 +284,8 @@ class Audit:
     def recipe_of(self, cell: Cell) -> Recipe:
         """How a cell is trained."""
         recipe = self._key().recipe if cell.network == AUTHORISED else self.recipe(cell.network)
+        if cell.network == AUTHORISED and self.key_epochs:
+            recipe = replace(recipe, epochs=min(recipe.epochs, self.key_epochs))
         return replace(recipe, epochs=max(1, round(recipe.epochs * cell.budget)))
 
     def _key(self) -> Key:
