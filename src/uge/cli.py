@@ -167,7 +167,7 @@ def _protection_bar() -> Iterator[Any]:
                 "undistillation": "L_ud",
             }
             terms = "  ".join(f"{short} {row[name]:.3f}" for name, short in names.items() if row.get(name) is not None)
-            progress.update(task, completed=row["step"], total=total, terms=terms)
+            progress.update(task, completed=row["step"], total=total, terms=row.get("preparing", terms))
 
         yield step
 

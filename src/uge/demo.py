@@ -42,7 +42,7 @@ class Steps(Watcher):
         """A new part of the job begins."""
 
     def protecting(self, row: dict[str, Any], total: int) -> None:
-        """One step of the generator is done."""
+        """One step is done, or an epoch of a network that is trained before the first one."""
 
 
 def run_demo(

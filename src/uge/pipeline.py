@@ -62,7 +62,7 @@ def protect_and_publish(
         lock: where the learnability lock's own key goes, which undoes it; for no other method.
         device: where to compute.
         checkpoint_seconds: least time between two checkpoints; a killed run loses no more than this.
-        on_step: called after each step with its row and the number of all steps.
+        on_step: called after each step with its row and the number of all steps, and as `Protection.train` says.
 
     Raises:
         UgeError: the first thing that is wrong; nothing is left at `out`.

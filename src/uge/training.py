@@ -22,6 +22,7 @@ OPTIMISERS = ("sgd", "adamw")
 SCHEDULES = ("one-cycle", "cosine", "constant")
 AUGMENTATIONS = ("standard", "none")
 PRECISIONS = ("float32", "bfloat16")
+OnEpoch = Callable[[int, float, float], None]  # epoch from 1, train loss, test accuracy or nan
 
 
 @dataclass(frozen=True)
@@ -232,7 +233,7 @@ def fit(
     test: ImageSet | None = None,
     countermeasure: Countermeasure | None = None,
     device: torch.device | str = "cpu",
-    on_epoch: Callable[[int, float, float], None] | None = None,
+    on_epoch: OnEpoch | None = None,
 ) -> History:
     """Train a classifier in place, or the one that a counter-measure begins with.
 
@@ -244,7 +245,7 @@ def fit(
         test: clean held-out images, measured after each epoch where given.
         countermeasure: the hooks of a hacker; `PlainTraining` by default.
         device: where to train; the images move there once.
-        on_epoch: called after each epoch with (epoch from 1, train loss, test accuracy or nan).
+        on_epoch: called after each epoch.
 
     Returns:
         The history; the network holds the final weights, in eval mode.

@@ -142,6 +142,16 @@ def test_a_stopped_run_goes_on_to_the_same_copy(colour: ImageSet, tmp_path: Path
         NullSpaceProtection(colour, NullSpace(SECRET), config(), seed=1, workdir=tmp_path / "w").train()
 
 
+def test_networks_trained_before_the_first_step_are_told_of_and_not_logged(colour: ImageSet, tmp_path: Path) -> None:
+    told: list[str] = []
+    protection = NullSpaceProtection(colour, NullSpace(SECRET), config(**WHOLE, epochs=1), seed=0, workdir=tmp_path)
+    protection.train(lambda row, total: told.append(row.get("preparing", f"step {row['step']}")))
+    first = ["reference network 1 of 2", "reference network 2 of 2", "teacher"]
+    assert told[:90] == [f"{network}, epoch {epoch}" for network in first for epoch in range(1, 31)]
+    assert told[90:] == [f"step {row['step']}" for row in protection.log] and protection.log
+    assert not any("preparing" in row for row in protection.log)
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [

@@ -15,7 +15,7 @@ from uge.data.images import ImageSet, normalisation_of
 from uge.errors import PublishError
 from uge.networks import NetworkSpec, build_network, parse_network
 from uge.protect.generator import Generator
-from uge.protect.protection import OnStep, Protection, RunOptions, Settings
+from uge.protect.protection import OnStep, Protection, RunOptions, Settings, Telling, preparing
 from uge.protect.trajectory import LiveRun
 from uge.runtime import generator_for, seed_for
 
@@ -91,8 +91,8 @@ class GeneratorTraining(Protection[G], Generic[G, B]):
         self._start()
 
     @abstractmethod
-    def _begin(self) -> B:
-        """What a run keeps beside the generator, at its start."""
+    def _begin(self, telling: Telling) -> B:
+        """What a run keeps beside the generator, at its start; tells of the networks that are trained for it."""
 
     @abstractmethod
     def _step(self, step: int, pick: Tensor, beside: B, rng: torch.Generator) -> Step:
@@ -101,7 +101,7 @@ class GeneratorTraining(Protection[G], Generic[G, B]):
     def train(self, on_step: OnStep | None = None) -> None:
         self.claim()
         self._start()
-        beside = self._begin()
+        beside = self._begin(lambda what: preparing(what, self.total_steps, on_step))
         rng = generator_for(self.seed, self.streams[1])
         optimiser = torch.optim.Adam(self.generator.parameters(), lr=self.config.learning_rate, betas=(0.5, 0.99))
         step = self._resume(optimiser, beside, rng)

@@ -31,10 +31,10 @@ from uge.networks import parse_network
 from uge.protect.checkpoint import load_checkpoint, save_checkpoint
 from uge.protect.expectation import PROBE_RECIPE, Expected, linear_probe, needs_probe, parse_measure
 from uge.protect.generator_training import Advance, GeneratorTraining, Step
-from uge.protect.protection import RunOptions
+from uge.protect.protection import RunOptions, Telling
 from uge.protect.trajectory import LiveRun
 from uge.runtime import generator_for, seed_for
-from uge.training import Shift, fit, logits_of, recommended_recipe
+from uge.training import OnEpoch, Shift, fit, logits_of, recommended_recipe
 
 V = TypeVar("V", bound=KeyedView)
 K = TypeVar("K")
@@ -182,13 +182,12 @@ class KeyedProtection(GeneratorTraining[KeyedConfig, _Beside], Generic[V]):
             **run,
         )
 
-    def _begin(self) -> _Beside:
+    def _begin(self, telling: Telling) -> _Beside:
         config = self.config
         surrogates = self._start_runs("surrogate") if config.shortcut else []
         students = self._start_runs("student") if config.undistillation else []
-        return _Beside(
-            surrogates, self._references(), self._start_probe(), students, self._answers(), *self._common_space()
-        )
+        references, answers = self._references(telling), self._answers(telling)
+        return _Beside(surrogates, references, self._start_probe(), students, answers, *self._common_space())
 
     @cached_property
     def nonces(self) -> list[bytes]:
@@ -289,7 +288,7 @@ class KeyedProtection(GeneratorTraining[KeyedConfig, _Beside], Generic[V]):
             runs.append(LiveRun(self._network(text, purpose, number), recipe, steps, self.device))
         return runs
 
-    def _references(self) -> list[nn.Module]:
+    def _references(self, telling: Telling) -> list[nn.Module]:
         """The reference networks, frozen; each is trained once and kept."""
         if not self.config.misdirection:
             return []
@@ -298,8 +297,15 @@ class KeyedProtection(GeneratorTraining[KeyedConfig, _Beside], Generic[V]):
             network = self._network(text, "reference", number).to(self.device)
 
             def trained(network: nn.Module = network, text: str = text, number: int = number) -> dict[str, Tensor]:
-                seed, under = seed_for(self.seed, "reference", number), Expected(self.config.filters)
-                fit(network, self.clean, recommended_recipe(text), seed=seed, countermeasure=under, device=self.device)
+                fit(
+                    network,
+                    self.clean,
+                    recommended_recipe(text),
+                    seed=seed_for(self.seed, "reference", number),
+                    countermeasure=Expected(self.config.filters),
+                    device=self.device,
+                    on_epoch=telling(f"reference network {number + 1} of {len(self.config.references)}"),
+                )
                 return network.state_dict()
 
             network.load_state_dict(self._kept(f"reference-{number}", trained))
@@ -316,13 +322,13 @@ class KeyedProtection(GeneratorTraining[KeyedConfig, _Beside], Generic[V]):
             save_checkpoint(file, made)
         return made
 
-    def _answers(self) -> Tensor:
+    def _answers(self, telling: Telling) -> Tensor:
         """What the teacher says of each original, float32 [N, K]; it is trained once and its answers are kept."""
         if not self.config.undistillation:
             return torch.zeros(0)
-        return self._kept("answers", self._asked)
+        return self._kept("answers", lambda: self._asked(telling("teacher")))
 
-    def _asked(self) -> Tensor:
+    def _asked(self, on_epoch: OnEpoch | None) -> Tensor:
         """The answers of a teacher that is trained now."""
         teacher = self._network(self.config.teacher, "teacher", 0)
         rng = generator_for(self.seed, "teacher")
@@ -330,7 +336,7 @@ class KeyedProtection(GeneratorTraining[KeyedConfig, _Beside], Generic[V]):
         clean = self.clean
         views = ImageView(throw_away.view_of_originals(clean.images), clean.labels, clean.class_names, clean.names)
         recipe = recommended_recipe(self.config.teacher)
-        fit(teacher, views, recipe, seed=self.seed, device=self.device)
+        fit(teacher, views, recipe, seed=self.seed, device=self.device, on_epoch=on_epoch)
         return logits_of(teacher, views.images, device=self.device)
 
     def _start_probe(self) -> LiveRun | None:

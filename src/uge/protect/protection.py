@@ -13,8 +13,23 @@ from torch import Tensor
 from uge.data.images import ImageSet
 from uge.protect.checkpoint import claim_workdir, load_checkpoint, save_checkpoint
 from uge.records import config_hash
+from uge.training import OnEpoch
 
 OnStep = Callable[[dict[str, Any], int], None]
+Telling = Callable[[str], OnEpoch | None]  # from a network's name for people to what `fit` calls after each epoch
+
+
+def preparing(what: str, steps: int, on_step: OnStep | None) -> OnEpoch | None:
+    """What `fit` calls after each epoch of a network that is trained before a run's first step.
+
+    Args:
+        what: names the network, for people.
+        steps: all steps of the run.
+        on_step: hears of them: {"step": 0, "preparing": "reference network, epoch 3"}.
+    """
+    if on_step is None:
+        return None
+    return lambda epoch, loss, accuracy: on_step({"step": 0, "preparing": f"{what}, epoch {epoch}"}, steps)
 
 
 class Settings(Protocol):
@@ -70,7 +85,8 @@ class Protection(ABC, Generic[C]):
         """Whatever comes before the copies, resuming from the work folder where it holds an unfinished run.
 
         Args:
-            on_step: called after each step with its log row and the number of all steps.
+            on_step: called after each step with its log row and the number of all steps; before the first one also
+                as `preparing` says.
 
         Raises:
             PublishError: the work folder belongs to another run.

@@ -23,7 +23,7 @@ from uge.data.images import to_float
 from uge.errors import ConfigError
 from uge.networks import parse_network
 from uge.protect.baseline import Baseline, BaselineConfig, add_within_linf, check_epsilon
-from uge.protect.protection import OnStep
+from uge.protect.protection import OnStep, preparing
 from uge.protect.surrogate import SMALL_SURROGATE, build_surrogate, signed_step
 from uge.runtime import generator_for, seed_for
 from uge.training import Shift, fit, recommended_recipe
@@ -79,7 +79,9 @@ class TAPProtection(Baseline[TAPConfig]):
             self._delta, self.log = state["delta"], state["log"]
         else:
             recipe = recommended_recipe(config.network, config.network_epochs)
-            fit(network, self.clean, recipe, seed=seed_for(self.seed, "tap network"), device=self.device)
+            telling = preparing("network", len(batches), on_step)
+            seed = seed_for(self.seed, "tap network")
+            fit(network, self.clean, recipe, seed=seed, device=self.device, on_epoch=telling)
             self._checkpoint(network)
         network.eval()
         started = saved - (self.log[-1]["seconds"] if self.log else 0.0)

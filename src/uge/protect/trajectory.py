@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from uge.data.images import ImageSet
 from uge.keys.key import Key
 from uge.networks import trainable
-from uge.training import Recipe, fit, learning_rate_at, make_optimiser
+from uge.training import OnEpoch, Recipe, fit, learning_rate_at, make_optimiser
 
 State = dict[str, Tensor]
 
@@ -27,7 +27,14 @@ def snapshot(network: nn.Module) -> State:
 
 
 def record_clean_run(
-    key: Key, clean: ImageSet, recipe: Recipe, checkpoints: int, *, seed: int, device: torch.device
+    key: Key,
+    clean: ImageSet,
+    recipe: Recipe,
+    checkpoints: int,
+    *,
+    seed: int,
+    device: torch.device,
+    on_epoch: OnEpoch | None = None,
 ) -> list[State]:
     """Train the authorised network on the originals and keep weights evenly over the run.
 
@@ -38,6 +45,7 @@ def record_clean_run(
         checkpoints: how many states to keep besides the initial one.
         seed: order and augmentation.
         device: where to train.
+        on_epoch: as for `fit`.
 
     Returns:
         `checkpoints + 1` states, fewer where there are fewer epochs: first the initial weights, last the trained ones.
@@ -48,6 +56,8 @@ def record_clean_run(
     def keep(epoch: int, loss: float, accuracy: float) -> None:
         if epoch * checkpoints // recipe.epochs > len(states) - 1:
             states.append(snapshot(network))
+        if on_epoch:
+            on_epoch(epoch, loss, accuracy)
 
     fit(network, clean, recipe, seed=seed, device=device, on_epoch=keep)
     return states

@@ -31,7 +31,7 @@ from uge.losses.undistillation import distillation, undistillation
 from uge.networks import parse_network, trainable
 from uge.protect.checkpoint import load_checkpoint, save_checkpoint
 from uge.protect.generator_training import Advance, GeneratorTraining, Step
-from uge.protect.protection import RunOptions
+from uge.protect.protection import RunOptions, Telling
 from uge.protect.trajectory import LiveRun, record_clean_run
 from uge.runtime import generator_for, seed_for
 from uge.training import Recipe, Shift
@@ -194,8 +194,8 @@ class UngeneralizableProtection(GeneratorTraining[UngeneralizableConfig, _Beside
         streams = ("generator", "generator training")
         super().__init__(clean, config, streams=streams, epsilon_255=config.epsilon_255, **run)
 
-    def _begin(self) -> _Beside:
-        prepared = self._prepare()
+    def _begin(self, telling: Telling) -> _Beside:
+        prepared = self._prepare(telling)
         students = self._start_students()
         teachers = self._trained_networks(prepared) if students else []
         return _Beside(prepared, self._start_live_runs(prepared), students, teachers)
@@ -278,7 +278,7 @@ class UngeneralizableProtection(GeneratorTraining[UngeneralizableConfig, _Beside
     def _run_steps(self, recipe: Recipe) -> int:
         return max(1, recipe.epochs * len(self.clean) // min(recipe.batch_size, len(self.clean)))
 
-    def _prepare(self) -> _Prepared:
+    def _prepare(self, telling: Telling) -> _Prepared:
         config = self.config
         file = self.workdir / "prepared.pt" if self.workdir else None
         needs_runs = bool(config.gradient_matching or config.undistillation)
@@ -301,6 +301,7 @@ class UngeneralizableProtection(GeneratorTraining[UngeneralizableConfig, _Beside
                     config.clean_checkpoints,
                     seed=seed_for(self.seed, "clean run", number),
                     device=self.device,
+                    on_epoch=telling("clean run of the authorised network"),
                 )
                 for number, key in enumerate(self.keys)
             ]
