@@ -67,6 +67,8 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "p8-s12-tied": {"cell": 8, "group_size": 12, "channels": "tied"},
     "reversible": {"epsilon_255": 8},
     "reversible16": {"epsilon_255": 16},
+    "reversible16-full": {"epsilon_255": 16, "magnitudes": "full"},
+    "reversible13-full": {"epsilon_255": 13, "magnitudes": "full"},  # as large a change on average as reversible16
 }
 SETTINGS: dict[str, dict[str, Any]] = {  # what is written after a "+" in the name of a setting
     "plain": {"filters": ("none",)},

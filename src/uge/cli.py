@@ -268,6 +268,9 @@ def key_new(
     epsilon: Annotated[
         int | None, typer.Option("--epsilon", help="--reversible: L_inf bound of copies in 8-bit steps (8).")
     ] = None,
+    magnitudes: Annotated[
+        str | None, typer.Option("--magnitudes", help="--reversible: from half the bound up (half), or full.")
+    ] = None,
     group_size: Annotated[int | None, typer.Option("--group-size", help="--null-space: values a group (6).")] = None,
     cell: Annotated[int | None, typer.Option("--cell", help="--null-space: side of a cell in pixels (8).")] = None,
     passphrase_file: Annotated[
@@ -289,18 +292,21 @@ def key_new(
     from uge.networks import NetworkSpec, parse_network
     from uge.training import recommended_recipe
 
-    layout = {name: value for name, value in (("group_size", group_size), ("cell", cell)) if value is not None}
-    if layout and not null_space:
+    blind: dict[str, Any] = {"group_size": group_size, "cell": cell}
+    undone: dict[str, Any] = {"epsilon_255": epsilon, "magnitudes": magnitudes}
+    if any(value is not None for value in blind.values()) and not null_space:
         raise ConfigError("--group-size and --cell belong to --null-space; add it, or leave them out")
     if null_space and reversible:
         raise ConfigError("--null-space and --reversible are two kinds of key; give one of them")
     if epsilon is not None and not reversible:
         raise ConfigError("--epsilon belongs to --reversible; other keys leave it to 'uge protect'")
+    if magnitudes is not None and not reversible:
+        raise ConfigError("--magnitudes belongs to --reversible; add it, or leave it out")
     view: KeyedView | None = None
     if null_space:
-        view = NullSpace.draw(**layout)
+        view = NullSpace.draw(**{name: value for name, value in blind.items() if value is not None})
     elif reversible:
-        view = Reversible.draw(**({} if epsilon is None else {"epsilon_255": epsilon}))
+        view = Reversible.draw(**{name: value for name, value in undone.items() if value is not None})
     if passphrase_file is not None and no_passphrase:
         raise ConfigError("give --passphrase-file or --no-passphrase, not both")
     if passphrase_file is None and not no_passphrase and not sys.stdin.isatty():

@@ -86,6 +86,8 @@ def test_options_that_do_not_go_together(run: Run, toy: Path, passphrase: Path, 
     base = (*NEW, "--data", toy, "--out", tmp_path / "k")
     assert "not both" in run(*base, "--passphrase-file", passphrase, "--no-passphrase").error
     assert "belong to --null-space" in run(*base, "--no-passphrase", "--group-size", 4).error
+    assert "belongs to --reversible" in run(*base, "--no-passphrase", "--magnitudes", "full").error
+    assert "did you mean 'full'" in run(*base, "--no-passphrase", "--reversible", "--magnitudes", "ful").error
     assert "group size 1 is not in 2..64" in run(*base, "--no-passphrase", "--null-space", "--group-size", 1).error
     assert not [*tmp_path.iterdir()]
 

@@ -155,6 +155,7 @@ class OwnPairs(Denoised):
         cell: p of a null space, in pixels.
         signs: of a null space, "balanced" or "random".
         channels: of a null space, "mixed" or "tied".
+        magnitudes: of a reversible key, "half" or "full".
         device: where generator and denoiser train.
     """
 
@@ -173,6 +174,7 @@ class OwnPairs(Denoised):
         cell: str | int = 8,
         signs: str = "balanced",
         channels: str = "mixed",
+        magnitudes: str = "half",
         device: torch.device | str = "cpu",
     ) -> None:
         super().__init__("own-pairs", steps, depth, width, device)
@@ -185,7 +187,7 @@ class OwnPairs(Denoised):
             raise unknown_name("key of counter-measure 'own-pairs'", key, KEYS)
         self.space: KeyedView = space_of("own-pairs", group_size, cell, signs, channels)
         if key == "reversible":
-            self.space = Reversible(bytes(32), self.epsilon_255)
+            self.space = Reversible(bytes(32), self.epsilon_255, magnitudes)
         self.config_for(headroom=False)
 
     def learn(self, images: ImageSet) -> None:

@@ -11,7 +11,8 @@ whatever signs were chosen. The view of an original is 2 floor(x / 2) itself: th
 Without the secret k is a one-time pad: c is a fair coin that knows nothing of b, m or x. A hacker is left with
 2 h + s m under one bit of noise, an ordinary perturbed image.
 
-    bound    |x_u - x| <= m + 1 <= epsilon, with m drawn evenly from ceil((epsilon - 1) / 2) .. epsilon - 1
+    bound    |x_u - x| <= m + 1 <= epsilon
+    m        drawn evenly from ceil((epsilon - 1) / 2) .. epsilon - 1, or epsilon - 1 throughout
     range    where 2 h < m the value goes up, where 2 h + m > 254 it goes down, whatever is wished
     stream   bytes of the key stream "reversible", one a value in the order channel, row, column: lowest bit k, the
              other seven place m; images whose channels are all equal have one byte a pixel, so that gray stays gray
@@ -32,8 +33,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from uge.errors import ConfigError
+from uge.errors import ConfigError, unknown_name
 from uge.keys.keyed_view import KeyedView
+
+
+MAGNITUDES = ("half", "full")
 
 
 @dataclass(frozen=True)
@@ -42,23 +46,28 @@ class Reversible(KeyedView):
 
     Attributes:
         epsilon_255: L_inf bound of every copy in 8-bit steps.
+        magnitudes: "half": m is anything from half the bound up; "full": the bound itself, which is a stronger and more
+            visible perturbation of the same epsilon.
     """
 
     kind: ClassVar[str] = "reversible"
     epsilon_255: int = 8
+    magnitudes: str = "half"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 2 <= self.epsilon_255 <= 64:
             raise ConfigError(f"epsilon {self.epsilon_255} of a reversible key is outside 2..64 (8-bit steps)")
+        if self.magnitudes not in MAGNITUDES:
+            raise unknown_name("magnitudes", self.magnitudes, MAGNITUDES)
 
     @property
     def layout(self) -> dict[str, Any]:
-        return {"epsilon_255": self.epsilon_255}
+        return {"epsilon_255": self.epsilon_255, "magnitudes": self.magnitudes}
 
     @property
     def layout_text(self) -> str:
-        return str(self.epsilon_255)
+        return str(self.epsilon_255) if self.magnitudes == "half" else f"{self.epsilon_255}|{self.magnitudes}"
 
     def publish(self, images: Tensor, wanted: Tensor, nonces: Sequence[bytes]) -> Tensor:
         """x_u, uint8 [N, C, H, W].
@@ -97,8 +106,9 @@ class Reversible(KeyedView):
     def _pad_and_magnitude(self, nonces: Sequence[bytes], shape: Sequence[int]) -> tuple[Tensor, Tensor]:
         """k, bool, and m, int32, both [N, C, H, W]."""
         stream = self._stream("reversible", nonces, shape)
-        least = self.epsilon_255 // 2  # = ceil((epsilon - 1) / 2)
-        return (stream & 1).bool(), least + ((stream >> 1).int() * (self.epsilon_255 - least) >> 7)
+        most = self.epsilon_255 - 1
+        least = -(-most // 2) if self.magnitudes == "half" else most
+        return (stream & 1).bool(), least + ((stream >> 1).int() * (most - least + 1) >> 7)
 
     def _stream(self, purpose: str, nonces: Sequence[bytes], shape: Sequence[int]) -> Tensor:
         """One byte a value, uint8 [N, C, H, W]; a gray image's channels have the same."""
