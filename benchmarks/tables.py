@@ -435,10 +435,11 @@ def view_prices(rows: Iterable[Row], stage: str) -> str:
 
 
 SEARCHED = "cifar10-12k"  # the data that settings were chosen on
-CHOSEN = (  # the presets default, combined and misdirecting of a reversible key
+CHOSEN = (  # the presets default, combined and misdirecting of a reversible key, the last with full magnitudes, too
     "reversible+filters",
     "reversible16+combined+long",
     "reversible16+combined+long+misdirecting",
+    "reversible16-full+combined+long+misdirecting",
 )
 
 
