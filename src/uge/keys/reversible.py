@@ -36,7 +36,6 @@ from torch import Tensor
 from uge.errors import ConfigError, unknown_name
 from uge.keys.keyed_view import KeyedView
 
-
 MAGNITUDES = ("half", "full")
 
 
