@@ -444,10 +444,11 @@ CHOSEN = (  # the presets default, combined and misdirecting of a reversible key
 
 
 def null_space_elsewhere(rows: Iterable[Row]) -> str:
-    """What `null_space_table` shows, a table for each other data set."""
+    """What `null_space_table` shows, a table for each other data set and size."""
     rows = list(rows)
-    others = sorted({row["dataset"] for row in rows} - {SEARCHED})
-    return "\n".join(null_space_table(rows, "full", dataset=name) for name in others) or NOT_MEASURED
+    places = {(row["stage"], row["dataset"]) for row in rows if row["stage"] in ("full", "small")}
+    others = sorted(place for place in places if place[1] != SEARCHED)
+    return "\n".join(null_space_table(rows, stage, dataset=name) for stage, name in others) or NOT_MEASURED
 
 
 def null_space_table(rows: Iterable[Row], stage: str, only: Sequence[str] = (), dataset: str = SEARCHED) -> str:
@@ -495,9 +496,9 @@ def null_space_table(rows: Iterable[Row], stage: str, only: Sequence[str] = (), 
         body.append([title, *(figure(fmean(found[setting])) if found[setting] else "-" for setting in settings)])
     said, seeds = trainings[0], {row["seed"] for row in trainings}
     about = (
-        f"{said['dataset']}; {said['images']} training images, {said['test_images']} test images,"
-        f" {said['recipe']['epochs']} epochs; seeds {numbered(seeds)}{'; without ±, one seed' * (len(seeds) > 1)}"
-        f"{devices(trainings)}.\n\n"
+        f"{said['dataset']}{', 16x16' * (stage == 'small')}; {said['images']} training images, {said['test_images']}"
+        f" test images, {said['recipe']['epochs']} epochs; seeds {numbered(seeds)}"
+        f"{'; without ±, one seed' * (len(seeds) > 1)}{devices(trainings)}.\n\n"
     )
     below = (
         "\nIn brackets: trained on the originals, the authorised network through its view (locked-clean), a hacker with"

@@ -327,8 +327,11 @@ def test_other_data_stand_in_tables_of_their_own() -> None:
     other = [null_space_row("hacker", VGG, 20.0, stage="full", dataset="cifar100")]
     assert tables.null_space_elsewhere(rows) == tables.NOT_MEASURED
     assert f"| {VGG} | 30.0 (-) |" in tables.null_space_table(rows + other, "full")
-    text = tables.null_space_elsewhere(rows + other)
-    assert text.startswith("cifar100; ") and f"| {VGG} | 20.0 (-) |" in text and "30.0" not in text
+    small = [null_space_row("hacker", VGG, 10.0, stage="small", dataset="cifar100")]
+    text = tables.null_space_elsewhere(rows + small + other)
+    first, second = text.split("\ncifar100, 16x16; ")
+    assert first.startswith("cifar100; ") and f"| {VGG} | 20.0 (-) |" in first and "30.0" not in text
+    assert f"| {VGG} | 10.0 (-) |" in second and "20.0" not in second
 
 
 def baseline(method: str, accuracy: float, how: str = "none", **more: Any) -> dict[str, Any]:
