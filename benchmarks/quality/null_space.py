@@ -86,6 +86,7 @@ SETTINGS: dict[str, dict[str, Any]] = {  # what is written after a "+" in the na
     "half-texture": {"texture": 0.5},
     "misdirecting": {"misdirection": 1.0},
     "misdirecting3": {"misdirection": 3.0},
+    "mlp-reference": {"references": ("vgg:depth=8,width=16", "convnet:width=32", "mlp:width=128")},
     "misdirecting-alone": {"misdirection": 1.0, "shortcut": 0.0},
     "ud": {"undistillation": 1.0},
     "fd": {"feature_distance": 1.0, "encoder": "own"},
