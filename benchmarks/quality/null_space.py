@@ -70,6 +70,7 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "reversible16-full": {"epsilon_255": 16, "magnitudes": "full"},
     "reversible13-full": {"epsilon_255": 13, "magnitudes": "full"},  # as large a change on average as reversible16
 }
+TWO = ("vgg:depth=8,width=16", "convnet:width=32")  # the first reference networks
 SETTINGS: dict[str, dict[str, Any]] = {  # what is written after a "+" in the name of a setting
     "plain": {"filters": ("none",)},
     "gray": {"filters": ("none", "grayscale")},
@@ -84,10 +85,10 @@ SETTINGS: dict[str, dict[str, Any]] = {  # what is written after a "+" in the na
     "long": {"epochs": 40},
     "young": {"run_epochs": 2},
     "half-texture": {"texture": 0.5},
-    "misdirecting": {"misdirection": 1.0},
-    "misdirecting3": {"misdirection": 3.0},
-    "mlp-reference": {"references": ("vgg:depth=8,width=16", "convnet:width=32", "mlp:width=128")},
-    "misdirecting-alone": {"misdirection": 1.0, "shortcut": 0.0},
+    "misdirecting": {"misdirection": 1.0, "references": TWO},
+    "misdirecting3": {"misdirection": 3.0, "references": TWO},
+    "misdirecting-alone": {"misdirection": 1.0, "shortcut": 0.0, "references": TWO},
+    "mlp-reference": {"references": (*TWO, "mlp:width=128")},  # as the preset has them
     "ud": {"undistillation": 1.0},
     "fd": {"feature_distance": 1.0, "encoder": "own"},
     "fd-alone": {"feature_distance": 1.0, "encoder": "own", "shortcut": 0.0},

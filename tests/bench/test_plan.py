@@ -41,8 +41,8 @@ def test_a_key_is_drawn_for_the_method_and_its_bound(tmp_path: Path) -> None:
     views = {name: each.view() for name, each in contenders.items()}
     assert views["uge"] is None and views["em"] is None
     assert views["null-space"].kind == "null-space"
-    assert views["reversible"].layout == {"epsilon_255": 8}
-    assert views["em-reversible"].layout == {"epsilon_255": 16}
+    assert views["reversible"].layout == {"epsilon_255": 8, "magnitudes": "half"}
+    assert views["em-reversible"].layout == {"epsilon_255": 16, "magnitudes": "half"}
     assert views["em-reversible"].secret != contenders["em-reversible"].view().secret
 
 

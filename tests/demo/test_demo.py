@@ -36,7 +36,7 @@ class Counting(Steps):
         self.cells: list[str] = []
 
     def protecting(self, row: dict[str, Any], total: int) -> None:
-        self.steps += 1
+        self.steps += row["step"] > 0  # before them the clean run is told of
 
     def planned(self, trainings: int, seconds: float, skipped: Sequence[dict[str, str]]) -> None:
         assert trainings == CELLS and not skipped
