@@ -435,11 +435,12 @@ def view_prices(rows: Iterable[Row], stage: str) -> str:
 
 
 SEARCHED = "cifar10-12k"  # the data that settings were chosen on
-CHOSEN = (  # the presets default, combined and misdirecting of a reversible key, the last with full magnitudes, too
+CHOSEN = (  # presets of a reversible key: default, combined, misdirecting as it was and, last, as it is
     "reversible+filters",
     "reversible16+combined+long",
     "reversible16+combined+long+misdirecting",
     "reversible16-full+combined+long+misdirecting",
+    "reversible16-full+combined+long+misdirecting+mlp-reference",
 )
 
 
