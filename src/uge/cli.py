@@ -292,9 +292,11 @@ def key_new(
     from uge.networks import NetworkSpec, parse_network
     from uge.training import recommended_recipe
 
-    blind: dict[str, Any] = {"group_size": group_size, "cell": cell}
-    undone: dict[str, Any] = {"epsilon_255": epsilon, "magnitudes": magnitudes}
-    if any(value is not None for value in blind.values()) and not null_space:
+    def given(**options: Any) -> dict[str, Any]:
+        return {name: value for name, value in options.items() if value is not None}
+
+    blind, undone = given(group_size=group_size, cell=cell), given(epsilon_255=epsilon, magnitudes=magnitudes)
+    if blind and not null_space:
         raise ConfigError("--group-size and --cell belong to --null-space; add it, or leave them out")
     if null_space and reversible:
         raise ConfigError("--null-space and --reversible are two kinds of key; give one of them")
@@ -304,9 +306,9 @@ def key_new(
         raise ConfigError("--magnitudes belongs to --reversible; add it, or leave it out")
     view: KeyedView | None = None
     if null_space:
-        view = NullSpace.draw(**{name: value for name, value in blind.items() if value is not None})
+        view = NullSpace.draw(**blind)
     elif reversible:
-        view = Reversible.draw(**{name: value for name, value in undone.items() if value is not None})
+        view = Reversible.draw(**undone)
     if passphrase_file is not None and no_passphrase:
         raise ConfigError("give --passphrase-file or --no-passphrase, not both")
     if passphrase_file is None and not no_passphrase and not sys.stdin.isatty():
