@@ -852,7 +852,14 @@ def claims_table(search: Iterable[Row], audited: Iterable[Row], federated: Itera
     finalists = settings_of(search, "finalists")
     with_term = [setting for setting in settings + grid + taught + finalists if setting.config["undistillation"]]
     without = [setting for setting in settings + taught if setting not in with_term]
-    attacks = [row for row in audited if row["kind"] == "hacker" and row["trained_on"] == "published"]
+    attacks = [
+        row
+        for row in audited
+        if row["kind"] == "hacker"
+        and row["trained_on"] == "published"
+        and row["name"].startswith("uge ")
+        and row["knows"] != "key"
+    ]
     worst = sorted(attacks, key=lambda row: -row["accuracy"])[:3]
     spread = settings + settings_of(search, "transfer") + settings_of(search, "two-keys")
 

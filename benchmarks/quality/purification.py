@@ -1,7 +1,7 @@
 """What learnt purification takes out of a copy, measured against the originals; 16x16 pixels, 4,000 images.
 
     python benchmarks/quality/purification.py --data CIFAR.zip --own CIFAR100.zip
-    python benchmarks/quality/purification.py --data CIFAR.zip --own CIFAR100.zip --setting reversible16+combined
+    python benchmarks/quality/purification.py --data CIFAR.zip --own OTHER.zip --setting reversible16-full+misdirecting
 
 One copy; for each denoiser the share of signs that it tells, what it leaves of the perturbation and of the part that a
 class has in common (`uge.attack.purification`), and a vgg hacker who trains on what it made of the copy. Each is a row
@@ -42,12 +42,12 @@ RESULTS = ROOT / "benchmarks" / "results" / "purification" / "records.jsonl"
 RUNS = ROOT / "runs" / "purification"
 VGG = "vgg:depth=8,width=16"
 OWN = "OWN"  # in the place of the path of the hacker's own images
-SETTINGS: dict[str, tuple[KeyedView, KeyedConfig, str, int]] = {  # layout, settings, what hackers know of them, steps
-    "null-space": (NullSpace(bytes(32)), NullSpaceConfig(), "", 1500),
-    "reversible16+combined": (
-        Reversible(bytes(32), 16),
-        replace(PRESETS["combined"], epsilon_255=16),
-        "key=reversible,epsilon_255=16,preset=combined",
+SETTINGS: dict[str, tuple[KeyedView, KeyedConfig, int]] = {  # layout, settings, most steps of a denoiser
+    "null-space": (NullSpace(bytes(32)), NullSpaceConfig(), 1500),
+    "reversible16+combined": (Reversible(bytes(32), 16), replace(PRESETS["combined"], epsilon_255=16), 6000),
+    "reversible16-full+misdirecting": (
+        Reversible(bytes(32), 16, "full"),
+        replace(PRESETS["misdirecting"], epsilon_255=16),
         6000,
     ),
 }
@@ -72,25 +72,21 @@ def main() -> None:
         "setting": arguments.setting,
     }
     copy = protected(clean, arguments.setting, arguments.seed)
-    _, _, known, steps = SETTINGS[arguments.setting]
-    texts = ["none", "pairs:100", joined(f"own-pairs:{OWN}", known), "pairs:500", "purify", joined("own-pairs", known)]
-    texts = [text for text in [*texts, "pairs:10"] if not arguments.only or text in arguments.only]
+    space, config, steps = SETTINGS[arguments.setting]
+    told = config.to_dict() | space.layout | {"method": space.kind}
+    texts = ["none", "pairs:100", f"own-pairs:{OWN}", "pairs:500", "purify", "own-pairs", "pairs:10"]
+    texts = [text for text in texts if not arguments.only or text in arguments.only]
     done = {
         (row.get("setting", "null-space"), row["seed"], row["countermeasure"], row["trained_on"])
         for row in read_records(RESULTS)
     }
     for text, source in [("none", clean), *((text, copy) for text in texts)]:
         name = "clean" if source is clean else "published"
-        spec = text if text == "none" else joined(text, f"steps={arguments.steps or steps}")
+        spec = text if text == "none" else f"{text}{',' if ':' in text else ':'}steps={arguments.steps or steps}"
         if (arguments.setting, arguments.seed, spec, name) not in done:
             print(f"{time.strftime('%H:%M:%S')} {name} {spec}", flush=True)
-            row = attacked(spec, source, clean, test, arguments.seed, arguments.own)
+            row = attacked(spec, source, clean, test, arguments.seed, arguments.own, told)
             append_record(RESULTS, about | {"countermeasure": spec, "trained_on": name} | row)
-
-
-def joined(text: str, options: str) -> str:
-    """A counter-measure with more options."""
-    return f"{text}{',' if ':' in text else ':'}{options}" if options else text
 
 
 def protected(clean: ImageSet, setting: str, seed: int) -> ImageSet:
@@ -103,9 +99,11 @@ def protected(clean: ImageSet, setting: str, seed: int) -> ImageSet:
     return replace(clean, images=torch.cat(list(protection.copies())))
 
 
-def attacked(spec: str, source: ImageSet, clean: ImageSet, test: ImageSet, seed: int, own: str) -> dict[str, Any]:
+def attacked(
+    spec: str, source: ImageSet, clean: ImageSet, test: ImageSet, seed: int, own: str, told: dict[str, Any]
+) -> dict[str, Any]:
     """Purify, measure, train."""
-    measure = build_countermeasure(spec.replace(OWN, own), clean=clean)
+    measure = build_countermeasure(spec.replace(OWN, own), clean=clean, settings=told)
     started = time.perf_counter()
     images, _ = measure.prepare(source)
     seconds = round(time.perf_counter() - started, 1)

@@ -69,7 +69,7 @@ def main() -> None:
             _fail(error.format_message())
         raise
     if code == INTERRUPTED:  # some versions of typer turn Ctrl-C into this code, others into Abort
-        print("interrupted; protect, attack and demo go on where they stopped if called again", file=sys.stderr)
+        print("interrupted; all but train go on where they stopped if called again", file=sys.stderr)
     sys.exit(code)
 
 
@@ -89,7 +89,7 @@ def _size(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
     sides = text.lower().split("x")
-    if len(sides) > 2 or not all(side.isdigit() and int(side) for side in sides):
+    if len(sides) > 2 or not all(side.isdecimal() and int(side) for side in sides):
         raise ConfigError(f"--image-size '{text}' is not SIZE or HEIGHTxWIDTH, as in 32 or 32x48")
     return int(sides[0]), int(sides[-1])
 
@@ -197,6 +197,15 @@ def _training_bar() -> Iterator[tuple[Any, Any]]:
         yield begin, epoch
 
 
+def _trained_text(row: dict[str, Any]) -> str:
+    """What is said of a finished training."""
+    from uge.report.tables import countermeasure_label
+
+    how = "" if row["countermeasure"] == "none" else f", {countermeasure_label(row['countermeasure'])}"
+    result = f"failed: {row['error']}" if "error" in row else f"{row['accuracy']:.1f} %"
+    return f"  {row['kind']} on the {row['trained_on']}: {row['network']}{how}, seed {row['seed']}: {result}"
+
+
 @contextmanager
 def _plan_bar() -> Iterator[Any]:
     """A progress bar over an audit's plan; yields its watcher."""
@@ -205,7 +214,6 @@ def _plan_bar() -> Iterator[Any]:
 
     from uge.audit.conduct import Watcher
     from uge.audit.estimate import duration
-    from uge.report.tables import countermeasure_label
 
     columns = (TextColumn("  trainings"), BarColumn(bar_width=24), TaskProgressColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
@@ -227,12 +235,8 @@ def _plan_bar() -> Iterator[Any]:
 
         def trained(self, row: dict[str, Any], seconds: float) -> None:
             progress.advance(self.task, seconds)
-            failed = row.get("error")
-            self.failed += bool(failed)
-            how = "" if row["countermeasure"] == "none" else f", {countermeasure_label(row['countermeasure'])}"
-            result = f"failed: {failed}" if failed else f"{row['accuracy']:.1f} %"
-            text = f"  {row['kind']} on the {row['trained_on']}: {row['network']}{how}, seed {row['seed']}: {result}"
-            progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            self.failed += "error" in row
+            progress.console.print(_trained_text(row), markup=False, highlight=False, soft_wrap=True)
 
     try:
         yield Shown()
@@ -258,7 +262,7 @@ def key_new(
     null_space: Annotated[
         bool,
         typer.Option(
-            "--null-space/--no-null-space",
+            "--null-space",
             help="A network that is blind to the perturbation.",
         ),
     ] = False,
@@ -362,7 +366,7 @@ def protect(
     ] = None,
     preset: Annotated[
         str,
-        typer.Option("--preset", help="quick, default or strong; em: class; tap: untargeted; reversible: combined."),
+        typer.Option("--preset", help="Ready settings of the method; uge list names them."),
     ] = "default",
     config: Annotated[Path | None, typer.Option("--config", help="TOML file of settings.")] = None,
     epsilon: Annotated[int | None, typer.Option("--epsilon", help="L_inf bound in 8-bit steps.")] = None,
@@ -615,7 +619,7 @@ def attack(
     """Train one hacker on a protected folder and measure it on clean images."""
     from dataclasses import replace
 
-    from uge.attack import needs_teacher
+    from uge.attack import needs_teacher, why_unfit
     from uge.audit.conduct import read_copy
     from uge.audit.plan import AUTHORISED, Cell
     from uge.audit.run import Audit
@@ -637,10 +641,12 @@ def attack(
         out,
         key=authorised,
         clean=load(clean, "train", image_size=images.image_size, **how) if clean else None,
-        headroom_255=manifest.headroom_255 if manifest else 0,
+        manifest=manifest,
         recipe=lambda network: recommended_recipe(network, epochs or 30),
         device=str(place),
     )
+    if why := why_unfit(countermeasure, images, manifest.method if manifest else ""):
+        print(f"note: {countermeasure} is of no use here: {why}", file=sys.stderr)
     cell = Cell("hacker", hacker, countermeasure, seed)
     cells = [Cell(AUTHORISED, seed=seed), cell] if needs_teacher(countermeasure) else [cell]
     with _training_bar() as (begin, epoch):
@@ -742,7 +748,6 @@ def _bench_bar() -> Iterator[Any]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from uge.bench.run import Steps
-    from uge.report.tables import countermeasure_label
 
     columns = (TextColumn("  {task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
@@ -773,11 +778,7 @@ def _bench_bar() -> Iterator[Any]:
         def trained(self, row: dict[str, Any], seconds: float) -> None:
             self.done += seconds
             copies.update(self.task, completed=self.number - 1 + min(1.0, self.done / max(self.seconds, 1e-9)))
-            failed = row.get("error")
-            how = "" if row["countermeasure"] == "none" else f", {countermeasure_label(row['countermeasure'])}"
-            result = f"failed: {failed}" if failed else f"{row['accuracy']:.1f} %"
-            text = f"  {row['kind']} on the {row['trained_on']}: {row['network']}{how}, seed {row['seed']}: {result}"
-            copies.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            copies.console.print(_trained_text(row), markup=False, highlight=False, soft_wrap=True)
 
     with copies:
         yield Shown()
@@ -904,22 +905,24 @@ def demo(
 
 @app.command("list")
 def list_() -> None:
-    """What exists: networks, encoders, protections, presets, counter-measures, embedded data."""
+    """What exists: networks, encoders, protections and their presets, counter-measures, embedded data."""
     from uge.attack import COUNTERMEASURES
     from uge.encoders import ENCODERS
     from uge.networks import NETWORKS
-    from uge.protect import PROTECTIONS
-    from uge.protect.null_space import PRESETS
+    from uge.protect import PRESETS, PROTECTIONS
 
+    presets: dict[str, list[str]] = {}  # names -> the protections that have them
+    for method, known in PRESETS.items():
+        presets.setdefault(", ".join(known), []).append(method)
     for title, names in (
         ("networks", [*NETWORKS, "timm:NAME"]),
         ("encoders", [*ENCODERS, "clip:FOLDER-OR-HUB-ID"]),
         ("protections", [*PROTECTIONS]),
-        ("presets", [*PRESETS]),
+        *((f"presets of {', '.join(methods)}", [names]) for names, methods in presets.items()),
         ("counter-measures", [*COUNTERMEASURES]),
         ("embedded data", ["fashion-mini"]),
     ):
-        print(f"{title:17s} {', '.join(names)}")
+        print(f"{title}: {', '.join(names)}")
 
 
 @app.command()

@@ -69,7 +69,7 @@ def low_pass(x: Tensor, share: float = 0.5) -> Tensor:
     1974). Cosines and not Fourier's waves: these would join opposite borders and ring there.
     """
     for axis in (2, 3):
-        basis = _cosines(x.shape[axis]).to(x.device)
+        basis = cosines(x.shape[axis]).to(x.device)
         kept = basis[: max(1, round(share * len(basis)))]
         x = torch.tensordot(x, kept.T @ kept, dims=([axis], [0])).movedim(-1, axis)
     return x.clamp(0, 1)
@@ -169,7 +169,7 @@ def _codec() -> nn.Module:
 
 
 @cache
-def _cosines(side: int) -> Tensor:
+def cosines(side: int) -> Tensor:
     """The orthonormal DCT-II basis float32 [side, side]; row k has frequency k."""
     place = torch.arange(side, dtype=torch.float64)
     basis = torch.cos(math.pi * place[:, None] * (place + 0.5) / side) * math.sqrt(2 / side)

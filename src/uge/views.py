@@ -99,9 +99,9 @@ def authorised_view(
 ) -> AuthorisedView:
     """The view of the authorised network as a map-style torch Dataset: float32 [C, H, W] and an int label an item.
 
-    A key of initial weights sees the images as they are; normalisation is part of `key.network_module()`. A null-space
-    key sees what the perturbation cannot reach. Pass test images through here too, so that training and testing see
-    the same thing.
+    A key of initial weights sees the images as they are; normalisation is part of `key.network_module()`. A key with a
+    view sees what the perturbation cannot reach, or takes it away. Pass test images through here too, so that training
+    and testing see the same thing.
 
     Args:
         source: a published folder, its Dataset, or an ImageSet such as the test images.
@@ -111,7 +111,7 @@ def authorised_view(
         published: the folder that the images of an ImageSet were published in, where they were: nonces are found
             there by their pixels. Images that were never published need none.
         headroom_255: of images that were never published, the `headroom_255` of the training view.
-        cache: a private folder that keeps the views of null-space keys.
+        cache: a private folder that keeps the views of keys that have one.
 
     Raises:
         KeyFileError: the key is for other images.

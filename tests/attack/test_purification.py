@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -124,8 +125,36 @@ def test_pairs_of_a_reversible_key_hold_to_its_bound(clean: ImageSet) -> None:
     seen, _ = measure.prepare(copies)
     assert (seen.int() - copies.images.int()).abs().max() <= 4 and measure.findings["rms_left"] < 1
     assert why_unfit("own-pairs:key=reversible", clean, "reversible") == why_unfit("own-pairs", clean) == ""
-    assert why_unfit("own-pairs", clean, "reversible") == "the copy is behind no null-space key"
+    assert why_unfit("own-pairs", clean, "reversible") == ""
+    assert why_unfit("own-pairs:key=null-space", clean, "reversible") == "the copy is behind no null-space key"
     assert why_unfit("own-pairs:key=reversible", clean, "em") == "the copy is behind no reversible key"
+
+
+def test_a_hacker_makes_his_pairs_as_the_manifest_says_that_the_copy_was_made() -> None:
+    config = replace(PRESETS["misdirecting"], epsilon_255=16, references=("mlp:width=8",), headroom=True)
+    told = config.to_dict() | {"method": "reversible", "magnitudes": "full", "recipients": 1, "seed": 0}
+    measure = build_countermeasure("own-pairs", settings=told)
+    assert measure.space.layout == {"epsilon_255": 16, "magnitudes": "full"} and measure.epsilon_255 == 16
+    assert measure.config_for(headroom=True) == config  # whether he needs headroom is up to his own images
+    other = build_countermeasure("own-pairs:preset=combined,epsilon_255=4,magnitudes=half,epochs=2", settings=told)
+    assert other.space.layout == {"epsilon_255": 4, "magnitudes": "half"}
+    assert other.config_for(headroom=False) == replace(PRESETS["combined"], epsilon_255=4, epochs=2)
+    assert build_countermeasure("own-pairs:key=null-space", settings=told).epsilon_255 == 8  # not that of another kind
+
+    told = {
+        "method": "null-space",
+        "group_size": 4,
+        "cell": 16,
+        "signs": "random",
+        "channels": "tied",
+        "epsilon_255": 6,
+    }
+    for name in ("own-pairs", "guessed-views"):
+        layout = build_countermeasure(name, settings=told).space.layout
+        assert layout == {part: told[part] for part in ("group_size", "cell", "signs", "channels")}
+    assert build_countermeasure("guessed-views:cell=4", settings=told).space.layout["cell"] == 4
+    assert build_countermeasure("jpeg-lattice", settings=told).epsilon_255 == 6
+    assert build_countermeasure("jpeg-lattice:epsilon_255=3", settings=told).epsilon_255 == 3
 
 
 @pytest.mark.parametrize("source", ["published", "own"])

@@ -24,6 +24,7 @@ from uge.keys import NullSpace, Reversible
 from uge.keys.key import Key, load_key, new_key, save_key
 from uge.keys.keyed_view import KeyedView
 from uge.networks import NetworkSpec
+from uge.publish import Manifest
 from uge.training import Recipe, accuracy_of, fit
 
 RECIPE = Recipe(epochs=2, batch_size=32)
@@ -356,7 +357,8 @@ def test_a_stolen_key_is_the_authorised_user_bit_for_bit(
     key = replace(key, view=view)
     if view is not None:
         copy = replace(copy, nonces=tuple(view.nonces(copy.images)))
-    audit = Audit(copy, test, tmp_path, key=key, clean=clean, headroom_255=headroom, recipe=lambda network: RECIPE)
+    manifest = Manifest("any", {"headroom": headroom > 0}, headroom, headroom, copy.class_names, (), "")
+    audit = Audit(copy, test, tmp_path, key=key, clean=clean, manifest=manifest, recipe=lambda network: RECIPE)
     for source in ("published", "clean"):
         mine, stolen = audit.run(
             [Cell(AUTHORISED, trained_on=source), Cell("hacker", AUTHORISED, "stolen-key", trained_on=source)]
@@ -364,6 +366,22 @@ def test_a_stolen_key_is_the_authorised_user_bit_for_bit(
         for figure in ("accuracy", "peak_accuracy", "test_accuracy", "train_loss", "recipe", "network"):
             assert stolen[figure] == mine[figure]
         assert stolen["knows"] == "key" and stolen["cell"] != mine["cell"]
+
+
+def test_hackers_who_read_our_pages_go_by_the_manifest(images: tuple[ImageSet, ...], tmp_path: Path) -> None:
+    _, copy, test = images
+
+    def audit(epsilon: int) -> Audit:
+        settings = {"epsilon_255": epsilon, "magnitudes": "full"}
+        manifest = Manifest("reversible", settings, epsilon, epsilon, copy.class_names, (), "")
+        return Audit(copy, test, tmp_path, manifest=manifest, recipe=lambda network: RECIPE)
+
+    cell = Cell("hacker", "mlp:width=8", "own-pairs")
+    measure = audit(16).countermeasure_of(cell, None)
+    assert measure.space.layout == {"epsilon_255": 16, "magnitudes": "full"}
+    assert audit(16).cell_name(cell) != audit(8).cell_name(cell)
+    plain = replace(cell, countermeasure="none")
+    assert audit(16).cell_name(plain) == audit(8).cell_name(plain)
 
 
 def test_a_part_of_the_key_needs_its_architecture(audit: Callable[..., Audit], key: Key, tmp_path: Path) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import random
 import shutil
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -123,22 +126,27 @@ def test_workers_end_with_the_audit_that_started_them(
     command = [str(part) for part in arguments[: arguments.index("--plan")]]
     out = tmp_path / "audit"
     options = ["--plan", str(long), "--out", str(out), "--runner", "local:workers=2"]
-    process = subprocess.Popen([str(INSTALLED), *command, *options], env=ENVIRONMENT, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [str(INSTALLED), *command, *options], env=ENVIRONMENT, stderr=subprocess.DEVNULL, start_new_session=True
+    )
 
-    def workers() -> list[str]:
-        asked = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True)
-        return asked.stdout.split()
+    def started() -> list[str]:
+        asked = subprocess.run(["pgrep", "-s", str(process.pid)], capture_output=True, text=True)
+        return [pid for pid in asked.stdout.split() if pid != str(process.pid)]
 
-    deadline = time.monotonic() + 60
-    while len(workers()) < 3 and time.monotonic() < deadline:  # two workers and multiprocessing's resource tracker
-        time.sleep(0.2)
-    children = workers()
-    assert len(children) >= 3
-    process.kill()
-    process.wait()
-    while any(Path(f"/proc/{child}").exists() for child in children) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert not any(Path(f"/proc/{child}").exists() for child in children)
+    try:
+        deadline = time.monotonic() + 60
+        while len(started()) < 4 and time.monotonic() < deadline:  # two workers, what forks them, a resource tracker
+            time.sleep(0.2)
+        assert len(started()) >= 4
+        process.kill()
+        process.wait()
+        while started() and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert not started()
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 @pytest.mark.parametrize(

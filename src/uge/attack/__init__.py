@@ -8,7 +8,7 @@ it left.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -26,7 +26,7 @@ from uge.attack.keyed import NoisyKey, StolenKey, WrongKey
 from uge.attack.mixing import Cutmix, Cutout, Mixup
 from uge.attack.pretrained import PretrainedFinetune, PretrainedProbe
 from uge.attack.projection import Projection
-from uge.attack.purification import KEYS, OwnPairs, Pairs, Purify
+from uge.attack.purification import OwnPairs, Pairs, Purify
 from uge.attack.relabelled import Relabel
 from uge.attack.residuals import ResidualMeans, Transplant
 from uge.attack.self_supervised import SelfSupervised
@@ -93,6 +93,7 @@ _GIVEN = {
     "teacher": "queries the authorised network: give --key",
     "clean": "has some of the clean images: give --clean",
     "authorised_key": "needs the key: give --key",
+    "settings": "",
     "headroom_255": "",
     "device": "",
 }
@@ -151,6 +152,11 @@ def needs_clean(text: str) -> bool:
     return _needs(text, "clean")
 
 
+def needs_settings(text: str) -> bool:
+    """Whether a counter-measure, or any part of a combined one, goes by what the copy's manifest says."""
+    return _needs(text, "settings")
+
+
 def trains_key_network(text: str) -> bool:
     """Whether a counter-measure trains the architecture of the key it is given, and that alone."""
     return _needs(text, "authorised_key")
@@ -191,9 +197,8 @@ def why_unfit(text: str, images: ImageSet, method: str = "") -> str:
             return "the images are gray already"
         if name == "jpeg-lattice" and not options and read_lattice(images.images) is None:
             return NO_LATTICE
-        key = options.get("key", KEYS[0])
-        if name == "own-pairs" and key != (method if method in KEYS else KEYS[0]):
-            return f"the copy is behind no {key} key"
+        if name == "own-pairs" and "key" in options and method and options["key"] != method:
+            return f"the copy is behind no {options['key']} key"
     return ""
 
 
@@ -203,6 +208,7 @@ def build_countermeasure(
     teacher: nn.Module | None = None,
     clean: ImageSet | None = None,
     key: Key | None = None,
+    settings: Mapping[str, Any] | None = None,
     headroom_255: int = 0,
     device: torch.device | str = "cpu",
 ) -> Countermeasure:
@@ -213,13 +219,21 @@ def build_countermeasure(
         teacher: the trained authorised network, for those that query it.
         clean: the originals, for those that have some of them.
         key: the key, for those that show what it is worth.
+        settings: what the copy's manifest says of the protection and its key, "method" among it.
         headroom_255: of the copy's manifest.
         device: where those that learn something beforehand do so.
 
     Raises:
         ConfigError: unknown name or option, something that is needed and not given, or parts that cannot be combined.
     """
-    given = {"teacher": teacher, "clean": clean, "authorised_key": key, "headroom_255": headroom_255, "device": device}
+    given = {
+        "teacher": teacher,
+        "clean": clean,
+        "authorised_key": key,
+        "settings": settings or {},
+        "headroom_255": headroom_255,
+        "device": device,
+    }
     parsed = parse_countermeasures(text)
     alone = [name for name, _ in parsed if name in ALONE]
     if alone and len(parsed) > 1:

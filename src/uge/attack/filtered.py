@@ -80,7 +80,7 @@ def pool(side: str | int = 2) -> Filtered:
 
 def depth(bits: str | int = 3) -> Filtered:
     """Fewer bits a value."""
-    if not str(bits).isdigit():
+    if not str(bits).isdecimal():
         raise ConfigError(f"depth: expected a whole number of bits, got '{bits}'")
     return Filtered(f"depth:{bits}")
 

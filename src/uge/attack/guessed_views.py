@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,8 +25,9 @@ class GuessedViews(PlainTraining):
     nothing without its key. Ours. Results are cut to 0..1; test images are shown as they are.
 
     Args:
+        settings: what the copy's manifest says; the layout of its null space is that of the guesses.
         views: K; one view is the noisiest.
-        group_size: s of the guesses.
+        group_size: s of the guesses, in the place of the manifest's.
         cell: p of the guesses, in pixels.
         signs: "balanced" or "random".
         channels: "mixed" or "tied".
@@ -32,14 +35,16 @@ class GuessedViews(PlainTraining):
 
     def __init__(
         self,
+        settings: Mapping[str, Any],
         views: str | int = 1,
-        group_size: str | int = 6,
-        cell: str | int = 8,
-        signs: str = "balanced",
-        channels: str = "mixed",
+        group_size: str | int = "",
+        cell: str | int = "",
+        signs: str = "",
+        channels: str = "",
     ) -> None:
         self.views = whole("guessed-views: views", views, 1, 100)
-        self.space = space_of("guessed-views", group_size, cell, signs, channels)
+        layout = {"group_size": group_size, "cell": cell, "signs": signs, "channels": channels}
+        self.space = space_of("guessed-views", settings, layout)
 
     def batch(self, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         seen = torch.stack([self.view(x, generator) for _ in range(self.views)]).mean(0)
@@ -57,11 +62,17 @@ class GuessedViews(PlainTraining):
         return (values - (groups.spread(groups.sums(values)) / size)[:, None]).view(x.shape)
 
 
-def space_of(what: str, group_size: str | int, cell: str | int, signs: str, channels: str) -> NullSpace:
-    """A null space of a layout that a user wrote; its secret is to be replaced.
+def space_of(what: str, settings: Mapping[str, Any], written: Mapping[str, str | int]) -> NullSpace:
+    """A null space of the layout that a user wrote, or else the copy's manifest has, or else the default.
+
+    Its secret is to be replaced.
 
     Raises:
         ConfigError: no such layout; `what` names the counter-measure.
     """
-    units, side = whole(f"{what}: group_size", group_size, 2, 64), whole(f"{what}: cell", cell, 2, 64)
-    return NullSpace(bytes(32), units, side, signs, channels)
+    layout = NullSpace(bytes(32)).layout
+    if settings.get("method") == NullSpace.kind:
+        layout |= {name: settings[name] for name in layout if name in settings}
+    layout |= {name: value for name, value in written.items() if value != ""}
+    sides = {name: whole(f"{what}: {name}", layout[name], 2, 64) for name in ("group_size", "cell")}
+    return NullSpace(bytes(32), **layout | sides)

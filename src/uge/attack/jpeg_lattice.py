@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import torch
 from PIL import Image
@@ -20,6 +22,7 @@ from torch.nn import functional as F
 from uge.attack.options import number, whole
 from uge.data.images import ImageSet
 from uge.errors import DataError
+from uge.filters import cosines
 from uge.training import PlainTraining
 
 SIDE = 8  # of a block
@@ -56,13 +59,15 @@ class JpegLattice(PlainTraining):
     Findings: `jpeg_quality`, `jpeg_halved_chroma`, `lattice_score`.
 
     Args:
+        settings: what the copy's manifest says; empty for a folder of another program.
         quality: of the originals, 1 to 100; 0 reads it from the images.
-        epsilon_255: bound of the published images, in steps of 255.
+        epsilon_255: bound of the published images, in steps of 255; by default that of the manifest, or 8.
     """
 
-    def __init__(self, quality: str | int = 0, epsilon_255: str | float = 8) -> None:
+    def __init__(self, settings: Mapping[str, Any], quality: str | int = 0, epsilon_255: str | float = "") -> None:
         self.quality = whole("jpeg-lattice: quality", quality, 0, 100)
-        self.epsilon_255 = number("jpeg-lattice: epsilon_255", epsilon_255, 0.1, 255)
+        bound = settings.get("epsilon_255", 8) if epsilon_255 == "" else epsilon_255
+        self.epsilon_255 = number("jpeg-lattice: epsilon_255", bound, 0.1, 255)
 
     def prepare(self, images: ImageSet) -> tuple[Tensor, Tensor]:
         """Raises: DataError, where no quality is given and the images are on no lattice."""
@@ -158,7 +163,7 @@ def frequencies(plane: Tensor) -> Tensor:
     if not rows or not columns:
         return plane.new_zeros(0, SIDE * SIDE)
     blocks = plane[:, :rows, :columns].unfold(1, SIDE, SIDE).unfold(2, SIDE, SIDE).reshape(-1, SIDE, SIDE)
-    basis = _basis().to(plane.device)
+    basis = cosines(SIDE).to(plane.device)
     return (basis @ blocks @ basis.T).flatten(1)
 
 
@@ -168,7 +173,7 @@ def to_points(plane: Tensor, steps: Tensor) -> Tensor:
     if not len(c):
         return plane
     found = _expected(c, steps)
-    basis = _basis().to(plane.device)
+    basis = cosines(SIDE).to(plane.device)
     blocks = basis.T @ found.view(-1, SIDE, SIDE) @ basis
     count, (rows, columns) = len(plane), (side // SIDE for side in plane.shape[1:])
     moved = plane.clone()
@@ -226,12 +231,3 @@ def table(quality: int, which: int) -> Tensor:
     Image.new("RGB", (SIDE, SIDE)).save(buffer, "JPEG", quality=quality)
     with Image.open(buffer) as picture:
         return torch.tensor(picture.quantization[which], dtype=torch.float32)  # type: ignore[attr-defined]  # JPEGs have it
-
-
-@cache
-def _basis() -> Tensor:
-    """The orthonormal DCT-II [8, 8]; row k has frequency k."""
-    place = torch.arange(SIDE, dtype=torch.float64)
-    basis = torch.cos(math.pi * place[:, None] * (place + 0.5) / SIDE) * math.sqrt(2 / SIDE)
-    basis[0] /= math.sqrt(2)
-    return basis.float()

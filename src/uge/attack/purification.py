@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
 from typing import Any
 
 import torch
@@ -19,13 +19,14 @@ from uge.errors import ConfigError, unknown_name
 from uge.filters import grayscale
 from uge.keys.keyed_view import KeyedView, needs_headroom
 from uge.keys.reversible import Reversible
-from uge.protect import PROTECTIONS, resolve_config
+from uge.protect import PRESETS, PROTECTIONS, resolve_config
 from uge.protect.keyed import KeyedProtection, random_bytes
 from uge.protect.protection import Settings
 from uge.runtime import generator_for
 
 STRIDE = 3  # of the blind spots; no two of them touch
 KEYS = ("null-space", "reversible")  # whose pairs a hacker can make
+SETTINGS = {kind: {field.name for field in fields(PRESETS[kind]["default"])} for kind in KEYS}
 
 
 class Purify(Denoised):
@@ -133,20 +134,22 @@ class OwnPairs(Denoised):
 
     He trains a generator of ours on his images, keys his copies by secrets of his own, learns D from these pairs until
     nothing more is gained, and snaps what D takes away to whole steps within the bound, which is all that a copy can
-    hold. The layout is no secret; the defaults are those of a key.
+    hold. How the published copy was made is no secret: what no option says is as its manifest has it, the layout of
+    the key and the settings of the protection, or where there is none the default.
 
     Findings, on own pairs held out: `sign_accuracy`, the share of changed values whose direction D tells, in percent
     (chance 50); `rms_left`, root mean square of x_hat - x over that of x_u - x; `shortcut_left`, how much is left of
     what the changes of a class have in common.
 
     Args:
+        settings: what the copy's manifest says, its method among it; empty for a folder of another program.
         data: DATA of the other images, of any size and colours. Without it they are the published images themselves, as
             if they were clean, under labels drawn at random: D then learns to take a second perturbation from a
             protected image, and meets images that hold the first one.
         key: the kind of the keys, "null-space" or "reversible".
         pairs: how many to make; images are used again under other keys where there are fewer.
-        preset: of the published recipe.
-        epochs: of the generator's training, in the place of the preset's.
+        preset: of settings, in the place of those published.
+        epochs: of the generator's training, in the place of the settings'.
         steps: the most steps of the denoiser's training.
         depth: layers of the denoiser.
         width: filters of each.
@@ -161,33 +164,39 @@ class OwnPairs(Denoised):
 
     def __init__(
         self,
+        settings: Mapping[str, Any],
         data: str = "",
-        key: str = "null-space",
+        key: str = "",
         pairs: str | int = 5000,
-        preset: str = "default",
-        epochs: str | int = 12,
+        preset: str = "",
+        epochs: str | int = "",
         steps: str | int = 6000,
         depth: str | int = 8,
         width: str | int = 32,
-        epsilon_255: str | int = 8,
-        group_size: str | int = 6,
-        cell: str | int = 8,
-        signs: str = "balanced",
-        channels: str = "mixed",
-        magnitudes: str = "half",
+        epsilon_255: str | int = "",
+        group_size: str | int = "",
+        cell: str | int = "",
+        signs: str = "",
+        channels: str = "",
+        magnitudes: str = "",
         device: torch.device | str = "cpu",
     ) -> None:
         super().__init__("own-pairs", steps, depth, width, device)
         self.data = data
         self.pairs = whole("own-pairs: pairs", pairs, 2)
-        self.epsilon_255 = whole("own-pairs: epsilon_255", epsilon_255, 1, 64)
-        self.epochs = whole("own-pairs: epochs", epochs, 1)
+        method = settings.get("method", "")
+        kind = key or (method if method in KEYS else KEYS[0])
+        if kind not in KEYS:
+            raise unknown_name("key of counter-measure 'own-pairs'", kind, KEYS)
+        self.told = settings if kind == method else {}
+        bound = self.told.get("epsilon_255", 8) if epsilon_255 == "" else epsilon_255
+        self.epsilon_255 = whole("own-pairs: epsilon_255", bound, 1, 64)
         self.preset = preset
-        if key not in KEYS:
-            raise unknown_name("key of counter-measure 'own-pairs'", key, KEYS)
-        self.space: KeyedView = space_of("own-pairs", group_size, cell, signs, channels)
-        if key == "reversible":
-            self.space = Reversible(bytes(32), self.epsilon_255, magnitudes)
+        self.epochs = {} if epochs == "" else {"epochs": whole("own-pairs: epochs", epochs, 1)}
+        layout = {"group_size": group_size, "cell": cell, "signs": signs, "channels": channels}
+        self.space: KeyedView = space_of("own-pairs", self.told, layout)
+        if kind == "reversible":
+            self.space = Reversible(bytes(32), self.epsilon_255, magnitudes or self.told.get("magnitudes", "half"))
         self.config_for(headroom=False)
 
     def learn(self, images: ImageSet) -> None:
@@ -234,9 +243,10 @@ class OwnPairs(Denoised):
         return protection
 
     def config_for(self, *, headroom: bool) -> Settings:
-        """The published settings; an unknown preset is refused."""
-        settings = {"epsilon_255": self.epsilon_255, "epochs": self.epochs, "headroom": headroom}
-        return resolve_config(self.preset, settings, method=self.space.kind)
+        """The settings of his own copies; an unknown preset is refused."""
+        known = {} if self.preset else {name: self.told[name] for name in SETTINGS[self.space.kind] & self.told.keys()}
+        wanted = known | self.epochs | {"epsilon_255": self.epsilon_255, "headroom": headroom}
+        return resolve_config(self.preset or "default", wanted, method=self.space.kind)
 
     @torch.no_grad()
     def removed(self, images: Tensor) -> Tensor:

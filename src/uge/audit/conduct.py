@@ -97,7 +97,7 @@ def conduct(
         key_epochs=plan.key_epochs,
         key=key,
         clean=clean,
-        headroom_255=manifest.headroom_255 if manifest else 0,
+        manifest=manifest,
         device=device,
         threads=threads,
     )

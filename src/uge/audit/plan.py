@@ -279,14 +279,7 @@ FILTERS = ("grayscale", "jpeg:10", "jpeg:30", "jpeg:50", "jpeg:75", "blur:1", "p
 AUGMENTATIONS = ("cutout", "mixup", "cutmix", "randaugment", "ueraser", "adversarial", "projection", "projection:100")
 RESIDUALS = ("residual-means", "transplant:low", "transplant:high,smoother=blur:3", "jpeg-lattice")
 READERS = ("guessed-views", "relabel")  # of our page
-LEARNT = (
-    "purify",
-    "own-pairs",
-    "own-pairs:key=reversible",
-    "pairs:10",
-    "pairs:100",
-    "pairs:500",
-)  # as long as a training or longer: one network
+LEARNT = ("purify", "own-pairs", "pairs:10", "pairs:100", "pairs:500")  # as long as a training or longer: one network
 DISTILLATIONS = ("distillation:soft", "distillation:hard", "distillation:soft,queries=any")
 WITH_CLEAN = ("clean-only:500", "clean-mixed:500", "refit:500")
 PRETRAINED = tuple(f"pretrained-{how}:efficientnet-lite{number}" for number in (0, 1) for how in ("probe", "finetune"))

@@ -12,13 +12,22 @@ from typing import Any
 from safetensors import torch as safetensors
 from torch import nn
 
-from uge.attack import build_countermeasure, encoder_of, needs_clean, needs_key, needs_teacher, trains_key_network
+from uge.attack import (
+    build_countermeasure,
+    encoder_of,
+    needs_clean,
+    needs_key,
+    needs_settings,
+    needs_teacher,
+    trains_key_network,
+)
 from uge.audit.plan import AUTHORISED, Cell, Hacker, Plan, Row, cells_of
 from uge.audit.runners import CELLS, JOB, More, Runner, save_job
 from uge.data.images import ImageSet, normalisation_of
 from uge.errors import ConfigError, DataError, PublishError
 from uge.keys.key import Key
 from uge.networks import NetworkSpec, build_network, parse_network
+from uge.publish import Manifest
 from uge.records import RECORD_VERSION, append_record, config_hash, read_records
 from uge.runtime import check_writable, environment, seed_for, write_atomically
 from uge.training import Countermeasure, Recipe, fit
@@ -64,7 +73,8 @@ class Audit:
         folder: where `records.jsonl` and the authorised networks' trained weights go.
         key: the authorised network, where there is one.
         clean: the originals, for the ceilings and for hackers who have some of them.
-        headroom_255: of the copy's manifest; a null-space key maps test images and originals alike.
+        manifest: of the copy, where it has one. Its headroom maps test images and originals alike; hackers who have
+            read our pages go by its settings.
         recipe: from a network's text to how it is trained; the key's own recipe trains its architecture.
         key_epochs: not 0: for so many epochs at most.
         device: where to train.
@@ -81,7 +91,7 @@ class Audit:
         key_epochs: int = 0,
         key: Key | None = None,
         clean: ImageSet | None = None,
-        headroom_255: int = 0,
+        manifest: Manifest | None = None,
         device: str = "cpu",
         threads: int | None = None,
     ) -> None:
@@ -95,7 +105,8 @@ class Audit:
         self.recipe = recipe
         self.key_epochs = key_epochs
         self.key = key
-        self.headroom_255 = headroom_255
+        self.headroom_255 = manifest.headroom_255 if manifest else 0
+        self.settings = manifest.settings | {"method": manifest.method} if manifest else {}
         self.device = device
         self.threads = threads
         self._views: dict[str, ImageSet] = {}
@@ -247,6 +258,7 @@ class Audit:
                 "key": self._key_part(cell),
             }
             | ({"clean": self.digests.get("clean")} if needs_clean(cell.countermeasure) else {})
+            | ({"settings": self.settings} if self.settings and needs_settings(cell.countermeasure) else {})
         )
 
     def _key_part(self, cell: Cell) -> str | dict[str, Any] | None:
@@ -328,6 +340,7 @@ class Audit:
             teacher=teacher,
             clean=self.sources.get("clean"),
             key=self.key,
+            settings=self.settings,
             headroom_255=self.headroom_255,
             device=self.device,
         )

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from functools import lru_cache
-from multiprocessing import get_context
+from multiprocessing import forkserver, get_all_start_methods, get_context, parent_process
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -93,6 +93,10 @@ class Local:
 
     def __init__(self, workers: str | int = 0) -> None:
         self.workers = _count("local: workers", workers) or _cores()
+        # Not forked from this process: torch's threads do not survive a fork.
+        self.context = get_context("forkserver" if "forkserver" in get_all_start_methods() else "spawn")
+        if self.workers > 1 and self.context.get_start_method() == "forkserver":
+            _start_server()
 
     def run(self, job: Path, more: More) -> Iterator[Row]:
         cells = more(self.workers)
@@ -102,10 +106,7 @@ class Local:
                 cells = more(self.workers)
         if not cells:
             return
-        # Spawned, not forked: torch's threads do not survive a fork.
-        pool = ProcessPoolExecutor(
-            self.workers, get_context("spawn"), initializer=end_with_parent, initargs=(os.getpid(),)
-        )
+        pool = ProcessPoolExecutor(self.workers, self.context, initializer=end_with_parent)
         try:
             running = {pool.submit(train_cell, job, cell) for cell in cells}
             while running:
@@ -125,13 +126,26 @@ class Local:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def end_with_parent(parent: int) -> None:
+def _start_server() -> None:
+    """Begin to import what workers need, once for all of them, while this process reads the images."""
+    if threading.current_thread() is not threading.main_thread():
+        return  # signals are the main thread's; the first pool starts the server
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # which the server inherits: Ctrl-C is the audit's to answer
+    try:
+        forkserver.set_forkserver_preload(["uge.audit.run"])
+        forkserver.ensure_running()
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def end_with_parent() -> None:
     """End this worker when the audit that started it is gone, even by `kill -9`; Ctrl-C is the audit's to answer."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = parent_process()
+    assert parent is not None, "only a worker ends with its parent"
 
     def look() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
+        parent.join()
         os._exit(1)
 
     threading.Thread(target=look, daemon=True).start()

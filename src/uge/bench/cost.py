@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -146,7 +145,7 @@ def in_a_process(work: Callable[..., T], *arguments: Any, watch: Callable[[], No
         UgeError: whatever the function raises.
         PublishError: the process died.
     """
-    pool = ProcessPoolExecutor(1, get_context("spawn"), initializer=end_with_parent, initargs=(os.getpid(),))
+    pool = ProcessPoolExecutor(1, get_context("spawn"), initializer=end_with_parent)
     try:
         future: Future[T] = pool.submit(work, *arguments)
         while True:

@@ -45,8 +45,8 @@ class Reversible(KeyedView):
 
     Attributes:
         epsilon_255: L_inf bound of every copy in 8-bit steps.
-        magnitudes: "half": m is anything from half the bound up; "full": the bound itself, which is a stronger and more
-            visible perturbation of the same epsilon.
+        magnitudes: "half": m is anything from half the bound up; "full": epsilon - 1, so that every value moves as far
+            as the bound lets all of them: a stronger and more visible perturbation of the same epsilon.
     """
 
     kind: ClassVar[str] = "reversible"

@@ -92,7 +92,7 @@ def parse_network(text: str) -> tuple[str, dict[str, Any]]:
         key, equals, value = item.partition("=")
         if not equals:
             raise ConfigError(f"network option '{item}' is not NAME=VALUE, as in resnet:depth=18,width=64")
-        options[key] = {"true": True, "false": False}.get(value.lower(), int(value) if value.isdigit() else value)
+        options[key] = {"true": True, "false": False}.get(value.lower(), int(value) if value.isdecimal() else value)
     _check_options(name, options)
     return name, options
 

@@ -1,6 +1,7 @@
-"""What the protections of other papers share: no key, one seed, and bounds that hold in the published 8-bit images.
+"""What the protections of other papers share: one seed, and bounds that hold in the published 8-bit images.
 
-They are here to be compared with. None has an authorised network: what they publish is meant to be learnt by nobody.
+They are here to be compared with. None but the learnability lock has an authorised network: what they publish is meant
+to be learnt by nobody.
 """
 
 from __future__ import annotations

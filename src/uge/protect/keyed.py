@@ -81,7 +81,7 @@ class KeyedConfig:
     shortcut: float = 1.0
     feature_distance: float = 0.0
     misdirection: float = 0.0
-    references: tuple[str, ...] = ("vgg:depth=8,width=16", "convnet:width=32", "mlp:width=128")
+    references: tuple[str, ...] = ("vgg:depth=8,width=16", "convnet:width=32", "mlp:width=128", "mlp:width=256")
     undistillation: float = 0.0
     teacher: str = "convnet:width=32"
     temperature: float = 4.0

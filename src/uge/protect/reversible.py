@@ -1,11 +1,10 @@
-"""Protection behind a reversible key: a perturbation of any shape, which the key undoes to the last bit but one.
+"""Protection behind a reversible key: a perturbation of any shape, which the key undoes, all but the lowest bit.
 
     x_u = 2 floor(x / 2) + s m + c,   s m = delta on average
     delta = (epsilon - 1) ((1 - a) tanh(gain d) + a t),   d = G(x, y)
 
-with t the texture of the class (`uge.protect.texture`) in a share a of the budget
-
-(`uge.keys.reversible`). Every value moves by m, epsilon / 2 at the least, and may go either way: the generator has the
+with t the texture of the class (`uge.protect.texture`) in a share a of the budget, the rest as in
+`uge.keys.reversible`. Every value moves by m, epsilon / 2 at the least, and may go either way: the generator has the
 whole space of perturbations, where a null space leaves it one direction in s. A baseline's perturbation is published in
 the same way, which gives it an authorised network.
 """

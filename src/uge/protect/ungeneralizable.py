@@ -43,7 +43,7 @@ FEATURE_OBJECTIVES = ("distance", "misalignment")
 class UngeneralizableConfig:
     """Settings of UGE; a weight of zero switches its term off and saves its cost.
 
-    The defaults are the setting whose tables are in the README, with all three terms.
+    The defaults are the setting whose tables are in the README, and L_ud besides.
 
     Attributes:
         epsilon_255: L_inf bound in 8-bit steps.
