@@ -26,7 +26,7 @@ import argparse
 import math
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean, stdev
@@ -435,13 +435,11 @@ def view_prices(rows: Iterable[Row], stage: str) -> str:
 
 
 SEARCHED = "cifar10-12k"  # the data that settings were chosen on
-CHOSEN = (  # presets of a reversible key: default, combined, misdirecting as it was and, last, as it is
-    "reversible+filters",
-    "reversible16+combined+long",
-    "reversible16+combined+long+misdirecting",
-    "reversible16-full+combined+long+misdirecting",
-    "reversible16-full+combined+long+misdirecting+mlp-reference",
-)
+CHOSEN = {  # what the README shows, and how it calls it
+    "reversible+filters": "epsilon 8, defaults",
+    "reversible16+combined+long": "epsilon 16, `combined`",
+    "reversible16-full+combined+long+misdirecting+mlp-references": "epsilon 16, full, `misdirecting`",
+}
 
 
 def null_space_elsewhere(rows: Iterable[Row]) -> str:
@@ -452,10 +450,16 @@ def null_space_elsewhere(rows: Iterable[Row]) -> str:
     return "\n".join(null_space_table(rows, stage, dataset=name) for stage, name in others) or NOT_MEASURED
 
 
-def null_space_table(rows: Iterable[Row], stage: str, only: Sequence[str] = (), dataset: str = SEARCHED) -> str:
-    """One column a setting: authorised, hackers with their clean level, exactness, size and look of the copy."""
+def null_space_table(
+    rows: Iterable[Row], stage: str, only: Mapping[str, str] | None = None, dataset: str = SEARCHED
+) -> str:
+    """One column a setting: authorised, hackers with their clean level, exactness, size and look of the copy.
+
+    `only` has the settings to show, and their titles.
+    """
+    heads = only or {}
     rows = [row for row in rows if (row["stage"], row["dataset"]) == (stage, dataset)]
-    rows = [row for row in rows if not only or row["setting"] in (*only, "clean")]
+    rows = [row for row in rows if not heads or row["setting"] in (*heads, "clean")]
     settings = list(dict.fromkeys(row["setting"] for row in rows if row["setting"] != "clean"))
     trainings = [row for row in rows if row["kind"] != "measures"]
     if not trainings:
@@ -505,7 +509,7 @@ def null_space_table(rows: Iterable[Row], stage: str, only: Sequence[str] = (), 
         "\nIn brackets: trained on the originals, the authorised network through its view (locked-clean), a hacker with"
         " the same counter-measure.\n"
     )
-    return about + table(["", *(f"`{setting}`" for setting in settings)], body) + below
+    return about + table(["", *(heads.get(setting, f"`{setting}`") for setting in settings)], body) + below
 
 
 def lossy_table(rows: Iterable[Row]) -> str:
@@ -945,6 +949,7 @@ SECTIONS: dict[str, tuple[str | tuple[str, ...], Callable[..., str]]] = {
     "seeds": ("uge_cifar", lambda rows: stage_table(rows, "seeds")),
     "transfer": ("uge_cifar", lambda rows: stage_table(rows, "transfer")),
     "students": ("uge_cifar", lambda rows: stage_table(rows, "students")),
+    "uge-filters": ("uge_cifar", lambda rows: stage_table(rows, "filters")),
     "two-keys": ("uge_cifar", lambda rows: stage_table(rows, "two-keys")),
     "view-prices": ("null_space", lambda rows: view_prices(rows, "locked")),
     "view-prices-small": ("null_space", lambda rows: view_prices(rows, "locked-small")),

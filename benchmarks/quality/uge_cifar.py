@@ -3,12 +3,14 @@
     python benchmarks/quality/uge_cifar.py --data CIFAR.zip --stage grid
     python benchmarks/quality/uge_cifar.py --data CIFAR.zip --stage finalists --settings NAME NAME NAME
     python benchmarks/quality/uge_cifar.py --data CIFAR.zip --stage students --settings NAME NAME [--small]
+    python benchmarks/quality/uge_cifar.py --data CIFAR.zip --stage filters --settings NAME NAME [--small]
     python benchmarks/quality/uge_cifar.py --data CIFAR.zip --stage seeds --settings NAME
     python benchmarks/quality/uge_cifar.py --data OTHER.zip --stage transfer --settings NAME
     python benchmarks/quality/uge_cifar.py --data CIFAR.zip --stage two-keys --settings NAME [--pair stems] [--small]
 
 Stages of a search: a small grid (16x16, 4,000 images, own encoder, three hackers), the three best settings at full
-size with efficientnet-lite0 and all hackers, then three seeds of one; `students` asks what L_ud does. Settings are
+size with efficientnet-lite0 and all hackers, then three seeds of one; `students` asks what L_ud does, `filters` whether
+a copy outlives a hacker who filters it. Settings are
 chosen by hand from the table of the stage before: the accuracies there are measured on the test split, so the choice
 favours nobody in particular but is not blind; the later stages draw new keys, copies and seeds. `--small` gives a
 later stage the size of the grid.
@@ -57,6 +59,7 @@ PAIRS = {  # two authorised networks of one copy
         "convnet:width=48,stem=4,stem_width=16,frozen_stem=true",
     ),
 }
+EXPECTED = ("none", "blur", "grayscale", "jpeg:30")
 TERMS = {
     "gm": {"gradient_matching": 1, "feature_distance": 0, "undistillation": 0},
     "gm+fd": {"gradient_matching": 1, "undistillation": 0, "feature_objective": "distance"},
@@ -66,6 +69,8 @@ TERMS = {
     "gm+fd+ud": {"gradient_matching": 1, "feature_objective": "distance"},
     "10gm+fd+ud": {"gradient_matching": 10, "feature_objective": "distance"},
     "gm+fd+0.03ud": {"gradient_matching": 1, "undistillation": 0.03, "feature_objective": "distance"},
+    "gm+fd, filters": {"gradient_matching": 1, "undistillation": 0, "filters": EXPECTED},
+    "10gm+fd, filters": {"gradient_matching": 10, "undistillation": 0, "filters": EXPECTED},
     "fd": {"gradient_matching": 0, "undistillation": 0, "feature_objective": "distance"},
     "gm+mis": {"gradient_matching": 1, "undistillation": 0, "feature_objective": "misalignment"},
     "gm+mis+ud": {"gradient_matching": 1, "feature_objective": "misalignment"},
@@ -143,6 +148,9 @@ class Stage:
         hackers = [(network, "none") for network in (SMALL_HACKERS if self.small else FULL_HACKERS)]
         if self.name in ("grid", "two-keys"):
             return grid(hackers, [seed])
+        if self.name == "filters":
+            filtered = [("vgg:depth=8,width=16", how) for how in ("blur:1", "grayscale", "jpeg:30")]
+            return grid([*hackers, *filtered], [seed])
         students = STUDENTS if self.name in ("check", "finalists") else LATER_STUDENTS
         return grid([*hackers, *students], [seed])
 
@@ -221,7 +229,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True)
     parser.add_argument(
-        "--stage", required=True, choices=("grid", "check", "students", "finalists", "seeds", "transfer", "two-keys")
+        "--stage",
+        required=True,
+        choices=("grid", "check", "students", "filters", "finalists", "seeds", "transfer", "two-keys"),
     )
     parser.add_argument("--settings", nargs="*", help="names such as gm+fd@32; all of the grid by default")
     parser.add_argument("--full-size", action="store_true", help="with --stage check: the networks of the later stages")

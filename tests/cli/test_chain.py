@@ -119,6 +119,9 @@ def test_attacks_add_up_and_are_not_repeated(run: Run, toy: Path, key: Path, pub
     ]
     again = run(*base, "--hacker", "mlp:width=8")
     assert again.code == 0 and "mlp(width=8)" in again.stdout and (out / "records.jsonl").read_text() == first
+    assert "note" not in again.stderr
+    gray = run(*base, "--hacker", "mlp:width=8", "--countermeasure", "grayscale")
+    assert gray.code == 0 and "note: grayscale is of no use here: the images are gray already" in gray.stderr
 
 
 def test_a_folder_of_another_program_is_attacked_past_a_file_that_is_none(run: Run, toy: Path, tmp_path: Path) -> None:

@@ -10,9 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from uge.data.images import ImageSet
+from uge.data.images import ImageSet, to_float
+from uge.encoders import build_encoder, features_of
 from uge.errors import ConfigError, KeyFileError
+from uge.filters import parse_filter
 from uge.keys.key import Key
+from uge.losses.feature_distance import feature_distance
 from uge.protect.ungeneralizable import PRESETS, UngeneralizableConfig, UngeneralizableProtection
 
 TERMS = ("gradient_matching", "feature_distance", "undistillation")
@@ -154,6 +157,20 @@ def test_feature_distance_alone_is_learnt(gray: ImageSet, key: Key, small: Small
     assert first > 0.5 and last < first - 0.3
 
 
+def test_who_expects_a_filter_moves_the_features_behind_it(gray: ImageSet, key: Key, small: Small) -> None:
+    encoder = build_encoder("own", gray, seed=0, device="cpu")
+    blur = parse_filter("blur:1")
+    mean = features_of(encoder, gray.images, device="cpu").mean(0)
+
+    def behind_the_blur(*filters: str) -> float:
+        settings = ALONE | {"feature_distance": 1.0, "epsilon_255": 32, "epochs": 60, "label_conditional": True}
+        copies, _ = protect(gray, [key], small(**settings, filters=filters))
+        x, x_u = (encoder(blur(to_float(images))) for images in (gray.images, copies))
+        return float(feature_distance(x, x_u, mean))
+
+    assert behind_the_blur("blur:1") < behind_the_blur("none") - 0.05
+
+
 def test_misalignment_alone_is_learnt(gray: ImageSet, key: Key, small: Small) -> None:
     settings = ALONE | {"feature_distance": 1.0, "feature_objective": "misalignment", "epsilon_255": 32}
     _, log = protect(gray, [key], small(**settings))
@@ -204,6 +221,9 @@ def test_no_key_or_a_key_for_other_data_is_refused(
         ({"live_runs": 0}, "live_runs must be at least 1"),
         ({"temperature": 0.0}, "temperature must be positive, got 0.0"),
         ({"clean_share": 1.5}, "clean_share is a share from 0 to 1, got 1.5"),
+        ({"filters": ()}, "filters is empty"),
+        ({"filters": ("jpg",)}, "did you mean 'jpeg'"),
+        ({"filters": ("none", "blur+projection")}, "cannot expect projection"),
         ({"generator_width": 10}, "generator_width must be a multiple of 4, got 10"),
     ],
 )
@@ -223,4 +243,5 @@ def test_presets_are_settings_that_can_be_stored(gray: ImageSet) -> None:
 
     for preset in PRESETS.values():
         stored = json.loads(json.dumps(preset.to_dict()))
-        assert UngeneralizableConfig(**stored | {"students": tuple(stored["students"])}) == preset
+        lists = {name: tuple(stored[name]) for name in ("students", "filters")}
+        assert UngeneralizableConfig(**stored | lists) == preset

@@ -30,6 +30,7 @@ from uge.losses.gradient_matching import gradient_matching
 from uge.losses.undistillation import distillation, undistillation
 from uge.networks import parse_network, trainable
 from uge.protect.checkpoint import load_checkpoint, save_checkpoint
+from uge.protect.expectation import needs_probe, parse_measure
 from uge.protect.generator_training import Advance, GeneratorTraining, Step
 from uge.protect.protection import RunOptions, Telling
 from uge.protect.trajectory import LiveRun, record_clean_run
@@ -54,6 +55,8 @@ class UngeneralizableConfig:
         feature_objective: "distance" (UGE) or "misalignment" (pull to the next class's prototype).
         encoder: the common feature space, an entry of `ENCODERS`.
         feature_images: images of each batch that go through the encoder.
+        filters: what may happen to a copy before others see it, drawn at random for L_fd and L_ud, as for keys with a
+            view (`KeyedConfig`); the authorised network sees copies as they are.
         students: networks that are distilled during training, in turn, for L_ud.
         temperature: of the distillation inside L_ud.
         epochs: passes of the generator over the data.
@@ -79,6 +82,7 @@ class UngeneralizableConfig:
     feature_objective: str = "distance"
     encoder: str = "efficientnet-lite0"
     feature_images: int = 24
+    filters: tuple[str, ...] = ("none",)
     students: tuple[str, ...] = ("vgg:depth=8,width=16", "convnet:width=32")
     temperature: float = 4.0
     epochs: int = 12
@@ -107,6 +111,12 @@ class UngeneralizableConfig:
             raise ConfigError("undistillation needs at least one student network")
         for student in self.students:
             parse_network(student)
+        if not self.filters:
+            raise ConfigError("filters is empty; give none for no filter")
+        for filter_ in self.filters:
+            parse_measure(filter_)
+        if needs_probe(self.filters):
+            raise ConfigError("filters: UGE has no linear probe beside it, so it cannot expect projection")
 
     def _check_numbers(self) -> None:
         for name in ("feature_images", "epochs", "batch_size", "clean_checkpoints", "live_runs", "generator_patch"):
@@ -126,7 +136,7 @@ class UngeneralizableConfig:
             raise ConfigError(f"generator_width must be a multiple of 4, got {self.generator_width}")
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self) | {"students": list(self.students)}
+        return asdict(self) | {name: list(getattr(self, name)) for name in ("students", "filters")}
 
 
 PRESETS: dict[str, UngeneralizableConfig] = {
@@ -191,6 +201,7 @@ class UngeneralizableProtection(GeneratorTraining[UngeneralizableConfig, _Beside
                 kind = key.view.kind
                 raise ConfigError(f"a {kind} key protects with the method {kind}; UGE takes keys without a view")
         self.keys = list(keys)
+        self.filters = [parse_measure(text) for text in config.filters]
         streams = ("generator", "generator training")
         super().__init__(clean, config, streams=streams, epsilon_255=config.epsilon_255, **run)
 
@@ -218,6 +229,7 @@ class UngeneralizableProtection(GeneratorTraining[UngeneralizableConfig, _Beside
         x_u = self.generator(x, y)
         shift = Shift.draw(len(x), self.clean.image_size, rng)
         x_shifted, x_u_shifted = (shift(image).contiguous(memory_format=torch.channels_last) for image in (x, x_u))
+        through = self.filters[int(torch.randint(len(self.filters), (), generator=rng)) if self.filters[1:] else 0]
         total = x.new_zeros(())
         terms: dict[str, float | None] = dict.fromkeys(
             ("gradient_matching", "gradient_magnitude", "feature_distance", "undistillation")
@@ -247,10 +259,10 @@ class UngeneralizableProtection(GeneratorTraining[UngeneralizableConfig, _Beside
 
         if config.feature_distance and prepared.encoder is not None:
             count = min(config.feature_images, len(x))
-            features_u = prepared.encoder(x_u[:count])
+            features_u = prepared.encoder(through(x_u[:count], rng, None))
             if config.feature_objective == "distance":
                 with torch.no_grad():
-                    features = prepared.encoder(x[:count])
+                    features = prepared.encoder(through(x[:count], rng, None))
                 distance = feature_distance(features, features_u, prepared.feature_mean)
             else:
                 distance = misalignment(features_u, y[:count], prepared.prototypes, prepared.feature_mean)
@@ -261,7 +273,8 @@ class UngeneralizableProtection(GeneratorTraining[UngeneralizableConfig, _Beside
             student = students[step % len(students)]
             with torch.no_grad():
                 answer = beside.teachers[step % len(beside.teachers)](x_u_shifted)
-            guess = student.network(x_u_shifted)
+            seen = shift(through(x_u, rng, None)).contiguous(memory_format=torch.channels_last)
+            guess = student.network(seen)
             pushed = undistillation(answer, guess, config.temperature)
             total = total + config.undistillation * pushed
             terms["undistillation"] = float(pushed.detach())
