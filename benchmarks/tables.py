@@ -961,6 +961,10 @@ SECTIONS: dict[str, tuple[str | tuple[str, ...], Callable[..., str]]] = {
     "eigenvalues": ("eigenvalues", eigenvalue_table),
     "purification": ("purification", lambda rows: purification_table(rows, "null-space")),
     "purification-reversible": ("purification", lambda rows: purification_table(rows, "reversible16+combined")),
+    "purification-misdirecting": (
+        "purification",
+        lambda rows: purification_table(rows, "reversible16-full+misdirecting"),
+    ),
     "audit-headline": ("audit", audit_headline),
     "audit": ("audit", audit_grid),
     "baselines": ("baselines", baseline_table),

@@ -645,14 +645,14 @@ def attack(
         recipe=lambda network: recommended_recipe(network, epochs or 30),
         device=str(place),
     )
-    if why := why_unfit(countermeasure, images, manifest.method if manifest else ""):
-        print(f"note: {countermeasure} is of no use here: {why}", file=sys.stderr)
     cell = Cell("hacker", hacker, countermeasure, seed)
     cells = [Cell(AUTHORISED, seed=seed), cell] if needs_teacher(countermeasure) else [cell]
     with _training_bar() as (begin, epoch):
         rows = audit.run(cells, lambda number, each: begin(f"{each.role} {each.network}"), epoch)
     row = rows[-1]
     print(f"{row['network']} ({row['countermeasure']}): {row['accuracy']:.1f} %, peak {row['peak_accuracy']:.1f} %")
+    if why := why_unfit(countermeasure, images, manifest.method if manifest else ""):
+        print(f"note: {countermeasure} is of no use here: {why}", file=sys.stderr)
 
 
 @app.command()

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 STEPS = 2  # timed, after one that is not
 # Steps as a multiple of plain ones of the same network, for about 30 epochs.
 COST = {"adversarial": 8.0, "ueraser": 3.0, "distillation": 1.3, "self-supervised": 2.3, "guessed-views": 1.5,
-    "purify": 3.5, "pairs": 4.0, "own-pairs": 9.0}  # fmt: skip
+    "purify": 3.5, "pairs": 4.0, "own-pairs": 20.0}  # fmt: skip
 SLACK = 1.15  # testing after each epoch, starting processes
 
 
