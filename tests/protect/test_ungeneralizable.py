@@ -171,6 +171,12 @@ def test_who_expects_a_filter_moves_the_features_behind_it(gray: ImageSet, key: 
     assert behind_the_blur("blur:1") < behind_the_blur("none") - 0.05
 
 
+def test_original_and_copy_meet_the_same_jitter(gray: ImageSet, key: Key, small: Small) -> None:
+    settings = ALONE | {"feature_distance": 1.0, "epsilon_255": 1, "epochs": 1, "learning_rate": 1e-6}
+    _, log = protect(gray, [key], small(**settings, filters=("jitter",)))
+    assert all(row["feature_distance"] > 0.95 for row in log)  # of images that hardly differ
+
+
 def test_misalignment_alone_is_learnt(gray: ImageSet, key: Key, small: Small) -> None:
     settings = ALONE | {"feature_distance": 1.0, "feature_objective": "misalignment", "epsilon_255": 32}
     _, log = protect(gray, [key], small(**settings))

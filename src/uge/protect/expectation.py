@@ -9,12 +9,13 @@ Besides the fixed filters of `uge.filters`:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from uge import operations
+from uge.errors import ConfigError
 from uge.filters import Filter, deciding_directions, parse_filter, project
 from uge.training import PlainTraining, Recipe
 
@@ -40,6 +41,22 @@ def parse_measure(text: str) -> Measure:
     """
     parse_filter(text, _bound(torch.Generator(), None))  # what cannot be read is refused now
     return lambda x, rng, weights: parse_filter(text, _bound(rng, weights))(x)
+
+
+def parse_measures(texts: Sequence[str]) -> list[Measure]:
+    """The counter-measures that a generator expects.
+
+    Raises:
+        ConfigError: none at all, or as `parse_measure`.
+    """
+    if not texts:
+        raise ConfigError("filters is empty; give none for no filter")
+    return [parse_measure(text) for text in texts]
+
+
+def drawn(measures: Sequence[Measure], rng: torch.Generator) -> Measure:
+    """One of them at random."""
+    return measures[int(torch.randint(len(measures), (), generator=rng))]
 
 
 def needs_probe(texts: Iterable[str]) -> bool:
@@ -75,5 +92,4 @@ class Expected(PlainTraining):
 
     @torch.no_grad()
     def batch(self, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        measure = self.measures[int(torch.randint(len(self.measures), (), generator=generator))]
-        return measure(x, generator, None), y
+        return drawn(self.measures, generator)(x, generator, None), y

@@ -29,7 +29,7 @@ from uge.losses.shortcut import shortcut
 from uge.losses.undistillation import distillation
 from uge.networks import parse_network
 from uge.protect.checkpoint import load_checkpoint, save_checkpoint
-from uge.protect.expectation import PROBE_RECIPE, Expected, linear_probe, needs_probe, parse_measure
+from uge.protect.expectation import PROBE_RECIPE, Expected, drawn, linear_probe, needs_probe, parse_measures
 from uge.protect.generator_training import Advance, GeneratorTraining, Step
 from uge.protect.protection import RunOptions, Telling
 from uge.protect.trajectory import LiveRun
@@ -116,14 +116,11 @@ class KeyedConfig:
             raise ConfigError("all losses are switched off: nothing would be learnt")
         if (self.shortcut or self.undistillation) and not self.surrogates:
             raise ConfigError("the shortcut loss and undistillation need at least one surrogate network")
-        if not self.filters:
-            raise ConfigError("filters is empty; give none for no filter")
+        parse_measures(self.filters)
         if self.misdirection and not self.references:
             raise ConfigError("misdirection needs at least one reference network")
         for network in (*self.surrogates, *self.references, self.teacher):
             parse_network(network)
-        for filter_ in self.filters:
-            parse_measure(filter_)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self) | {name: list(getattr(self, name)) for name in ("surrogates", "references", "filters")}
@@ -171,7 +168,7 @@ class KeyedProtection(GeneratorTraining[KeyedConfig, _Beside], Generic[V]):
 
     def __init__(self, clean: ImageSet, space: V, config: KeyedConfig, **run: Unpack[RunOptions]) -> None:
         self.space = space
-        self.filters = [parse_measure(text) for text in config.filters]
+        self.filters = parse_measures(config.filters)
         images = with_headroom(clean.images, config.epsilon_255) if config.headroom else clean.images
         super().__init__(
             clean.with_images(images),
@@ -239,7 +236,7 @@ class KeyedProtection(GeneratorTraining[KeyedConfig, _Beside], Generic[V]):
         advances: list[Advance] = []
         if beside.surrogates or beside.references or beside.students:
             shift = Shift.draw(len(images), self.clean.image_size, rng)
-            through = self.filters[int(torch.randint(len(self.filters), (), generator=rng))]
+            through = drawn(self.filters, rng)
             filtered = through(x_u, rng, beside.probe.parameters[0].detach() if beside.probe else None)
             seen = shift(filtered).contiguous(memory_format=torch.channels_last)
             shown = seen.detach().requires_grad_()

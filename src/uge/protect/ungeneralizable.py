@@ -30,7 +30,7 @@ from uge.losses.gradient_matching import gradient_matching
 from uge.losses.undistillation import distillation, undistillation
 from uge.networks import parse_network, trainable
 from uge.protect.checkpoint import load_checkpoint, save_checkpoint
-from uge.protect.expectation import needs_probe, parse_measure
+from uge.protect.expectation import drawn, needs_probe, parse_measures
 from uge.protect.generator_training import Advance, GeneratorTraining, Step
 from uge.protect.protection import RunOptions, Telling
 from uge.protect.trajectory import LiveRun, record_clean_run
@@ -111,10 +111,7 @@ class UngeneralizableConfig:
             raise ConfigError("undistillation needs at least one student network")
         for student in self.students:
             parse_network(student)
-        if not self.filters:
-            raise ConfigError("filters is empty; give none for no filter")
-        for filter_ in self.filters:
-            parse_measure(filter_)
+        parse_measures(self.filters)
         if needs_probe(self.filters):
             raise ConfigError("filters: UGE has no linear probe beside it, so it cannot expect projection")
 
@@ -201,7 +198,7 @@ class UngeneralizableProtection(GeneratorTraining[UngeneralizableConfig, _Beside
                 kind = key.view.kind
                 raise ConfigError(f"a {kind} key protects with the method {kind}; UGE takes keys without a view")
         self.keys = list(keys)
-        self.filters = [parse_measure(text) for text in config.filters]
+        self.filters = parse_measures(config.filters)
         streams = ("generator", "generator training")
         super().__init__(clean, config, streams=streams, epsilon_255=config.epsilon_255, **run)
 
@@ -229,7 +226,12 @@ class UngeneralizableProtection(GeneratorTraining[UngeneralizableConfig, _Beside
         x_u = self.generator(x, y)
         shift = Shift.draw(len(x), self.clean.image_size, rng)
         x_shifted, x_u_shifted = (shift(image).contiguous(memory_format=torch.channels_last) for image in (x, x_u))
-        through = self.filters[int(torch.randint(len(self.filters), (), generator=rng)) if self.filters[1:] else 0]
+        through = drawn(self.filters, rng) if len(self.filters) > 1 else self.filters[0]
+
+        def behind(images: Tensor) -> Tensor:
+            """What the filter leaves, with the same draws for originals and copies."""
+            return through(images, generator_for(self.seed, "filter", step), None)
+
         total = x.new_zeros(())
         terms: dict[str, float | None] = dict.fromkeys(
             ("gradient_matching", "gradient_magnitude", "feature_distance", "undistillation")
@@ -259,10 +261,10 @@ class UngeneralizableProtection(GeneratorTraining[UngeneralizableConfig, _Beside
 
         if config.feature_distance and prepared.encoder is not None:
             count = min(config.feature_images, len(x))
-            features_u = prepared.encoder(through(x_u[:count], rng, None))
+            features_u = prepared.encoder(behind(x_u[:count]))
             if config.feature_objective == "distance":
                 with torch.no_grad():
-                    features = prepared.encoder(through(x[:count], rng, None))
+                    features = prepared.encoder(behind(x[:count]))
                 distance = feature_distance(features, features_u, prepared.feature_mean)
             else:
                 distance = misalignment(features_u, y[:count], prepared.prototypes, prepared.feature_mean)
@@ -273,7 +275,8 @@ class UngeneralizableProtection(GeneratorTraining[UngeneralizableConfig, _Beside
             student = students[step % len(students)]
             with torch.no_grad():
                 answer = beside.teachers[step % len(beside.teachers)](x_u_shifted)
-            seen = shift(through(x_u, rng, None)).contiguous(memory_format=torch.channels_last)
+            filtered = behind(x_u)
+            seen = x_u_shifted if filtered is x_u else shift(filtered).contiguous(memory_format=torch.channels_last)
             guess = student.network(seen)
             pushed = undistillation(answer, guess, config.temperature)
             total = total + config.undistillation * pushed
