@@ -88,9 +88,9 @@ SETTINGS: dict[str, dict[str, Any]] = {  # what is written after a "+" in the na
     "misdirecting": {"misdirection": 1.0, "references": TWO},
     "misdirecting3": {"misdirection": 3.0, "references": TWO},
     "misdirecting-alone": {"misdirection": 1.0, "shortcut": 0.0, "references": TWO},
-    "mlp-reference": {"references": (*TWO, "mlp:width=128")},  # as the preset has them
+    "mlp-reference": {"references": (*TWO, "mlp:width=128")},
+    "mlp-references": {"references": (*TWO, "mlp:width=128", "mlp:width=256")},  # as the preset has them
     "coarse": {"generator_patch": 4, "class_patterns": 16},
-    "mlp-references": {"references": (*TWO, "mlp:width=128", "mlp:width=256")},
     "ud": {"undistillation": 1.0},
     "fd": {"feature_distance": 1.0, "encoder": "own"},
     "fd-alone": {"feature_distance": 1.0, "encoder": "own", "shortcut": 0.0},

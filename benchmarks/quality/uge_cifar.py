@@ -10,10 +10,9 @@
 
 Stages of a search: a small grid (16x16, 4,000 images, own encoder, three hackers), the three best settings at full
 size with efficientnet-lite0 and all hackers, then three seeds of one; `students` asks what L_ud does, `filters` whether
-a copy outlives a hacker who filters it. Settings are
-chosen by hand from the table of the stage before: the accuracies there are measured on the test split, so the choice
-favours nobody in particular but is not blind; the later stages draw new keys, copies and seeds. `--small` gives a
-later stage the size of the grid.
+a copy outlives a hacker who filters it. Settings are chosen by hand from the table of the stage before: the accuracies
+there are measured on the test split, so the choice favours nobody in particular but is not blind; the later stages draw
+new keys, copies and seeds. `--small` gives a later stage the size of the grid.
 
 Every finished training is a row of `benchmarks/results/uge_cifar/records.jsonl`; a killed run goes on where it
 stopped. Copies and keys lie in `runs/`, which is not committed. `--stage check` trains the clean networks for twice

@@ -261,10 +261,7 @@ def key_new(
     epochs: EpochsOption = 30,
     null_space: Annotated[
         bool,
-        typer.Option(
-            "--null-space",
-            help="A network that is blind to the perturbation.",
-        ),
+        typer.Option("--null-space", help="A network that is blind to the perturbation."),
     ] = False,
     reversible: Annotated[
         bool, typer.Option("--reversible", help="A network that undoes the perturbation, which may have any shape.")
