@@ -26,6 +26,7 @@ import argparse
 import math
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -512,6 +513,48 @@ def null_space_table(
     return about + table(["", *(heads.get(setting, f"`{setting}`") for setting in settings)], body) + below
 
 
+def null_space_search(rows: Iterable[Row], method: str) -> str:
+    """One row a setting at 16x16 pixels: the recipient, hackers with their clean level in the first row, the look."""
+    rows = [row for row in rows if row["dataset"] == SEARCHED]
+    prices = {row["setting"]: row for row in rows if row["stage"] == "locked-small" and row["kind"] == "authorised"}
+    rows = [row for row in rows if row["stage"] == "small"]
+    clean = [row for row in rows if row["setting"] == "clean"]
+    rows = [row for row in rows if ("cell" in row["layout"]) == (method == "null-space")]
+    hackers = [row for row in rows if row["kind"] == "hacker" and row["setting"] != "clean"]
+    if not hackers:
+        return NOT_MEASURED
+    settings = dict.fromkeys(row["setting"] for row in hackers)
+    runs = Counter(run_of(row) for row in hackers)
+    columns = sorted(runs, key=lambda run: (-runs[run], run))
+
+    def accuracies(among: Iterable[Row], run: Run) -> str:
+        return shown([row["accuracy"] for row in among if run_of(row) == run])
+
+    looks = {row["setting"]: row for row in rows if row["kind"] == "measures"}
+
+    body = [["the originals", "", *(accuracies(clean, run) for run in columns), "", ""]]
+    for setting in settings:
+        mine = [row for row in rows if row["setting"] == setting and row["kind"] != "measures"]
+        locked = [row["accuracy"] for row in mine if row["kind"] == "authorised"]
+        if not locked and (price := prices.get(setting.partition("+")[0])):
+            locked = [price["accuracy"]]
+        look = looks.get(setting)
+        body.append(
+            [
+                f"`{setting}`",
+                shown(sorted(set(locked))),
+                *(accuracies(mine, run) for run in columns),
+                *("-" if look is None else figure(look[name]) for name in ("psnr_db", "ssim")),
+            ]
+        )
+    said = hackers[0]
+    about = (
+        f"{said['dataset']}, 16x16; {said['images']} training images, {said['test_images']} test images,"
+        f" {said['recipe']['epochs']} epochs; seeds {numbered(row['seed'] for row in hackers)}{devices(hackers)}.\n\n"
+    )
+    return about + table(["", "authorised", *(run_label(run) for run in columns), "PSNR, dB", "SSIM"], body)
+
+
 def lossy_table(rows: Iterable[Row]) -> str:
     """One row a setting and quality: how wrong the view is, and what the authorised network learns from it."""
     rows = [row for row in rows if row["stage"] == "lossy"]
@@ -953,7 +996,8 @@ SECTIONS: dict[str, tuple[str | tuple[str, ...], Callable[..., str]]] = {
     "two-keys": ("uge_cifar", lambda rows: stage_table(rows, "two-keys")),
     "view-prices": ("null_space", lambda rows: view_prices(rows, "locked")),
     "view-prices-small": ("null_space", lambda rows: view_prices(rows, "locked-small")),
-    "null-space-small": ("null_space", lambda rows: null_space_table(rows, "small")),
+    "null-space-small": ("null_space", lambda rows: null_space_search(rows, "null-space")),
+    "reversible-small": ("null_space", lambda rows: null_space_search(rows, "reversible")),
     "null-space-full": ("null_space", lambda rows: null_space_table(rows, "full")),
     "null-space-elsewhere": ("null_space", null_space_elsewhere),
     "null-space-chosen": ("null_space", lambda rows: null_space_table(rows, "full", CHOSEN)),

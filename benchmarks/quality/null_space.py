@@ -2,14 +2,14 @@
 
     python benchmarks/quality/null_space.py --data CIFAR.zip --stage locked
     python benchmarks/quality/null_space.py --data CIFAR.zip --stage locked-small
-    python benchmarks/quality/null_space.py --data CIFAR.zip --stage small --settings NAME ...
+    python benchmarks/quality/null_space.py --data CIFAR.zip --stage small --settings NAME ... [--brief]
     python benchmarks/quality/null_space.py --data CIFAR.zip --stage full --settings NAME ...
     python benchmarks/quality/null_space.py --data CIFAR.zip --stage lossy --settings NAME ...
 
 `locked` trains the authorised network on the views of the originals, for many layouts, without any generator: what a
 layout costs before it protects anything. `small` (16x16, 4,000 images) and `full` (32x32) protect, check that the view
 of the copy is the view of the original, and train the authorised network and hackers, each beside its clean ceiling;
-`locked-small` is to `small` what `locked` is to `full`.
+`locked-small` is to `small` what `locked` is to `full`; with `--brief` three hackers have to do, on the copy alone.
 `lossy` (16x16) asks what a recipient loses whose copies went through JPEG, and who forces the view all the same.
 
 Every finished training is a row of `benchmarks/results/null_space/records.jsonl`; a killed run goes on where it
@@ -53,6 +53,7 @@ RUNS = ROOT / "runs" / "null_space"
 NETWORK = "convnet:width=32"
 VGG, RESNET = "vgg:depth=8,width=16", "resnet:depth=8,width=16"
 PLAIN = (AUTHORISED, VGG, RESNET, "mlp")
+BRIEF = ((VGG, "none"), (VGG, "grayscale"), (AUTHORISED, "none"))  # hackers of a search
 ATTACKS = ("grayscale", "jpeg:30", "blur:1", "grayscale+blur:1", "grayscale+jpeg:30", "projection")  # of the vgg hacker
 STUDENTS = ("distillation:soft", "distillation:hard")  # of the authorised network, on the copy alone
 STAGES = ("locked", "locked-small", "small", "full", "lossy")
@@ -66,8 +67,10 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "p8-s6-tied": {"cell": 8, "group_size": 6, "channels": "tied"},
     "p8-s12-tied": {"cell": 8, "group_size": 12, "channels": "tied"},
     "reversible": {"epsilon_255": 8},
+    "reversible-full": {"epsilon_255": 8, "magnitudes": "full"},
     "reversible16": {"epsilon_255": 16},
     "reversible16-full": {"epsilon_255": 16, "magnitudes": "full"},
+    "reversible24-full": {"epsilon_255": 24, "magnitudes": "full"},
     "reversible13-full": {"epsilon_255": 13, "magnitudes": "full"},  # as large a change on average as reversible16
 }
 TWO = ("vgg:depth=8,width=16", "convnet:width=32")  # the first reference networks
@@ -90,6 +93,7 @@ SETTINGS: dict[str, dict[str, Any]] = {  # what is written after a "+" in the na
     "misdirecting-alone": {"misdirection": 1.0, "shortcut": 0.0, "references": TWO},
     "mlp-reference": {"references": (*TWO, "mlp:width=128")},
     "mlp-references": {"references": (*TWO, "mlp:width=128", "mlp:width=256")},  # as the preset has them
+    "headroom": {"headroom": True},
     "coarse": {"generator_patch": 4, "class_patterns": 16},
     "ud": {"undistillation": 1.0},
     "fd": {"feature_distance": 1.0, "encoder": "own"},
@@ -119,10 +123,11 @@ def setting(name: str) -> tuple[dict[str, Any], KeyedConfig]:
 class Stage:
     """One data set at one size."""
 
-    def __init__(self, name: str, data: str, seed: int, device: str = "cpu") -> None:
+    def __init__(self, name: str, data: str, seed: int, device: str = "cpu", brief: bool = False) -> None:
         self.name = name
         self.seed = seed
         self.device = device
+        self.brief = brief
         small = name in ("locked-small", "small", "lossy")
         side = (16, 16) if small else None
         self.clean = load(data, "train", image_size=side, convert=True)
@@ -162,6 +167,8 @@ class Stage:
             recipe=partial(recommended_recipe, epochs=self.epochs),
             device=self.device,
         )
+        config = about.get("config", {})
+        audit.headroom_255 = config["epsilon_255"] if config.get("headroom") else 0
         for cell in cells:
             name = f"{cell.role}/{cell.network}/{cell.countermeasure}/{cell.trained_on}/{cell.seed}"
             setting = "clean" if cell.trained_on == "clean" and cell.role != AUTHORISED else about["setting"]
@@ -202,6 +209,9 @@ class Stage:
         if (self.name, name, f"measures/{self.seed}") not in self.done:
             measured = self.measures(protection, copy.images) | {"protect_seconds": protection.log[-1]["seconds"]}
             append_record(RESULTS, about | {"cell": f"measures/{self.seed}", "kind": "measures"} | measured)
+        if self.brief:
+            self.run(about, copy, key, [Cell("hacker", *hacker, self.seed) for hacker in BRIEF])
+            return
         cells = []
         for source in ("published", "clean"):
             cells += [Cell("hacker", VGG, attack, self.seed, source) for attack in ("none", *ATTACKS)]
@@ -255,6 +265,7 @@ def main() -> None:
     parser.add_argument("--stage", required=True, choices=STAGES)
     parser.add_argument("--settings", nargs="*", help="names such as p8-s6+gray; all layouts by default")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--brief", action="store_true", help="small and full: train few hackers, nobody on originals")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
@@ -262,7 +273,7 @@ def main() -> None:
     names = arguments.settings or (list(LAYOUTS) if arguments.stage.startswith("locked") else [])
     if not names:
         sys.exit("name the --settings of this stage")
-    stage = Stage(arguments.stage, arguments.data, arguments.seed, arguments.device)
+    stage = Stage(arguments.stage, arguments.data, arguments.seed, arguments.device, arguments.brief)
     works = {"locked": stage.locked, "locked-small": stage.locked, "lossy": stage.lossy}
     work = works.get(arguments.stage, stage.protected)
     for name in names:

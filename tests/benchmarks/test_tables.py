@@ -322,6 +322,30 @@ def test_null_space_settings_stand_beside_their_clean_levels() -> None:
     assert text.splitlines()[0].endswith("seeds 0; trained on processors and on GPU.")
 
 
+def test_a_search_has_a_row_a_setting_and_a_table_a_method() -> None:
+    reversible = {"setting": "reversible", "layout": {"epsilon_255": 8}}
+    rows = [
+        null_space_row("hacker", VGG, 66.0, trained_on="clean", setting="clean"),
+        null_space_row("hacker", VGG, 30.0),
+        null_space_row("hacker", VGG, 50.0, setting="p8-s4+gray", countermeasure="grayscale"),
+        null_space_row("hacker", VGG, 40.0, setting="p8-s4+gray"),
+        null_space_row("authorised", OURS, 58.0),
+        null_space_row("authorised", OURS, 58.0, trained_on="clean"),
+        null_space_row("authorised", OURS, 53.0, setting="p8-s4", stage="locked-small", trained_on="clean"),
+        null_space_row("hacker", VGG, 20.0, **reversible),
+        null_space_row("measures", "", 0, **reversible) | {"psnr_db": 31.5, "ssim": 0.97},
+    ]
+    assert tables.null_space_search(rows, "null-space").splitlines()[2:] == [
+        f"|  | authorised | {VGG} | {VGG}, grayscale | PSNR, dB | SSIM |",
+        "| --- | --: | --: | --: | --: | --: |",
+        "| the originals |  | 66.0 | - |  |  |",
+        "| `p8-s6` | 58.0 | 30.0 | - | - | - |",
+        "| `p8-s4+gray` | 53.0 | 40.0 | 50.0 | - | - |",
+    ]
+    assert tables.null_space_search(rows, "reversible").splitlines()[-1] == "| `reversible` | - | 20.0 | 31.5 | 0.97 |"
+    assert tables.null_space_search(rows[:1], "reversible") == tables.NOT_MEASURED
+
+
 def test_other_data_stand_in_tables_of_their_own() -> None:
     rows = [null_space_row("hacker", VGG, 30.0, stage="full")]
     other = [null_space_row("hacker", VGG, 20.0, stage="full", dataset="cifar100")]

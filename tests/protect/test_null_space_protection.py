@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from uge.data.images import ImageSet
 from uge.errors import ConfigError, PublishError
 from uge.keys.keyed_view import with_headroom
 from uge.keys.null_space import NullSpace
-from uge.protect.null_space import NullSpaceConfig, NullSpaceProtection
+from uge.protect.null_space import NullSpaceConfig, NullSpaceProtection, perturb
 
 SECRET = bytes(range(32))
 
@@ -64,6 +65,27 @@ def test_magnitudes_are_spread_below_the_bound(colour: ImageSet) -> None:
     size = (copy.int() - colour.images.int()).abs()[3:].flatten()
     shares = torch.bincount(size, minlength=9)[4:9] / len(size)
     assert (shares > 0.05).all()  # 4, 5, 6, 7 and 8 of 255 all occur, though every group is pushed as far as it may
+
+
+@pytest.mark.parametrize("group_size", [4, 6, 12])
+def test_how_much_of_a_proposal_everybody_sees(group_size: int) -> None:
+    """The mean over keys of the change moves along d by nearly epsilon sqrt(2 / (pi s)) a value; docs/null-space.md."""
+    rng = torch.Generator().manual_seed(0)
+    shape, epsilon = (3, 16, 16), 8.0
+    images = torch.full((600, *shape), 128, dtype=torch.uint8)
+    space = NullSpace(SECRET, group_size=group_size)
+    nonces = [index.to_bytes(12, "big") for index in range(0, 2 * len(images), 2)]
+    groups = space.groups(nonces, shape, tied=False)
+    bound, dither = torch.full(groups.group.shape, epsilon), torch.rand(groups.group.shape, generator=rng)
+
+    def signal(proposal: torch.Tensor) -> float:
+        copies, _ = perturb(images, proposal.expand_as(images), groups, bound, dither, gain=50.0)
+        return float(((copies - images).mean(0) * proposal).mean()) / epsilon
+
+    expected = (2 / (math.pi * group_size)) ** 0.5
+    assert 0.9 * expected < signal(torch.randn(shape, generator=rng).sign()) < expected
+    rows = (torch.arange(16) // 8 * 2.0 - 1)[None, :, None].expand(shape)  # flat over half the image
+    assert signal(rows) < 0.5 * expected
 
 
 def test_the_generator_learns(colour: ImageSet) -> None:
