@@ -33,7 +33,8 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from uge.audit.metrics import HOLDS_ORIGINALS, summarise
+from uge.audit.metrics import counts, summarise
+from uge.audit.plan import HOLDS_ORIGINALS
 from uge.records import config_hash, read_records
 from uge.report.leaderboard import markdown
 
@@ -657,7 +658,7 @@ def audit_headline(rows: Iterable[Row]) -> str:
     body = []
     for place, trainings in audits(rows).items():
         summary = summarise(trainings, classes_of(rows, place))
-        user, counted = summary["authorised"], [group for group in summary["groups"] if group["knows"] != "key"]
+        user, counted = summary["authorised"], [group for group in summary["groups"] if counts(group)]
         if not counted:
             continue
         plain = [group for group in counted if group["countermeasure"] == "none"]

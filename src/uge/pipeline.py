@@ -14,7 +14,7 @@ import torch
 from uge.data.images import ImageSet, normalisation_of
 from uge.errors import ConfigError, KeyFileError, UgeError
 from uge.keys.key import Key, new_key, save_key
-from uge.keys.keyed_view import KeyedView
+from uge.keys.keyed_view import KeyedView, derive
 from uge.keys.null_space import NullSpace
 from uge.keys.reversible import Reversible
 from uge.networks import NetworkSpec, parse_network
@@ -26,8 +26,8 @@ from uge.protect.null_space import NullSpaceConfig, NullSpaceProtection
 from uge.protect.protection import Protection, RunOptions
 from uge.protect.reversible import ReversibleConfig, ReversibleProtection, coded
 from uge.protect.ungeneralizable import UngeneralizableConfig, UngeneralizableProtection
-from uge.publish import Manifest, check_target, publish
-from uge.runtime import check_writable, write_atomically
+from uge.publish import Manifest, check_target, files_of, publish
+from uge.runtime import check_writable, seed_for, write_atomically
 from uge.training import Recipe
 
 V = TypeVar("V", bound=KeyedView)
@@ -39,7 +39,7 @@ def protect_and_publish(
     out: Path,
     config: Config,
     *,
-    seed: int = 0,
+    seed: int | None = None,
     log: Path | None = None,
     lock: Path | None = None,
     device: torch.device | str = "cpu",
@@ -57,7 +57,8 @@ def protect_and_publish(
             one reversible key, which their perturbation is then published behind.
         out: the folder to make; must not exist or be empty.
         config: settings of a protection; their type chooses it.
-        seed: decides everything but the keys.
+        seed: decides everything but the keys; None takes `secret_seed`. It is not published: whoever knows it can
+            repeat what does not depend on the images.
         log: a JSON-lines file for the terms of the loss, one row a step; private.
         lock: where the learnability lock's own key goes, which undoes it; for no other method.
         device: where to compute.
@@ -68,11 +69,16 @@ def protect_and_publish(
         UgeError: the first thing that is wrong; nothing is left at `out`.
     """
     check_target(out)
+    files_of(clean)  # what cannot be published and keys that cannot sign fail here, not after hours of training
     for key in keys:
-        key.sign(b"")  # a recipient's key fails here, not after hours of training
+        key.sign(b"")
     out = Path(os.path.abspath(out))  # "." has no name to put ".partial" behind
     partial = out.with_name(f"{out.name}.partial")
-    _check_lock(config, lock, out, resumed=partial.exists())
+    for what, file in (("lock", lock), ("log", log)):
+        _check_outside(what, file, out, partial)
+    _check_lock(config, lock, resumed=partial.exists())
+    if seed is None:
+        seed = secret_seed(clean, keys)
     protection = _protection(
         clean, keys, config, seed=seed, workdir=partial, device=device, checkpoint_seconds=checkpoint_seconds
     )
@@ -80,14 +86,14 @@ def protect_and_publish(
     try:
         protection.train(on_step)
     except UgeError:
-        if fresh and not (partial / "prepared.pt").exists():  # nothing worth going on from: leave no trace
+        if fresh and not any(partial.glob("*.pt")):  # nothing worth going on from: leave no trace
             shutil.rmtree(partial, ignore_errors=True)
         raise
     if log is not None:  # before the copy: whatever fails leaves nothing at `out`, and the same call goes on
         write_atomically(log, "".join(json.dumps(row) + "\n" for row in protection.log))
     if lock is not None and isinstance(protection, LearnabilityLockProtection):  # no copy without its key
         save_lock(protection.lock, lock)
-    settings = config.to_dict() | {"seed": seed, "recipients": len(keys)}
+    settings = config.to_dict() | {"recipients": len(keys)}
     epsilon_255: int | None = getattr(config, "epsilon_255", None)  # a baseline may have no L_inf bound
     copies, nonces = protection.copies(250), None
     if isinstance(protection, KeyedProtection):
@@ -95,7 +101,7 @@ def protect_and_publish(
         nonces = protection.nonces
     elif isinstance(protection, Baseline) and keys:
         space = _the_view(keys, Reversible, clean)
-        settings |= {"bound": "L_inf: the key's epsilon_255", **space.layout}
+        settings |= {"bound": "L_inf: the key's epsilon_255", "view": {"kind": space.kind} | space.layout}
         epsilon_255, nonces = space.epsilon_255, space.nonces(clean.images)
         copies = coded(clean, copies, space, nonces)
     manifest = publish(
@@ -110,6 +116,12 @@ def protect_and_publish(
     )
     shutil.rmtree(partial)
     return manifest
+
+
+def secret_seed(clean: ImageSet, keys: Sequence[Key]) -> int:
+    """The seed of these originals and keys, in [0, 2**63): the same at every call, and nobody else can compute it."""
+    secrets = (derive(key.signing_key, "uge/seed/v1") for key in keys if key.signing_key)
+    return seed_for(0, "protect", clean.digest(), *(secret.hex() for secret in secrets))
 
 
 def draw_key(clean: ImageSet, network: str, recipe: Recipe, name: Path, view: KeyedView | None) -> Key:
@@ -131,11 +143,26 @@ def draw_key(clean: ImageSet, network: str, recipe: Recipe, name: Path, view: Ke
     return key
 
 
-def _check_lock(config: Config, lock: Path | None, out: Path, *, resumed: bool) -> None:
-    """Refuse a missing, needless or unsafe place for a lock's key before hours of work.
+def _check_outside(what: str, file: Path | None, out: Path, partial: Path) -> None:
+    """Refuse a private file that would be published, or lost with the work in progress.
 
     Raises:
-        ConfigError: the method needs one and none is given, or the other way round, or it would be published.
+        ConfigError: it lies in one of the two folders.
+    """
+    if file is None:
+        return
+    place = Path(os.path.realpath(file))
+    for folder in (out, partial):
+        real = Path(os.path.realpath(folder))
+        if place == real or real in place.parents:
+            raise ConfigError(f"the {what} {file} would not stay private in {folder}; choose a place outside")
+
+
+def _check_lock(config: Config, lock: Path | None, *, resumed: bool) -> None:
+    """Refuse a missing or needless place for a lock's key before hours of work.
+
+    Raises:
+        ConfigError: the method needs one and none is given, or the other way round.
         KeyFileError: a file is there already, and no killed run can have written it.
     """
     if isinstance(config, LearnabilityLockConfig) != (lock is not None):
@@ -146,9 +173,6 @@ def _check_lock(config: Config, lock: Path | None, out: Path, *, resumed: bool) 
         )
     if lock is None:
         return
-    place = Path(os.path.abspath(lock))
-    if place == out or out in place.parents:
-        raise ConfigError(f"the lock {lock} would be published with the copy; choose a place outside {out}")
     if lock.exists() and not resumed:
         raise KeyFileError(f"{lock} exists, and a key is never overwritten; choose another name or move it away")
     check_writable(lock)

@@ -44,6 +44,7 @@ FORMAT_VERSION = 1
 MANIFEST, SIGNATURE, CARD, SUMS = "manifest.json", "manifest.sig", "README.md", "SHA256SUMS"
 # A perturbation is noise to a compressor: level 6 is 1.4% smaller than level 1 and as fast, 9 gains nothing more.
 COMPRESS_LEVEL = 6
+LONGEST_NAME = 255  # bytes, of file systems everywhere
 PNG_ERRORS = (OSError, SyntaxError, ValueError, struct.error, zlib.error, Image.DecompressionBombError)
 
 
@@ -132,7 +133,9 @@ class Manifest:
             asked = None if data["epsilon_255"] is None else int(data["epsilon_255"])
             whole = {"epsilon_255": asked, "epsilon_measured_255": int(data["epsilon_measured_255"])}
             manifest = cls(**(data | whole | {"class_names": names, "images": images}))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            if not isinstance(manifest.settings, dict):
+                raise TypeError("its settings are no table")
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise PublishError(f"{where} is damaged: {type(error).__name__} {error}; copy it again") from error
         if not images:
             raise PublishError(f"{where} lists no image; publish again")
@@ -299,6 +302,10 @@ def check_target(out: Path | str) -> None:
     try:
         if out.exists() and not out.is_dir():
             raise PublishError(f"{out} is a file; give a new folder as --out")
+        if out.is_symlink() or os.path.ismount(out):
+            raise PublishError(
+                f"{out} is a link or a mount point, which a new folder cannot replace; give one below it"
+            )
         if out.exists() and any(out.iterdir()):
             raise PublishError(f"{out} is not empty; give a new folder as --out, or remove it")
     except OSError as error:
@@ -324,6 +331,8 @@ def files_of(images: ImageSet) -> tuple[str, ...]:
     for name, label in zip(images.names, images.labels.tolist(), strict=True):
         own = name.removeprefix(images.class_names[label] + "/").removeprefix(folders[label] + "/")
         file = f"train/{folders[label]}/{_safe(own)}.png"
+        if long := next((part for part in file.split("/") if len(part.encode()) > LONGEST_NAME), None):
+            raise PublishError(f"a file called {long[:40]}... would have too long a name; rename {name[:40]}...")
         if file in files:
             raise PublishError(f"images {files[file]!r} and {name!r} would both become {file}; rename one")
         files[file] = name

@@ -60,8 +60,12 @@ def generator_for(seed: int, *names: object, device: torch.device | str = "cpu")
     return torch.Generator(device=device).manual_seed(seed_for(seed, *names))
 
 
-def environment() -> dict[str, Any]:
-    """Facts about this machine that a record needs: versions and hardware, no names and no paths."""
+def environment(device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Facts about this machine that a record needs: versions and hardware, no names and no paths.
+
+    Args:
+        device: where the work was done.
+    """
     from uge import __version__
 
     return {
@@ -70,7 +74,7 @@ def environment() -> dict[str, Any]:
         "torch": torch.__version__,
         "system": platform.system(),
         "machine": platform.machine(),
-        "device": torch.cuda.get_device_name(0) if torch.cuda.is_available() else "cpu",
+        "device": torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
     }
 

@@ -97,9 +97,15 @@ def test_pairs_teach_a_denoiser_that_serves_the_other_images(clean: ImageSet, co
     assert not torch.equal(many.at_test(test).images, test.images)  # the network is tested on what it learnt from
 
 
-def test_pairs_need_as_many_copies_as_originals(clean: ImageSet) -> None:
-    with pytest.raises(ConfigError, match="20 published images for 200 originals make no pairs"):
-        build_countermeasure("pairs:5", clean=clean).prepare(clean.subset(torch.arange(20)))
+def test_pairs_need_the_copies_of_these_originals(clean: ImageSet) -> None:
+    """Fewer, or the same ones in another order within their classes, make no pairs; an audit leaves them out."""
+    members = [(clean.labels == label).nonzero()[:, 0] for label in clean.labels.unique()]
+    originals, others = (clean.subset(torch.cat([each.roll(by) for each in members])) for by in (0, 1))
+    for wrong in (clean.subset(torch.arange(20)), others):
+        with pytest.raises(ConfigError, match="the originals are not those of the copies one by one"):
+            build_countermeasure("pairs:5", clean=originals).prepare(wrong)
+        assert why_unfit("jpeg:30+pairs:5", wrong, clean=originals)
+    assert not why_unfit("pairs:5", originals, clean=originals) and not why_unfit("pairs:5", others)
 
 
 def test_purification_without_pairs_takes_out_what_is_independent_from_pixel_to_pixel(clean: ImageSet) -> None:

@@ -79,6 +79,7 @@ def test_seeds_of_one_hacker_are_a_group() -> None:
         "clean_accuracy": 93.5,
         "recovered": 0.4352,  # 35.25 / 81
         "undertrained": None,
+        "counts": True,
     }
     assert (soft["seeds"], soft["interval"], soft["recovered"]) == (1, None, 0.4967)
     assert (mlp["clean_accuracy"], mlp["recovered"]) == (None, None)
@@ -195,3 +196,40 @@ def test_behind_a_view_clean_is_the_same_architecture_without_it() -> None:
     assert (summary["accuracy"], summary["locked_clean_accuracy"], summary["clean_accuracy"]) == (88.0, 88.0, 91.0)
     assert summary["locked"]
     assert summarise(rows[:2], classes=8)["authorised"]["clean_accuracy"] is None
+
+
+def test_one_who_never_sees_the_copy_breaks_nothing() -> None:
+    rows = [
+        row("authorised", "convnet", "published", 60.0),
+        row("hacker", "vgg", "published", 20.0),
+        row("hacker", "vgg", "published", 70.0, countermeasure="clean-only:500", knows="clean images"),
+    ]
+    summary = summarise(rows, classes=10)
+    assert summary["worst"]["accuracy"] == 20.0 and summary["margin"] == 40.0
+    assert [group["counts"] for group in summary["groups"]] == [True, False]
+
+
+def test_one_who_relabels_is_measured_by_plain_training_on_the_originals() -> None:
+    rows = [
+        row("hacker", "vgg", "published", 61.0, countermeasure="relabel", knows="method"),
+        row("hacker", "vgg", "published", 50.0, countermeasure="relabel+blur:1", knows="method"),
+        row("hacker", "convnet", "published", 40.0, countermeasure="relabel", knows="architecture"),
+        row("hacker", "vgg", "clean", 77.0),
+        row("hacker", "vgg", "clean", 80.0, budget=2.0),
+        row("hacker", "vgg", "clean", 70.0, countermeasure="blur:1"),
+        row("hacker", "convnet", "clean", 71.0, countermeasure="other-init", knows="architecture"),
+        row("hacker", "vgg", "clean", 1.0, countermeasure="relabel", knows="method"),  # of an earlier version
+    ]
+    relabelled, blurred, same = summarise(rows, classes=10)["groups"]
+    assert (relabelled["clean_accuracy"], relabelled["undertrained"]) == (77.0, False)
+    assert (blurred["clean_accuracy"], same["clean_accuracy"]) == (70.0, 71.0)
+
+
+def test_failed_trainings_are_told() -> None:
+    rows = [row("hacker", "vgg", "published", 20.0)]
+    failed = {"kind": "hacker", "network": "vgg", "trained_on": "published", "seed": 0, "error": "MemoryError"}
+    assert not any("failed" in why for why in summarise(rows, classes=10)["why_no_evidence"])
+    assert summarise([*rows, failed], classes=10)["why_no_evidence"][0] == "1 training failed and is missing here."
+    assert summarise([*rows, failed, failed], classes=10)["why_no_evidence"][0] == (
+        "2 trainings failed and are missing here."
+    )

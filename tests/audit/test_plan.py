@@ -115,7 +115,8 @@ def test_the_worst_case_goes_on_with_those_who_learn_the_most() -> None:
     assert {cell.budget for cell in screened} == {0.25} and len(screened) == len(PAIRS)
     second = cells_of(plan, PAIRS, oracle(STRENGTH, lambda cell: cell not in screened), key=False, clean=True)
     full = [cell for cell in second if cell.budget == 1]
-    assert {(cell.network, cell.countermeasure) for cell in full} == {("mlp", "grayscale"), ("vgg", "grayscale")}
+    plain = {("mlp", "none"), ("vgg", "none")}  # whom every table needs
+    assert {(c.network, c.countermeasure) for c in full} == {("mlp", "grayscale"), ("vgg", "grayscale")} | plain
     assert {cell.trained_on for cell in full} == {"published", "clean"}
     mixes = [cell for cell in second if "+" in cell.countermeasure]
     assert [(cell.network, cell.countermeasure, cell.budget) for cell in mixes] == [("mlp", "grayscale+cutmix", 0.25)]
@@ -192,3 +193,45 @@ def test_an_unknown_plan_is_refused() -> None:
         read_plan("ful")
     with pytest.raises(ConfigError, match=r"cannot read plan nowhere\.toml"):
         read_plan("nowhere.toml")
+
+
+def test_students_take_no_place_from_those_who_have_the_copy_alone() -> None:
+    """However far students get, filters and who holds originals go on too, and combinations are found."""
+    hows = ("none", "grayscale", "blur:1", "adversarial", "clean-mixed:9", "pairs:9", "distillation:soft",
+        "distillation:hard", "self-supervised", "pretrained-probe")  # fmt: skip
+    plan = Plan("mine", (Hackers(("vgg", "mlp"), hows),), screening=0.25, survivors=2, combined=3)
+    strength = {("vgg", how): 50.0 + number for number, how in enumerate(hows)}
+    strength |= {("mlp", "distillation:soft"): 90.0, ("mlp", "distillation:hard"): 89.0}
+    cells = cells_of(plan, plan.pairs(), oracle(strength), key=True, clean=True)
+    full = {
+        (cell.network, cell.countermeasure) for cell in cells if cell.budget == 1 and "+" not in cell.countermeasure
+    }
+    assert full - {(AUTHORISED, "none")} == {
+        ("vgg", "none"),
+        ("mlp", "none"),
+        ("vgg", "pretrained-probe"),
+        ("vgg", "self-supervised"),
+        ("vgg", "pairs:9"),
+        ("mlp", "distillation:soft"),
+    }
+    mixes = [cell.countermeasure for cell in cells if "+" in cell.countermeasure and cell.budget == 0.25]
+    assert len(mixes) == 3 and all("distillation" not in how and "pairs" not in how for how in mixes)
+
+
+def test_nobody_relabels_the_originals() -> None:
+    plan = Plan("mine", (Hackers(("vgg",), ("relabel", "relabel+blur:1")),), budget_check=True)
+    cells = cells_of(plan, plan.pairs(), lambda cell: None, key=False, clean=True)
+    assert [(cell.countermeasure, cell.trained_on, cell.budget) for cell in cells] == [
+        ("relabel", "published", 1.0),
+        ("relabel+blur:1", "published", 1.0),
+        ("none", "clean", 1.0),
+        ("blur:1", "clean", 1.0),
+        ("none", "clean", 2.0),
+        ("blur:1", "clean", 2.0),
+    ]
+
+
+def test_the_keys_network_by_another_name_is_one_hacker() -> None:
+    plan = Plan("mine", (Hackers((AUTHORISED, "vgg", "mlp")), Hackers(("vgg",), ("blur:1",))))
+    chosen, _ = possible(plan, key=True, clean=False, twin=lambda network: network == "vgg")
+    assert chosen == [(AUTHORISED, "none"), ("mlp", "none"), (AUTHORISED, "blur:1")]

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from uge.attack import build_countermeasure
+from uge.audit.estimate import Estimate
 from uge.audit.plan import AUTHORISED, Cell
 from uge.audit.run import Audit
 from uge.data.images import ImageSet, normalisation_of, to_float
@@ -399,3 +400,31 @@ def test_a_row_says_what_was_trained_and_how(audit: Callable[..., Audit], tmp_pa
     [row] = audit(tmp_path).run([Cell("hacker", "mlp:width=8", "pretrained-probe:side=32")])
     assert row["network"] == "efficientnet-lite0" and row["recipe"]["epochs"] == 0 and row["train_loss"] == []
     assert row["test_accuracy"] == [row["accuracy"]] and row["knows"] == "nothing"
+
+
+def test_a_failed_cell_is_tried_again(audit: Callable[..., Audit], tmp_path: Path) -> None:
+    cell = Cell("hacker", "mlp:width=8")
+    failed = audit(tmp_path).facts(cell) | {"error": "MemoryError"}
+    (tmp_path / "records.jsonl").write_text(json.dumps(failed) + "\n")
+    (row,) = audit(tmp_path).run([cell])
+    assert "error" not in row and row["accuracy"] > 0
+
+
+def test_a_students_cell_names_his_teachers_training(audit: Callable[..., Audit], tmp_path: Path) -> None:
+    student = Cell("hacker", "mlp:width=8", STUDENT)
+    short, long = audit(tmp_path, key_epochs=1), audit(tmp_path)
+    assert short.cell_name(student) != long.cell_name(student)
+    plain = Cell("hacker", "mlp:width=8")
+    assert short.cell_name(plain) == long.cell_name(plain)
+
+
+def test_a_network_that_nobody_timed_is_timed_when_it_is_asked_for(audit: Callable[..., Audit], tmp_path: Path) -> None:
+    estimate = Estimate(audit(tmp_path))
+    first = estimate.seconds(Cell("hacker", "mlp:width=8"))
+    assert 0 < first < estimate.seconds(Cell("hacker", "mlp:width=8", "self-supervised+jpeg:10"))
+
+
+def test_the_keys_network_is_known_by_any_name(audit: Callable[..., Audit], tmp_path: Path) -> None:
+    names = ("convnet:width=8", "convnet:width=16", "mlp:width=8", AUTHORISED)
+    assert [audit(tmp_path).is_authorised_architecture(name) for name in names] == [True, False, False, True]
+    assert not audit(tmp_path, key=None).is_authorised_architecture("convnet:width=8")

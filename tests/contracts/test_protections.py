@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from uge import runtime
 from uge.data.images import ImageSet, normalisation_of
 from uge.errors import ConfigError, PublishError
+from uge.keys import Key, Reversible
 from uge.keys.key import new_key
 from uge.networks import NetworkSpec, build_network
-from uge.pipeline import protect_and_publish
+from uge.pipeline import protect_and_publish, secret_seed
 from uge.protect import BASELINES, PRESETS, PROTECTIONS, Config, resolve_config
 from uge.protect.baseline import Baseline, add_within_linf, add_within_rms
 from uge.protect.checkpoint import load_checkpoint
@@ -435,7 +438,7 @@ def test_a_published_copy_states_its_bound(name: str, settings: dict[str, Any], 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", *(["lock"] if lock else [])]
     assert manifest == read_manifest(tmp_path / "copy")
     assert manifest.method == name
-    assert manifest.settings == config.to_dict() | {"seed": 3, "recipients": 0}
+    assert manifest.settings == config.to_dict() | {"recipients": 0}
     assert manifest.epsilon_255 == manifest.settings.get("epsilon_255")
     checked = verify(tmp_path / "copy", clean=images)
     assert checked.ok and checked.signature == "none"
@@ -530,3 +533,80 @@ def test_textures_are_aperiodic_and_no_linear_classifier_reads_them() -> None:
         tiles(40, 4, torch.Generator().manual_seed(0))
     with pytest.raises(ConfigError, match="an even number"):
         TextureConfig(cell=7)
+
+
+def test_nobody_else_can_compute_the_seed(tmp_path: Path) -> None:
+    """It is the same at every call, another for other images and for another key, and stands in no manifest."""
+    images = toy()
+    keys = [key_with_a_view(images) for _ in range(2)]
+    seeds = [secret_seed(images, [key]) for key in keys] + [secret_seed(images, [])]
+    changed = images.images.clone()
+    changed[0, 0, 0, 0] ^= 1
+    seeds += [secret_seed(images.with_images(changed), []), 0]
+    assert len(set(seeds)) == len(seeds)
+    assert seeds[0] == secret_seed(images, keys[:1])
+    for name in ("one", "two"):
+        protect_and_publish(images, [], tmp_path / name, settings_of("random-noise"))
+    one, two = (load_published(tmp_path / name).images for name in ("one", "two"))
+    assert one.digest() == two.digest()
+    for told in (str(seeds[2]), '"seed"'):
+        assert told not in (tmp_path / "one" / "manifest.json").read_text()
+
+
+def key_with_a_view(images: ImageSet) -> Key:
+    spec = NetworkSpec("mlp", 3, images.image_size, 3, {"width": 4})
+    return new_key(spec, images.class_names, (0.5,) * 3, (0.25,) * 3, Recipe(), view=Reversible.draw(epsilon_255=16))
+
+
+def test_private_files_must_stay_outside(tmp_path: Path) -> None:
+    config = settings_of("learnability-lock")
+    (tmp_path / "link").symlink_to(tmp_path)
+    for lock in ("copy/lock", "copy.partial/lock", "link/copy.partial/lock"):
+        with pytest.raises(ConfigError, match="would not stay private"):
+            protect_and_publish(toy(), [], tmp_path / "copy", config, lock=tmp_path / lock)
+    with pytest.raises(ConfigError, match=r"the log .* would not stay private"):
+        protect_and_publish(toy(), [], tmp_path / "copy", settings_of("em"), log=tmp_path / "copy" / "log.jsonl")
+    assert [path.name for path in tmp_path.iterdir()] == ["link"]
+
+
+def test_a_folder_that_only_looks_like_work_in_progress_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "copy.partial").mkdir()
+    (tmp_path / "copy.partial" / "thesis.txt").write_text("mine")
+    with pytest.raises(PublishError, match="holds other files"):
+        protect_and_publish(toy(), [], tmp_path / "copy", settings_of("em"))
+    assert (tmp_path / "copy.partial" / "thesis.txt").read_text() == "mine"
+
+
+def test_a_full_disk_costs_no_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run goes on from what was written before, to the same copy."""
+    whole = protect_and_publish(toy(), [], tmp_path / "whole", settings_of("em", rounds=4))
+    write, written = runtime.write_atomically, []
+
+    def fail_later(path: Path, content: bytes | str, mode: int = 0o644) -> None:
+        if path.name == "checkpoint.pt":
+            written.append(path)
+            if len(written) == 3:
+                raise PublishError("No space left on device")
+        write(path, content, mode)
+
+    monkeypatch.setattr("uge.protect.checkpoint.write_atomically", fail_later)
+    arguments = (toy(), [], tmp_path / "copy", settings_of("em", rounds=4))
+    with pytest.raises(PublishError, match="No space"):
+        protect_and_publish(*arguments, checkpoint_seconds=0)
+    assert (tmp_path / "copy.partial" / "checkpoint.pt").exists()
+    assert protect_and_publish(*arguments).images == whole.images
+
+
+def test_what_cannot_be_published_is_refused_before_any_work(tmp_path: Path) -> None:
+    images = toy()
+    clash = replace(
+        images, names=tuple(("a?" if number == 0 else "a*" if number == 3 else f"{number}") for number in range(24))
+    )
+    for wrong, words in (
+        (replace(images, labels=images.labels % 2), "class 'cat' has no image"),
+        (clash, "would both become"),
+        (replace(images, names=("x" * 300, *images.names[1:])), "too long a name"),
+    ):
+        with pytest.raises(PublishError, match=words):
+            protect_and_publish(wrong, [], tmp_path / "copy", settings_of("em", rounds=4))
+    assert not [*tmp_path.iterdir()]

@@ -535,3 +535,24 @@ def test_shared_zips(name: str, split: str, shape: tuple[int, ...], classes: int
     ):
         first = np.asarray(Image.open(file).convert("RGB"))
     assert np.array_equal(found.images[0].permute(1, 2, 0).numpy(), first)
+
+
+def test_a_path_that_the_system_refuses_is_one_clear_error() -> None:
+    with pytest.raises(DataError, match=r"cannot read .*File name too long"):
+        load("x" * 5000)
+
+
+def test_a_damaged_lzma_member_is_an_unreadable_image(image_folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "data.zip"
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_LZMA) as archive:
+        for path in sorted(image_folder.rglob("*.png")):
+            archive.write(path, path.relative_to(image_folder))
+        member = archive.infolist()[-1]
+    content = bytearray(file.read_bytes())
+    start = member.header_offset + 30 + len(member.filename) + 12
+    content[start : start + 40] = bytes(255 - value for value in content[start : start + 40])
+    file.write_bytes(content)
+    with pytest.raises(DataError, match="cannot be read"):
+        load(file)
+    with pytest.warns(DataWarning, match="passed over 1"):
+        assert len(load(file, skip_bad=True)) == 11

@@ -14,6 +14,7 @@ from safetensors import torch as safetensors
 from uge.data.images import ImageSet
 from uge.errors import KeyFileError
 from uge.keys import Key, NullSpace, is_sealed, load_key, new_key, save_key
+from uge.keys import key as key_module
 from uge.keys.key import FORMAT_VERSION, key_from_bytes, key_to_bytes
 from uge.keys.signature import fingerprint_of, is_signed
 from uge.networks import NetworkSpec, build_network
@@ -344,3 +345,22 @@ def test_a_key_must_agree_with_itself():
         replace(key, mean=(0.5,))
     with pytest.raises(KeyFileError, match="shape"):
         replace(key, network=replace(SPEC, options={"width": 16, "depth": 1})).network_module()
+
+
+def test_a_pair_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    write = key_module.write_atomically
+
+    def interrupt(path, content, mode):
+        if path.name.endswith(".recipient.uge"):
+            raise KeyboardInterrupt
+        write(path, content, mode=mode)
+
+    monkeypatch.setattr(key_module, "write_atomically", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        save_key(make_key(), tmp_path / "half")
+    assert not [*tmp_path.iterdir()]
+
+
+def test_classes_of_one_name_are_refused():
+    with pytest.raises(KeyFileError, match="two classes of the key are called 'cat'"):
+        new_key(SPEC, ("cat", "dog", "cat"), MEAN, STD, Recipe())

@@ -115,11 +115,13 @@ def test_a_baseline_behind_a_reversible_key_has_an_authorised_network(
 ) -> None:
     key = key_with(colour, Reversible.draw(epsilon_255=12))
     config = resolve_config(method=method)
-    manifest = protect_and_publish(colour, [key], tmp_path / "out", config)
+    manifest = protect_and_publish(colour, [key], tmp_path / "out", config, seed=0)
     assert manifest.method == method and manifest.epsilon_255 == 12 and manifest.epsilon_measured_255 <= 12
+    assert manifest.settings["view"] == {"kind": "reversible", "epsilon_255": 12, "magnitudes": "half"}
+    assert config.to_dict().items() - {("bound", config.to_dict()["bound"])} <= manifest.settings.items()
     found = verify(tmp_path / "out", clean=colour, key=key)
     assert found.ok and found.views == len(colour)
-    plain = protect_and_publish(colour, [], tmp_path / "plain", config)
+    plain = protect_and_publish(colour, [], tmp_path / "plain", config, seed=0)
     assert plain.nonces is None
     ours, theirs = (load_published(tmp_path / name).images.float() - colour.images for name in ("out", "plain"))
     moved = theirs.abs() >= 6

@@ -410,3 +410,21 @@ def test_a_last_batch_beyond_the_bound_leaves_nothing(tmp_path):
     with pytest.raises(PublishError, match="the bound is"):
         publish(clean, batches, tmp_path / "out", method="uge", settings={}, epsilon_255=EPSILON)
     assert os.listdir(tmp_path) == []
+
+
+def test_a_target_that_no_folder_can_replace_is_refused_at_once(tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "empty")
+    with pytest.raises(PublishError, match="is a link or a mount point"):
+        check_target(tmp_path / "link")
+    with pytest.raises(PublishError, match="is a link or a mount point"):
+        check_target("/proc")
+
+
+@pytest.mark.parametrize("edit", [{"settings": []}, {"epsilon_measured_255": float("inf")}])
+def test_a_manifest_of_the_wrong_types_is_damaged(edit, tmp_path):
+    published(tmp_path / "out")
+    manifest = tmp_path / "out" / "manifest.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | edit))
+    with pytest.raises(PublishError, match="is damaged"):
+        read_manifest(tmp_path / "out")

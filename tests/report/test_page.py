@@ -10,7 +10,7 @@ import pytest
 
 from uge.errors import PublishError
 from uge.report import figures
-from uge.report.page import ReportInput, write_page
+from uge.report.page import ReportInput, without_folders, write_page
 from uge.report.tables import accuracy_table
 
 from .conftest import DATA_HASH, make_summary
@@ -201,3 +201,30 @@ def test_unwritable_target_is_one_clear_error(report_input: ReportInput, tmp_pat
     with pytest.raises(PublishError, match="cannot write"):
         write_page(report_input, tmp_path / "file" / "page.html")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("/home/alice/private/model", "model"),
+        ("clip:/home/alice/model", "clip:model"),
+        ("own-pairs:data=/home/a/x.zip,steps=9+jpeg:30", "own-pairs:data=x.zip,steps=9+jpeg:30"),
+        ("own-pairs:../shared/x.zip", "own-pairs:x.zip"),
+        ("C:\\users\\alice\\x.zip", "x.zip"),
+        ("/home/al ice/my model", "my model"),
+        ("hub:org/name", "hub:org/name"),
+        ("https://example.org/a/b", "https://example.org/a/b"),
+        ("convnet(width=32), 3/255", "convnet(width=32), 3/255"),
+    ],
+)
+def test_folders_are_taken_from_paths_wherever_they_stand(text: str, left: str) -> None:
+    assert without_folders({"deep": [text, (text, 3)]}) == {"deep": [left, (left, 3)]}
+
+
+def test_public_texts_name_no_folder_of_a_counter_measure(report_input: ReportInput, tmp_path: Path) -> None:
+    how = "own-pairs:data=/home/alice/secret/x.zip"
+    groups = [group | {"countermeasure": how} for group in report_input.summary["groups"][:1]]
+    hackers = [hacker | {"countermeasure": how} for hacker in report_input.summary["hackers"][:1]]
+    data = replace(report_input, summary=report_input.summary | {"groups": groups, "hackers": hackers})
+    write_page(data, tmp_path / "page.html", public=True)
+    assert "alice" not in (tmp_path / "page.html").read_text() and "x.zip" in (tmp_path / "page.html").read_text()

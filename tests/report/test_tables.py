@@ -53,6 +53,7 @@ def test_points(value: float | None, text: str) -> None:
 def test_countermeasure_in_words() -> None:
     assert countermeasure_label("distillation:soft,temperature=4") == "distillation (soft, temperature 4)"
     assert countermeasure_label("jpeg") == "jpeg"
+    assert countermeasure_label("jpeg:30+pairs:9,depth=4") == "jpeg (30) + pairs (9, depth 4)"
 
 
 def test_terminal_table_fits_80_columns_with_every_number_whole() -> None:

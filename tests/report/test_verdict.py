@@ -1,6 +1,6 @@
 from typing import Any
 
-from uge.report.verdict import judge, limits
+from uge.report.verdict import judge, limits, name_of
 
 from .conftest import make_records, make_summary
 
@@ -105,3 +105,24 @@ def test_sentences_speak_of_the_means_that_the_table_shows() -> None:
     summary = make_summary((*OTHERS, TWIN, *[(*TWIN[:3], 51.0, *TWIN[4:])] * 2))
     assert "reaches 44.0 %" not in " ".join(judge(summary).cautions)  # 10.3 below the authorised network: no caution
     assert "here he reaches 44.0 %" in " ".join(limits(summary, [], MANIFEST))
+
+
+def test_students_are_not_taken_for_the_same_architecture_without_help() -> None:
+    student = ("convnet", "distillation:soft", "model outputs", 53.0, 54.0, 57.0)
+    summary = make_summary((*OTHERS, ("convnet", "other-init", "architecture", 12.0, 13.0, 57.0), student))
+    told = " ".join([*judge(summary).cautions, *limits(summary, make_records(summary), MANIFEST)])
+    assert "here he reaches 12.0 %" in told and "53.0 % (convnet" not in told
+    alone = make_summary((*OTHERS, student))
+    assert "hardest case for this key is missing" in " ".join(judge(alone).cautions)
+
+
+def test_clean_images_alone_break_no_copy() -> None:
+    alone = ("vgg", "clean-only:500", "clean images", 66.0, 67.0, 85.0)
+    summary = make_summary((("vgg", "none", "nothing", 15.0, 16.0, 85.0), alone))
+    assert "66.0" not in judge(summary).sentence
+    found = judge(summary | {"authorised": None, "margin": None})
+    assert found.heading == "No hacker tried here gets far" and "15.0 %" in found.sentence
+
+
+def test_a_combined_hacker_is_named_by_all_parts() -> None:
+    assert name_of("vgg", "jpeg:30+cutmix+pairs:9,depth=4") == "vgg, jpeg + cutmix + pairs"

@@ -26,7 +26,7 @@ from uge.attack.keyed import NoisyKey, StolenKey, WrongKey
 from uge.attack.mixing import Cutmix, Cutout, Mixup
 from uge.attack.pretrained import PretrainedFinetune, PretrainedProbe
 from uge.attack.projection import Projection
-from uge.attack.purification import OwnPairs, Pairs, Purify
+from uge.attack.purification import NO_PAIRS, OwnPairs, Pairs, Purify
 from uge.attack.relabelled import Relabel
 from uge.attack.residuals import ResidualMeans, Transplant
 from uge.attack.self_supervised import SelfSupervised
@@ -182,13 +182,29 @@ def knowledge_of(text: str) -> str:
     return max(known, key=KNOWLEDGE.index)
 
 
-def why_unfit(text: str, images: ImageSet, method: str = "") -> str:
+def on_originals(text: str) -> str:
+    """What a hacker does with the originals themselves: no label there needs another name."""
+    return without(text, "relabel")
+
+
+def sees_copy(text: str) -> bool:
+    """Whether a hacker learns from the copy at all, and not from clean images alone."""
+    return all(name != "clean-only" for name, _ in parse_countermeasures(text))
+
+
+def without(text: str, *names: str) -> str:
+    """A counter-measure without some of its parts; "none" if nothing is left."""
+    return "+".join(part for part in text.split("+") if part.partition(":")[0] not in names) or "none"
+
+
+def why_unfit(text: str, images: ImageSet, method: str = "", clean: ImageSet | None = None) -> str:
     """Why a counter-measure is of no use against these images; empty if it may be.
 
     Args:
         text: the counter-measure.
         images: what it would work on.
         method: how they were protected, where that is known.
+        clean: the originals, where there are any.
     """
     if not is_installed(encoder_of(text)):
         return f"the weights of {encoder_of(text)} are not installed"
@@ -199,6 +215,8 @@ def why_unfit(text: str, images: ImageSet, method: str = "") -> str:
             return NO_LATTICE
         if name == "own-pairs" and "key" in options and method and options["key"] != method:
             return f"the copy is behind no {options['key']} key"
+        if name == "pairs" and clean is not None and not clean.aligned(images):
+            return NO_PAIRS
     return ""
 
 

@@ -89,6 +89,9 @@ def hidden(x: Tensor, spots: Tensor) -> Tensor:
     return torch.where(spots, around, x)
 
 
+NO_PAIRS = "the originals are not those of the copies one by one: other files, or another order"
+
+
 class Pairs(Denoised):
     """A denoiser learnt from a few true pairs, min_D mean ||D(x_u) - x||^2, and applied to all published images.
 
@@ -117,9 +120,9 @@ class Pairs(Denoised):
             raise ConfigError(f"pairs: {self.pairs} pairs asked for, but there are {len(clean)} originals")
 
     def learn(self, images: ImageSet) -> None:
-        """Raises: ConfigError, where there are fewer published images than originals."""
-        if len(images) < len(self.clean):
-            raise ConfigError(f"pairs: {len(images)} published images for {len(self.clean)} originals make no pairs")
+        """Raises: ConfigError, where the originals are not those of the images one by one."""
+        if not self.clean.aligned(images):
+            raise ConfigError(f"pairs: {NO_PAIRS}")
         chosen = self.clean.choose(self.pairs, generator_for(0, "clean subset"))
         copies, originals = images.images[chosen], self.clean.images[chosen]
         result = self.fitted(images.channels, self.supervised(copies, originals), len(chosen))

@@ -101,12 +101,21 @@ def conduct(
         device=device,
         threads=threads,
     )
-    unfit = cache(partial(why_unfit, images=published, method=manifest.method if manifest else ""))
-    hackers, skipped = possible(plan, key=key is not None, clean=clean is not None, unfit=unfit)
+    unfit = cache(
+        partial(
+            why_unfit,
+            images=published,
+            method=manifest.method if manifest else "",
+            clean=audit.sources.get("clean"),
+        )
+    )
+    hackers, skipped = possible(
+        plan, key=key is not None, clean=clean is not None, unfit=unfit, twin=audit.is_authorised_architecture
+    )
     data = {"published": audit.digests["published"], "test": audit.test_digest}
     with claimed(out, data):
         whole = cells_of(plan, hackers, _any_row, key=key is not None, clean=clean is not None)
-        estimate = Estimate(audit, whole)
+        estimate = Estimate(audit)
         seconds = estimate.total(whole)
         watcher.planned(len(whole), seconds, skipped)
         write_facts(audit, plan, skipped, manifest, data)

@@ -28,23 +28,24 @@ SLACK = 1.15  # testing after each epoch, starting processes
 class Estimate:
     """Seconds of single cells on one worker.
 
+    Every network, those that counter-measures begin with included, is timed when the first cell with it is asked for:
+    which combinations a plan comes to is known only when others are trained.
+
     Args:
         audit: the data and recipes.
-        cells: every network among them is timed, those that counter-measures begin with included.
     """
 
-    def __init__(self, audit: Audit, cells: Sequence[Cell]) -> None:
+    def __init__(self, audit: Audit) -> None:
         self.audit = audit
         self.timed: dict[tuple[str, str], tuple[float, float]] = {}
-        with threads(audit.threads):
-            for cell in cells:
-                if _what(cell) not in self.timed:
-                    self.timed[_what(cell)] = _time(audit, cell)
 
     def seconds(self, cell: Cell) -> float:
         """What one cell takes, about."""
         recipe = self.audit.recipe_of(cell)
-        step_seconds, share = self.timed[_what(cell)]
+        if (what := _what(cell)) not in self.timed:
+            with threads(self.audit.threads):
+                self.timed[what] = _time(self.audit, cell)
+        step_seconds, share = self.timed[what]
         epochs = max(1.0, share * recipe.epochs)  # what trains no epoch still looks at every image
         steps = epochs * max(1, len(self.audit.sources[cell.trained_on]) // recipe.batch_size)
         factor = max(COST.get(part, 1.0) for part in _parts(cell))

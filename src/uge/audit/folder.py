@@ -26,7 +26,7 @@ import torch
 from uge.attack import COUNTERMEASURES
 from uge.audit.metrics import summarise
 from uge.audit.plan import Plan, Row
-from uge.audit.quality import aligned, quality
+from uge.audit.quality import quality
 from uge.audit.run import Audit
 from uge.data.images import ImageSet
 from uge.errors import PublishError
@@ -102,7 +102,7 @@ def write_facts(
         "quality": quality(published, clean, headroom_255=audit.headroom_255),
         "skipped": list(skipped),
         "offered": [name for name in COUNTERMEASURES if name != "none"],
-        "environment": environment(),
+        "environment": environment(audit.device),
     }
     write_atomically(audit.folder / FACTS, json.dumps(facts, indent=1) + "\n")
     write_examples(audit.folder, published, clean)
@@ -117,7 +117,7 @@ def write_examples(folder: Path, published: ImageSet, clean: ImageSet | None) ->
         "labels": published.labels[first].numpy(),
         "class_names": np.array(published.class_names),
     }
-    if clean is not None and aligned(published, clean):
+    if clean is not None and clean.aligned(published):
         arrays["originals"] = clean.images[first].numpy()
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)

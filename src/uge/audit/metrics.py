@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from statistics import fmean, stdev
 from typing import Any
 
-from uge.attack import parse_countermeasures
-from uge.audit.plan import Row
+from uge.attack import on_originals, sees_copy, without
+from uge.audit.plan import HOLDS_ORIGINALS, Row
 
 OTHER = "other-init"  # the authorised architecture in a hacker's hands
 ENOUGH_SEEDS = 3
 ENOUGH_BUDGET = 0.95  # of the accuracy that twice the budget reaches on clean data
-HOLDS_ORIGINALS = ("clean images", "pairs")  # what such a hacker knows
 # Two-sided 95% quantiles of Student's t by degrees of freedom, from 1.
 T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
 
@@ -40,7 +39,8 @@ def recovered(accuracy: float, ceiling: float | None, chance: float) -> float | 
 def summarise(rows: Sequence[Row], classes: int, reason: str = "") -> dict[str, Any]:
     """Headline figures in percent: `margin` is the authorised accuracy less the best hacker's.
 
-    Screening runs and failed trainings count nowhere. A stolen key is a control: it is neither worst nor margin.
+    Screening runs and failed trainings count nowhere, but failures are told. A stolen key is a control, and who
+    learns from clean images alone a level to compare with: neither is worst or makes the margin.
 
     Args:
         rows: the rows of `records.jsonl`.
@@ -51,6 +51,7 @@ def summarise(rows: Sequence[Row], classes: int, reason: str = "") -> dict[str, 
         The content of `summary.json`. Where there are no originals or no key, the figures that need them are None.
     """
     chance = round(100 / classes, 3)
+    failed = sum("error" in row for row in rows)
     rows = [row for row in rows if "error" not in row]
     whole = [row for row in rows if row.get("budget", 1.0) == 1.0]
     published = [row for row in whole if row["trained_on"] == "published"]
@@ -71,7 +72,7 @@ def summarise(rows: Sequence[Row], classes: int, reason: str = "") -> dict[str, 
     authorised = _authorised([row for row in published if row["kind"] == "authorised"], ceilings)
     groups = _groups(hackers, rows, chance)
     worst = _worst(hackers)
-    why = _doubts(authorised, groups, reason)
+    why = _doubts(authorised, groups, failed, reason)
     return {
         "chance": chance,
         "authorised": authorised,
@@ -93,18 +94,30 @@ class _Ceilings:
         self.rows = clean
 
     def of(self, row: Row) -> float | None:
-        """Of the same seed; for one who trains on originals alone, that of plain training on all of them."""
-        if [name for name, _ in parse_countermeasures(_text(row))] == ["clean-only"]:
-            row = row | {"countermeasure": OTHER if row["knows"] == "architecture" else "none"}
-        return self.exact.get(_who(row) | {("seed", row["seed"])})
+        """Of the same seed; for one who trains on a part of the originals, that of training on all of them."""
+        for how in _names(without(on_originals(_text(row["countermeasure"])), "clean-only")):
+            found = self.exact.get(_who(row | {"countermeasure": how}) | {("seed", row["seed"])})
+            if found is not None:
+                return float(found)
+        return None
+
+
+def counts(hacker: Row) -> bool:
+    """Whether a hacker speaks of the protection: who has the key is a control, who has no copy a level to compare."""
+    return hacker["knows"] != "key" and sees_copy(_text(hacker["countermeasure"]))
 
 
 def _who(row: Row) -> frozenset[tuple[str, Any]]:
     return frozenset((name, row.get(name)) for name in ("kind", "network", "countermeasure"))
 
 
-def _text(row: Row) -> str:
-    return "none" if row["countermeasure"] == OTHER else str(row["countermeasure"])
+def _text(countermeasure: str) -> str:
+    return "none" if countermeasure == OTHER else countermeasure
+
+
+def _names(countermeasure: str) -> tuple[str, ...]:
+    """How records may call it: plain training of the authorised architecture has a name of its own."""
+    return ("none", OTHER) if countermeasure == "none" else (countermeasure,)
 
 
 def _authorised(rows: Sequence[Row], ceilings: _Ceilings) -> dict[str, Any] | None:
@@ -152,6 +165,7 @@ def _groups(hackers: Sequence[dict[str, Any]], rows: Sequence[Row], chance: floa
                 "clean_accuracy": ceiling,
                 "recovered": recovered(fmean(accuracies), ceiling, chance),
                 "undertrained": _undertrained(network, countermeasure, rows),
+                "counts": counts(runs[0]),
             }
         )
     return groups
@@ -159,11 +173,12 @@ def _groups(hackers: Sequence[dict[str, Any]], rows: Sequence[Row], chance: floa
 
 def _undertrained(network: str, countermeasure: str, rows: Sequence[Row]) -> bool | None:
     """Whether twice the budget reaches clearly more on clean data; None where nobody looked."""
+    names = _names(on_originals(_text(countermeasure)))
     clean = {
         (row["seed"], row.get("budget", 1.0)): row["accuracy"]
         for row in rows
-        if (row["kind"], row["network"], row["countermeasure"], row["trained_on"])
-        == ("hacker", network, countermeasure, "clean")
+        if (row["kind"], row["network"], row["trained_on"]) == ("hacker", network, "clean")
+        and row["countermeasure"] in names
     }
     checks = [
         clean[seed, 1.0] < ENOUGH_BUDGET * accuracy
@@ -174,15 +189,15 @@ def _undertrained(network: str, countermeasure: str, rows: Sequence[Row]) -> boo
 
 
 def _worst(hackers: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    return max(
-        (hacker for hacker in hackers if hacker["knows"] != "key"), key=lambda each: each["accuracy"], default=None
-    )
+    return max(filter(counts, hackers), key=lambda each: each["accuracy"], default=None)
 
 
-def _doubts(authorised: dict[str, Any] | None, groups: Sequence[dict[str, Any]], reason: str) -> list[str]:
+def _doubts(authorised: dict[str, Any] | None, groups: Sequence[dict[str, Any]], failed: int, reason: str) -> list[str]:
     """Why the figures are no evidence of protection, one sentence each."""
     why = [f"{reason}."] if reason else []
-    counted = [group for group in groups if group["knows"] != "key"]
+    if failed:
+        why.append(f"{failed} {'training failed and is' if failed == 1 else 'trainings failed and are'} missing here.")
+    counted = [group for group in groups if counts(group)]
     if not counted:
         return [*why, "No hacker was trained."]
     strongest = max(counted, key=lambda group: group["accuracy"])

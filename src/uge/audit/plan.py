@@ -19,16 +19,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from itertools import combinations
+from itertools import combinations, islice
 from pathlib import Path
 from typing import Any
 
-from uge.attack import KNOWLEDGE, build_countermeasure, encoder_of, knowledge_of, needs_clean, needs_key
+from uge.attack import KNOWLEDGE, build_countermeasure, encoder_of, knowledge_of, needs_clean, needs_key, on_originals
 from uge.errors import ConfigError, UgeError, unknown_name
 from uge.networks import parse_network
 from uge.runtime import read_toml
 
 AUTHORISED = "authorised"  # in the place of a network's name: the architecture of the key
+HOLDS_ORIGINALS = ("clean images", "pairs")  # what such a hacker knows
 Row = dict[str, Any]
 Hacker = tuple[str, str]  # a network and a counter-measure
 
@@ -115,8 +116,9 @@ class Plan:
         budget_check: train him there for twice the epochs, too: was the budget enough?
         screening: not 0: begin with this share of the epochs for every hacker and go on with those who learn the most
             (successive halving: Jamieson & Talwalkar 2016); no claim rests on a screening run.
-        survivors: how many hackers go on from each screening.
-        combined: so many of the best counter-measures are combined in pairs and screened again.
+        survivors: so many hackers with the copy alone go on from the screening, half as many of those who hold
+            originals, as many of those who query the authorised network, and every plain one.
+        combined: as many of the best combinations of two counter-measures as this many have are screened, too.
         reason: why this plan is no evidence, where it is none.
     """
 
@@ -154,7 +156,12 @@ class Plan:
 
 
 def possible(
-    plan: Plan, *, key: bool, clean: bool, unfit: Callable[[str], str] = lambda countermeasure: ""
+    plan: Plan,
+    *,
+    key: bool,
+    clean: bool,
+    unfit: Callable[[str], str] = lambda countermeasure: "",
+    twin: Callable[[str], bool] = lambda network: False,
 ) -> tuple[list[Hacker], list[dict[str, str]]]:
     """The hackers of a plan who can be tried here, and what must be left out: {"what", "why"}.
 
@@ -163,10 +170,12 @@ def possible(
         key: whether there is a key.
         clean: whether there are originals.
         unfit: from a counter-measure to why it can do nothing to these images, empty if it can.
+        twin: whether a network is the key's by another name: then it goes by that of the key's, and once.
     """
     chosen: list[Hacker] = []
     skipped = []
-    for network, how in plan.pairs():
+    named = [(AUTHORISED if twin(network) else network, how) for network, how in plan.pairs()]
+    for network, how in dict.fromkeys(named):
         if encoder_of(how) and how in [other for _, other in chosen]:
             continue  # the same encoder takes the place of every network
         why = ""
@@ -220,7 +229,7 @@ def cells_of(
         if not finished(cells):
             return cells
         order = ranked(others, plan.screening)
-        chosen = order[: plan.survivors] + controls
+        chosen = _survivors(order, plan.survivors) + controls
         mixes = _mixes(order, plan.combined)
         cells += _screen(plan, mixes, key=False)
         cells += whole(chosen, plan.seeds)
@@ -236,7 +245,10 @@ def cells_of(
 
 def _full(plan: Plan, hackers: Sequence[Hacker], seeds: Iterable[int], *, key: bool, clean: bool) -> list[Cell]:
     """Whole trainings with their ceilings, and the check of the budget at the plan's first seed."""
-    cells = grid(hackers, seeds, clean=clean and plan.ceilings, key=key)
+    cells = [
+        replace(cell, countermeasure=on_originals(cell.countermeasure)) if cell.trained_on == "clean" else cell
+        for cell in grid(hackers, seeds, clean=clean and plan.ceilings, key=key)
+    ]
     if clean and plan.budget_check:
         cells += [
             replace(cell, budget=2.0)
@@ -252,14 +264,35 @@ def _screen(plan: Plan, hackers: Sequence[Hacker], *, key: bool) -> list[Cell]:
     return teacher + [Cell("hacker", *who, seed=plan.seeds[0], budget=plan.screening) for who in hackers]
 
 
+def _survivors(order: Sequence[Hacker], count: int) -> list[Hacker]:
+    """The strongest of each kind of knowledge, so that students do not take the places of all who have the copy alone.
+
+    Args:
+        order: hackers, strongest first.
+        count: of those with the copy alone; half as many of each other kind. Plain training is always among them.
+    """
+    room = {"copy": count, "originals": (count + 1) // 2, "outputs": (count + 1) // 2}
+    chosen = []
+    for network, how in order:
+        knows = Cell("hacker", network, how).knows
+        kind = "originals" if knows in HOLDS_ORIGINALS else "outputs" if knows == "model outputs" else "copy"
+        if room[kind] > 0 or how == "none":
+            chosen.append((network, how))
+            room[kind] -= 1
+    return chosen
+
+
 def _mixes(order: Sequence[Hacker], count: int) -> list[Hacker]:
-    """The best counter-measures combined in pairs, each pair with the network that did best with the better one."""
+    """Pairs of the best counter-measures, as many as `count` of them have; each with the network of the better one."""
     best: dict[str, str] = {}  # counter-measure -> network
     for network, how in order:
         if how != "none" and "+" not in how and knowledge_of(how) != "key":
             best.setdefault(how, network)
-    pairs = [(best[one], one, other) for one, other in combinations(list(best)[:count], 2)]
-    return [(network, f"{one}+{other}") for network, one, other in pairs if _fit_together(one, other)]
+    names = list(best)
+    places = sorted(combinations(range(len(names)), 2), key=lambda pair: (pair[1], pair[0]))  # best pairs first
+    mixes = [(names[one], names[other]) for one, other in places]
+    fitting = ((best[one], f"{one}+{other}") for one, other in mixes if _fit_together(one, other))
+    return list(islice(fitting, count * (count - 1) // 2))
 
 
 def _fit_together(one: str, other: str) -> bool:

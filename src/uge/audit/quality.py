@@ -72,11 +72,6 @@ def linear_separability(x: Tensor, labels: Tensor, classes: int, *, epochs: int 
     return round(100 * ((x @ weight.T + bias).argmax(1) == labels).float().mean().item(), 2)
 
 
-def aligned(published: ImageSet, clean: ImageSet) -> bool:
-    """Whether originals can be compared with their copies one by one: as many, of the same size and labels."""
-    return published.images.shape == clean.images.shape and torch.equal(published.labels, clean.labels)
-
-
 def quality(
     published: ImageSet, clean: ImageSet | None, *, headroom_255: int = 0, most: int = 5000
 ) -> dict[str, float]:
@@ -95,7 +90,7 @@ def quality(
     """
     x, labels = to_float(published.images[:most]), published.labels[:most]
     found = {"separability_published": linear_separability(x, labels, published.classes)}
-    if clean is None or not aligned(published, clean):
+    if clean is None or not clean.aligned(published):
         return found
     difference = x - to_float(with_headroom(clean.images[:most], headroom_255))
     distances = torch.cat(

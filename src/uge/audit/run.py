@@ -64,6 +64,12 @@ def alike(published: ImageSet, other: ImageSet, what: str) -> ImageSet:
     return other
 
 
+def told(manifest: Manifest) -> dict[str, Any]:
+    """What a copy's manifest tells hackers who have read our pages: settings, method and bound."""
+    bound = {} if manifest.epsilon_255 is None else {"epsilon_255": manifest.epsilon_255}
+    return manifest.settings | {"method": manifest.method} | bound
+
+
 class Audit:
     """The data, the key and the folder that a plan's cells share.
 
@@ -73,8 +79,8 @@ class Audit:
         folder: where `records.jsonl` and the authorised networks' trained weights go.
         key: the authorised network, where there is one.
         clean: the originals, for the ceilings and for hackers who have some of them.
-        manifest: of the copy, where it has one. Its headroom maps test images and originals alike; hackers who have
-            read our pages go by its settings.
+        manifest: of the copy, where it has one. Its headroom maps what the authorised network sees of test images and
+            originals; hackers who have read our pages go by its settings.
         recipe: from a network's text to how it is trained; the key's own recipe trains its architecture.
         key_epochs: not 0: for so many epochs at most.
         device: where to train.
@@ -106,7 +112,7 @@ class Audit:
         self.key_epochs = key_epochs
         self.key = key
         self.headroom_255 = manifest.headroom_255 if manifest else 0
-        self.settings = manifest.settings | {"method": manifest.method} if manifest else {}
+        self.settings = told(manifest) if manifest else {}
         self.device = device
         self.threads = threads
         self._views: dict[str, ImageSet] = {}
@@ -130,7 +136,7 @@ class Audit:
             ConfigError: a cell that cannot run, before the first one is trained.
             PublishError: the folder cannot be written.
         """
-        done = {row["cell"]: row for row in read_records(self.folder / RECORDS)}
+        done = {row["cell"]: row for row in read_records(self.folder / RECORDS) if "error" not in row}
         self._check(cells, done)
         check_writable(self.folder / RECORDS)
         rows = []
@@ -208,11 +214,7 @@ class Audit:
 
     def _ready(self, missing: Iterable[Cell], done: Container[str], seconds: Callable[[Cell], float]) -> More:
         """Hands out cells, long ones first, but those that students of the authorised network wait for before all."""
-        teachers = {
-            cell: self.cell_name(Cell(AUTHORISED, seed=cell.seed, trained_on=cell.trained_on))
-            for cell in missing
-            if self._queries(cell)
-        }
+        teachers = {cell: self.cell_name(self._teacher_of(cell)) for cell in missing if self._queries(cell)}
         asked = set(teachers.values()) & {self.cell_name(cell) for cell in missing}
         waiting = sorted(missing, key=lambda cell: (self.cell_name(cell) in asked, seconds(cell)), reverse=True)
 
@@ -259,7 +261,13 @@ class Audit:
             }
             | ({"clean": self.digests.get("clean")} if needs_clean(cell.countermeasure) else {})
             | ({"settings": self.settings} if self.settings and needs_settings(cell.countermeasure) else {})
+            | ({"headroom": self.headroom_255} if self.headroom_255 and self._uses_key(cell) else {})
+            | ({"teacher": self.cell_name(self._teacher_of(cell))} if self._queries(cell) else {})
         )
+
+    def is_authorised_architecture(self, network: str) -> bool:
+        """Whether a network of a plan is that of the key."""
+        return self.key is not None and self._spec(Cell("hacker", network)).label == self.key.network.label
 
     def _key_part(self, cell: Cell) -> str | dict[str, Any] | None:
         """What a cell takes from the key: all of it, the architecture alone, or nothing."""
@@ -351,13 +359,16 @@ class Audit:
             return seed_for(cell.seed, AUTHORISED, AUTHORISED, "none")
         return seed_for(cell.seed, cell.role, cell.network, cell.countermeasure)
 
-    def _teacher_file(self, seed: int, trained_on: str) -> Path:
-        name = self.cell_name(Cell(AUTHORISED, seed=seed, trained_on=trained_on))
-        return self.folder / "authorised" / f"{name}.safetensors"
+    def _teacher_of(self, cell: Cell) -> Cell:
+        """The authorised network of the same seed and source."""
+        return Cell(AUTHORISED, seed=cell.seed, trained_on=cell.trained_on)
+
+    def _teacher_file(self, teacher: Cell) -> Path:
+        return self.folder / "authorised" / f"{self.cell_name(teacher)}.safetensors"
 
     def _trained_weights(self, cell: Cell) -> Path:
         """The file with the authorised network as trained by its own cell of the same seed and source."""
-        file = self._teacher_file(cell.seed, cell.trained_on)
+        file = self._teacher_file(self._teacher_of(cell))
         if not file.exists():
             raise ConfigError(
                 f"a distilling hacker needs the authorised cell of the same seed ({cell.seed}) and images"
@@ -387,7 +398,7 @@ class Audit:
         )
         if cell.role == AUTHORISED and cell.budget == 1:
             weights = {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}
-            write_atomically(self._teacher_file(cell.seed, cell.trained_on), safetensors.save(weights), mode=0o600)
+            write_atomically(self._teacher_file(cell), safetensors.save(weights), mode=0o600)
         return (
             self.facts(cell)
             | {
@@ -420,5 +431,5 @@ class Audit:
             "data": self.digests[cell.trained_on],
             "images": len(self.sources[cell.trained_on]),
             "test_images": len(self.test),
-            "environment": environment(),
+            "environment": environment(self.device),
         }

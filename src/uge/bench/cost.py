@@ -78,7 +78,8 @@ def make_copy(job: CopyJob) -> None:
         measured = clock.read()
         facts = {name: round(before.get(name, 0) + measured[name], 2) for name in ("seconds", "cpu_seconds")}
         facts |= {"peak_memory_mb": _largest(before.get("peak_memory_mb"), measured["peak_memory_mb"])}
-        facts |= {"parts": parts, "progress": round(progress, 4), "finished": finished, "environment": environment()}
+        facts |= {"parts": parts, "progress": round(progress, 4), "finished": finished}
+        facts |= {"environment": environment(job.device)}
         write_atomically(job.clock, json.dumps(facts))
 
     noted = time.perf_counter()
@@ -134,7 +135,7 @@ def clock_yardstick(clean: ImageSet, device: str, threads: int) -> dict[str, Any
         "seconds": round(timed["seconds"] / STEPS * steps, 2),
         "cpu_seconds": round(timed["cpu_seconds"] / STEPS * steps, 2),
         "peak_memory_mb": timed["peak_memory_mb"],
-        "environment": environment(),
+        "environment": environment(device),
     }
 
 

@@ -19,8 +19,8 @@ from typing import Any
 import torch
 
 from uge.audit.conduct import Watcher, conduct, read_copy
-from uge.audit.metrics import HOLDS_ORIGINALS, summarise
-from uge.audit.plan import Hackers, Plan, Row
+from uge.audit.metrics import counts, summarise
+from uge.audit.plan import HOLDS_ORIGINALS, Hackers, Plan, Row
 from uge.audit.run import read_finished
 from uge.audit.runners import Runner
 from uge.bench.cost import CopyJob, clock_yardstick, in_a_process, make_copy, read_cost, share_of
@@ -83,6 +83,7 @@ class Comparison:
         size = (bench.image_size, bench.image_size) if bench.image_size else None
         self.clean, self.test = (load(data, split, image_size=size, convert=convert) for split in ("train", "test"))
         self.bench, self.runner, self.device, self.threads = bench, runner, device, threads
+        self.convert = convert
         self.dataset = dataset_name(data)
         self.out = out / self.dataset
         self.folders = {name: self._read(name, folder) for name, folder in folders.items()}
@@ -100,7 +101,7 @@ class Comparison:
         Raises:
             ConfigError: it is not of the originals, so that trainings on the two could not be compared.
         """
-        copy, manifest = read_copy(folder, None)
+        copy, manifest = read_copy(folder, None, convert=self.convert)
         copy = copy.like(self.clean)
         for what in ("labels", "channels", "image_size", "class_names"):
             ours, theirs = getattr(self.clean, what), getattr(copy, what)
@@ -264,7 +265,7 @@ class Comparison:
         copies = [row for row in rows if row["kind"] == "copy"]
         trainings = [row for row in rows if row["kind"] != "copy"]
         summary = summarise(trainings, self.clean.classes, self.bench.attacks.reason)
-        counted = [group for group in summary["groups"] if group["knows"] != "key"]
+        counted = [group for group in summary["groups"] if counts(group)]
         plain = [group for group in counted if (group["countermeasure"], group["knows"]) == ("none", "nothing")]
         free = [group for group in counted if group["knows"] not in HOLDS_ORIGINALS]
         worst, authorised = _strongest(counted), summary["authorised"]

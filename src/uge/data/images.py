@@ -8,8 +8,11 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from uge.errors import DataError
+
+CLEARLY = 0.8  # of the distance to another image, what a copy is away from its own at most
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +49,8 @@ class ImageSet:
             raise DataError(f"expected one name an image, got {len(self.names)} for {len(self.images)}")
         if self.nonces is not None and len(self.nonces) != len(self.images):
             raise DataError(f"expected one nonce an image, got {len(self.nonces)} for {len(self.images)}")
+        if twice := [name for number, name in enumerate(self.class_names) if name in self.class_names[:number]]:
+            raise DataError(f"two classes are called {twice[0]!r}; rename one")
         if len(self.labels) and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < self.classes:
             raise DataError(
                 f"labels run from {int(self.labels.min())} to {int(self.labels.max())},"
@@ -112,6 +117,29 @@ class ImageSet:
                 at = {name: number for number, name in enumerate(mine)}
                 return images.subset(torch.tensor([at[name] for name in theirs]))
         return images
+
+    def aligned(self, copies: ImageSet, most: int = 500) -> bool:
+        """Whether copies are those of these images one by one.
+
+        They are as many, of the same size and labels, and coarsely seen (8x8) clearly nearer to their own originals
+        than to others of the class; where the images of each class are all alike nobody can tell.
+
+        Args:
+            copies: whatever a protection made of images.
+            most: images that are compared, for speed.
+        """
+        if self.images.shape != copies.images.shape or not torch.equal(self.labels, copies.labels):
+            return False
+        order = self.labels.argsort(stable=True)
+        pick, following = order[:-1], order[1:]  # class by class, where the next one stands for "another"
+        same = (self.labels[pick] == self.labels[following]).nonzero()[:, 0]
+        chosen = same[:: max(1, len(same) // most)]
+        seen, own, other = (
+            F.adaptive_avg_pool2d(images[each[chosen]].float(), 8)
+            for images, each in ((copies.images, pick), (self.images, pick), (self.images, following))
+        )
+        alike = torch.equal(own, other)
+        return alike or bool((seen - own).abs().sum() <= CLEARLY * (seen - other).abs().sum())
 
     def with_images(self, images: Tensor) -> ImageSet:
         """The same labels and names on other images, such as a protected copy; nonces stay with their pixels."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import lzma
 import math
 import os
 import re
@@ -250,9 +251,13 @@ def _open(source: str | Path, stack: ExitStack) -> _Source:
         if source.startswith("hub:"):
             return _read_hub(source)
     path = Path(source).expanduser()
-    if path.is_dir():
+    try:
+        is_folder, exists = path.is_dir(), path.exists()
+    except OSError as error:  # no name at all, or in a folder that may not be read
+        raise DataError(f"cannot read {str(source)[:200]}: {error.strerror or error}") from error
+    if is_folder:
         return _read_folder(path, stack)
-    if not path.exists():
+    if not exists:
         near = difflib.get_close_matches(str(source), EMBEDDED, n=1)
         hint = f"did you mean '{near[0]}'?" if near else f"embedded images: {', '.join(EMBEDDED)}"
         raise DataError(f"{source} does not exist; expected a folder, .zip, .parquet or .npz, or hub:NAME ({hint})")
@@ -317,7 +322,7 @@ def _read_zip(path: Path, stack: ExitStack) -> _Source:
 def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, where: str) -> bytes:
     try:
         return archive.read(member)
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError) as error:
         raise UnreadableImage(f"{where}: cannot be read ({error}); mend the zip, or --skip-bad") from error
     except (RuntimeError, NotImplementedError) as error:  # encrypted, or an unknown compression
         raise DataError(f"{where}: cannot be unpacked ({error}); make the zip again without encryption") from error

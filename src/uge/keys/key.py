@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,8 @@ class Key:
     def __post_init__(self) -> None:
         if self.signing_key is not None and self.fingerprint != _fingerprint(self.signing_key):
             raise KeyFileError("the key's fingerprint is not that of its signing key; use the files of one pair")
+        if twice := [name for number, name in enumerate(self.class_names) if name in self.class_names[:number]]:
+            raise KeyFileError(f"two classes of the key are called {twice[0]!r}; give each a name of its own")
         if len(self.class_names) != self.network.classes:
             raise KeyFileError(
                 f"the key's network has {self.network.classes} outputs for {len(self.class_names)} class names;"
@@ -195,14 +198,19 @@ def save_key(key: Key, name: Path | str, *, passphrase: bytes | None = None) -> 
     for path in paths:
         if path.exists():
             raise KeyFileError(f"{path} exists, and a key is never overwritten; choose another name or move it away")
+    contents = [key_to_bytes(key, role) for role in ROLES]
+    if passphrase is not None:
+        contents = [sealed.seal(content, passphrase) for content in contents]
     try:
-        for role, path in zip(ROLES, paths, strict=True):
-            content = key_to_bytes(key, role)
-            write_atomically(path, content if passphrase is None else sealed.seal(content, passphrase), mode=0o600)
-    except PublishError as error:
-        if paths[0].exists():  # half a pair is no key
-            paths[0].unlink()
-        raise KeyFileError(str(error)) from error
+        for path, content in zip(paths, contents, strict=True):
+            write_atomically(path, content, mode=0o600)
+    except BaseException as error:  # Ctrl-C, too
+        for path in paths:  # half a pair is no key
+            with suppress(OSError):
+                path.unlink()
+        if isinstance(error, PublishError):
+            raise KeyFileError(str(error)) from error
+        raise
     return paths[0], paths[1]
 
 

@@ -104,7 +104,7 @@ class KeyedView(ABC):
         Returns:
             N times 12 bytes.
         """
-        key = _derive(self.secret, f"uge/nonce/v1|{purpose}")
+        key = derive(self.secret, f"uge/nonce/v1|{purpose}")
         shape = ",".join(map(str, images.shape[1:])).encode() + b"|"
         equal = channels_equal(images).tolist()
         pixels = images.contiguous().numpy()
@@ -127,7 +127,7 @@ class KeyedView(ABC):
         big-endian).
         """
         channels, height, width = shape
-        key = _derive(self.secret, f"uge/{purpose}/v1|{height}|{width}|{channels}|{self.layout_text}")
+        key = derive(self.secret, f"uge/{purpose}/v1|{height}|{width}|{channels}|{self.layout_text}")
         blocks = -(-count // 2)
         counters = np.empty((len(nonces), blocks, 4), dtype=">u4")
         counters[:, :, :3] = np.frombuffer(b"".join(nonces), dtype=">u4").reshape(-1, 1, 3)
@@ -143,7 +143,8 @@ def with_headroom(images: Tensor, epsilon_255: int) -> Tensor:
     Values at 0 or 255 hold a balanced group still. Exactness then refers to the mapped image.
     """
     room = 255 - 2 * epsilon_255
-    return (epsilon_255 + (images.int() * room + 127) // 255).to(torch.uint8)
+    table = (epsilon_255 + (torch.arange(256) * room + 127) // 255).to(torch.uint8).to(images.device)
+    return torch.cat([table[part.int()] for part in images.split(1000)]) if len(images) else images
 
 
 def needs_headroom(images: Tensor) -> bool:
@@ -155,7 +156,7 @@ def channels_equal(images: Tensor) -> Tensor:
     """bool [N]: images of several channels that are all equal."""
     if images.shape[1] == 1:
         return torch.zeros(len(images), dtype=torch.bool)
-    return (images == images[:, :1]).flatten(1).all(1)
+    return torch.cat([(part == part[:, :1]).flatten(1).all(1) for part in images.split(1000)])
 
 
 def views_digest(views: Tensor) -> str:
@@ -165,6 +166,6 @@ def views_digest(views: Tensor) -> str:
     return hasher.hexdigest()
 
 
-def _derive(secret: bytes, purpose: str) -> bytes:
+def derive(secret: bytes, purpose: str) -> bytes:
     """HKDF-SHA256 (RFC 5869): 32 bytes for one purpose."""
     return HKDF(algorithm=SHA256(), length=32, salt=None, info=purpose.encode()).derive(secret)

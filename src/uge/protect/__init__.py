@@ -99,7 +99,10 @@ def _typed(name: str, value: Any, kind: type) -> Any:
     if kind is tuple:
         if not isinstance(value, str | list | tuple):
             raise ConfigError(f"setting {name} is a list, got '{value}'")
-        return tuple(value.split()) if isinstance(value, str) else tuple(value)
+        items = tuple(value.split()) if isinstance(value, str) else tuple(value)
+        if wrong := [item for item in items if not isinstance(item, str)]:
+            raise ConfigError(f"setting {name} is a list of texts, got {wrong[0]!r} in it")
+        return items
     if kind is bool and isinstance(value, str):
         if value.lower() not in ("true", "false"):
             raise ConfigError(f"setting {name} is true or false, got '{value}'")

@@ -26,7 +26,7 @@ from uge.networks import parse_network
 from uge.protect.baseline import Baseline, BaselineConfig, add_within_linf, check_epsilon, check_scope
 from uge.protect.protection import OnStep
 from uge.protect.surrogate import SMALL_SURROGATE, build_surrogate, signed_step
-from uge.runtime import generator_for
+from uge.runtime import generator_for, repeatable
 from uge.training import Recipe, Shift, make_optimiser
 
 
@@ -78,6 +78,7 @@ class EMConfig(BaselineConfig):
 class EMProtection(Baseline[EMConfig]):
     """Learns the noise beside a network that learns from it."""
 
+    @repeatable()
     def train(self, on_step: OnStep | None = None) -> None:
         """Learn the noise, going on from the work folder where it holds an unfinished run of the same settings."""
         super().train(on_step)

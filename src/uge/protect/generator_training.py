@@ -17,7 +17,7 @@ from uge.networks import NetworkSpec, build_network, parse_network
 from uge.protect.generator import Generator
 from uge.protect.protection import OnStep, Protection, RunOptions, Settings, Telling, preparing
 from uge.protect.trajectory import LiveRun
-from uge.runtime import generator_for, seed_for
+from uge.runtime import generator_for, repeatable, seed_for
 
 Advance = tuple[LiveRun, tuple[Tensor, ...]]  # a network beside the generator, and the gradients of its next step
 
@@ -98,6 +98,7 @@ class GeneratorTraining(Protection[G], Generic[G, B]):
     def _step(self, step: int, pick: Tensor, beside: B, rng: torch.Generator) -> Step:
         """The losses on the images numbered `pick`; draws come from `rng` alone."""
 
+    @repeatable()
     def train(self, on_step: OnStep | None = None) -> None:
         self.claim()
         self._start()

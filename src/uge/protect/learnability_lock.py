@@ -34,7 +34,7 @@ from uge.networks import parse_network
 from uge.protect.baseline import Baseline, BaselineConfig, check_epsilon
 from uge.protect.protection import OnStep
 from uge.protect.surrogate import SMALL_SURROGATE, build_surrogate
-from uge.runtime import generator_for, write_atomically
+from uge.runtime import generator_for, repeatable, write_atomically
 from uge.training import Shift
 
 FORMAT_VERSION = 1
@@ -167,6 +167,7 @@ class LearnabilityLockConfig(BaselineConfig):
 class LearnabilityLockProtection(Baseline[LearnabilityLockConfig]):
     """Learns the lock beside a network that learns from locked images; `lock` is what its owner keeps."""
 
+    @repeatable()
     def train(self, on_step: OnStep | None = None) -> None:
         """Learn the lock, going on from the work folder where it holds an unfinished run of the same settings."""
         super().train(on_step)

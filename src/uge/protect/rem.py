@@ -28,7 +28,7 @@ from uge.networks import parse_network
 from uge.protect.baseline import Baseline, BaselineConfig, add_within_linf, check_epsilon
 from uge.protect.protection import OnStep
 from uge.protect.surrogate import SMALL_SURROGATE, build_surrogate, signed_step
-from uge.runtime import generator_for
+from uge.runtime import generator_for, repeatable
 from uge.training import Recipe, Shift, make_optimiser
 
 FALLS = (0.4, 0.8)  # of the network's steps; its learning rate falls to a tenth at each
@@ -81,6 +81,7 @@ class REMConfig(BaselineConfig):
 class REMProtection(Baseline[REMConfig]):
     """Learns the noise beside a network that is trained adversarially on it."""
 
+    @repeatable()
     def train(self, on_step: OnStep | None = None) -> None:
         """Train the network, then find the noise, going on from the work folder after its last checkpoint."""
         super().train(on_step)

@@ -25,7 +25,7 @@ from uge.networks import parse_network
 from uge.protect.baseline import Baseline, BaselineConfig, add_within_linf, check_epsilon
 from uge.protect.protection import OnStep, preparing
 from uge.protect.surrogate import SMALL_SURROGATE, build_surrogate, signed_step
-from uge.runtime import generator_for, seed_for
+from uge.runtime import generator_for, repeatable, seed_for
 from uge.training import Shift, fit, recommended_recipe
 
 
@@ -65,6 +65,7 @@ class TAPConfig(BaselineConfig):
 class TAPProtection(Baseline[TAPConfig]):
     """Publishes adversarial examples under their old labels."""
 
+    @repeatable()
     def train(self, on_step: OnStep | None = None) -> None:
         """Train the network, then attack batch by batch, going on from the work folder after the last whole batch."""
         super().train(on_step)

@@ -12,7 +12,7 @@ import torch
 from uge.errors import PublishError
 from uge.records import read_records
 from uge.report import tables, verdict
-from uge.report.page import Examples, ReportInput, write_page
+from uge.report.page import Examples, ReportInput, without_folders, write_page
 from uge.runtime import write_atomically
 
 FORMAT_VERSION = 1
@@ -101,11 +101,11 @@ def write_reports(
     data = read_audit(folder, protect_log)
     page, text = (folder / f"{'public' if public else 'report'}.{kind}" for kind in ("html", "md"))
     write_page(data, page, public=public)
-    write_atomically(text, markdown(data))
+    write_atomically(text, markdown(without_folders(data) if public else data))
     if not public:
         return [page, text]
     card = folder / "croissant.json"
-    write_atomically(card, json.dumps(data_card(data, name, license_url), indent=1) + "\n")
+    write_atomically(card, json.dumps(data_card(without_folders(data), name, license_url), indent=1) + "\n")
     return [page, text, card]
 
 

@@ -22,6 +22,7 @@ TERMS = (
     ("gradient_matching", "gradient matching"),
     ("shortcut", "shortcut"),
     ("feature_distance", "feature distance"),
+    ("misdirection", "misdirection"),
     ("undistillation", "undistillation"),
 )
 

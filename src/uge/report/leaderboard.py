@@ -238,10 +238,15 @@ def facts(records: Sequence[dict[str, Any]], dataset: str) -> list[str]:
         said.append(f"A plain hacker reaches {max(known):.1f} % on the originals.")
     for row in records:
         if row["kind"] == "yardstick" and row["dataset"] == dataset:
+            device, threads = row["environment"]["device"], row["environment"]["threads"]
+            took, clock = (
+                (f"{three_digits(row['cpu_seconds'])} processor seconds with {threads} thread(s)", "processor seconds")
+                if device == "cpu"
+                else (f"{three_digits(row['seconds'])} seconds on {device}", "the clock")
+            )
             said.append(
-                f"One clean training of ResNet-18 ({row['epochs']} epochs, {row['steps']:,} steps) takes"
-                f" {three_digits(row['cpu_seconds'])} processor seconds with {row['environment']['threads']} thread(s),"
-                f" scaled from {row['steps_timed']} timed steps; costs are compared by processor seconds."
+                f"One clean training of ResNet-18 ({row['epochs']} epochs, {row['steps']:,} steps) takes {took},"
+                f" scaled from {row['steps_timed']} timed steps; costs are compared by {clock}."
             )
     parts = [result["name"] for result in results if result["cost"] and result["cost"]["parts"] > 1]
     if parts:

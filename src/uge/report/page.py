@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from torch import Tensor
 
@@ -14,6 +15,7 @@ from uge.report import figures, tables, verdict
 from uge.runtime import write_atomically
 
 MOST_EXAMPLES = 10
+T = TypeVar("T")
 MOST_ROWS = 10  # hackers in the plot and the first table; the others fold
 
 
@@ -93,6 +95,7 @@ def write_page(data: ReportInput, out: Path, *, public: bool = False) -> None:
 
 def contents(data: ReportInput, *, public: bool) -> dict[str, Any]:
     """What the template shows, by name."""
+    data = without_folders(data) if public else data
     rows = tables.accuracy_table(data.summary)
     largest = data.quality.get("l_inf_255", data.manifest["epsilon_measured"])  # with headroom the former is larger
     factor = figures.amplification(8 if largest is None else int(largest))
@@ -122,7 +125,7 @@ def contents(data: ReportInput, *, public: bool) -> dict[str, Any]:
         "terms": figures.loss_panels(data.protect_log),
         "limits": verdict.limits(data.summary, data.records, data.manifest, data.offered),
         "skipped": data.skipped,
-        "settings": [(name, without_folders(value) if public else value) for name, value in flat(data.settings)],
+        "settings": list(flat(data.settings)),
         "plan": list(flat({name: value for name, value in data.plan.items() if name != "hackers"})),
         "environment": list(flat(data.environment)),
         "trainings": [training_facts(record, public=public) for record in data.records],
@@ -182,9 +185,21 @@ def share(group: dict[str, Any] | None, chance: float) -> int:
     return round(100 * min(1.0, max(0.0, value)))
 
 
-def without_folders(value: str) -> str:
-    """The last part of an absolute path; anything else unchanged."""
-    return Path(value).name if Path(value).is_absolute() else value
+PATH = re.compile(r"(?:(?<=[=:,+\s])|^)(?:~|\.{1,2}|[A-Za-z]:)?[/\\](?![/\\])(?:[^/\\,+]+[/\\])*")
+
+
+def without_folders(data: T) -> T:
+    """The same without the folders of local paths, wherever these stand in it: "clip:/home/x/m" -> "clip:m"."""
+    if isinstance(data, str):
+        return cast(T, PATH.sub("", data))
+    if isinstance(data, ReportInput):
+        parts = {each.name: getattr(data, each.name) for each in fields(data) if each.name != "examples"}
+        return cast(T, replace(data, **without_folders(parts)))
+    if isinstance(data, dict):
+        return cast(T, {name: without_folders(value) for name, value in data.items()})
+    if isinstance(data, list | tuple):
+        return cast(T, type(data)(without_folders(value) for value in data))
+    return data
 
 
 def unbroken(text: str) -> str:

@@ -28,6 +28,7 @@ class Row:
         peak: the best epoch on the published copy, picked on test data, mean over seeds.
         span: lowest and highest `published` over the seeds.
         seeds: trainings behind the row.
+        counts: whether he speaks of the protection; see `uge.audit.metrics.counts`.
     """
 
     role: str
@@ -39,6 +40,7 @@ class Row:
     peak: float | None = None
     span: tuple[float, float] | None = None
     seeds: int = 0
+    counts: bool = True
 
     @property
     def difference(self) -> float | None:
@@ -74,12 +76,15 @@ def points(value: float | None) -> str:
 
 
 def countermeasure_label(spec: str) -> str:
-    """A counter-measure's spec in words: "distillation:soft,temperature=4" -> "distillation (soft, temperature 4)"."""
+    """A counter-measure's spec in words: "jpeg:30+pairs:9,depth=4" -> "jpeg (30) + pairs (9, depth 4)"."""
     named = {"none": "plain training", "other-init": "other initial weights"}
     if spec in named:
         return named[spec]
-    name, _, options = spec.partition(":")
-    return f"{name} ({options.replace(',', ', ').replace('=', ' ')})" if options else name
+    parts = []
+    for part in spec.split("+"):
+        name, _, options = part.partition(":")
+        parts.append(f"{name} ({options.replace(',', ', ').replace('=', ' ')})" if options else name)
+    return " + ".join(parts)
 
 
 def accuracy_table(summary: dict[str, Any]) -> list[Row]:
@@ -115,11 +120,17 @@ def accuracy_table(summary: dict[str, Any]) -> list[Row]:
             peak=group["peak_accuracy"],
             span=(min(finals[_who(group)]), max(finals[_who(group)])),
             seeds=group["seeds"],
+            counts=counts(group),
         )
         for group in summary["groups"]
     ]
     rows += sorted(hackers, key=lambda row: -math.inf if row.published is None else row.published, reverse=True)
     return [*rows, Row(role="chance", network="chance", clean=summary["chance"], published=summary["chance"])]
+
+
+def counts(group: dict[str, Any]) -> bool:
+    """Whether a group of summary.json speaks of the protection; those of an earlier version have only one control."""
+    return bool(group.get("counts", group["knows"] != "key"))
 
 
 def _who(row: dict[str, Any]) -> tuple[str, str, str]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from uge.report import tables
 from uge.report.tables import Row, accuracy_table, countermeasure_label, percent, points
 
 CLEAR = 5.0  # points; a smaller gap is called small
@@ -30,13 +31,19 @@ class Verdict:
 
 def name_of(network: str, countermeasure: str) -> str:
     """A hacker in a few words, without the counter-measure's options: "vgg, distillation"."""
-    return f"{network}, {countermeasure_label(countermeasure).partition(' (')[0]}"
+    parts = [part.partition(":")[0] for part in countermeasure.split("+")]
+    return f"{network}, {countermeasure_label('+'.join(parts))}"
 
 
 def is_same_architecture(row: Row, summary: dict[str, Any]) -> bool:
     """Whether a hacker of the table uses the authorised architecture without its initial weights."""
     network = (summary.get("authorised") or {}).get("network")
     return row.knows != "key" and (row.network == network or row.countermeasure == "other-init")
+
+
+def without_help(rows: Sequence[Row], summary: dict[str, Any]) -> list[Row]:
+    """Those of them who have the architecture and the copy alone: no originals, and no answers of its network."""
+    return [row for row in rows if is_same_architecture(row, summary) and row.knows == "architecture"]
 
 
 def judge(summary: dict[str, Any]) -> Verdict:
@@ -65,8 +72,9 @@ def judge(summary: dict[str, Any]) -> Verdict:
     cost = 0.0 if clean is None else clean - accuracy
     harm = None if worst.get("clean_accuracy") is None else worst["clean_accuracy"] - worst["accuracy"]
     hackers = [row for row in accuracy_table(summary) if row.role == "hacker" and row.published is not None]
-    twins = [row for row in hackers if is_same_architecture(row, summary)]  # strongest first, as in the table
-    others = [row.published for row in hackers if row not in twins and row.published is not None]
+    hackers = [row for row in hackers if row.counts]
+    twins = without_help(hackers, summary)  # strongest first, as in the table
+    others = [row.published for row in hackers if not is_same_architecture(row, summary) and row.published is not None]
     other_margin = accuracy - max(others, default=accuracy)
     peak_margin = accuracy - max((row.peak for row in hackers if row.peak is not None), default=accuracy - margin)
 
@@ -137,7 +145,7 @@ def judge(summary: dict[str, Any]) -> Verdict:
 def judge_without_key(summary: dict[str, Any]) -> Verdict:
     """Judge a copy that nobody here is authorised to learn from, such as another program's: how much was recovered?"""
     guess = f"chance is {percent(summary['chance'])} %"
-    groups = [group for group in summary["groups"] if group["knows"] != "key"]
+    groups = [group for group in summary["groups"] if tables.counts(group)]
     if not groups:
         return Verdict("No hacker was trained", f"Nothing is known about this copy; {guess}.", ())
     known = [group for group in groups if group["recovered"] is not None]
@@ -208,7 +216,7 @@ def limits(
         "Peak is the best epoch picked on the test images. Nobody can pick it without them, so it favours the hacker."
         " The margin is the authorised accuracy minus that of the strongest single hacker run, after the last epoch."
     )
-    twins = [row for row in rows if row.role == "hacker" and is_same_architecture(row, summary)]
+    twins = without_help([row for row in rows if row.role == "hacker"], summary)
     if not authorised:
         key = "No authorised network was trained, so nothing here says what a key is worth."
     elif authorised.get("locked"):
