@@ -439,6 +439,7 @@ def view_prices(rows: Iterable[Row], stage: str) -> str:
 SEARCHED = "cifar10-12k"  # the data that settings were chosen on
 CHOSEN = {  # what the README shows, and how it calls it
     "reversible+filters": "epsilon 8, defaults",
+    "reversible-full+combined+long+misdirecting+mlp-references": "epsilon 8, full, `misdirecting`",
     "reversible16+combined+long": "epsilon 16, `combined`",
     "reversible16-full+combined+long+misdirecting+mlp-references": "epsilon 16, full, `misdirecting`",
 }
@@ -462,7 +463,8 @@ def null_space_table(
     heads = only or {}
     rows = [row for row in rows if (row["stage"], row["dataset"]) == (stage, dataset)]
     rows = [row for row in rows if not heads or row["setting"] in (*heads, "clean")]
-    settings = list(dict.fromkeys(row["setting"] for row in rows if row["setting"] != "clean"))
+    measured = dict.fromkeys(row["setting"] for row in rows if row["setting"] != "clean")
+    settings = [setting for setting in heads or measured if setting in measured]
     trainings = [row for row in rows if row["kind"] != "measures"]
     if not trainings:
         return NOT_MEASURED

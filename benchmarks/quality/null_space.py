@@ -93,10 +93,6 @@ SETTINGS: dict[str, dict[str, Any]] = {  # what is written after a "+" in the na
     "misdirecting-alone": {"misdirection": 1.0, "shortcut": 0.0, "references": TWO},
     "mlp-reference": {"references": (*TWO, "mlp:width=128")},
     "mlp-references": {"references": (*TWO, "mlp:width=128", "mlp:width=256")},  # as the preset has them
-    "encoder-reference": {
-        "references": (*TWO, "mlp:width=128", "mlp:width=256", "efficientnet-lite0"),
-        "feature_images": 16,
-    },
     "headroom": {"headroom": True},
     "coarse": {"generator_patch": 4, "class_patterns": 16},
     "ud": {"undistillation": 1.0},
