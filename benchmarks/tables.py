@@ -33,8 +33,9 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from uge.attack import on_originals
 from uge.audit.metrics import counts, summarise
-from uge.audit.plan import HOLDS_ORIGINALS
+from uge.audit.plan import FILTERS, HOLDS_ORIGINALS
 from uge.records import config_hash, read_records
 from uge.report.leaderboard import markdown
 
@@ -689,6 +690,78 @@ def _named(groups: Sequence[Row]) -> str:
     return f"{best['accuracy']:.1f} ({best['network'].partition('(')[0]}{how})"
 
 
+# -- weak points ---------------------------------------------------------------------------------------------------
+
+WEIGHED = {  # protections at full size: how the README calls them -> their settings in the records
+    "initial weights: UGE, epsilon 32": "10gm+fd@32",
+    "reversible, epsilon 8": "reversible+filters",
+    "reversible, epsilon 8, full, `misdirecting`": "reversible-full+combined+long+misdirecting+mlp-references",
+    "reversible, epsilon 16, `combined`": "reversible16+combined+long",
+    "reversible, epsilon 16, full, `misdirecting`": "reversible16-full+combined+long+misdirecting+mlp-references",
+}
+FILTERING = {*(how.partition(":")[0] for how in FILTERS), "projection", "transplant", "residual-means"}
+
+
+def weak_points(keyed: Iterable[Row], uge: Iterable[Row], audited: Iterable[Row]) -> str:
+    """A row a protection: its recipient, and the strongest hacker of each kind with his level on the originals."""
+    trainings = [row for row in keyed if row["stage"] == "full" and row["kind"] != "measures"]
+    trainings += [row for row in uge if row["stage"] == "seeds" and "accuracy" in row]
+    trainings += [
+        row | {"setting": row["name"].partition(", ")[0].removeprefix("uge ")}
+        for row in audited
+        if row["kind"] != "facts" and "16x16" not in row["name"]
+    ]
+    trainings = [row for row in trainings if row["dataset"] == SEARCHED and row.get("budget", 1.0) == 1.0]
+    originals = [row for row in trainings if (row["kind"], row["trained_on"]) == ("hacker", "clean")]
+    kinds = [
+        "plain, another architecture",
+        "plain, the recipient's",
+        "filters, projection",
+        "other ways to train, denoisers",
+        "asks the recipient's network",
+        "has some originals",
+    ]
+    body = []
+    for title, setting in WEIGHED.items():
+        mine = [row for row in trainings if row["setting"] == setting and row["trained_on"] == "published"]
+        user = [row["accuracy"] for row in mine if row["kind"] == "authorised"]
+        groups: dict[str, dict[Run, list[float]]] = {kind: {} for kind in kinds}
+        for row in mine:
+            if row["kind"] == "hacker" and counts(row):
+                groups[_kind_of(row, kinds)].setdefault(run_of(row), []).append(row["accuracy"])
+        cells = []
+        for found in groups.values():
+            if not found:
+                cells.append("not tried")
+                continue
+            strongest = max(found, key=lambda run: fmean(found[run]))
+            _, network, how = strongest
+            wanted = on_originals(how)
+            names = {wanted, "other-init"} if wanted == "none" else {wanted}
+            level = [
+                row["accuracy"] for row in originals if row["network"] == network and row["countermeasure"] in names
+            ]
+            who = network.partition("(")[0] + ("" if how in ("none", "other-init") else f", {how.partition(',')[0]}")
+            known = f" of {fmean(level):.1f}" if level and found is not groups[kinds[4]] else ""  # teachers differ
+            cells.append(f"{fmean(found[strongest]):.1f}{known} ({who})")
+        body.append([title, f"{fmean(user):.1f}" if user else "not trained", *cells])
+    if not trainings:
+        return NOT_MEASURED
+    return table(["", "recipient", *kinds], body)
+
+
+def _kind_of(row: Row, kinds: Sequence[str]) -> str:
+    plain, same, filtered, other, asks, has = kinds
+    if row["knows"] == "model outputs":
+        return asks
+    if row["knows"] in HOLDS_ORIGINALS:
+        return has
+    if row["countermeasure"] in ("none", "other-init"):
+        return same if row["knows"] == "architecture" else plain
+    parts = {part.partition(":")[0] for part in row["countermeasure"].split("+")}
+    return filtered if parts <= FILTERING else other
+
+
 # -- what no key hides, and purification ----------------------------------------------------------------------------
 
 
@@ -1012,6 +1085,7 @@ SECTIONS: dict[str, tuple[str | tuple[str, ...], Callable[..., str]]] = {
         "purification",
         lambda rows: purification_table(rows, "reversible16-full+misdirecting"),
     ),
+    "weak-points": (("null_space", "uge_cifar", "audit"), weak_points),
     "audit-headline": ("audit", audit_headline),
     "audit": ("audit", audit_grid),
     "baselines": ("baselines", baseline_table),

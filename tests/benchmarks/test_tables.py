@@ -358,6 +358,38 @@ def test_other_data_stand_in_tables_of_their_own() -> None:
     assert f"| {VGG} | 10.0 (-) |" in second and "20.0" not in second
 
 
+def test_weak_points_are_the_strongest_hackers_of_each_kind() -> None:
+    title, setting = list(tables.WEIGHED.items())[-1]
+    mine = {"stage": "full", "setting": setting, "knows": "nothing"}
+    clean = {"stage": "full", "setting": "clean", "trained_on": "clean", "knows": "nothing"}
+    keyed = [
+        null_space_row("authorised", OURS, 71.0, **mine),
+        null_space_row("hacker", VGG, 20.0, **mine),
+        null_space_row("hacker", VGG, 22.0, **mine, seed=1),
+        null_space_row("hacker", "mlp", 20.5, **mine),
+        null_space_row("hacker", VGG, 77.0, **clean),
+        null_space_row("hacker", VGG, 19.0, **mine, countermeasure="grayscale+blur:1"),
+        null_space_row("hacker", VGG, 40.0, **mine | {"knows": "method"}, countermeasure="relabel"),
+        null_space_row("hacker", OURS, 25.0, **mine | {"knows": "architecture"}, countermeasure="other-init"),
+    ]
+    audited = [
+        row | {"name": f"{setting}, second copy", "budget": budget}
+        for budget, row in (
+            (1.0, null_space_row("hacker", VGG, 62.0, countermeasure="distillation:soft", knows="model outputs")),
+            (1.0, null_space_row("hacker", VGG, 48.0, countermeasure="clean-only:500", knows="clean images")),
+            (0.25, null_space_row("hacker", "mlp", 90.0, knows="nothing")),
+        )
+    ]
+    lines = tables.weak_points(keyed, [], audited).splitlines()
+    short = VGG.partition("(")[0]
+    assert lines[-1] == (
+        f"| {title} | 71.0 | 21.0 of 77.0 ({short}) | 25.0 ({OURS.partition('(')[0]}) | 19.0 ({short}, grayscale+blur:1)"
+        f" | 40.0 of 77.0 ({short}, relabel) | 62.0 ({short}, distillation:soft) | not tried |"
+    )
+    assert set(lines[2].split(" | ")[1:-1]) == {"not trained", "not tried"}
+    assert tables.weak_points([], [], []) == tables.NOT_MEASURED
+
+
 def baseline(method: str, accuracy: float, how: str = "none", **more: Any) -> dict[str, Any]:
     """A row as benchmarks/quality/baselines.py writes it, less what no table reads."""
     source = "clean" if method == "clean" else "published"
