@@ -241,13 +241,14 @@ class Stage:
         same = (views == space.integer_view_of_originals(original)).flatten(1).all(1)
         change = (images.int() - original.int()).float()
         last = [row["shortcut"] for row in protection.log[-90:] if row["shortcut"] is not None]
+        ratios = psnr(original[:1000], images[:1000])
         return {
             "views_identical": int(same.sum()),
             "images": len(images),
             "views_sha256": views_digest(views),
             "epsilon_measured_255": int(change.abs().max()),
             "budget_used": round(float(change.square().mean().sqrt()) / protection.config.epsilon_255, 4),
-            "psnr_db": round(float(psnr(original[:1000], images[:1000]).mean()), 2),
+            "psnr_db": round(float(ratios[ratios.isfinite()].mean()), 2),  # an image may not move at all
             "ssim": round(float(ssim(original[:1000], images[:1000]).mean()), 4),
             "shortcut_loss": round(sum(last) / len(last), 4) if last else None,
             "still": protection.log[-1]["still"],
