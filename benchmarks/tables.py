@@ -692,14 +692,16 @@ def _named(groups: Sequence[Row]) -> str:
 
 # -- weak points ---------------------------------------------------------------------------------------------------
 
-WEIGHED = {  # protections at full size: how the README calls them -> their settings in the records
-    "initial weights: UGE, epsilon 32": "10gm+fd@32",
-    "reversible, epsilon 8": "reversible+filters",
-    "reversible, epsilon 8, full, `misdirecting`": "reversible-full+combined+long+misdirecting+mlp-references",
-    "reversible, epsilon 16, `combined`": "reversible16+combined+long",
-    "reversible, epsilon 16, full, `misdirecting`": "reversible16-full+combined+long+misdirecting+mlp-references",
-}
+WEIGHED = {"10gm+fd@32": "initial weights: UGE, epsilon 32"} | {
+    setting: f"reversible, {title}" for setting, title in CHOSEN.items()
+}  # settings at full size, and how the README calls them
 FILTERING = {*(how.partition(":")[0] for how in FILTERS), "projection", "transplant", "residual-means"}
+
+
+PLAIN, SAME, FILTERED = "plain, another architecture", "plain, the recipient's", "filters, projection"
+OTHERWISE, ASKS = "other ways to train, denoisers", "asks the recipient's network"
+HAS_SOME = "has some originals"
+KINDS = (PLAIN, SAME, FILTERED, OTHERWISE, ASKS, HAS_SOME)  # of hackers
 
 
 def weak_points(keyed: Iterable[Row], uge: Iterable[Row], audited: Iterable[Row]) -> str:
@@ -713,24 +715,16 @@ def weak_points(keyed: Iterable[Row], uge: Iterable[Row], audited: Iterable[Row]
     ]
     trainings = [row for row in trainings if row["dataset"] == SEARCHED and row.get("budget", 1.0) == 1.0]
     originals = [row for row in trainings if (row["kind"], row["trained_on"]) == ("hacker", "clean")]
-    kinds = [
-        "plain, another architecture",
-        "plain, the recipient's",
-        "filters, projection",
-        "other ways to train, denoisers",
-        "asks the recipient's network",
-        "has some originals",
-    ]
     body = []
-    for title, setting in WEIGHED.items():
+    for setting, title in WEIGHED.items():
         mine = [row for row in trainings if row["setting"] == setting and row["trained_on"] == "published"]
         user = [row["accuracy"] for row in mine if row["kind"] == "authorised"]
-        groups: dict[str, dict[Run, list[float]]] = {kind: {} for kind in kinds}
+        groups: dict[str, dict[Run, list[float]]] = {kind: {} for kind in KINDS}
         for row in mine:
             if row["kind"] == "hacker" and counts(row):
-                groups[_kind_of(row, kinds)].setdefault(run_of(row), []).append(row["accuracy"])
+                groups[_kind_of(row)].setdefault(run_of(row), []).append(row["accuracy"])
         cells = []
-        for found in groups.values():
+        for kind, found in groups.items():
             if not found:
                 cells.append("not tried")
                 continue
@@ -742,24 +736,23 @@ def weak_points(keyed: Iterable[Row], uge: Iterable[Row], audited: Iterable[Row]
                 row["accuracy"] for row in originals if row["network"] == network and row["countermeasure"] in names
             ]
             who = network.partition("(")[0] + ("" if how in ("none", "other-init") else f", {how.partition(',')[0]}")
-            known = f" of {fmean(level):.1f}" if level and found is not groups[kinds[4]] else ""  # teachers differ
+            known = f" of {fmean(level):.1f}" if level and kind != ASKS else ""  # teachers differ
             cells.append(f"{fmean(found[strongest]):.1f}{known} ({who})")
         body.append([title, f"{fmean(user):.1f}" if user else "not trained", *cells])
     if not trainings:
         return NOT_MEASURED
-    return table(["", "recipient", *kinds], body)
+    return table(["", "recipient", *KINDS], body)
 
 
-def _kind_of(row: Row, kinds: Sequence[str]) -> str:
-    plain, same, filtered, other, asks, has = kinds
+def _kind_of(row: Row) -> str:
     if row["knows"] == "model outputs":
-        return asks
+        return ASKS
     if row["knows"] in HOLDS_ORIGINALS:
-        return has
+        return HAS_SOME
     if row["countermeasure"] in ("none", "other-init"):
-        return same if row["knows"] == "architecture" else plain
+        return SAME if row["knows"] == "architecture" else PLAIN
     parts = {part.partition(":")[0] for part in row["countermeasure"].split("+")}
-    return filtered if parts <= FILTERING else other
+    return FILTERED if parts <= FILTERING else OTHERWISE
 
 
 # -- what no key hides, and purification ----------------------------------------------------------------------------

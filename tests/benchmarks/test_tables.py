@@ -359,7 +359,7 @@ def test_other_data_stand_in_tables_of_their_own() -> None:
 
 
 def test_weak_points_are_the_strongest_hackers_of_each_kind() -> None:
-    title, setting = list(tables.WEIGHED.items())[-1]
+    setting, title = list(tables.WEIGHED.items())[-1]
     mine = {"stage": "full", "setting": setting, "knows": "nothing"}
     clean = {"stage": "full", "setting": "clean", "trained_on": "clean", "knows": "nothing"}
     keyed = [

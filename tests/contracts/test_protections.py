@@ -449,12 +449,18 @@ def test_a_published_copy_states_its_bound(name: str, settings: dict[str, Any], 
     assert manifest.epsilon_255 is not None or "asked: no bound" in card
 
 
-def test_unfinished_work_of_another_method_is_neither_used_nor_removed(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("file", "method", "message"), [("run", "lsp", "unfinished run"), ("thesis.txt", "em", "holds other files")]
+)
+def test_what_is_not_this_runs_own_is_neither_used_nor_removed(
+    file: str, method: str, message: str, tmp_path: Path
+) -> None:
+    """Work of another method, or a folder that only looks like work in progress."""
     (tmp_path / "copy.partial").mkdir()
-    (tmp_path / "copy.partial" / "run").write_text("another")
-    with pytest.raises(PublishError, match="unfinished run"):
-        protect_and_publish(toy(), [], tmp_path / "copy", settings_of("lsp"))
-    assert (tmp_path / "copy.partial" / "run").read_text() == "another"
+    (tmp_path / "copy.partial" / file).write_text("another")
+    with pytest.raises(PublishError, match=message):
+        protect_and_publish(toy(), [], tmp_path / "copy", settings_of(method))
+    assert (tmp_path / "copy.partial" / file).read_text() == "another"
 
 
 def test_every_protection_has_presets_that_can_be_stored() -> None:
@@ -567,14 +573,6 @@ def test_private_files_must_stay_outside(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"the log .* would not stay private"):
         protect_and_publish(toy(), [], tmp_path / "copy", settings_of("em"), log=tmp_path / "copy" / "log.jsonl")
     assert [path.name for path in tmp_path.iterdir()] == ["link"]
-
-
-def test_a_folder_that_only_looks_like_work_in_progress_is_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "copy.partial").mkdir()
-    (tmp_path / "copy.partial" / "thesis.txt").write_text("mine")
-    with pytest.raises(PublishError, match="holds other files"):
-        protect_and_publish(toy(), [], tmp_path / "copy", settings_of("em"))
-    assert (tmp_path / "copy.partial" / "thesis.txt").read_text() == "mine"
 
 
 def test_a_full_disk_costs_no_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

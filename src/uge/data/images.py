@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -49,8 +50,8 @@ class ImageSet:
             raise DataError(f"expected one name an image, got {len(self.names)} for {len(self.images)}")
         if self.nonces is not None and len(self.nonces) != len(self.images):
             raise DataError(f"expected one nonce an image, got {len(self.nonces)} for {len(self.images)}")
-        if twice := [name for number, name in enumerate(self.class_names) if name in self.class_names[:number]]:
-            raise DataError(f"two classes are called {twice[0]!r}; rename one")
+        if twice := repeated(self.class_names):
+            raise DataError(f"two classes are called {twice!r}; rename one")
         if len(self.labels) and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < self.classes:
             raise DataError(
                 f"labels run from {int(self.labels.min())} to {int(self.labels.max())},"
@@ -161,6 +162,13 @@ class ImageView(ImageSet):
     """
 
     dtype: ClassVar[torch.dtype] = torch.float32
+
+
+def repeated(names: Sequence[str]) -> str:
+    """A name that occurs more than once; "" where each is there once."""
+    if len(set(names)) == len(names):  # asked of every subset: no more than this in the usual case
+        return ""
+    return next(name for number, name in enumerate(names) if name in names[:number])
 
 
 def pixel_sha256(image: Tensor) -> str:

@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from safetensors import torch as safetensors
 from torch import Tensor, nn
 
-from uge.data.images import ImageSet
+from uge.data.images import ImageSet, repeated
 from uge.errors import KeyFileError, PublishError, UgeError
 from uge.keys import sealed, signature
 from uge.keys.keyed_view import KeyedView
@@ -68,8 +68,8 @@ class Key:
     def __post_init__(self) -> None:
         if self.signing_key is not None and self.fingerprint != _fingerprint(self.signing_key):
             raise KeyFileError("the key's fingerprint is not that of its signing key; use the files of one pair")
-        if twice := [name for number, name in enumerate(self.class_names) if name in self.class_names[:number]]:
-            raise KeyFileError(f"two classes of the key are called {twice[0]!r}; give each a name of its own")
+        if twice := repeated(self.class_names):
+            raise KeyFileError(f"two classes of the key are called {twice!r}; give each a name of its own")
         if len(self.class_names) != self.network.classes:
             raise KeyFileError(
                 f"the key's network has {self.network.classes} outputs for {len(self.class_names)} class names;"

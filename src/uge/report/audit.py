@@ -101,11 +101,12 @@ def write_reports(
     data = read_audit(folder, protect_log)
     page, text = (folder / f"{'public' if public else 'report'}.{kind}" for kind in ("html", "md"))
     write_page(data, page, public=public)
-    write_atomically(text, markdown(without_folders(data) if public else data))
+    data = without_folders(data) if public else data
+    write_atomically(text, markdown(data))
     if not public:
         return [page, text]
     card = folder / "croissant.json"
-    write_atomically(card, json.dumps(data_card(without_folders(data), name, license_url), indent=1) + "\n")
+    write_atomically(card, json.dumps(data_card(data, name, license_url), indent=1) + "\n")
     return [page, text, card]
 
 

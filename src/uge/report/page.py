@@ -15,8 +15,9 @@ from uge.report import figures, tables, verdict
 from uge.runtime import write_atomically
 
 MOST_EXAMPLES = 10
-T = TypeVar("T")
 MOST_ROWS = 10  # hackers in the plot and the first table; the others fold
+PATH = re.compile(r"(?:(?<=[=:,+\s])|^)(?:~|\.{1,2}|[A-Za-z]:)?[/\\](?![/\\])(?:[^/\\,+]+[/\\])*")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,9 +184,6 @@ def share(group: dict[str, Any] | None, chance: float) -> int:
     if value is None:
         value = (group["accuracy"] - chance) / (100 - chance)
     return round(100 * min(1.0, max(0.0, value)))
-
-
-PATH = re.compile(r"(?:(?<=[=:,+\s])|^)(?:~|\.{1,2}|[A-Za-z]:)?[/\\](?![/\\])(?:[^/\\,+]+[/\\])*")
 
 
 def without_folders(data: T) -> T:

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from uge.report import tables
-from uge.report.tables import Row, accuracy_table, countermeasure_label, percent, points
+from uge.report.tables import Row, accuracy_table, countermeasure_label, counts, percent, points
 
 CLEAR = 5.0  # points; a smaller gap is called small
 BROKEN, DENTED = 0.6, 0.3  # the share recovered from which a protection is called broken, or partly broken
@@ -71,8 +70,8 @@ def judge(summary: dict[str, Any]) -> Verdict:
     )
     cost = 0.0 if clean is None else clean - accuracy
     harm = None if worst.get("clean_accuracy") is None else worst["clean_accuracy"] - worst["accuracy"]
-    hackers = [row for row in accuracy_table(summary) if row.role == "hacker" and row.published is not None]
-    hackers = [row for row in hackers if row.counts]
+    rows = [row for row in accuracy_table(summary) if row.role == "hacker" and row.published is not None]
+    hackers = [row for row in rows if row.counts]
     twins = without_help(hackers, summary)  # strongest first, as in the table
     others = [row.published for row in hackers if not is_same_architecture(row, summary) and row.published is not None]
     other_margin = accuracy - max(others, default=accuracy)
@@ -145,7 +144,7 @@ def judge(summary: dict[str, Any]) -> Verdict:
 def judge_without_key(summary: dict[str, Any]) -> Verdict:
     """Judge a copy that nobody here is authorised to learn from, such as another program's: how much was recovered?"""
     guess = f"chance is {percent(summary['chance'])} %"
-    groups = [group for group in summary["groups"] if tables.counts(group)]
+    groups = [group for group in summary["groups"] if counts(group)]
     if not groups:
         return Verdict("No hacker was trained", f"Nothing is known about this copy; {guess}.", ())
     known = [group for group in groups if group["recovered"] is not None]
