@@ -420,6 +420,7 @@ def view_prices(rows: Iterable[Row], stage: str) -> str:
                 continue
             kind = f"{layout['cell']}x{layout['cell']}, {layout.get('signs', 'balanced')} signs"
             kind += f", {layout.get('channels', 'mixed')} channels"
+            kind += f", {layout['levels']} levels" if "levels" in layout else ""
             locked.setdefault((kind, layout["group_size"]), []).append(row["accuracy"])
     if not locked:
         return NOT_MEASURED
@@ -440,7 +441,10 @@ def view_prices(rows: Iterable[Row], stage: str) -> str:
 SEARCHED = "cifar10-12k"  # the data that settings were chosen on
 CHOSEN = {  # what the README shows, and how it calls it
     "reversible+filters": "epsilon 8, defaults",
-    "reversible-full+combined+long+misdirecting+mlp-references": "epsilon 8, full, `misdirecting`",
+    "reversible-full+combined+misdirecting-light+mlp-references+wide+longer": (
+        "epsilon 8, full, `misdirecting-large`, misdirection 0.3"
+    ),
+    "reversible-full+combined+misdirecting+mlp-references+wide+longer": "epsilon 8, full, `misdirecting-large`",
     "reversible16+combined+long": "epsilon 16, `combined`",
     "reversible16-full+combined+long+misdirecting+mlp-references": "epsilon 16, full, `misdirecting`",
 }
@@ -449,7 +453,8 @@ CHOSEN = {  # what the README shows, and how it calls it
 def null_space_elsewhere(rows: Iterable[Row]) -> str:
     """What `null_space_table` shows, a table for each other data set and size."""
     rows = list(rows)
-    places = {(row["stage"], row["dataset"]) for row in rows if row["stage"] in ("full", "small")}
+    trained = [row for row in rows if row["stage"] in ("full", "small") and row["kind"] != "measures"]
+    places = {(row["stage"], row["dataset"]) for row in trained}
     others = sorted(place for place in places if place[1] != SEARCHED)
     return "\n".join(null_space_table(rows, stage, dataset=name) for stage, name in others) or NOT_MEASURED
 
@@ -596,6 +601,11 @@ def audits(rows: Iterable[Row]) -> dict[tuple[str, str], list[Row]]:
     return {place: list(cells.values()) for place, cells in sorted(found.items())}
 
 
+def small(row: Row) -> bool:
+    """Whether the images of an audit had been made smaller."""
+    return "16x16" in row["name"]
+
+
 def classes_of(rows: Iterable[Row], place: tuple[str, str]) -> int:
     found = [
         row["manifest"]["classes"] for row in rows if row["kind"] == "facts" and (row["dataset"], row["name"]) == place
@@ -603,12 +613,28 @@ def classes_of(rows: Iterable[Row], place: tuple[str, str]) -> int:
     return found[-1] if found else 10
 
 
-def audit_grid(rows: Iterable[Row]) -> str:
+def ceilings_of(trainings: Sequence[Row], among: Iterable[Row]) -> list[Row]:
+    """Trainings on the same originals by the recipes of an audit, whoever did them; students' depend on the key."""
+    first, recipes = trainings[0], [row["recipe"] for row in trainings]
+    return [
+        row
+        for row in among
+        if (row["trained_on"], row["kind"], row.get("budget", 1.0)) == ("clean", "hacker", 1.0)
+        and (row["dataset"], row["images"]) == (first["dataset"], first["images"])
+        and row["knows"] not in ("model outputs", "key")
+        and row["recipe"] in recipes
+    ]
+
+
+def audit_grid(rows: Iterable[Row], keyed: Iterable[Row] = ()) -> str:
     """Every hacker of every audit: counter-measures down, networks across, and the share that he recovers."""
     rows = list(rows)
+    at_full_size = [row for row in keyed if row["stage"] == "full" and row["kind"] != "measures"]
+    at_full_size += [row for row in rows if row["kind"] != "facts" and not small(row)]
     parts = []
     for place, trainings in audits(rows).items():
-        summary = summarise(trainings, classes_of(rows, place))
+        known = [] if small(trainings[0]) else ceilings_of(trainings, at_full_size)
+        summary = summarise([*known, *trainings], classes_of(rows, place))  # of two rows of one cell the later counts
         groups = {
             (group["network"], group["countermeasure"].replace("other-init", "none")): group
             for group in summary["groups"]
@@ -639,7 +665,7 @@ def audit_grid(rows: Iterable[Row]) -> str:
         )
     below = (
         "\nAccuracy, and in brackets the ceiling (the same on the originals) and the share recovered:"
-        " (accuracy - chance) / (ceiling - chance). † undertrained.\n"
+        " (accuracy - chance) / (ceiling - chance). Copies of the same images share their ceilings. † undertrained.\n"
     )
     return "\n".join(parts) + below if parts else NOT_MEASURED
 
@@ -692,7 +718,10 @@ def _named(groups: Sequence[Row]) -> str:
 
 # -- weak points ---------------------------------------------------------------------------------------------------
 
-WEIGHED = {"10gm+fd@32": "initial weights: UGE, epsilon 32"} | {
+WEIGHED = {
+    "10gm+fd@32": "initial weights: UGE, epsilon 32",
+    "null-space": "null space, epsilon 8, defaults",
+} | {
     setting: f"reversible, {title}" for setting, title in CHOSEN.items()
 }  # settings at full size, and how the README calls them
 FILTERING = {*(how.partition(":")[0] for how in FILTERS), "projection", "transplant", "residual-means"}
@@ -711,7 +740,7 @@ def weak_points(keyed: Iterable[Row], uge: Iterable[Row], audited: Iterable[Row]
     trainings += [
         row | {"setting": row["name"].partition(", ")[0].removeprefix("uge ")}
         for row in audited
-        if row["kind"] != "facts" and "16x16" not in row["name"]
+        if row["kind"] != "facts" and not small(row)
     ]
     trainings = [row for row in trainings if row["dataset"] == SEARCHED and row.get("budget", 1.0) == 1.0]
     originals = [row for row in trainings if (row["kind"], row["trained_on"]) == ("hacker", "clean")]
@@ -1080,7 +1109,7 @@ SECTIONS: dict[str, tuple[str | tuple[str, ...], Callable[..., str]]] = {
     ),
     "weak-points": (("null_space", "uge_cifar", "audit"), weak_points),
     "audit-headline": ("audit", audit_headline),
-    "audit": ("audit", audit_grid),
+    "audit": (("audit", "null_space"), audit_grid),
     "baselines": ("baselines", baseline_table),
     "baseline-copies": ("baselines", baseline_copies),
     "bench-quick": ("bench", bench_table),

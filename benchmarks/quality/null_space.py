@@ -7,9 +7,10 @@
     python benchmarks/quality/null_space.py --data CIFAR.zip --stage lossy --settings NAME ...
 
 `locked` trains the authorised network on the views of the originals, for many layouts, without any generator: what a
-layout costs before it protects anything. `small` (16x16, 4,000 images) and `full` (32x32) protect, check that the view
-of the copy is the view of the original, and train the authorised network and hackers, each beside its clean ceiling;
-`locked-small` is to `small` what `locked` is to `full`; with `--brief` three hackers have to do, on the copy alone.
+layout costs before it protects anything; layouts of two and three levels (`-l2`, `-l3`) exist in this stage alone.
+`small` (16x16, 4,000 images) and `full` (32x32) protect, check that the view of the copy is the view of the original,
+and train the authorised network and hackers, each beside its clean ceiling; `locked-small` is to `small` what `locked`
+is to `full`; with `--brief` three hackers have to do, on the copy alone.
 `lossy` (16x16) asks what a recipient loses whose copies went through JPEG, and who forces the view all the same.
 
 Every finished training is a row of `benchmarks/results/null_space/records.jsonl`; a killed run goes on where it
@@ -22,13 +23,15 @@ import argparse
 import os
 import sys
 import time
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from uge.attack.filtered import Jpeg
 from uge.audit.plan import AUTHORISED, Cell
@@ -37,7 +40,8 @@ from uge.audit.run import Audit
 from uge.data.images import ImageSet, normalisation_of
 from uge.data.sources import load
 from uge.keys.key import VIEWS, Key, load_key, new_key, save_key
-from uge.keys.keyed_view import views_digest
+from uge.keys.keyed_view import derive, views_digest
+from uge.keys.null_space import NullSpace
 from uge.networks import NetworkSpec, parse_network
 from uge.protect import PROTECTIONS, resolve_config
 from uge.protect.keyed import KeyedConfig, KeyedProtection
@@ -73,6 +77,10 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "reversible24-full": {"epsilon_255": 24, "magnitudes": "full"},
     "reversible13-full": {"epsilon_255": 13, "magnitudes": "full"},  # as large a change on average as reversible16
 }
+LAYOUTS |= {
+    f"p4-s{size}-l{levels}": {"cell": 4, "group_size": size, "levels": levels}
+    for levels, size in ((2, 4), (2, 6), (2, 8), (2, 12), (3, 6), (3, 12))
+}
 TWO = ("vgg:depth=8,width=16", "convnet:width=32")  # the first reference networks
 SETTINGS: dict[str, dict[str, Any]] = {  # what is written after a "+" in the name of a setting
     "plain": {"filters": ("none",)},
@@ -89,10 +97,15 @@ SETTINGS: dict[str, dict[str, Any]] = {  # what is written after a "+" in the na
     "young": {"run_epochs": 2},
     "half-texture": {"texture": 0.5},
     "misdirecting": {"misdirection": 1.0, "references": TWO},
+    "misdirecting-light": {"misdirection": 0.3, "references": TWO},
     "misdirecting3": {"misdirection": 3.0, "references": TWO},
     "misdirecting-alone": {"misdirection": 1.0, "shortcut": 0.0, "references": TWO},
     "mlp-reference": {"references": (*TWO, "mlp:width=128")},
     "mlp-references": {"references": (*TWO, "mlp:width=128", "mlp:width=256")},  # as the preset has them
+    "mlp-surrogates": {"surrogates": (*TWO, "mlp:width=128", "mlp:width=256")},
+    "plainer": {"filters": ("none", "none", *PRESETS["combined"].filters)},
+    "wide": {"generator_width": 64},
+    "longer": {"epochs": 80},
     "headroom": {"headroom": True},
     "coarse": {"generator_patch": 4, "class_patterns": 16},
     "ud": {"undistillation": 1.0},
@@ -100,6 +113,31 @@ SETTINGS: dict[str, dict[str, Any]] = {  # what is written after a "+" in the na
     "fd-alone": {"feature_distance": 1.0, "encoder": "own", "shortcut": 0.0},
 }
 SMALL = {"epochs": 20, "run_epochs": 10, "generator_width": 24}
+
+
+@dataclass(frozen=True)
+class Pyramid(NullSpace):
+    """The view of a null space of several levels, for its price alone: real numbers, no integers, and no copies.
+
+    The means of the cells of one level, all channels together, are the values of a coarser gray image, which has groups
+    of its own; its cells of cells are not offset.
+    """
+
+    levels: int = 1
+
+    def view(self, copies: Tensor, nonces: Sequence[bytes]) -> Tensor:
+        seen = super().view(copies, nonces)
+        side = 1
+        for level in range(1, self.levels):
+            side *= self.cell
+            means = F.avg_pool2d(seen.mean(1, keepdim=True), side)
+            cell = max(2, min(self.cell, *means.shape[2:]))
+            own = replace(self, secret=derive(self.secret, f"level {level}"), cell=cell)
+            groups = own.groups(nonces, means.shape[1:], tied=False)
+            values = groups.arrange(means)
+            removed = groups.spread(groups.sums(values) / groups.units)[:, None].view(means.shape)
+            seen = seen - F.interpolate(removed, scale_factor=side, mode="nearest")
+        return seen
 
 
 def method_of(layout: dict[str, Any]) -> str:
@@ -147,14 +185,17 @@ class Stage:
         """One key a layout, kept so that a killed run goes on."""
         place = self.folder / "keys" / f"{name}-{self.seed}"
         file = Path(f"{place}.recipient.uge")
+        view_kind = VIEWS[method_of(layout)] if "levels" not in layout else Pyramid
         if not file.exists():
             kind, options = parse_network(NETWORK)
             spec = NetworkSpec(kind, self.clean.channels, self.clean.image_size, self.clean.classes, options)
             statistics = normalisation_of(self.clean.images)
             recipe = recommended_recipe(NETWORK, self.epochs)
+            key = new_key(spec, self.clean.class_names, *statistics, recipe, view=view_kind.draw(**layout))
+            if view_kind is Pyramid:  # no kind of key that a file could hold
+                return key
             place.parent.mkdir(parents=True, exist_ok=True)
-            view = VIEWS[method_of(layout)].draw(**layout)
-            save_key(new_key(spec, self.clean.class_names, *statistics, recipe, view=view), place)
+            save_key(key, place)
         return load_key(file)
 
     def run(self, about: dict[str, Any], copy: ImageSet, key: Key, cells: list[Cell]) -> None:

@@ -284,6 +284,8 @@ def test_prices_of_views() -> None:
             "authorised", OURS, 55.0, stage="locked", trained_on="clean", layout={"cell": 4, "group_size": 3}
         ),
         null_space_row("authorised", OURS, 59.5, stage="locked", trained_on="clean", layout={"epsilon_255": 8}),
+        null_space_row("authorised", OURS, 51.0, stage="locked", trained_on="clean")
+        | {"layout": {"cell": 4, "group_size": 3, "levels": 2}},
     ]
     text = tables.view_prices(rows, "locked")
     assert tables.view_prices(rows, "locked-small") == tables.NOT_MEASURED
@@ -293,6 +295,7 @@ def test_prices_of_views() -> None:
         "| --- | --: | --: |",
         "| 4x4, balanced signs, mixed channels | 55.0 | - |",
         "| 8x8, balanced signs, mixed channels | - | 58.0 |",
+        "| 4x4, balanced signs, mixed channels, 2 levels | 51.0 | - |",
     ]
 
 
@@ -356,6 +359,42 @@ def test_other_data_stand_in_tables_of_their_own() -> None:
     first, second = text.split("\ncifar100, 16x16; ")
     assert first.startswith("cifar100; ") and f"| {VGG} | 20.0 (-) |" in first and "30.0" not in text
     assert f"| {VGG} | 10.0 (-) |" in second and "20.0" not in second
+    measured = [null_space_row("measures", "", 0, stage="full", dataset="tiny")]
+    assert tables.null_space_elsewhere(rows + small + other + measured) == text
+
+
+def test_audits_of_copies_of_the_same_images_share_ceilings() -> None:
+    def row(name: str, accuracy: float, **more: Any) -> dict[str, Any]:
+        base = null_space_row("hacker", VGG, accuracy, knows="nothing", peak_accuracy=accuracy, budget=1.0)
+        return base | {"name": name, "cell": f"{name}{sorted(more.items())}"} | more
+
+    gray, student = {"countermeasure": "grayscale"}, {"countermeasure": "distillation:soft", "knows": "model outputs"}
+    clean = {"trained_on": "clean"}
+    mine = [row("copy", 20.0), row("copy", 40.0, **gray), row("copy", 60.0, **student)]
+    others = [row("other", 70.0, **clean, **gray), row("other", 65.0, **clean, **student)]
+    keyed = [row("", 80.0, **clean, stage="full", setting="clean")]
+
+    def grid(audited: list[dict[str, Any]], keyed: list[dict[str, Any]]) -> list[str]:
+        return [
+            line for line in tables.audit_grid(audited, keyed).split("**other**")[0].splitlines() if line[0:1] == "|"
+        ]
+
+    assert grid(mine, [])[2:] == [
+        "| none | nothing | 20.0 |",
+        "| distillation:soft | model outputs | 60.0 |",
+        "| grayscale | nothing | 40.0 |",
+    ]
+    assert grid(mine + others, keyed)[2:] == [
+        "| none | nothing | 20.0 (80.0, 14 %) |",
+        "| distillation:soft | model outputs | 60.0 |",  # his teacher is the key's
+        "| grayscale | nothing | 40.0 (70.0, 50 %) |",
+    ]
+    elsewhere = [each | {"images": 10} for each in keyed], [each | {"recipe": {"epochs": 1}} for each in keyed]
+    assert [grid(mine, rows)[2] for rows in elsewhere] == ["| none | nothing | 20.0 |"] * 2
+    own = row("copy", 75.0, **clean)
+    assert grid([*mine, own], keyed)[2] == "| none | nothing | 20.0 (75.0, 15 %) |"
+    shrunk = [each | {"name": "copy, 16x16"} for each in mine]
+    assert grid(shrunk, keyed)[2] == "| none | nothing | 20.0 |"
 
 
 def test_weak_points_are_the_strongest_hackers_of_each_kind() -> None:

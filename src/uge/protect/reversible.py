@@ -126,3 +126,4 @@ PRESETS: dict[str, ReversibleConfig] = {
     ),
 }
 PRESETS["misdirecting"] = replace(PRESETS["combined"], misdirection=1.0)
+PRESETS["misdirecting-large"] = replace(PRESETS["misdirecting"], epochs=80, generator_width=64)  # asks for a GPU
