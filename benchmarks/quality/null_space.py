@@ -41,7 +41,7 @@ from uge.data.images import ImageSet, normalisation_of
 from uge.data.sources import load
 from uge.keys.key import VIEWS, Key, load_key, new_key, save_key
 from uge.keys.keyed_view import derive, views_digest
-from uge.keys.null_space import NullSpace
+from uge.keys.null_space import Groups, NullSpace
 from uge.networks import NetworkSpec, parse_network
 from uge.protect import PROTECTIONS, resolve_config
 from uge.protect.keyed import KeyedConfig, KeyedProtection
@@ -126,18 +126,24 @@ class Pyramid(NullSpace):
     levels: int = 1
 
     def view(self, copies: Tensor, nonces: Sequence[bytes]) -> Tensor:
-        seen = super().view(copies, nonces)
-        side = 1
-        for level in range(1, self.levels):
-            side *= self.cell
+        seen = copies.float()
+        for level in range(self.levels - 1, 0, -1):
+            side = self.cell**level
             means = F.avg_pool2d(seen.mean(1, keepdim=True), side)
             cell = max(2, min(self.cell, *means.shape[2:]))
-            own = replace(self, secret=derive(self.secret, f"level {level}"), cell=cell)
-            groups = own.groups(nonces, means.shape[1:], tied=False)
-            values = groups.arrange(means)
-            removed = groups.spread(groups.sums(values) / groups.units)[:, None].view(means.shape)
+            coarse = replace(self, secret=derive(self.secret, f"level {level}"), cell=cell)
+            removed = means - _without(coarse.groups(nonces, means.shape[1:], tied=False), means)
             seen = seen - F.interpolate(removed, scale_factor=side, mode="nearest")
+        for tied, members in self.kinds(nonces):
+            groups = self.groups([nonces[i] for i in members.tolist()], copies.shape[1:], tied=tied)
+            seen[members] = _without(groups, seen[members])
         return seen
+
+
+def _without(groups: Groups, images: Tensor) -> Tensor:
+    """x_g - sigma_g (sigma_g . x_g) / n_g in real numbers."""
+    x = groups.arrange(images)
+    return (x - (groups.spread(groups.sums(x)) / (groups.units * x.shape[1]))[:, None]).view(images.shape)
 
 
 def method_of(layout: dict[str, Any]) -> str:
