@@ -87,6 +87,8 @@ def _audit(job: Path) -> Audit:
 class Local:
     """Processes on this machine; a single worker needs none besides this one.
 
+    Workers import the script that they belong to: one of your own calls an audit under `if __name__ == "__main__":`.
+
     Args:
         workers: how many at a time; as many as there are cores by default.
     """
@@ -115,8 +117,9 @@ class Local:
                 running |= {pool.submit(train_cell, job, cell) for cell in more(self.workers - len(running))}
         except BrokenProcessPool as error:
             raise PublishError(
-                "a training process died, perhaps for want of memory; the same command goes on, with fewer workers"
-                " (--runner local:workers=1) if it happens again"
+                "a training process died, perhaps for want of memory, or in a script without"
+                ' `if __name__ == "__main__":`; the same command goes on, with fewer workers (--runner local:workers=1)'
+                " if it happens again"
             ) from error
         except BaseException:  # Ctrl-C: do not wait for trainings that nobody will see
             for process in list((pool._processes or {}).values()):
