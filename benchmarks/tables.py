@@ -34,8 +34,8 @@ from statistics import fmean, stdev
 from typing import Any
 
 from uge.attack import on_originals
-from uge.audit.metrics import counts, summarise
-from uge.audit.plan import FILTERS, HOLDS_ORIGINALS
+from uge.audit.metrics import counts, holds_originals, summarise
+from uge.audit.plan import FILTERS
 from uge.records import config_hash, read_records
 from uge.report.leaderboard import markdown
 
@@ -691,7 +691,7 @@ def audit_headline(rows: Iterable[Row]) -> str:
         if not counted:
             continue
         plain = [group for group in counted if group["countermeasure"] == "none"]
-        free = [group for group in counted if group["knows"] not in HOLDS_ORIGINALS]
+        free = [group for group in counted if not holds_originals(group)]
         body.append(
             [
                 f"{place[1]}, {place[0]}",
@@ -736,7 +736,7 @@ KINDS = (PLAIN, SAME, FILTERED, OTHERWISE, ASKS, HAS_SOME)  # of hackers
 def weak_points(keyed: Iterable[Row], uge: Iterable[Row], audited: Iterable[Row]) -> str:
     """A row a protection: its recipient, and the strongest hacker of each kind with his level on the originals."""
     trainings = [row for row in keyed if row["stage"] == "full" and row["kind"] != "measures"]
-    trainings += [row for row in uge if row["stage"] == "seeds" and "accuracy" in row]
+    trainings += [row for row in uge if row["stage"] in ("seeds", "finalists") and "accuracy" in row]
     trainings += [
         row | {"setting": row["name"].partition(", ")[0].removeprefix("uge ")}
         for row in audited
@@ -764,7 +764,7 @@ def weak_points(keyed: Iterable[Row], uge: Iterable[Row], audited: Iterable[Row]
             level = [
                 row["accuracy"] for row in originals if row["network"] == network and row["countermeasure"] in names
             ]
-            who = network.partition("(")[0] + ("" if how in ("none", "other-init") else f", {how.partition(',')[0]}")
+            who = network.partition("(")[0] + ("" if how in ("none", "other-init") else f", {how}")
             known = f" of {fmean(level):.1f}" if level and kind != ASKS else ""  # teachers differ
             cells.append(f"{fmean(found[strongest]):.1f}{known} ({who})")
         body.append([title, f"{fmean(user):.1f}" if user else "not trained", *cells])
@@ -774,10 +774,10 @@ def weak_points(keyed: Iterable[Row], uge: Iterable[Row], audited: Iterable[Row]
 
 
 def _kind_of(row: Row) -> str:
+    if holds_originals(row):
+        return HAS_SOME
     if row["knows"] == "model outputs":
         return ASKS
-    if row["knows"] in HOLDS_ORIGINALS:
-        return HAS_SOME
     if row["countermeasure"] in ("none", "other-init"):
         return SAME if row["knows"] == "architecture" else PLAIN
     parts = {part.partition(":")[0] for part in row["countermeasure"].split("+")}

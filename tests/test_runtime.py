@@ -40,6 +40,8 @@ def test_devices_resolve_or_say_what_to_write() -> None:
     assert resolve_device("auto").type in ("cpu", "cuda")
     with pytest.raises(ConfigError, match="unknown device 'gpu'; use auto, cpu or cuda"):
         resolve_device("gpu")
+    with pytest.raises(ConfigError, match="unknown device 'meta'; use auto, cpu or cuda"):
+        resolve_device("meta")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="speaks of machines without a GPU")

@@ -255,7 +255,7 @@ def key_new(
     class_names: Annotated[
         str | None, typer.Option("--class-names", help="Without --data: names, with commas.")
     ] = None,
-    channels: Annotated[int, typer.Option("--channels", help="Without --data: 1 or 3.")] = 3,
+    channels: Annotated[int | None, typer.Option("--channels", help="Without --data: 1 or 3 (3).")] = None,
     image_size: SizeOption = None,
     weights: Annotated[Path | None, typer.Option("--weights", help="safetensors file of initial weights.")] = None,
     epochs: EpochsOption = 30,
@@ -317,6 +317,10 @@ def key_new(
     passphrase = None if passphrase_file is None else _passphrase(passphrase_file)
     name, options = parse_network(network)
     if data is not None:
+        if class_names is not None or channels is not None:
+            raise ConfigError(
+                "--class-names and --channels are for keys without --data, which has its own; leave them out"
+            )
         images = load(data, "train", image_size=_size(image_size), convert=convert, skip_bad=skip_bad)
         spec = NetworkSpec(name, images.channels, images.image_size, images.classes, options)
         names = images.class_names
@@ -325,6 +329,7 @@ def key_new(
         size = _size(image_size)
         if class_names is None or size is None:
             raise ConfigError("give --data DATA, or --class-names and --image-size, so that the network can be built")
+        channels = 3 if channels is None else channels
         if channels not in (1, 3):
             raise ConfigError(f"--channels {channels}: images have 1 (gray) or 3 (RGB)")
         names = tuple(part.strip() for part in class_names.split(","))
@@ -523,7 +528,9 @@ def train(
     key: KeyOption = None,
     passphrase_file: PassphraseOption = None,
     test: Annotated[str | None, typer.Option("--test", help="DATA whose test split measures accuracy.")] = None,
-    network: Annotated[str, typer.Option("--network", help="Without --key: what to train.")] = "resnet:depth=18",
+    network: Annotated[
+        str | None, typer.Option("--network", help="Without --key: what to train (resnet:depth=18).")
+    ] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Default: the key's recipe.")] = None,
     precision: Annotated[str, typer.Option("--precision", help="float32 or bfloat16.")] = "float32",
     convert: ConvertOption = False,
@@ -544,6 +551,9 @@ def train(
     from uge.training import fit, recommended_recipe
     from uge.views import authorised_view
 
+    if key is not None and network is not None:
+        raise ConfigError("--network is for training without a key, which says itself what to train; leave one out")
+    network = network or "resnet:depth=18"
     check_target(out)
     place = resolve_device(device)
     if key is not None:
@@ -651,7 +661,7 @@ def attack(
         rows = audit.run(cells, lambda number, each: begin(f"{each.role} {each.network}"), epoch)
     row = rows[-1]
     print(f"{row['network']} ({row['countermeasure']}): {row['accuracy']:.1f} %, peak {row['peak_accuracy']:.1f} %")
-    if why := why_unfit(countermeasure, images, manifest.method if manifest else ""):
+    if why := why_unfit(countermeasure, images, audit.settings):
         print(f"note: {countermeasure} is of no use here: {why}", file=sys.stderr)
 
 
@@ -729,7 +739,9 @@ def report(
         ),
     ] = False,
     log: Annotated[Path | None, typer.Option("--log", help="What 'uge protect --log' wrote; private.")] = None,
-    name: Annotated[str, typer.Option("--name", help="--public: of the data set, for its card.")] = "protected-images",
+    name: Annotated[
+        str | None, typer.Option("--name", help="--public: of the data set, for its card (protected-images).")
+    ] = None,
     license_: Annotated[str | None, typer.Option("--license", help="--public: URL of the copy's licence.")] = None,
 ) -> None:
     """Write the pages of an audit into its folder: report.html and report.md, or public.html, public.md and a card."""
@@ -737,6 +749,9 @@ def report(
 
     if public and log:
         raise ConfigError("--log is for the private page; leave it or --public out")
+    if not public and (name or license_):
+        raise ConfigError("--name and --license are for the data card of --public; add it, or leave them out")
+    name = name or "protected-images"
     for file in write_reports(folder, public=public, protect_log=log, name=name, license_url=license_):
         print(file)
 

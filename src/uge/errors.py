@@ -26,6 +26,10 @@ class PublishError(UgeError):
     """A published folder that cannot be written or read."""
 
 
+class TrainingError(UgeError):
+    """A training that came to nothing."""
+
+
 class ConfigError(UgeError):
     """An option, name or preset that does not exist or is out of range."""
 

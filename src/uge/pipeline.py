@@ -27,7 +27,7 @@ from uge.protect.protection import Protection, RunOptions
 from uge.protect.reversible import ReversibleConfig, ReversibleProtection, coded
 from uge.protect.ungeneralizable import UngeneralizableConfig, UngeneralizableProtection
 from uge.publish import Manifest, check_target, files_of, publish
-from uge.runtime import check_writable, seed_for, write_atomically
+from uge.runtime import check_writable, exclusive, seed_for, write_atomically
 from uge.training import Recipe
 
 V = TypeVar("V", bound=KeyedView)
@@ -83,38 +83,40 @@ def protect_and_publish(
         clean, keys, config, seed=seed, workdir=partial, device=device, checkpoint_seconds=checkpoint_seconds
     )
     fresh = not partial.exists()
-    try:
-        protection.train(on_step)
-    except UgeError:
-        if fresh and not any(partial.glob("*.pt")):  # nothing worth going on from: leave no trace
-            shutil.rmtree(partial, ignore_errors=True)
-        raise
-    if log is not None:  # before the copy: whatever fails leaves nothing at `out`, and the same call goes on
-        write_atomically(log, "".join(json.dumps(row) + "\n" for row in protection.log))
-    if lock is not None and isinstance(protection, LearnabilityLockProtection):  # no copy without its key
-        save_lock(protection.lock, lock)
-    settings = config.to_dict() | {"recipients": len(keys)}
-    epsilon_255: int | None = getattr(config, "epsilon_255", None)  # a baseline may have no L_inf bound
-    copies, nonces = protection.copies(250), None
-    if isinstance(protection, KeyedProtection):
-        settings |= protection.space.layout
-        nonces = protection.nonces
-    elif isinstance(protection, Baseline) and keys:
-        space = _the_view(keys, Reversible, clean)
-        settings |= {"bound": "L_inf: the key's epsilon_255", "view": {"kind": space.kind} | space.layout}
-        epsilon_255, nonces = space.epsilon_255, space.nonces(clean.images)
-        copies = coded(clean, copies, space, nonces)
-    manifest = publish(
-        clean,
-        copies,
-        out,
-        method=next(name for name, kind in PROTECTIONS.items() if isinstance(protection, kind)),
-        settings=settings,
-        epsilon_255=epsilon_255,
-        nonces=nonces,
-        signers=keys,
-    )
-    shutil.rmtree(partial)
+    protection.claim()
+    with exclusive(partial / ".lock", f"another run is at work in {partial}; wait for it, or give another --out"):
+        try:
+            protection.train(on_step)
+        except UgeError:
+            if fresh and not any(partial.glob("*.pt")):  # nothing worth going on from: leave no trace
+                shutil.rmtree(partial, ignore_errors=True)
+            raise
+        if log is not None:  # before the copy: whatever fails leaves nothing at `out`, and the same call goes on
+            write_atomically(log, "".join(json.dumps(row) + "\n" for row in protection.log))
+        if lock is not None and isinstance(protection, LearnabilityLockProtection):  # no copy without its key
+            save_lock(protection.lock, lock)
+        settings = config.to_dict() | {"recipients": len(keys)}
+        epsilon_255: int | None = getattr(config, "epsilon_255", None)  # a baseline may have no L_inf bound
+        copies, nonces = protection.copies(250), None
+        if isinstance(protection, KeyedProtection):
+            settings |= protection.space.layout
+            nonces = protection.nonces
+        elif isinstance(protection, Baseline) and keys:
+            space = _the_view(keys, Reversible, clean)
+            settings |= {"bound": "L_inf: the key's epsilon_255", "view": {"kind": space.kind} | space.layout}
+            epsilon_255, nonces = space.epsilon_255, space.nonces(clean.images)
+            copies = coded(clean, copies, space, nonces)
+        manifest = publish(
+            clean,
+            copies,
+            out,
+            method=next(name for name, kind in PROTECTIONS.items() if isinstance(protection, kind)),
+            settings=settings,
+            epsilon_255=epsilon_255,
+            nonces=nonces,
+            signers=keys,
+        )
+        shutil.rmtree(partial)
     return manifest
 
 

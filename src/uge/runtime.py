@@ -23,6 +23,8 @@ def resolve_device(name: str = "auto") -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
+        if device.type not in ("cpu", "cuda"):
+            raise RuntimeError
     except RuntimeError as error:
         raise ConfigError(f"unknown device '{name}'; use auto, cpu or cuda") from error
     if device.type == "cuda" and not torch.cuda.is_available():
@@ -111,6 +113,25 @@ def read_toml(file: Path, what: str) -> dict[str, Any]:
         raise ConfigError(f"cannot read {what} {file}: {error.strerror}") from error
     except ValueError as error:  # not TOML, or not text at all
         raise ConfigError(f"{file} is no TOML file: {error}") from error
+
+
+@contextmanager
+def exclusive(file: Path, taken: str) -> Iterator[None]:
+    """Hold a file that one process at a time can hold; it may lie in a folder that is deleted meanwhile.
+
+    Raises:
+        PublishError: another process holds it; `taken` is the message.
+    """
+    with file.open("w") as lock:
+        try:
+            import fcntl
+
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ImportError:  # no such locks on this system: two at a time only waste work
+            pass
+        except OSError as error:
+            raise PublishError(taken) from error
+        yield
 
 
 def claim_folder(folder: Path, mark: str, content: str, what: str) -> None:

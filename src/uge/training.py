@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from uge.data.images import ImageSet, to_float
-from uge.errors import ConfigError
+from uge.errors import ConfigError, TrainingError
 from uge.networks import trainable
 from uge.runtime import generator_for, repeatable
 
@@ -249,6 +249,9 @@ def fit(
 
     Returns:
         The history; the network holds the final weights, in eval mode.
+
+    Raises:
+        TrainingError: the loss ended as infinity or no number.
     """
     measure = countermeasure or PlainTraining()
     images, targets = (tensor.to(device) for tensor in measure.prepare(train))
@@ -287,6 +290,8 @@ def fit(
         accuracies += [] if seen_at_test is None else [accuracy_of(network, seen_at_test, device=device)]
         if on_epoch:
             on_epoch(epoch + 1, losses[-1], accuracies[-1] if accuracies else math.nan)
+    if losses and not math.isfinite(losses[-1]):
+        raise TrainingError("the training diverged: its loss is no number any more; a lower learning rate may help")
     network.eval()
     if measure.finish(network, images, targets, measure.at_test) and seen_at_test is not None:
         accuracies.append(accuracy_of(network, seen_at_test, device=device))

@@ -130,10 +130,13 @@ def test_pairs_of_a_reversible_key_hold_to_its_bound(clean: ImageSet) -> None:
     assert len(originals) == 60 and 2 <= change.max() <= 4
     seen, _ = measure.prepare(copies)
     assert (seen.int() - copies.images.int()).abs().max() <= 4 and measure.findings["rms_left"] < 1
-    assert why_unfit("own-pairs:key=reversible", clean, "reversible") == why_unfit("own-pairs", clean) == ""
-    assert why_unfit("own-pairs", clean, "reversible") == ""
-    assert why_unfit("own-pairs:key=null-space", clean, "reversible") == "the copy is behind no null-space key"
-    assert why_unfit("own-pairs:key=reversible", clean, "em") == "the copy is behind no reversible key"
+    ours, em = {"method": "reversible"}, {"method": "em"}
+    assert why_unfit("own-pairs:key=reversible", clean, ours) == why_unfit("own-pairs", clean) == ""
+    assert why_unfit("own-pairs", clean, ours) == ""
+    assert why_unfit("own-pairs:key=null-space", clean, ours) == "the copy is behind no null-space key"
+    assert why_unfit("own-pairs:key=reversible", clean, em) == "the copy is behind no reversible key"
+    assert why_unfit("own-pairs", clean, em) == "the copy is behind no null-space or reversible key"
+    assert why_unfit("own-pairs:key=null-space", clean) == ""  # a folder that says nothing of itself
 
 
 def test_a_hacker_makes_his_pairs_as_the_manifest_says_that_the_copy_was_made() -> None:
@@ -145,7 +148,7 @@ def test_a_hacker_makes_his_pairs_as_the_manifest_says_that_the_copy_was_made() 
     other = build_countermeasure("own-pairs:preset=combined,epsilon_255=4,magnitudes=half,epochs=2", settings=told)
     assert other.space.layout == {"epsilon_255": 4, "magnitudes": "half"}
     assert other.config_for(headroom=False) == replace(PRESETS["combined"], epsilon_255=4, epochs=2)
-    assert build_countermeasure("own-pairs:key=null-space", settings=told).epsilon_255 == 8  # not that of another kind
+    assert build_countermeasure("own-pairs:key=null-space", settings=told).epsilon_255 == 16  # no copy holds more
 
     told = {
         "method": "null-space",
@@ -161,6 +164,21 @@ def test_a_hacker_makes_his_pairs_as_the_manifest_says_that_the_copy_was_made() 
     assert build_countermeasure("guessed-views:cell=4", settings=told).space.layout["cell"] == 4
     assert build_countermeasure("jpeg-lattice", settings=told).epsilon_255 == 6
     assert build_countermeasure("jpeg-lattice:epsilon_255=3", settings=told).epsilon_255 == 3
+
+
+def test_pairs_of_a_baseline_behind_a_key_are_those_of_its_key(clean: ImageSet) -> None:
+    view = {"kind": "reversible", "epsilon_255": 16, "magnitudes": "full"}
+    told = {"method": "tap", "epochs": 999, "epsilon_255": 16, "view": view}
+    for text in ("own-pairs", "own-pairs:key=reversible"):
+        measure = build_countermeasure(text, settings=told)
+        assert measure.space.layout == {"epsilon_255": 16, "magnitudes": "full"} and measure.epsilon_255 == 16
+        assert measure.config_for(headroom=False) == replace(
+            PRESETS["default"], epsilon_255=16
+        )  # TAP's epochs are TAP's
+        assert why_unfit(text, clean, told) == ""
+    assert why_unfit("own-pairs:key=null-space", clean, told) == "the copy is behind no null-space key"
+    blind = told | {"view": {"kind": "null-space", "group_size": 4, "cell": 16, "signs": "random", "channels": "tied"}}
+    assert build_countermeasure("own-pairs", settings=blind).space.layout["group_size"] == 4
 
 
 @pytest.mark.parametrize("source", ["published", "own"])

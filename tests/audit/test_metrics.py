@@ -95,6 +95,8 @@ def test_intervals_by_hand() -> None:
     assert interval([50.0]) is None
     assert interval([50.0, 50.0, 50.0]) == [50.0, 50.0]
     assert interval([48.0, 50.0, 52.0]) == [45.031, 54.969]  # 4.303 * 2 / sqrt(3)
+    low, high = interval([49.0, 51.0] * 8 + [50.0]) or [0.0, 0.0]  # of 17: 2.120 / sqrt(17), Student's t for 16
+    assert (high - low) / 2 == pytest.approx(2.120 / 17**0.5, abs=2e-3)
 
 
 @pytest.mark.parametrize(
@@ -207,6 +209,13 @@ def test_one_who_never_sees_the_copy_breaks_nothing() -> None:
     summary = summarise(rows, classes=10)
     assert summary["worst"]["accuracy"] == 20.0 and summary["margin"] == 40.0
     assert [group["counts"] for group in summary["groups"]] == [True, False]
+
+
+def test_one_who_holds_originals_does_so_whatever_else_he_knows() -> None:
+    both = {"countermeasure": "clean-mixed:500+distillation:soft", "knows": "model outputs"}
+    rows = [row("hacker", "vgg", "published", 20.0), row("hacker", "vgg", "published", 70.0, **both)]
+    summary = summarise(rows, classes=10)
+    assert (summary["worst"]["accuracy"], summary["worst_without_clean"]["accuracy"]) == (70.0, 20.0)
 
 
 def test_one_who_relabels_is_measured_by_plain_training_on_the_originals() -> None:

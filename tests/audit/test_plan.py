@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -138,6 +139,18 @@ def test_controls_are_trained_in_full_and_take_no_place_from_hackers() -> None:
     full = {(cell.network, cell.countermeasure) for cell in cells if cell.budget == 1 and cell.role == "hacker"}
     assert {("mlp", "grayscale"), ("vgg", "grayscale")} <= full
     assert [cell.budget for cell in cells if cell.countermeasure == "wrong-key"] == [0.25]  # no control: screened
+
+
+def test_who_never_sees_the_copy_takes_no_place_from_those_who_do() -> None:
+    hows = ("none", "clean-only:9", "clean-mixed:9", "refit:9")
+    plan = Plan("mine", (Hackers(("vgg", "mlp"), hows),), screening=0.25, survivors=2, combined=3, strongest=1)
+    plan = replace(plan, more_seeds=(1,))
+    strength = {(network, "clean-only:9"): 90.0 for network in ("vgg", "mlp")} | {("vgg", "clean-mixed:9"): 60.0}
+    cells = cells_of(plan, plan.pairs(), oracle(strength), key=False, clean=True)
+    whole = [cell for cell in cells if cell.budget == 1 and cell.trained_on == "published"]
+    assert {cell.countermeasure for cell in whole if cell.seed == 0} == {"none", "clean-only:9", "clean-mixed:9"}
+    assert {(cell.network, cell.countermeasure) for cell in whole if cell.seed} == {("vgg", "clean-mixed:9")}
+    assert not [cell for cell in cells if cell.budget != 1 and "clean-only" in cell.countermeasure]
 
 
 def test_an_encoder_that_takes_every_networks_place_is_tried_once() -> None:

@@ -52,6 +52,14 @@ def test_ssim_of_images_smaller_than_the_window(size: tuple[int, int]) -> None:
     torch.testing.assert_close(ssim(image, image), torch.ones(2))
 
 
+def test_noise_is_not_separable_because_a_folder_is_read_class_by_class() -> None:
+    rng = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (4000, 1, 4, 4), generator=rng).to(torch.uint8)
+    labels = torch.arange(4).repeat_interleave(1000)
+    noise = ImageSet(images, labels, tuple("abcd"), tuple(f"{i:04d}" for i in range(4000)))
+    assert quality(noise, None, most=2000)["separability_published"] < 40  # 25 by chance; of two classes 50
+
+
 def test_the_mapping_of_headroom_is_no_perturbation_to_read_labels_from(fashion: ImageSet) -> None:
     clean = fashion.subset(torch.arange(0, len(fashion), 10))
     copy = clean.with_images(with_headroom(clean.images, 8))

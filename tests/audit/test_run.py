@@ -424,6 +424,16 @@ def test_a_network_that_nobody_timed_is_timed_when_it_is_asked_for(audit: Callab
     assert 0 < first < estimate.seconds(Cell("hacker", "mlp:width=8", "self-supervised+jpeg:10"))
 
 
+def test_a_combination_is_timed_without_training_what_comes_first(
+    audit: Callable[..., Audit], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def learn(*_: object) -> None:
+        raise AssertionError("a denoiser was trained for an estimate")
+
+    monkeypatch.setattr("uge.attack.purification.Denoised.prepare", learn)
+    assert Estimate(audit(tmp_path)).seconds(Cell("hacker", "mlp:width=8", "pairs:3+self-supervised")) > 0
+
+
 def test_the_keys_network_is_known_by_any_name(audit: Callable[..., Audit], tmp_path: Path) -> None:
     names = ("convnet:width=8", "convnet:width=16", "mlp:width=8", AUTHORISED)
     assert [audit(tmp_path).is_authorised_architecture(name) for name in names] == [True, False, False, True]

@@ -100,6 +100,18 @@ def test_a_key_that_cannot_be_built_from_what_was_given(run: Run, tmp_path: Path
     assert not [*tmp_path.iterdir()]
 
 
+def test_options_that_say_what_something_else_says_already(
+    run: Run, toy: Path, key: Path, published: Path, tmp_path: Path
+) -> None:
+    new = ("key", "new", "--no-passphrase", "--network", "mlp", "--data", toy, "--out", tmp_path / "k")
+    assert "--class-names and --channels are for keys without --data" in run(*new, "--class-names", "a,b").error
+    assert "--class-names and --channels are for keys without --data" in run(*new, "--channels", 3).error
+    train = ("train", published, "--key", role(key, "recipient"), "--out", tmp_path / "o", "--network", "mlp")
+    assert "--network is for training without a key" in run(*train).error
+    assert "of --public" in run("report", tmp_path, "--name", "x").error
+    assert not [*tmp_path.iterdir()]
+
+
 def test_a_key_is_never_overwritten(run: Run, toy: Path, key: Path) -> None:
     before = bytes_of(key.parent)
     assert (

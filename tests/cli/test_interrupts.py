@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import signal
+import stat
 import subprocess
 import time
 from pathlib import Path
 
 import torch
+
+from uge.runtime import exclusive
 
 from .conftest import ENVIRONMENT, INSTALLED, Run, bytes_of, protect_arguments
 
@@ -48,6 +51,12 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(
     code, told, _, reached = stop(arguments, checkpoint, signal.SIGINT, after=6)
     assert code == 130 and told.startswith("interrupted;") and told.count("\n") == 1
     assert 6 <= reached < 24 and not out.exists()
+    assert stat.S_IMODE(checkpoint.stat().st_mode) == 0o600
+
+    before = bytes_of(checkpoint.parent)
+    with exclusive(checkpoint.parent / ".lock", "nobody holds it"):
+        assert "another run is at work in" in run(*arguments).error
+    assert bytes_of(checkpoint.parent) == before and not out.exists()
 
     code, _, first, last = stop(arguments, checkpoint, signal.SIGKILL, after=reached + 3)
     assert code == -signal.SIGKILL and not out.exists()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from uge.data.images import ImageSet, normalisation_of, to_float
-from uge.errors import ConfigError
+from uge.errors import ConfigError, TrainingError
 from uge.networks import NetworkSpec, build_network, parse_network
 from uge.training import (
     History,
@@ -198,6 +198,13 @@ def test_fewer_images_than_a_batch_are_one_batch(trousers_and_boots: Pair) -> No
     assert history.images_seen == 14
     assert math.isnan(history.accuracy)
     assert math.isnan(history.peak_accuracy)
+
+
+def test_a_training_that_diverges_is_an_error_and_no_weak_hacker(trousers_and_boots: Pair) -> None:
+    train, test = trousers_and_boots
+    recipe = Recipe(epochs=2, batch_size=50, learning_rate=1e30)
+    with pytest.raises(TrainingError, match="diverged"):
+        fit(build("mlp:width=8", train), train, recipe, seed=0, test=test)
 
 
 def test_the_peak_is_the_best_epoch_and_the_accuracy_the_last() -> None:

@@ -26,7 +26,7 @@ from uge.attack.keyed import NoisyKey, StolenKey, WrongKey
 from uge.attack.mixing import Cutmix, Cutout, Mixup
 from uge.attack.pretrained import PretrainedFinetune, PretrainedProbe
 from uge.attack.projection import Projection
-from uge.attack.purification import NO_PAIRS, OwnPairs, Pairs, Purify
+from uge.attack.purification import KEYS, NO_PAIRS, OwnPairs, Pairs, Purify, key_of
 from uge.attack.relabelled import Relabel
 from uge.attack.residuals import ResidualMeans, Transplant
 from uge.attack.self_supervised import SelfSupervised
@@ -162,10 +162,14 @@ def trains_key_network(text: str) -> bool:
     return _needs(text, "authorised_key")
 
 
-def begins_otherwise(text: str) -> bool:
-    """Whether a counter-measure begins with another network or recipe than its hacker's."""
-    classes = [COUNTERMEASURES[name] for name, _ in parse_countermeasures(text)]
-    return any(getattr(each, "begin", PlainTraining.begin) is not PlainTraining.begin for each in classes)
+def beginning(text: str) -> str:
+    """The parts of a counter-measure that begin with another network or recipe than the hacker's; "" if none does."""
+
+    def begins(part: str) -> bool:
+        classes = [COUNTERMEASURES[name] for name, _ in parse_countermeasures(part)]
+        return any(getattr(each, "begin", PlainTraining.begin) is not PlainTraining.begin for each in classes)
+
+    return "+".join(part for part in text.split("+") if begins(part))
 
 
 def encoder_of(text: str) -> str:
@@ -197,13 +201,15 @@ def without(text: str, *names: str) -> str:
     return "+".join(part for part in text.split("+") if part.partition(":")[0] not in names) or "none"
 
 
-def why_unfit(text: str, images: ImageSet, method: str = "", clean: ImageSet | None = None) -> str:
+def why_unfit(
+    text: str, images: ImageSet, settings: Mapping[str, Any] | None = None, clean: ImageSet | None = None
+) -> str:
     """Why a counter-measure is of no use against these images; empty if it may be.
 
     Args:
         text: the counter-measure.
         images: what it would work on.
-        method: how they were protected, where that is known.
+        settings: what their manifest says, where there is one.
         clean: the originals, where there are any.
     """
     if not is_installed(encoder_of(text)):
@@ -213,8 +219,10 @@ def why_unfit(text: str, images: ImageSet, method: str = "", clean: ImageSet | N
             return "the images are gray already"
         if name == "jpeg-lattice" and not options and read_lattice(images.images) is None:
             return NO_LATTICE
-        if name == "own-pairs" and "key" in options and method and options["key"] != method:
-            return f"the copy is behind no {options['key']} key"
+        if name == "own-pairs" and settings:
+            kind, _ = key_of(settings)
+            if (wanted := options.get("key", kind)) != kind or not kind:
+                return f"the copy is behind no {wanted or ' or '.join(KEYS)} key"
         if name == "pairs" and clean is not None and not clean.aligned(images):
             return NO_PAIRS
     return ""

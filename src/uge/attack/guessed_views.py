@@ -71,7 +71,7 @@ def space_of(what: str, settings: Mapping[str, Any], written: Mapping[str, str |
         ConfigError: no such layout; `what` names the counter-measure.
     """
     layout = NullSpace(bytes(32)).layout
-    if settings.get("method") == NullSpace.kind:
+    if NullSpace.kind in (settings.get("method"), settings.get("kind")):
         layout |= {name: settings[name] for name in layout if name in settings}
     layout |= {name: value for name, value in written.items() if value != ""}
     sides = {name: whole(f"{what}: {name}", layout[name], 2, 64) for name in ("group_size", "cell")}

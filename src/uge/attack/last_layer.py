@@ -60,7 +60,7 @@ def refit_last_layer(network: nn.Module, images: Tensor, targets: Tensor, classe
     old: nn.Module = getattr(parent, name)
     place = next(old.parameters())
     features = features_before(old, network, images)
-    mean, deviation = features.mean(0), features.std(0).clamp_min(1e-6)
+    mean, deviation = features.mean(0), features.std(0, correction=0).clamp_min(1e-6)
     labels = targets.cpu() if targets.ndim == 1 else targets.argmax(1).cpu()
     epochs = max(20, STEPS // math.ceil(len(features) / BATCH_SIZE))
     weight, bias = logistic_regression(

@@ -130,6 +130,14 @@ class Pairs(Denoised):
         self.findings = {**self.findings, "rms_left": left_over(self.estimate, copies, originals)}
 
 
+def key_of(settings: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    """The kind of key that a copy is behind by its manifest, and its layout; "" where pairs cannot be made."""
+    if isinstance(view := settings.get("view"), Mapping):  # of a baseline behind a key
+        return str(view.get("kind", "")), view
+    method = settings.get("method", "")
+    return (method, settings) if method in KEYS else ("", {})
+
+
 class OwnPairs(Denoised):
     """A denoiser learnt from pairs that the hacker makes: other images, our code and recipe, keys of his own.
 
@@ -187,19 +195,20 @@ class OwnPairs(Denoised):
         super().__init__("own-pairs", steps, depth, width, device)
         self.data = data
         self.pairs = whole("own-pairs: pairs", pairs, 2)
-        method = settings.get("method", "")
-        kind = key or (method if method in KEYS else KEYS[0])
+        told_kind, told_layout = key_of(settings)
+        kind = key or told_kind or KEYS[0]
         if kind not in KEYS:
             raise unknown_name("key of counter-measure 'own-pairs'", kind, KEYS)
-        self.told = settings if kind == method else {}
-        bound = self.told.get("epsilon_255", 8) if epsilon_255 == "" else epsilon_255
+        layout_told = told_layout if kind == told_kind else {}
+        self.told = settings if kind == settings.get("method") else {}  # of a baseline the layout of its key alone
+        bound = settings.get("epsilon_255", 8) if epsilon_255 == "" else epsilon_255
         self.epsilon_255 = whole("own-pairs: epsilon_255", bound, 1, 64)
         self.preset = preset
         self.epochs = {} if epochs == "" else {"epochs": whole("own-pairs: epochs", epochs, 1)}
         layout = {"group_size": group_size, "cell": cell, "signs": signs, "channels": channels}
-        self.space: KeyedView = space_of("own-pairs", self.told, layout)
+        self.space: KeyedView = space_of("own-pairs", layout_told, layout)
         if kind == "reversible":
-            self.space = Reversible(bytes(32), self.epsilon_255, magnitudes or self.told.get("magnitudes", "half"))
+            self.space = Reversible(bytes(32), self.epsilon_255, magnitudes or layout_told.get("magnitudes", "half"))
         self.config_for(headroom=False)
 
     def learn(self, images: ImageSet) -> None:

@@ -105,7 +105,7 @@ def conduct(
         partial(
             why_unfit,
             images=published,
-            method=manifest.method if manifest else "",
+            settings=audit.settings,
             clean=audit.sources.get("clean"),
         )
     )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from uge.attack import begins_otherwise
+from uge.attack import beginning
 from uge.audit.plan import Cell
 from uge.audit.runners import threads
 from uge.data.images import to_float
@@ -61,7 +62,7 @@ def _parts(cell: Cell) -> list[str]:
 
 def _what(cell: Cell) -> tuple[str, str]:
     """What has to be timed: a network, and the counter-measure where that begins with another one."""
-    return cell.network, cell.countermeasure if begins_otherwise(cell.countermeasure) else ""
+    return cell.network, beginning(cell.countermeasure)
 
 
 def _time(audit: Audit, cell: Cell) -> tuple[float, float]:
@@ -70,8 +71,8 @@ def _time(audit: Audit, cell: Cell) -> tuple[float, float]:
     images = audit.sources["published"]
     images = images.subset(torch.arange(min(recipe.batch_size, len(images))))
     network, begun = audit.network_of(Cell("hacker", cell.network)), recipe
-    if begins_otherwise(cell.countermeasure):
-        measure = audit.countermeasure_of(cell, nn.Identity())
+    if how := beginning(cell.countermeasure):  # its other parts may have much to do before, and to many images
+        measure = audit.countermeasure_of(replace(cell, countermeasure=how), nn.Identity())
         measure.prepare(images)
         network, begun = measure.begin(network, recipe, torch.Generator())
     network.to(audit.device).train()

@@ -31,7 +31,7 @@ from uge.audit.run import Audit
 from uge.data.images import ImageSet
 from uge.errors import PublishError
 from uge.publish import Manifest
-from uge.runtime import check_writable, environment, write_atomically
+from uge.runtime import check_writable, environment, exclusive, write_atomically
 
 FORMAT_VERSION = 1
 FACTS, SUMMARY, EXAMPLES = "audit.json", "summary.json", "examples.npz"
@@ -57,15 +57,7 @@ def claimed(folder: Path, data: dict[str, str]) -> Iterator[None]:
         raise PublishError(f"{folder} is not empty and holds no audit; give a new folder as --out, or remove it")
     check_writable(facts)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        try:
-            import fcntl
-
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError:  # no such locks on this system: two audits at a time only waste work
-            pass
-        except OSError as error:
-            raise PublishError(f"another audit is running in {folder}; wait for it, or give another --out") from error
+    with exclusive(folder / ".lock", f"another audit is running in {folder}; wait for it, or give another --out"):
         yield
 
 

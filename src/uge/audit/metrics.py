@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from statistics import fmean, stdev
 from typing import Any
 
-from uge.attack import on_originals, sees_copy, without
-from uge.audit.plan import HOLDS_ORIGINALS, Row
+from uge.attack import needs_clean, on_originals, sees_copy, without
+from uge.audit.plan import Row
 
 OTHER = "other-init"  # the authorised architecture in a hacker's hands
 ENOUGH_SEEDS = 3
@@ -21,7 +21,10 @@ def interval(values: Sequence[float]) -> list[float] | None:
     """The 95% interval of a mean by Student's t, [low, high]; None for a single value."""
     if len(values) < 2:
         return None
-    t = T95[len(values) - 2] if len(values) - 2 < len(T95) else 1.96
+    degrees = len(values) - 1
+    z = 1.96
+    series = z + (z**3 + z) / (4 * degrees) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * degrees**2)  # Abramowitz, 26.7.5
+    t = T95[degrees - 1] if degrees <= len(T95) else series
     half = t * stdev(values) / math.sqrt(len(values))
     return [round(fmean(values) - half, 3), round(fmean(values) + half, 3)]
 
@@ -80,7 +83,7 @@ def summarise(rows: Sequence[Row], classes: int, reason: str = "") -> dict[str, 
         "groups": groups,
         "margin": round(authorised["accuracy"] - worst["accuracy"], 3) if authorised and worst else None,
         "worst": worst,
-        "worst_without_clean": _worst([hacker for hacker in hackers if hacker["knows"] not in HOLDS_ORIGINALS]),
+        "worst_without_clean": _worst([hacker for hacker in hackers if not holds_originals(hacker)]),
         "evidence": not why,
         "why_no_evidence": why,
     }
@@ -105,6 +108,11 @@ class _Ceilings:
 def counts(hacker: Row) -> bool:
     """Whether a hacker speaks of the protection: who has the key is a control, who has no copy a level to compare."""
     return hacker["knows"] != "key" and sees_copy(_text(hacker["countermeasure"]))
+
+
+def holds_originals(hacker: Row) -> bool:
+    """Whether a hacker has some of the originals, whatever else he knows."""
+    return needs_clean(_text(hacker["countermeasure"]))
 
 
 def _who(row: Row) -> frozenset[tuple[str, Any]]:

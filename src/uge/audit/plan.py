@@ -23,13 +23,21 @@ from itertools import combinations, islice
 from pathlib import Path
 from typing import Any
 
-from uge.attack import KNOWLEDGE, build_countermeasure, encoder_of, knowledge_of, needs_clean, needs_key, on_originals
+from uge.attack import (
+    KNOWLEDGE,
+    build_countermeasure,
+    encoder_of,
+    knowledge_of,
+    needs_clean,
+    needs_key,
+    on_originals,
+    sees_copy,
+)
 from uge.errors import ConfigError, UgeError, unknown_name
 from uge.networks import parse_network
 from uge.runtime import read_toml
 
 AUTHORISED = "authorised"  # in the place of a network's name: the architecture of the key
-HOLDS_ORIGINALS = ("clean images", "pairs")  # what such a hacker knows
 Row = dict[str, Any]
 Hacker = tuple[str, str]  # a network and a counter-measure
 
@@ -223,7 +231,7 @@ def cells_of(
         return sorted(who, key=lambda each: -rows[each].get("peak_accuracy", 0.0))
 
     if plan.screening:
-        controls = [who for who in hackers if knowledge_of(who[1]) == "key"]  # they would survive every screening
+        controls = [who for who in hackers if _is_control(who[1])]  # they would survive every screening
         others = [who for who in hackers if who not in controls]
         cells = _screen(plan, others, key=key)
         if not finished(cells):
@@ -238,7 +246,7 @@ def cells_of(
         chosen += ranked(mixes, plan.screening)[: max(1, plan.survivors // 2)]
     cells += whole(chosen, plan.seeds)
     if plan.strongest and plan.more_seeds and finished(cells):
-        eligible = [who for who in chosen if knowledge_of(who[1]) != "key"]
+        eligible = [who for who in chosen if not _is_control(who[1])]
         cells += whole(ranked(eligible, 1.0)[: plan.strongest], plan.more_seeds)
     return list(dict.fromkeys(cells))
 
@@ -258,6 +266,11 @@ def _full(plan: Plan, hackers: Sequence[Hacker], seeds: Iterable[int], *, key: b
     return cells
 
 
+def _is_control(countermeasure: str) -> bool:
+    """Who says nothing of the protection: he has the key, or never looks at the copy."""
+    return knowledge_of(countermeasure) == "key" or not sees_copy(countermeasure)
+
+
 def _screen(plan: Plan, hackers: Sequence[Hacker], *, key: bool) -> list[Cell]:
     """Short trainings on the copy; students of the authorised network need it trained first, in full."""
     teacher = [Cell(AUTHORISED, seed=plan.seeds[0])] if key else []
@@ -275,7 +288,7 @@ def _survivors(order: Sequence[Hacker], count: int) -> list[Hacker]:
     chosen = []
     for network, how in order:
         knows = Cell("hacker", network, how).knows
-        kind = "originals" if knows in HOLDS_ORIGINALS else "outputs" if knows == "model outputs" else "copy"
+        kind = "originals" if needs_clean(how) else "outputs" if knows == "model outputs" else "copy"
         if room[kind] > 0 or how == "none":
             chosen.append((network, how))
             room[kind] -= 1

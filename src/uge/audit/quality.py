@@ -8,6 +8,7 @@ from torch import Tensor
 from uge.attack.projection import logistic_regression
 from uge.data.images import ImageSet, to_float
 from uge.keys.keyed_view import with_headroom
+from uge.runtime import generator_for
 
 SSIM_WINDOW = 11  # pixels; the Gaussian window of Wang et al. 2004, sigma 1.5
 
@@ -88,11 +89,12 @@ def quality(
         `separability_published`, and with originals `psnr_db`, `ssim`, `l_inf_255` (the largest change of any value),
         `l2` (of images in [0, 1]) and `separability_difference`.
     """
-    x, labels = to_float(published.images[:most]), published.labels[:most]
+    chosen = published.choose(most, generator_for(0, "separability"))  # folders are read class by class
+    x, labels = to_float(published.images[chosen]), published.labels[chosen]
     found = {"separability_published": linear_separability(x, labels, published.classes)}
     if clean is None or not clean.aligned(published):
         return found
-    difference = x - to_float(with_headroom(clean.images[:most], headroom_255))
+    difference = x - to_float(with_headroom(clean.images[chosen], headroom_255))
     distances = torch.cat(
         [
             (to_float(a) - to_float(b)).flatten(1).norm(dim=1)

@@ -19,8 +19,8 @@ from typing import Any
 import torch
 
 from uge.audit.conduct import Watcher, conduct, read_copy
-from uge.audit.metrics import counts, summarise
-from uge.audit.plan import HOLDS_ORIGINALS, Hackers, Plan, Row
+from uge.audit.metrics import counts, holds_originals, summarise
+from uge.audit.plan import Hackers, Plan, Row
 from uge.audit.run import read_finished
 from uge.audit.runners import Runner
 from uge.bench.cost import CopyJob, clock_yardstick, in_a_process, make_copy, read_cost, share_of
@@ -160,10 +160,11 @@ class Comparison:
 
     def _yardstick(self) -> Row:
         file = self.out / "yardstick.json"
-        if not file.exists():
-            found = in_a_process(clock_yardstick, self.clean, self.device, self.threads)
-            write_atomically(file, json.dumps(found))
-        facts = json.loads(file.read_text())
+        on = {"device": self.device, "threads": self.threads}
+        facts = json.loads(file.read_text()) if file.exists() else {}
+        if facts.get("on") != on:  # costs are compared with it
+            facts = in_a_process(clock_yardstick, self.clean, self.device, self.threads) | {"on": on}
+            write_atomically(file, json.dumps(facts))
         return {"kind": "yardstick", "name": "yardstick", "dataset": self.dataset, "images": len(self.clean)} | facts
 
     # -- one copy --------------------------------------------------------------------------------------------------
@@ -178,7 +179,7 @@ class Comparison:
             **{"headroom": needs_headroom(self.clean.images)} if contender.method in VIEWS else {}
         )
         name = self.out / "keys" / place
-        lock = name.with_suffix(".lock") if contender.method == LOCK else None
+        lock = name.with_name(f"{place}.lock") if contender.method == LOCK else None
         job = CopyJob(self.clean, config, seed, out, None, lock, self.device, self.threads)
         key = None
         if contender.key != "none":
@@ -267,7 +268,7 @@ class Comparison:
         summary = summarise(trainings, self.clean.classes, self.bench.attacks.reason)
         counted = [group for group in summary["groups"] if counts(group)]
         plain = [group for group in counted if (group["countermeasure"], group["knows"]) == ("none", "nothing")]
-        free = [group for group in counted if group["knows"] not in HOLDS_ORIGINALS]
+        free = [group for group in counted if not holds_originals(group)]
         worst, authorised = _strongest(counted), summary["authorised"]
         costs = [row["cost"] for row in copies if row["cost"]]
         return {

@@ -26,7 +26,7 @@ def save_checkpoint(file: Path, content: object) -> None:
         if isinstance(error.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from error
         raise
-    write_atomically(file, buffer.getvalue())
+    write_atomically(file, buffer.getvalue(), mode=0o600)
 
 
 def load_checkpoint(file: Path) -> Any:
@@ -55,7 +55,7 @@ def claim_workdir(workdir: Path, identity: str) -> None:
                     f"{workdir} holds an unfinished run with other data, keys or settings; finish it with its own"
                     " command, or delete the folder"
                 )
-        elif workdir.exists() and any(not file.name.startswith(".run.") for file in workdir.iterdir()):
+        elif workdir.exists() and any(not file.name.startswith((".run.", ".lock")) for file in workdir.iterdir()):
             raise PublishError(f"{workdir} holds other files, and work in progress is to go there; move them away")
         workdir.mkdir(mode=0o700, parents=True, exist_ok=True)  # checkpoints are as private as the key
         write_atomically(mark, identity)

@@ -226,6 +226,7 @@ def facts(records: Sequence[dict[str, Any]], dataset: str) -> list[str]:
     height, width = one["image_size"]
     networks = {row["network"] for row in records if row["kind"] == "hacker" and row["dataset"] == dataset}
     hows = {row["countermeasure"] for row in records if row["kind"] == "hacker" and row["dataset"] == dataset}
+    hows -= {"none", "other-init"}
     seeds = sorted({len(result["seeds"]) for result in results})
     said = [
         f"{one['images']:,} training and {one['test_images']:,} test images of {height} x {width} pixels;"
