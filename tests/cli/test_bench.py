@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from uge.runtime import exclusive
+
 from .conftest import Run
 
 HACKERS = """
@@ -29,7 +31,7 @@ authorised = "convnet:width=8"
 method = "lsp"
 [[protections]]
 method = "learnability-lock"
-name = "lock"
+name = "lock.v1"
 settings = {network = "mlp:width=8", rounds = 1, network_steps = 1, passes = 1}
 [[protections]]
 method = "null-space"
@@ -60,7 +62,7 @@ def compared(run: Run, toy: Path, published: Path, tmp_path_factory: pytest.Temp
 
 def test_every_protection_is_measured_in_the_same_way(compared: Path) -> None:
     results = {row["name"]: row for row in rows_of(compared, "result")}
-    assert set(results) == {"lsp", "lock", "null-space-quick", "theirs"}
+    assert set(results) == {"lsp", "lock.v1", "null-space-quick", "theirs"}
     hackers = [row for row in rows_of(compared, "hacker") if row["trained_on"] == "published"]
     for name, result in results.items():
         own = {row["countermeasure"]: row["accuracy"] for row in hackers if row["name"] == name}
@@ -69,7 +71,7 @@ def test_every_protection_is_measured_in_the_same_way(compared: Path) -> None:
         assert result["worst_without_clean"]["accuracy"] == max(free), name
         assert result["worst"]["accuracy"] == max(own.values()), name
         assert {"psnr_db", "ssim", "l_inf_255"} <= set(result["quality"]), name
-    for name in ("lock", "null-space-quick"):  # who have a key
+    for name in ("lock.v1", "null-space-quick"):  # who have a key
         result = results[name]
         users = [row for row in rows_of(compared, "authorised") if row["name"] == name]
         published = [row["accuracy"] for row in users if row["trained_on"] == "published"]
@@ -86,7 +88,7 @@ def test_ceilings_are_trained_once_and_costs_are_compared_with_resnet_18(compare
     (yardstick,) = rows_of(compared, "yardstick")
     costs = {row["name"]: row["cost"] for row in rows_of(compared, "copy")}
     assert costs["theirs"] is None
-    for name in ("lsp", "lock", "null-space-quick"):
+    for name in ("lsp", "lock.v1", "null-space-quick"):
         assert costs[name]["trainings"] == pytest.approx(
             costs[name]["cpu_seconds"] / yardstick["cpu_seconds"], rel=0.01
         )
@@ -165,6 +167,10 @@ def test_bad_input_is_one_line(run: Run, toy: Path, tmp_path: Path, plan: str, m
 
 def test_a_folder_holds_one_comparison(run: Run, compared: Path, toy: Path, tmp_path: Path) -> None:
     assert "another comparison" in run("bench", "quick", "--data", toy, "--out", compared).error
+    given = ("--folder", f"theirs={compared.parent / 'others'}", "--runner", "local:workers=1")
+    with exclusive(compared / ".lock", "nobody holds it"):
+        error = run("bench", compared.parent / "mine.toml", "--data", toy, *given, "--out", compared).error
+    assert "another comparison is running in" in error
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters" / "a.txt").write_text("dear diary")
     assert "is not empty" in run("bench", "quick", "--data", toy, "--out", tmp_path / "letters").error

@@ -34,7 +34,7 @@ from uge.pipeline import draw_key
 from uge.protect.learnability_lock import load_lock
 from uge.publish import MANIFEST, Manifest, load_published
 from uge.records import RECORD_VERSION, config_hash
-from uge.runtime import claim_folder, generator_for, write_atomically
+from uge.runtime import claim_folder, exclusive, generator_for, write_atomically
 from uge.training import recommended_recipe
 
 RECORDS = "records.jsonl"
@@ -378,6 +378,7 @@ def run_bench(
         if on_rows:
             on_rows(every)
 
-    for comparison in comparisons:
-        finished += comparison.run(steps or Steps(), save)
+    with exclusive(out / ".lock", f"another comparison is running in {out}; wait for it, or give another --out"):
+        for comparison in comparisons:
+            finished += comparison.run(steps or Steps(), save)
     return finished, sum(each.failed for each in comparisons)
