@@ -95,29 +95,34 @@ def protect_and_publish(
             write_atomically(log, "".join(json.dumps(row) + "\n" for row in protection.log))
         if lock is not None and isinstance(protection, LearnabilityLockProtection):  # no copy without its key
             save_lock(protection.lock, lock)
-        settings = config.to_dict() | {"recipients": len(keys)}
-        epsilon_255: int | None = getattr(config, "epsilon_255", None)  # a baseline may have no L_inf bound
-        copies, nonces = protection.copies(250), None
-        if isinstance(protection, KeyedProtection):
-            settings |= protection.space.layout
-            nonces = protection.nonces
-        elif isinstance(protection, Baseline) and keys:
-            space = _the_view(keys, Reversible, clean)
-            settings |= {"bound": "L_inf: the key's epsilon_255", "view": {"kind": space.kind} | space.layout}
-            epsilon_255, nonces = space.epsilon_255, space.nonces(clean.images)
-            copies = coded(clean, copies, space, nonces)
-        manifest = publish(
-            clean,
-            copies,
-            out,
-            method=next(name for name, kind in PROTECTIONS.items() if isinstance(protection, kind)),
-            settings=settings,
-            epsilon_255=epsilon_255,
-            nonces=nonces,
-            signers=keys,
-        )
+        manifest = _publish(protection, clean, keys, out)
         shutil.rmtree(partial)
     return manifest
+
+
+def _publish(protection: Protection[Any], clean: ImageSet, keys: Sequence[Key], out: Path) -> Manifest:
+    """Publish what a protection has learnt to make, with its settings and, behind a key with a view, the nonces."""
+    settings = protection.config.to_dict() | {"recipients": len(keys)}
+    epsilon_255: int | None = getattr(protection.config, "epsilon_255", None)  # a baseline may have no L_inf bound
+    copies, nonces = protection.copies(250), None
+    if isinstance(protection, KeyedProtection):
+        settings |= protection.space.layout
+        nonces = protection.nonces
+    elif isinstance(protection, Baseline) and keys:
+        space = _the_view(keys, Reversible, clean)
+        settings |= {"bound": "L_inf: the key's epsilon_255", "view": {"kind": space.kind} | space.layout}
+        epsilon_255, nonces = space.epsilon_255, space.nonces(clean.images)
+        copies = coded(clean, copies, space, nonces)
+    return publish(
+        clean,
+        copies,
+        out,
+        method=next(name for name, kind in PROTECTIONS.items() if isinstance(protection, kind)),
+        settings=settings,
+        epsilon_255=epsilon_255,
+        nonces=nonces,
+        signers=keys,
+    )
 
 
 def secret_seed(clean: ImageSet, keys: Sequence[Key]) -> int:
