@@ -764,7 +764,8 @@ def weak_points(keyed: Iterable[Row], uge: Iterable[Row], audited: Iterable[Row]
             level = [
                 row["accuracy"] for row in originals if row["network"] == network and row["countermeasure"] in names
             ]
-            who = network.partition("(")[0] + ("" if how in ("none", "other-init") else f", {how}")
+            short = network.partition("(")[0]
+            who = short if how in ("none", "other-init") else how if short in how else f"{short}, {how}"
             known = f" of {fmean(level):.1f}" if level and kind != ASKS else ""  # teachers differ
             cells.append(f"{fmean(found[strongest]):.1f}{known} ({who})")
         body.append([title, f"{fmean(user):.1f}" if user else "not trained", *cells])
