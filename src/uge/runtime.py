@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import re
 import tempfile
 import tomllib
 from collections.abc import Iterator
@@ -15,6 +16,9 @@ from typing import Any
 import torch
 
 from uge.errors import ConfigError, PublishError
+
+LOCAL_PATH = re.compile(r"(?:(?<=[=:,+\s])|^)(?:~|\.{1,2}|[A-Za-z]:)?[/\\](?![/\\])(?:[^/\\,+]+[/\\])*")
+"""The folders of a local path wherever it stands in a text; those of hub ids are none."""
 
 
 def resolve_device(name: str = "auto") -> torch.device:

@@ -123,8 +123,8 @@ def authorised_view(
             raise ConfigError(
                 "the Dataset has a transform, and it would act before the view; give it to authorised_view"
             )
-        images, published = source.images, source.folder
-    elif isinstance(source, ImageSet):
+        source = source.folder  # read again: what was read before was not held against this key's signature
+    if isinstance(source, ImageSet):
         images = source
         if published is None and images.nonces is not None:
             raise ConfigError("these images were published; give their folder, so that its signature can be checked")

@@ -196,6 +196,12 @@ def test_published_folder_is_readable(image_folder: Path) -> None:
     assert load(image_folder).class_names == CLASSES
 
 
+def test_class_folders_beside_splits_are_not_passed_over_in_silence(image_folder: Path) -> None:
+    shutil.copytree(image_folder / "train" / "cat", image_folder / "unsorted")
+    with pytest.warns(DataWarning, match="images beside the splits are passed over, such as .*unsorted"):
+        load(image_folder, "train")
+
+
 def test_labels_agree_between_splits_when_one_lacks_a_class(image_folder: Path) -> None:
     shutil.rmtree(image_folder / "test" / "cat")
     test = load(image_folder, "test")

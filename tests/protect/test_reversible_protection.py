@@ -130,6 +130,14 @@ def test_a_baseline_behind_a_reversible_key_has_an_authorised_network(
         assert ((ours.sign() == theirs.sign()) & moved).sum() > 0.7 * moved.sum()
 
 
+def test_the_folder_of_ones_own_encoder_is_not_published(colour: ImageSet, tmp_path: Path) -> None:
+    key = key_with(colour, Reversible.draw(epsilon_255=8))
+    for encoder, published in (("clip:/home/jan/models/vit", "clip:vit"), ("clip:openai/vit", "clip:openai/vit")):
+        config = ReversibleConfig(**SMALL, epsilon_255=8, encoder=encoder)
+        manifest = protect_and_publish(colour, [key], tmp_path / published.replace("/", "-"), config, seed=0)
+        assert manifest.settings["encoder"] == published
+
+
 def test_what_does_not_go_together_is_refused(colour: ImageSet, tmp_path: Path) -> None:
     baseline = resolve_config(method="lsp")
     assert isinstance(baseline, BaselineConfig)

@@ -1,4 +1,5 @@
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -115,6 +116,13 @@ def test_the_view_of_the_copy_is_the_view_of_the_originals(clean, key, headroom,
     assert not torch.equal(uge.load_published(tmp_path / "out").images.images, clean.images)
     x, y = next(iter(DataLoader(view, batch_size=13)))
     assert torch.equal(x, mine.images / 255) and torch.equal(y, clean.labels)
+
+
+def test_labels_come_from_the_signed_manifest_and_not_from_what_was_read_before(clean, key, out):
+    dataset = uge.load_published(out)
+    dataset.images = replace(dataset.images, labels=dataset.images.labels.flip(0))
+    assert not torch.equal(dataset.images.labels, clean.labels)
+    assert torch.equal(uge.authorised_view(dataset, key).images.labels, clean.labels)
 
 
 def test_training_on_the_copy_is_training_on_the_originals_bit_for_bit(clean, key, out):

@@ -45,6 +45,9 @@ def test_curves_pair_each_hacker_with_the_authorised_and_his_own_clean_run() -> 
     summary = make_summary()
     panels = figures.training_curves(accuracy_table(summary), make_records(summary))
     assert [panel.title for panel in panels] == ["convnet", "convnet", "vgg", "vgg", "resnet(depth=18)"]
+    records = make_records(summary)
+    others = [row | {"budget": budget, "test_accuracy": [90.0]} for row in records for budget in (0.25, 2.0)]
+    assert figures.training_curves(accuracy_table(summary), records + others) == panels
     assert [line.role for line in panels[0].lines] == ["clean", "authorised"]
     assert [line.role for line in panels[2].lines] == ["clean", "authorised", "hacker"]
     last = {line.role: float(line.points.split(",")[-1]) for line in panels[2].lines}  # % below the top, of 60 %
@@ -55,6 +58,8 @@ def test_terms_that_were_off_have_no_panel() -> None:
     log = [{"step": n, "loss": 1.0, "gradient_matching": 0.1 * n, "undistillation": None} for n in range(3)]
     assert [panel.title for panel in figures.loss_panels(log)] == ["total loss", "gradient matching"]
     assert figures.loss_panels([]) == []
+    long = [{"step": n, "loss": float(n)} for n in range(5000)]
+    assert figures.loss_panels(long)[0].subtitle == "0 → 5e+03"  # the first step and the last, not means around them
 
 
 def test_differences_are_amplified_around_gray_without_clipping_the_bound() -> None:

@@ -23,6 +23,21 @@ def test_a_clear_result_is_told_with_its_numbers_and_one_seed_is_no_evidence() -
         assert number in verdict.sentence
 
 
+def test_the_best_epoch_of_a_single_run_is_not_averaged_away() -> None:
+    figures = ((40.0, 49.5), (30.0, 31.0), (30.0, 31.0))
+    runs = tuple(("vgg", "none", "nothing", final, peak, 59.0) for final, peak in figures)
+    text = cautions(*runs, TWIN, accuracy=50.0)
+    assert "the best epoch of every hacker, picked on test data, the margin is +0.5 points" in text
+
+
+def test_a_hacker_without_a_ceiling_is_not_passed_over() -> None:
+    jpeg = ("vgg", "jpeg:30", "nothing", 58.0, 58.0, 60.0)
+    summary = make_summary((("vgg", "none", "nothing", 12.0, 13.0, 60.0), jpeg))
+    groups = [g | {"recovered": None} if g["countermeasure"] == "jpeg:30" else g for g in summary["groups"]]
+    verdict = judge(summary | {"groups": groups, "authorised": None, "margin": None})
+    assert "gets far" not in verdict.heading and "reaches 58.0 %, and nobody knows" in verdict.sentence
+
+
 def test_a_negative_margin_is_a_failure() -> None:
     verdict = judge(make_summary(OTHERS, accuracy=25.0))
     assert verdict.heading == "The protection fails in this run"

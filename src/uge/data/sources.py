@@ -345,6 +345,9 @@ def _image_tree(files: dict[PurePosixPath, Callable[[], bytes]], source: str, *,
     for file, parts in paths.items():
         if len(parts) > 2 and parts[0].lower() in _SPLITS:
             splits.setdefault(_SPLITS[parts[0].lower()], {})[file] = parts[1:]
+    outside = [file for file, parts in paths.items() if len(parts) > 1 and parts[0].lower() not in _SPLITS]
+    if splits and outside:
+        _state(f"{source}: {len(outside)} images beside the splits are passed over, such as {outside[0]}")
     splits = splits or {"train": {file: parts for file, parts in paths.items() if len(parts) > 1}}
     class_names = tuple(sorted({parts[0] for members in splits.values() for parts in members.values()}))
     if not class_names:

@@ -132,9 +132,10 @@ def training_curves(rows: Sequence[Row], records: Sequence[dict[str, Any]]) -> l
 
     Args:
         rows: the accuracy table; gives the order.
-        records: rows of records.jsonl. Those without a curve are passed over.
+        records: rows of records.jsonl. Those without a curve or of another budget are passed over.
     """
-    runs = [record for record in records if record.get("test_accuracy")]
+    whole = [record for record in records if record.get("budget", 1.0) == 1.0]
+    runs = [record for record in whole if record.get("test_accuracy")]
     authorised = [r for r in runs if r["kind"] == "authorised" and r["trained_on"] == "published"]
     authorised_clean = [r for r in runs if r["kind"] == "authorised" and r["trained_on"] == "clean"]
     top = axis_top(accuracy for run in runs for accuracy in run["test_accuracy"])
@@ -242,11 +243,12 @@ def loss_panels(protect_log: Sequence[dict[str, Any]]) -> list[Panel]:
     panels = []
     for name, title in TERMS:
         known = [(float(row["step"]), row[name]) for row in protect_log if row.get(name) is not None]
-        values = shorten([(step, value) for step, value in known if math.isfinite(value)])
-        if not values:
+        finite = [(step, value) for step, value in known if math.isfinite(value)]
+        if not finite:
             continue
+        values = shorten(finite)
         ticks = nice_ticks(min(y for _, y in values), max(y for _, y in values))
-        first, last = values[0][1], values[-1][1]
+        first, last = finite[0][1], finite[-1][1]
         panels.append(
             Panel(
                 title=title,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
 from importlib import resources
@@ -12,11 +11,10 @@ from typing import Any, TypeVar, cast
 from torch import Tensor
 
 from uge.report import figures, tables, verdict
-from uge.runtime import write_atomically
+from uge.runtime import LOCAL_PATH, write_atomically
 
 MOST_EXAMPLES = 10
 MOST_ROWS = 10  # hackers in the plot and the first table; the others fold
-PATH = re.compile(r"(?:(?<=[=:,+\s])|^)(?:~|\.{1,2}|[A-Za-z]:)?[/\\](?![/\\])(?:[^/\\,+]+[/\\])*")
 T = TypeVar("T")
 
 
@@ -189,7 +187,7 @@ def share(group: dict[str, Any] | None, chance: float) -> int:
 def without_folders(data: T) -> T:
     """The same without the folders of local paths, wherever these stand in it: "clip:/home/x/m" -> "clip:m"."""
     if isinstance(data, str):
-        return cast(T, PATH.sub("", data))
+        return cast(T, LOCAL_PATH.sub("", data))
     if isinstance(data, ReportInput):
         parts = {each.name: getattr(data, each.name) for each in fields(data) if each.name != "examples"}
         return cast(T, replace(data, **without_folders(parts)))

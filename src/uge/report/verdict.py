@@ -75,7 +75,7 @@ def judge(summary: dict[str, Any]) -> Verdict:
     twins = without_help(hackers, summary)  # strongest first, as in the table
     others = [row.published for row in hackers if not is_same_architecture(row, summary) and row.published is not None]
     other_margin = accuracy - max(others, default=accuracy)
-    peak_margin = accuracy - max((row.peak for row in hackers if row.peak is not None), default=accuracy - margin)
+    peak_margin = accuracy - max(_peaks(summary), default=accuracy - margin)
 
     cautions = []
     if margin < 0:
@@ -166,11 +166,29 @@ def judge_without_key(summary: dict[str, Any]) -> Verdict:
     plain = [group["recovered"] for group in known if group["countermeasure"] == "none"]
     if plain and best["countermeasure"] != "none":
         sentence += f" Plain training recovers at most {100 * max(plain):.0f} %."
+    loudest = max(groups, key=lambda group: group["accuracy"])
+    unknown = loudest["recovered"] is None and loudest["accuracy"] > best["accuracy"]
+    if unknown:
+        name = name_of(loudest["network"], loudest["countermeasure"])
+        sentence += (
+            f" Another ({name}) reaches {percent(loudest['accuracy'])} %, and nobody knows his level on originals."
+        )
     if best["recovered"] >= BROKEN:
         return Verdict(f"Broken by {countermeasure_label(best['countermeasure'])}", sentence, ())
     if best["recovered"] >= DENTED:
         return Verdict(f"Partly broken by {countermeasure_label(best['countermeasure'])}", sentence, ())
-    return Verdict("No hacker tried here gets far", sentence, tuple(no_evidence(summary)))
+    heading = "How far hackers get, one without originals to compare" if unknown else "No hacker tried here gets far"
+    return Verdict(heading, sentence, tuple(no_evidence(summary)))
+
+
+def _peaks(summary: dict[str, Any]) -> list[float]:
+    """The best epoch of every single run that counts; margins are taken from single runs, too."""
+
+    def who(row: dict[str, Any]) -> tuple[str, str, str]:
+        return row["network"], row["countermeasure"], row["knows"]
+
+    counted = {who(group) for group in summary["groups"] if counts(group)}
+    return [hacker["peak_accuracy"] for hacker in summary["hackers"] if who(hacker) in counted]
 
 
 def no_evidence(summary: dict[str, Any]) -> list[str]:
