@@ -27,7 +27,7 @@ from uge.protect.protection import Protection, RunOptions
 from uge.protect.reversible import ReversibleConfig, ReversibleProtection, coded
 from uge.protect.ungeneralizable import UngeneralizableConfig, UngeneralizableProtection
 from uge.publish import Manifest, check_target, files_of, publish
-from uge.runtime import LOCAL_PATH, check_writable, exclusive, seed_for, write_atomically
+from uge.runtime import check_writable, exclusive, seed_for, without_folders, write_atomically
 from uge.training import Recipe
 
 V = TypeVar("V", bound=KeyedView)
@@ -102,9 +102,7 @@ def protect_and_publish(
 
 def _publish(protection: Protection[Any], clean: ImageSet, keys: Sequence[Key], out: Path) -> Manifest:
     """Publish what a protection has learnt to make, with its settings and, behind a key with a view, the nonces."""
-    settings = protection.config.to_dict() | {"recipients": len(keys)}
-    if "encoder" in settings:  # the folder of one's own encoder is nobody else's business
-        settings["encoder"] = LOCAL_PATH.sub("", settings["encoder"])
+    settings = without_folders(protection.config.to_dict()) | {"recipients": len(keys)}  # such as that of an encoder
     epsilon_255: int | None = getattr(protection.config, "epsilon_255", None)  # a baseline may have no L_inf bound
     copies, nonces = protection.copies(250), None
     if isinstance(protection, KeyedProtection):

@@ -11,14 +11,14 @@ import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 
 from uge.errors import ConfigError, PublishError
 
-LOCAL_PATH = re.compile(r"(?:(?<=[=:,+\s])|^)(?:~|\.{1,2}|[A-Za-z]:)?[/\\](?![/\\])(?:[^/\\,+]+[/\\])*")
-"""The folders of a local path wherever it stands in a text; those of hub ids are none."""
+T = TypeVar("T")
+_FOLDERS = re.compile(r"(?:(?<=[=:,+\s])|^)(?:~|\.{1,2}|[A-Za-z]:)?[/\\](?![/\\])(?:[^/\\,+]+[/\\])*")
 
 
 def resolve_device(name: str = "auto") -> torch.device:
@@ -136,6 +136,17 @@ def exclusive(file: Path, taken: str) -> Iterator[None]:
         except OSError as error:
             raise PublishError(taken) from error
         yield
+
+
+def without_folders(data: T) -> T:
+    """The same without the folders of local paths, wherever these stand in it: "clip:/home/x/m" -> "clip:m"."""
+    if isinstance(data, str):
+        return cast(T, _FOLDERS.sub("", data))
+    if isinstance(data, dict):
+        return cast(T, {name: without_folders(value) for name, value in data.items()})
+    if isinstance(data, list | tuple):
+        return cast(T, type(data)(without_folders(value) for value in data))
+    return data
 
 
 def claim_folder(folder: Path, mark: str, content: str, what: str) -> None:

@@ -10,8 +10,9 @@ import pytest
 
 from uge.errors import PublishError
 from uge.report import figures
-from uge.report.page import ReportInput, without_folders, write_page
+from uge.report.page import ReportInput, write_page
 from uge.report.tables import accuracy_table
+from uge.runtime import without_folders
 
 from .conftest import DATA_HASH, make_summary
 

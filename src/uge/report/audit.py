@@ -12,7 +12,7 @@ import torch
 from uge.errors import PublishError
 from uge.records import read_records
 from uge.report import tables, verdict
-from uge.report.page import Examples, ReportInput, without_folders, write_page
+from uge.report.page import Examples, ReportInput, write_page
 from uge.runtime import write_atomically
 
 FORMAT_VERSION = 1
@@ -101,7 +101,7 @@ def write_reports(
     data = read_audit(folder, protect_log)
     page, text = (folder / f"{'public' if public else 'report'}.{kind}" for kind in ("html", "md"))
     write_page(data, page, public=public)
-    data = without_folders(data) if public else data
+    data = data.without_folders() if public else data
     write_atomically(text, markdown(data))
     if not public:
         return [page, text]

@@ -6,16 +6,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any
 
 from torch import Tensor
 
 from uge.report import figures, tables, verdict
-from uge.runtime import LOCAL_PATH, write_atomically
+from uge.runtime import without_folders, write_atomically
 
 MOST_EXAMPLES = 10
 MOST_ROWS = 10  # hackers in the plot and the first table; the others fold
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +66,11 @@ class ReportInput:
     skipped: list[dict[str, str]] = field(default_factory=list)
     offered: tuple[str, ...] = ()
 
+    def without_folders(self) -> ReportInput:
+        """The same for everybody: local paths without their folders."""
+        parts = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "examples"}
+        return replace(self, **without_folders(parts))
+
 
 def write_page(data: ReportInput, out: Path, *, public: bool = False) -> None:
     """Write the page: one file, no script, nothing fetched from anywhere.
@@ -94,7 +98,7 @@ def write_page(data: ReportInput, out: Path, *, public: bool = False) -> None:
 
 def contents(data: ReportInput, *, public: bool) -> dict[str, Any]:
     """What the template shows, by name."""
-    data = without_folders(data) if public else data
+    data = data.without_folders() if public else data
     rows = tables.accuracy_table(data.summary)
     largest = data.quality.get("l_inf_255", data.manifest["epsilon_measured"])  # with headroom the former is larger
     factor = figures.amplification(8 if largest is None else int(largest))
@@ -182,20 +186,6 @@ def share(group: dict[str, Any] | None, chance: float) -> int:
     if value is None:
         value = (group["accuracy"] - chance) / (100 - chance)
     return round(100 * min(1.0, max(0.0, value)))
-
-
-def without_folders(data: T) -> T:
-    """The same without the folders of local paths, wherever these stand in it: "clip:/home/x/m" -> "clip:m"."""
-    if isinstance(data, str):
-        return cast(T, LOCAL_PATH.sub("", data))
-    if isinstance(data, ReportInput):
-        parts = {each.name: getattr(data, each.name) for each in fields(data) if each.name != "examples"}
-        return cast(T, replace(data, **without_folders(parts)))
-    if isinstance(data, dict):
-        return cast(T, {name: without_folders(value) for name, value in data.items()})
-    if isinstance(data, list | tuple):
-        return cast(T, type(data)(without_folders(value) for value in data))
-    return data
 
 
 def unbroken(text: str) -> str:

@@ -108,7 +108,7 @@ def accuracy_table(summary: dict[str, Any]) -> list[Row]:
         )
     finals: dict[tuple[str, str, str], list[float]] = {}
     for hacker in summary["hackers"]:
-        finals.setdefault(_who(hacker), []).append(hacker["accuracy"])
+        finals.setdefault(who(hacker), []).append(hacker["accuracy"])
     hackers = [
         Row(
             role="hacker",
@@ -118,7 +118,7 @@ def accuracy_table(summary: dict[str, Any]) -> list[Row]:
             clean=group["clean_accuracy"],
             published=group["accuracy"],
             peak=group["peak_accuracy"],
-            span=(min(finals[_who(group)]), max(finals[_who(group)])),
+            span=(min(finals[who(group)]), max(finals[who(group)])),
             seeds=group["seeds"],
             counts=counts(group),
         )
@@ -133,7 +133,8 @@ def counts(group: dict[str, Any]) -> bool:
     return bool(group.get("counts", group["knows"] != "key"))
 
 
-def _who(row: dict[str, Any]) -> tuple[str, str, str]:
+def who(row: dict[str, Any]) -> tuple[str, str, str]:
+    """What runs of one hacker have in common, whatever their seed."""
     return row["network"], row["countermeasure"], row["knows"]
 
 

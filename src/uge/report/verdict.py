@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from uge.report.tables import Row, accuracy_table, countermeasure_label, counts, percent, points
+from uge.report.tables import Row, accuracy_table, countermeasure_label, counts, percent, points, who
 
 CLEAR = 5.0  # points; a smaller gap is called small
 BROKEN, DENTED = 0.6, 0.3  # the share recovered from which a protection is called broken, or partly broken
@@ -183,10 +183,6 @@ def judge_without_key(summary: dict[str, Any]) -> Verdict:
 
 def _peaks(summary: dict[str, Any]) -> list[float]:
     """The best epoch of every single run that counts; margins are taken from single runs, too."""
-
-    def who(row: dict[str, Any]) -> tuple[str, str, str]:
-        return row["network"], row["countermeasure"], row["knows"]
-
     counted = {who(group) for group in summary["groups"] if counts(group)}
     return [hacker["peak_accuracy"] for hacker in summary["hackers"] if who(hacker) in counted]
 
