@@ -74,10 +74,13 @@ class Groups:
         """sigma_g * z_g at each unit; z [N, U] at the slots of the groups -> [N, U]."""
         return self.sign.to(at_groups.dtype) * at_groups.gather(1, self.group)
 
-    def least(self, values: Tensor) -> Tensor:
-        """The least value of each group at its slot; [N, U] -> [N, U], where no group begins 0."""
-        start = torch.zeros_like(values)
-        return start.scatter_reduce(1, self.group, values, "amin", include_self=False)
+    def least(self, values: Tensor, most: float) -> Tensor:
+        """The least value of each group at its slot, [N, U] -> [N, U]; `most`, which none exceeds, elsewhere."""
+        return torch.full_like(values, most).scatter_reduce(1, self.group, values, "amin")
+
+    def sizes(self) -> Tensor:
+        """The number of units of each group at its slot, int32 [N, U]; 0 elsewhere."""
+        return torch.zeros_like(self.units).scatter(1, self.group, self.units)
 
 
 @dataclass(frozen=True)
@@ -140,7 +143,8 @@ class NullSpace(KeyedView):
         count = per_pixel * height * width
         words = self.key_stream("groups", nonces, shape, 2 + count)
         offset = ((words[:, :2] >> 32) * self.cell >> 32).astype(np.int64)  # [N, 2] in 0..p-1, by multiplication
-        offsets, grid = np.unique(offset, axis=0, return_inverse=True)  # the K different grids; which one an image has
+        # the K different grids, an image of each, and which one an image has
+        offsets, example, grid = np.unique(offset, axis=0, return_index=True, return_inverse=True)
         grid = grid.reshape(-1)
 
         cell_of_row = (np.arange(height) + offsets[:, :1]) // self.cell  # [K, H]
@@ -154,10 +158,10 @@ class NullSpace(KeyedView):
         index_bits = max(1, (count - 1).bit_length())
         middle = (words[:, 2:] >> (1 + CELL_BITS + index_bits) << index_bits).astype(np.int64)
         order = np.sort((cell << (63 - CELL_BITS) | np.arange(count))[grid] | middle, axis=1)
-        unit = order & ((1 << index_bits) - 1)  # [N, U]: slot -> unit
+        unit = torch.from_numpy(order & ((1 << index_bits) - 1))  # [N, U]: slot -> unit
 
         # the cells follow each other, so what a slot is depends on the grid alone: [K, U]
-        row, column = np.divmod(np.sort(cell, axis=1), columns)
+        row, column = np.divmod(order[example] >> (63 - CELL_BITS), columns)
         top, bottom = _clipped(row, offsets[:, :1], self.cell, height)
         left, right = _clipped(column, offsets[:, 1:], self.cell, width)
         start = per_pixel * (top * width + (bottom - top) * left)  # first slot of the cell
@@ -173,14 +177,13 @@ class NullSpace(KeyedView):
         if self.signs == "balanced":
             sign = (1 - 2 * (position & 1)).astype(np.int32)[grid]
         else:
-            sign = 1 - 2 * (np.take_along_axis(words[:, 2:], unit, axis=1) & 1).astype(np.int32)
+            sign = 1 - 2 * (np.take_along_axis(words[:, 2:], unit.numpy(), axis=1) & 1).astype(np.int32)
         if tied is False or channels == 1:
             sign[(units == 1)[grid]] = 0  # a group of one value would lose it
 
         def by_unit(at_slots: np.ndarray) -> Tensor:
-            result = np.empty_like(at_slots)
-            np.put_along_axis(result, unit, at_slots, axis=1)
-            return torch.from_numpy(result)
+            values = torch.from_numpy(at_slots)
+            return torch.empty_like(values).scatter_(1, unit, values)
 
         return Groups(by_unit(first[grid]), by_unit(sign), by_unit(units.astype(np.int32)[grid]), tied)
 

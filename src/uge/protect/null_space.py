@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -59,9 +58,9 @@ def perturb(
     x = groups.arrange(images.float())  # [N, M, U]
     up, down = 255 - x.amax(1), x.amin(1)
     positive = groups.sign > 0
-    rise = groups.least(torch.where(positive, up, down))
-    fall = groups.least(torch.where(positive, down, up))
-    units = groups.least(groups.units)  # at slots
+    rise = groups.least(torch.where(positive, up, down), 255)
+    fall = groups.least(torch.where(positive, down, up), 255)
+    units = groups.sizes()
     size = (units * x.shape[1]).clamp_min(1)
     direction = groups.sums(groups.arrange(proposal)) / size.sqrt()
     wanted = bound * (gain * direction).tanh()
@@ -91,9 +90,8 @@ class NullSpaceProtection(KeyedProtection[NullSpace]):
             chosen = [nonces[i] for i in members.tolist()]
             groups = space.groups(chosen, shape, tied=tied).to(self.device)
             stream = space.key_stream("rounding", chosen, shape, groups.group.shape[1])
-            words = torch.from_numpy(stream.astype(np.int64))
-            share = ((words >> 32) & 0xFFFFFF).to(self.device) / 2**24  # two independent numbers from each word
-            dither = (words & 0xFFFFFF).to(self.device) / 2**24
+            halves = torch.from_numpy(stream.view("<i4") & 0xFFFFFF).to(self.device)
+            dither, share = halves[:, 0::2] / 2**24, halves[:, 1::2] / 2**24  # two independent numbers from each word
             least = config.least_magnitude * config.epsilon_255
             bound = (least + (config.epsilon_255 - least) * share).round().clamp_min(1)
             part, fixed = perturb(
