@@ -46,6 +46,14 @@ def test_a_key_is_drawn_for_the_method_and_its_bound(tmp_path: Path) -> None:
     assert views["em-reversible"].secret != contenders["em-reversible"].view().secret
 
 
+def test_a_key_has_the_layout_that_the_plan_gives_it(tmp_path: Path) -> None:
+    text = '[[protections]]\nmethod = "reversible"\nlayout = {magnitudes = "full"}\nsettings = {epsilon_255 = 16}\n'
+    text += '[[protections]]\nmethod = "null-space"\nlayout = {group_size = 4, cell = 4}\n'
+    full, small = (each.view() for each in read(tmp_path, text + HACKERS).protections)
+    assert full.layout == {"epsilon_255": 16, "magnitudes": "full"}
+    assert small.layout == {"group_size": 4, "cell": 4, "signs": "balanced", "channels": "mixed"}
+
+
 def test_presets_compare_every_baseline_and_all_of_ours() -> None:
     for bench in BENCHES.values():
         assert {each.method for each in bench.protections} >= set(BASELINES) | {"uge", "null-space", "reversible"}
@@ -64,6 +72,11 @@ def test_presets_compare_every_baseline_and_all_of_ours() -> None:
         ('[[protections]]\nmethod = "em"\n[[protections]]\nmethod = "em"\n' + HACKERS, "two protections named em"),
         ('[[protections]]\nmethod = "em"\nname = "../em"\n' + HACKERS, "names no protection"),
         ('[[hackers]]\nnetworks = ["authorised"]\n', "no plain hacker"),
+        ('[[protections]]\nmethod = "reversible"\nlayout = {magnitude = "full"}\n' + HACKERS, "'magnitudes'"),
+        ('[[protections]]\nmethod = "reversible"\nlayout = {magnitudes = "big"}\n' + HACKERS, "magnitudes 'big'"),
+        ('[[protections]]\nmethod = "null-space"\nlayout = {cell = "4"}\n' + HACKERS, "cell of a key's layout"),
+        ('[[protections]]\nmethod = "reversible"\nlayout = {epsilon_255 = 9}\n' + HACKERS, "unknown part of"),
+        ('[[protections]]\nmethod = "em"\nlayout = {cell = 4}\n' + HACKERS, "unknown part of"),
         ('[[protections]]\nmethod = "uge"\nkey = "none"\n' + HACKERS, "takes the key weights"),
         ("[[protections]\n", "no TOML"),
         ('authorised = "convnot"\n' + HACKERS, "convnot"),

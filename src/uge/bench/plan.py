@@ -23,7 +23,7 @@ A plan is a preset (`BENCHES`) or a TOML file; what is said of hackers is said a
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,7 @@ class Contender:
     settings: dict[str, Any] = field(default_factory=dict)
     name: str = ""
     key: str = ""
+    layout: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.config()
@@ -72,6 +73,15 @@ class Contender:
         behind = f"-{self.key}" if self.key != allowed[0] else ""
         object.__setattr__(self, "name", self.name or f"{self.method}{preset}{behind}")
         check_name(self.name)
+        known = {each.name: type(each.default) for each in fields(VIEWS[self.key])} if self.key in VIEWS else {}
+        known = {name: kind for name, kind in known.items() if name not in ("secret", "epsilon_255")}
+        for name, value in self.layout.items():
+            if name not in known:
+                raise unknown_name(f"part of the layout of a key '{self.key}'", name, known)
+            if type(value) is not known[name]:
+                words = "text" if known[name] is str else "a whole number"
+                raise ConfigError(f"plan: {name} of a key's layout is {words}, got {value!r}")
+        self.view()  # complains of values that are out of range
 
     def config(self, **defaults: Any) -> Config:
         """Its settings.
@@ -89,7 +99,7 @@ class Contender:
         if self.key not in VIEWS:
             return None
         bound = {"epsilon_255": getattr(self.config(), "epsilon_255", 8)} if self.key == "reversible" else {}
-        return VIEWS[self.key].draw(**bound)
+        return VIEWS[self.key].draw(**bound, **self.layout)
 
 
 @dataclass(frozen=True)
@@ -246,7 +256,7 @@ def bench_of(content: dict[str, Any], name: str) -> Bench:
 
 
 def _contender(block: Any) -> Contender:
-    kinds = {"method": str, "preset": str, "name": str, "key": str, "settings": dict}
+    kinds = {"method": str, "preset": str, "name": str, "key": str, "settings": dict, "layout": dict}
     if not isinstance(block, dict) or not isinstance(block.get("method"), str):
         raise ConfigError('plan: each [[protections]] names one, as in method = "em"')
     for entry, value in block.items():
