@@ -19,7 +19,7 @@ from uge.publish import load_published, read_manifest
 from uge.records import config_hash
 from uge.report.audit import read_audit
 from uge.report.page import write_page
-from uge.runtime import claim_folder, generator_for
+from uge.runtime import claim_folder, exclusive, generator_for
 from uge.training import recommended_recipe
 
 NETWORK = "convnet:width=24,stem=2,frozen_stem=true"
@@ -90,40 +90,41 @@ def run_demo(
     mark = json.dumps(settings | {"run": config_hash(settings)}, indent=1) + "\n"
     claim_folder(out, "run.json", mark, "run of the demo")
 
-    name = out / "keys" / "authorised"
-    if not Path(f"{name}.recipient.uge").exists():
-        draw_key(clean, text, recommended_recipe(text, epochs), name, VIEWS[view].draw() if view else None)
+    with exclusive(out / ".lock", f"another demo is running in {out}; wait for it, or give another --out"):
+        name = out / "keys" / "authorised"
+        if not Path(f"{name}.recipient.uge").exists():
+            draw_key(clean, text, recommended_recipe(text, epochs), name, VIEWS[view].draw() if view else None)
 
-    published = out / "published"
-    if not published.exists():
-        steps.stage("Training the generator and publishing the copy")
-        key = load_key(f"{name}.protector.uge")
-        protect_and_publish(
-            clean,
-            [key],
-            published,
-            config,
-            log=out / "protect.jsonl",
+        published = out / "published"
+        if not published.exists():
+            steps.stage("Training the generator and publishing the copy")
+            key = load_key(f"{name}.protector.uge")
+            protect_and_publish(
+                clean,
+                [key],
+                published,
+                config,
+                log=out / "protect.jsonl",
+                device=device,
+                on_step=steps.protecting,
+            )
+
+        steps.stage("Training the authorised network and the hackers, on the copy and on the originals")
+        key = load_key(f"{name}.recipient.uge")
+        copy = load_published(published, signed_by=key.fingerprint)
+        plan = replace(PLAN, epochs=epochs, seeds=(seed,))
+        summary = conduct(
+            copy,
+            test,
+            out / "audit",
+            plan,
+            runner or Local(),
+            manifest=read_manifest(published),
+            key=key,
+            clean=clean,
             device=device,
-            on_step=steps.protecting,
+            watcher=steps,
         )
-
-    steps.stage("Training the authorised network and the hackers, on the copy and on the originals")
-    key = load_key(f"{name}.recipient.uge")
-    copy = load_published(published, signed_by=key.fingerprint)
-    plan = replace(PLAN, epochs=epochs, seeds=(seed,))
-    summary = conduct(
-        copy,
-        test,
-        out / "audit",
-        plan,
-        runner or Local(),
-        manifest=read_manifest(published),
-        key=key,
-        clean=clean,
-        device=device,
-        watcher=steps,
-    )
-    steps.stage("Writing the page")
-    write_page(read_audit(out / "audit", out / "protect.jsonl"), out / "index.html")
+        steps.stage("Writing the page")
+        write_page(read_audit(out / "audit", out / "protect.jsonl"), out / "index.html")
     return summary

@@ -24,6 +24,7 @@ from uge.data.sources import load
 from uge.demo import PLAN, Steps, run_demo
 from uge.errors import PublishError
 from uge.protect import resolve_config
+from uge.runtime import exclusive
 
 SETTINGS = {"epochs": 2, "run_epochs": 1, "batch_size": 16, "students": "mlp:width=8", "generator_width": 8}
 CELLS = 2 * (1 + len(PLAN.pairs()))  # authorised and hackers, on the copy and on the originals
@@ -160,6 +161,12 @@ def test_other_settings_or_a_foreign_folder_are_refused(done: tuple[Path, Any], 
     with pytest.raises(PublishError, match="is not empty"):
         demo(tmp_path, data)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_one_demo_at_a_time_works_in_a_folder(done: tuple[Path, Any], data: Path) -> None:
+    out, _ = done
+    with exclusive(out / ".lock", "nobody holds it"), pytest.raises(PublishError, match="another demo is running"):
+        demo(out, data)
 
 
 @pytest.mark.parametrize("kind", ["null-space", "reversible"])
