@@ -545,8 +545,9 @@ def train(
 
     from uge.audit.run import alike
     from uge.data.images import normalisation_of
+    from uge.keys.keyed_view import with_headroom
     from uge.networks import NetworkSpec, build_network, parse_network
-    from uge.publish import check_target, load_published, new_folder
+    from uge.publish import check_target, load_published, new_folder, read_manifest
     from uge.runtime import environment, resolve_device, seed_for
     from uge.training import fit, recommended_recipe
     from uge.views import authorised_view
@@ -562,7 +563,7 @@ def train(
         images = view.images
         module, recipe, label = authorised.network_module(), authorised.recipe, authorised.network.label
     else:
-        images = load_published(folder)
+        images, headroom = load_published(folder), read_manifest(folder).headroom_255
         name, options = parse_network(network)
         spec = NetworkSpec(name, images.channels, images.image_size, images.classes, options)
         module = build_network(spec, *normalisation_of(images.images), seed=seed_for(seed, "plain", network))
@@ -573,6 +574,8 @@ def train(
         clean_test = alike(images, clean_test, "test")
     if clean_test is not None and key is not None:
         clean_test = authorised_view(clean_test, authorised, headroom_255=view.headroom_255).images
+    elif clean_test is not None and headroom:
+        clean_test = clean_test.with_images(with_headroom(clean_test.images, headroom))
     with _training_bar() as (begin, epoch):
         begin(label)
         history = fit(

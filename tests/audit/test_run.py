@@ -23,7 +23,7 @@ from uge.data.images import ImageSet, normalisation_of, to_float
 from uge.errors import ConfigError, DataError, PublishError
 from uge.keys import NullSpace, Reversible
 from uge.keys.key import Key, load_key, new_key, save_key
-from uge.keys.keyed_view import KeyedView
+from uge.keys.keyed_view import KeyedView, with_headroom
 from uge.networks import NetworkSpec
 from uge.publish import Manifest
 from uge.training import Recipe, accuracy_of, fit
@@ -367,6 +367,40 @@ def test_a_stolen_key_is_the_authorised_user_bit_for_bit(
         for figure in ("accuracy", "peak_accuracy", "test_accuracy", "train_loss", "recipe", "network"):
             assert stolen[figure] == mine[figure]
         assert stolen["knows"] == "key" and stolen["cell"] != mine["cell"]
+
+
+def test_hackers_of_a_copy_with_headroom_see_all_other_images_in_its_range(
+    images: tuple[ImageSet, ...], key: Key, tmp_path: Path
+) -> None:
+    clean, copy, test = images
+    mapped_clean, mapped_test = (part.with_images(with_headroom(part.images, 40)) for part in (clean, test))
+    copy = copy.with_images(with_headroom(copy.images, 40))
+    manifest = Manifest("null-space", {"headroom": True}, 40, 40, copy.class_names, (), "")
+    options = {"key": key, "recipe": lambda network: RECIPE}
+    told = Audit(copy, test, tmp_path / "told", clean=clean, manifest=manifest, **options)
+    mapped = Audit(copy, mapped_test, tmp_path / "mapped", clean=mapped_clean, **options)
+    raw = Audit(copy, test, tmp_path / "raw", clean=clean, **options)
+    hows = ("none", "clean-mixed:64", "refit:64", "pairs:64,steps=4")
+    cells = [Cell("hacker", "convnet:width=8", how) for how in hows]
+    for cell, ours, theirs, before in zip(cells, *(each.run(cells) for each in (told, mapped, raw)), strict=True):
+        for figure in ("test_accuracy", "train_loss"):
+            assert ours[figure] == theirs[figure], cell
+        assert len({ours["cell"], theirs["cell"], before["cell"]}) == 3
+    ceiling = Cell("hacker", "convnet:width=8", trained_on="clean")
+    assert told.cell_name(ceiling) == raw.cell_name(ceiling)
+
+
+def test_students_of_a_copy_with_headroom_ask_about_it_as_it_is(
+    images: tuple[ImageSet, ...], key: Key, tmp_path: Path
+) -> None:
+    clean, copy, test = images
+    key = replace(key, view=Reversible.draw())
+    copy = replace(copy.with_images(with_headroom(copy.images, 40)), nonces=tuple(key.view.nonces(copy.images)))
+    manifest = Manifest("reversible", {"headroom": True}, 40, 40, copy.class_names, (), "")
+    audit = Audit(copy, test, tmp_path, key=key, clean=clean, manifest=manifest, recipe=lambda network: RECIPE)
+    audit.run([Cell(AUTHORISED), Cell(AUTHORISED, trained_on="clean")])
+    asked = [audit._teacher(Cell("hacker", "mlp", "distillation:soft", trained_on=on)) for on in ("published", "clean")]
+    assert [teacher.headroom_255 for teacher in asked] == [0, 40]
 
 
 def test_hackers_who_read_our_pages_go_by_the_manifest(images: tuple[ImageSet, ...], tmp_path: Path) -> None:

@@ -246,7 +246,7 @@ def build_countermeasure(
         clean: the originals, for those that have some of them.
         key: the key, for those that show what it is worth.
         settings: what the copy's manifest says of the protection and its key, "method" among it.
-        headroom_255: of the copy's manifest.
+        headroom_255: of the copy's manifest, where images were not mapped already.
         device: where those that learn something beforehand do so.
 
     Raises:

@@ -61,7 +61,7 @@ class StolenKey(PlainTraining):
 
     Args:
         authorised_key: the key.
-        headroom_255: of the copy's manifest.
+        headroom_255: what other images than the copy still need before their view.
     """
 
     def __init__(self, authorised_key: Key, headroom_255: int = 0) -> None:
@@ -87,7 +87,7 @@ class WrongKey(StolenKey):
 
     Args:
         authorised_key: the right key.
-        headroom_255: of the copy's manifest.
+        headroom_255: what other images than the copy still need before their view.
     """
 
     def __init__(self, authorised_key: Key, headroom_255: int = 0) -> None:

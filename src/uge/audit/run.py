@@ -26,6 +26,7 @@ from uge.audit.runners import CELLS, JOB, More, Runner, save_job
 from uge.data.images import ImageSet, normalisation_of
 from uge.errors import ConfigError, DataError, PublishError
 from uge.keys.key import Key
+from uge.keys.keyed_view import with_headroom
 from uge.networks import NetworkSpec, build_network, parse_network
 from uge.publish import Manifest
 from uge.records import RECORD_VERSION, append_record, config_hash, read_records
@@ -79,8 +80,8 @@ class Audit:
         folder: where `records.jsonl` and the authorised networks' trained weights go.
         key: the authorised network, where there is one.
         clean: the originals, for the ceilings and for hackers who have some of them.
-        manifest: of the copy, where it has one. Its headroom maps what the authorised network sees of test images and
-            originals; hackers who have read our pages go by its settings.
+        manifest: of the copy, where it has one. Its headroom maps test images and originals for the authorised network
+            and for hackers alike; hackers who have read our pages go by its settings.
         recipe: from a network's text to how it is trained; the key's own recipe trains its architecture.
         key_epochs: not 0: for so many epochs at most.
         device: where to train.
@@ -262,6 +263,7 @@ class Audit:
             | ({"clean": self.digests.get("clean")} if needs_clean(cell.countermeasure) else {})
             | ({"settings": self.settings} if self.settings and needs_settings(cell.countermeasure) else {})
             | ({"headroom": self.headroom_255} if self.headroom_255 and self._uses_key(cell) else {})
+            | ({"mapped": headroom} if (headroom := self._mapped(cell)) else {})
             | ({"teacher": self.cell_name(self._teacher_of(cell))} if self._queries(cell) else {})
         )
 
@@ -323,12 +325,28 @@ class Audit:
     def _seen(self, cell: Cell, name: str) -> ImageSet:
         """The images of this name ("published", "clean" or "test") as the cell's network sees them."""
         images = self.test if name == "test" else self.sources[name]
+        if name != "published" and self._mapped(cell):
+            return self._like_the_copy(images, name)
         if cell.role != AUTHORISED:
             return images
         if name not in self._views:
             make = original_view if name == "clean" else view_of
             self._views[name] = make(images, self._key(), headroom_255=self.headroom_255)
         return self._views[name]
+
+    def _mapped(self, cell: Cell) -> int:
+        """The headroom that whoever trains on the copy gives to other images, as its manifest says; 0 for none.
+
+        Before a view it is the view that maps them.
+        """
+        seen_directly = cell.role != AUTHORISED or self._key().view is None
+        return self.headroom_255 if seen_directly and cell.trained_on == "published" else 0
+
+    def _like_the_copy(self, images: ImageSet, name: str) -> ImageSet:
+        """Test images or originals in the range of the copy."""
+        if f"mapped {name}" not in self._views:
+            self._views[f"mapped {name}"] = images.with_images(with_headroom(images.images, self.headroom_255))
+        return self._views[f"mapped {name}"]
 
     def network_of(self, cell: Cell) -> nn.Module:
         """The untrained network of a cell: the key's own, or one with weights of its own."""
@@ -343,13 +361,16 @@ class Audit:
         Raises:
             ConfigError: as `build_countermeasure`.
         """
+        clean = self.sources.get("clean")
+        if clean is not None and self._mapped(cell) and needs_clean(cell.countermeasure):
+            clean = self._like_the_copy(clean, "clean")
         return build_countermeasure(
             cell.countermeasure,
             teacher=teacher,
-            clean=self.sources.get("clean"),
+            clean=clean,
             key=self.key,
             settings=self.settings,
-            headroom_255=self.headroom_255,
+            headroom_255=self.headroom_255 - self._mapped(cell),
             device=self.device,
         )
 
@@ -379,7 +400,8 @@ class Audit:
     def _teacher(self, cell: Cell) -> nn.Module:
         network = self._key().network_module()
         network.load_state_dict(safetensors.load_file(self._trained_weights(cell)))
-        return Viewing(network, self._key(), self.headroom_255).eval().requires_grad_(False).to(self.device)
+        headroom = self.headroom_255 - self._mapped(cell)
+        return Viewing(network, self._key(), headroom).eval().requires_grad_(False).to(self.device)
 
     def train(self, cell: Cell, on_epoch: Callable[[int, int, float], None] | None = None) -> Row:
         """Train one cell and return its row; an authorised network's weights are kept for those who query it."""
