@@ -42,6 +42,7 @@ def test_the_summary_is_what_the_rows_say() -> None:
         "clean_accuracy": 91.5,
         "locked_clean_accuracy": 91.5,
         "locked": False,
+        "span": [87.0, 90.0],
         "seeds": [0, 1],
     }
     assert summary["hackers"] == [
@@ -160,6 +161,20 @@ def test_a_well_trained_audit_with_three_seeds_is_evidence() -> None:
     assert summary["evidence"] and summary["why_no_evidence"] == []
     smoke = summarise(rows, classes=10, reason="only a smoke test")
     assert not smoke["evidence"] and smoke["why_no_evidence"] == ["only a smoke test."]
+
+
+def test_an_authorised_network_whose_interval_reaches_the_hacker_is_no_evidence() -> None:
+    def doubts(*accuracies: float) -> str:
+        rows = [row("authorised", "convnet", "published", each, seed=seed) for seed, each in enumerate(accuracies)]
+        rows += [
+            row("hacker", "vgg", source, 60.0, seed=seed) for seed in range(3) for source in ("published", "clean")
+        ]
+        return " ".join(
+            summarise([*rows, row("hacker", "vgg", "clean", 60.0, budget=2.0)], classes=10)["why_no_evidence"]
+        )
+
+    assert "95% interval of the authorised network begins at 1.6 %" in doubts(40.0, 90.0, 90.0)
+    assert doubts(88.0, 90.0, 90.0) == ""
 
 
 def test_three_classes_and_thirds_are_rounded() -> None:

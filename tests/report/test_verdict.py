@@ -97,6 +97,14 @@ def test_without_a_key_the_share_that_a_hacker_recovers_decides() -> None:
     assert heading(unknown) == "How far hackers get, without the originals to compare"
 
 
+def test_without_a_key_the_best_epoch_of_a_single_run_is_told() -> None:
+    figures = ((15.0, 60.0), (15.0, 16.0), (15.0, 16.0))
+    runs = tuple(("vgg", "none", "nothing", final, peak, 59.0) for final, peak in figures)
+    verdict = judge(make_summary(runs) | {"authorised": None, "margin": None})
+    assert verdict.heading == "No hacker tried here gets far in the end, but one does on the way"
+    assert "picked on test data, a hacker recovers 102 %" in verdict.cautions[0]
+
+
 def test_limits_name_what_was_not_tried() -> None:
     summary = make_summary((*OTHERS, ("vgg", "jpeg:quality=50+cutmix", "nothing", 33.0, 34.0, 55.0)))
     offered = ("grayscale", "jpeg", "cutmix", "blur")
@@ -104,6 +112,10 @@ def test_limits_name_what_was_not_tried() -> None:
     assert "Not tried in this run, though uge attack offers them: grayscale, blur." in text
     gray = " ".join(limits(summary, make_records(summary), MANIFEST | {"channels": 1}, offered))
     assert "offers them: blur." in gray  # gray images need no turning gray
+    screened = {"kind": "hacker", "network": "vgg", "countermeasure": "blur:1", "budget": 0.25, "accuracy": 20.0}
+    given_up = " ".join(limits(summary, [*make_records(summary), screened], MANIFEST, offered))
+    assert "offers them: grayscale. Screened with a part of the epochs and given up" in given_up
+    assert "others taught more: blur." in given_up
     assert "3 kinds of hacker with 2 architectures" in text
     assert "These numbers are no evidence of protection" in text and "at least 3 seeds" in text
     assert "No hacker with the authorised architecture" in text

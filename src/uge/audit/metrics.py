@@ -75,7 +75,7 @@ def summarise(rows: Sequence[Row], classes: int, reason: str = "") -> dict[str, 
     authorised = _authorised([row for row in published if row["kind"] == "authorised"], ceilings)
     groups = _groups(hackers, rows, chance)
     worst = _worst(hackers)
-    why = _doubts(authorised, groups, failed, reason)
+    why = _doubts(authorised, groups, worst, failed, reason)
     return {
         "chance": chance,
         "authorised": authorised,
@@ -143,6 +143,7 @@ def _authorised(rows: Sequence[Row], ceilings: _Ceilings) -> dict[str, Any] | No
         "network": network,
         "accuracy": round(fmean(accuracies), 3),
         "interval": interval(accuracies),
+        "span": [min(accuracies), max(accuracies)],
         "peak_accuracy": round(fmean(row["peak_accuracy"] for row in rows), 3),
         "clean_accuracy": plain,
         "locked_clean_accuracy": ceiling,
@@ -200,7 +201,13 @@ def _worst(hackers: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     return max(filter(counts, hackers), key=lambda each: each["accuracy"], default=None)
 
 
-def _doubts(authorised: dict[str, Any] | None, groups: Sequence[dict[str, Any]], failed: int, reason: str) -> list[str]:
+def _doubts(
+    authorised: dict[str, Any] | None,
+    groups: Sequence[dict[str, Any]],
+    worst: dict[str, Any] | None,
+    failed: int,
+    reason: str,
+) -> list[str]:
     """Why the figures are no evidence of protection, one sentence each."""
     why = [f"{reason}."] if reason else []
     if failed:
@@ -212,6 +219,12 @@ def _doubts(authorised: dict[str, Any] | None, groups: Sequence[dict[str, Any]],
     seeds = min([strongest["seeds"]] + ([len(authorised["seeds"])] if authorised else []))
     if seeds < ENOUGH_SEEDS:
         why.append(f"The strongest hacker or the authorised network has {seeds} of {ENOUGH_SEEDS} seeds.")
+    if authorised and worst and authorised["interval"]:
+        least = authorised["interval"][0]
+        if least <= worst["accuracy"] < authorised["accuracy"]:
+            why.append(
+                f"The 95% interval of the authorised network begins at {least:.1f} %, below the strongest hacker."
+            )
     late = sum(group["undertrained"] is True for group in counted)
     if late:
         why.append(

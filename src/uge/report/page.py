@@ -117,6 +117,7 @@ def contents(data: ReportInput, *, public: bool) -> dict[str, Any]:
         "several_seeds": any(row.seeds > 1 for row in rows),
         "closing": tables.closing_lines(data.summary),
         "largest": largest,
+        "measured": "l_inf_255" in data.quality,
         "factor": factor,
         "examples": list(example_images(data.examples, factor, public=public)) if data.examples else [],
         "pairs": data.examples is not None and data.examples.originals is not None and not public,

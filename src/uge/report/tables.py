@@ -103,6 +103,7 @@ def accuracy_table(summary: dict[str, Any]) -> list[Row]:
                 clean=authorised.get("clean_accuracy"),
                 published=authorised.get("accuracy"),
                 peak=authorised.get("peak_accuracy"),
+                span=authorised.get("span"),
                 seeds=len(authorised["seeds"]),
             )
         )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from uge.audit.metrics import recovered
 from uge.report.tables import Row, accuracy_table, countermeasure_label, counts, percent, points, who
 
 CLEAR = 5.0  # points; a smaller gap is called small
@@ -175,16 +176,34 @@ def judge_without_key(summary: dict[str, Any]) -> Verdict:
         )
     if best["recovered"] >= BROKEN:
         return Verdict(f"Broken by {countermeasure_label(best['countermeasure'])}", sentence, ())
+    cautions, for_an_epoch = [], _recovered_at_peak(summary)
+    if any(best["recovered"] < bar <= for_an_epoch for bar in (DENTED, BROKEN)):
+        cautions.append(
+            f"In the best epoch of a single run, picked on test data, a hacker recovers {100 * for_an_epoch:.0f} %."
+        )
     if best["recovered"] >= DENTED:
-        return Verdict(f"Partly broken by {countermeasure_label(best['countermeasure'])}", sentence, ())
+        return Verdict(f"Partly broken by {countermeasure_label(best['countermeasure'])}", sentence, tuple(cautions))
     heading = "How far hackers get, one without originals to compare" if unknown else "No hacker tried here gets far"
-    return Verdict(heading, sentence, tuple(no_evidence(summary)))
+    if cautions and not unknown:
+        heading = "No hacker tried here gets far in the end, but one does on the way"
+    return Verdict(heading, sentence, (*cautions, *no_evidence(summary)))
 
 
 def _peaks(summary: dict[str, Any]) -> list[float]:
     """The best epoch of every single run that counts; margins are taken from single runs, too."""
     counted = {who(group) for group in summary["groups"] if counts(group)}
     return [hacker["peak_accuracy"] for hacker in summary["hackers"] if who(hacker) in counted]
+
+
+def _recovered_at_peak(summary: dict[str, Any]) -> float:
+    """The largest share that the best epoch of a single run recovers of what the same run learns from originals."""
+    counted, chance = {who(group) for group in summary["groups"] if counts(group)}, summary["chance"]
+    shares = [
+        recovered(hacker["peak_accuracy"], hacker["clean_accuracy"], chance)
+        for hacker in summary["hackers"]
+        if who(hacker) in counted
+    ]
+    return max((share for share in shares if share is not None), default=0.0)
 
 
 def no_evidence(summary: dict[str, Any]) -> list[str]:
@@ -253,15 +272,28 @@ def limits(
             "No hacker with the authorised architecture and other initial weights was tried. Initial weights alone are"
             " a weak key, and that hacker is the hardest case for it: without him the margin says little."
         )
-    return [scope, evidence, peak, key, not_tried(hackers, manifest, offered)]
+    return [scope, evidence, peak, key, not_tried(hackers, manifest, offered, records)]
 
 
-def not_tried(hackers: list[dict[str, Any]], manifest: dict[str, Any], offered: Sequence[str]) -> str:
-    """Which counter-measures were left aside, and that nobody need stop at those."""
-    tried = {part.partition(":")[0] for hacker in hackers for part in hacker["countermeasure"].split("+")}
+def not_tried(
+    hackers: list[dict[str, Any]],
+    manifest: dict[str, Any],
+    offered: Sequence[str],
+    records: Sequence[dict[str, Any]] = (),
+) -> str:
+    """Which counter-measures were left aside, or given up after a screening, and that nobody need stop at those."""
+
+    def parts(rows: Sequence[dict[str, Any]]) -> set[str]:
+        return {part.partition(":")[0] for row in rows for part in row["countermeasure"].split("+")}
+
+    tried = parts(hackers)
     tried |= {"grayscale"} if manifest.get("channels") == 1 else set()  # it would change nothing
-    missing = [name for name in offered if name not in tried]
+    screened = parts([row for row in records if "error" not in row and row.get("budget", 1) < 1]) - tried
+    missing = [name for name in offered if name not in tried | screened]
+    given_up = [name for name in offered if name in screened]
     known = f"Not tried in this run, though uge attack offers them: {', '.join(missing)}. " if missing else ""
+    if given_up:
+        known += f"Screened with a part of the epochs and given up, for others taught more: {', '.join(given_up)}. "
     return (
         f"{known}A hacker is free to try more, with other settings, combined, or in ways that nobody has thought of."
         " A small accuracy of the hackers who were tried is no proof against the others."
