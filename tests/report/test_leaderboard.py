@@ -41,6 +41,7 @@ def result(name: str, naive: float, worst: float, authorised: float | None, trai
         "worst": group(worst, "jpeg:10"),
         "authorised": None if authorised is None else user,
         "margin": None if authorised is None else authorised - worst,
+        "margin_at_peak": None if authorised is None else authorised - worst - 1,
         "hackers": 5,
         "quality": {"psnr_db": 31.0, "ssim": 0.9, "l_inf_255": 8},
         "epsilon_asked_255": 8,
@@ -132,7 +133,7 @@ def test_without_a_script_the_table_is_all_there(folder: Path, browser: Any) -> 
     assert cells[0] == "ours"
     assert cells[2].startswith("35.0") and "± 2.0" in cells[2] and "clean 75.0" in cells[2]
     assert "jpeg (10)" in cells[4]
-    assert cells[6] == "+14.0"
+    assert cells[6].startswith("+14.0") and "+13.0 against best epochs" in cells[6]
     plot = page.locator("tbody tr").nth(1).locator("svg").bounding_box()  # to be seen without scrolling
     assert plot is not None and plot["x"] + plot["width"] < page.viewport_size["width"]
     context.close()

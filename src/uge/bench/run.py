@@ -21,7 +21,6 @@ import torch
 from uge.audit.conduct import Watcher, conduct, read_copy
 from uge.audit.metrics import counts, holds_originals, summarise
 from uge.audit.plan import Hackers, Plan, Row
-from uge.audit.run import read_finished
 from uge.audit.runners import Runner
 from uge.bench.cost import CopyJob, clock_yardstick, in_a_process, make_copy, read_cost, share_of
 from uge.bench.plan import Bench, Contender, check_name
@@ -33,7 +32,7 @@ from uge.keys.keyed_view import needs_headroom
 from uge.pipeline import draw_key
 from uge.protect.learnability_lock import load_lock
 from uge.publish import MANIFEST, Manifest, load_published
-from uge.records import RECORD_VERSION, config_hash
+from uge.records import RECORD_VERSION, config_hash, read_records
 from uge.runtime import claim_folder, exclusive, generator_for, write_atomically
 from uge.training import recommended_recipe
 
@@ -236,9 +235,9 @@ class Comparison:
             **more,
         )
         cells = json.loads((folder / "audit.json").read_text())["cells"]
-        rows = {row["cell"]: row for row in read_finished(folder)}
-        self.failed += sum(cell not in rows for cell in cells)
-        return [rows[cell] for cell in cells if cell in rows]
+        rows = {row["cell"]: row for row in read_records(folder / RECORDS)}  # those that failed, too, with their error
+        self.failed += sum("error" in rows[cell] for cell in cells)
+        return [rows[cell] for cell in cells]
 
     def _copy_row(self, place: str, method: str, config: dict[str, Any], cost: Row | None) -> Row:
         facts = json.loads((self.out / "audits" / place / "audit.json").read_text())
@@ -259,47 +258,67 @@ class Comparison:
     def _named(self, name: str, seed: int, rows: Sequence[Row]) -> list[Row]:
         return [row | {"dataset": self.dataset, "name": name, "copy_seed": seed} for row in rows]
 
-    # -- the leaderboard's line ------------------------------------------------------------------------------------
-
     def _result(self, name: str, rows: Sequence[Row]) -> Row:
-        """What the rows of one protection say together."""
-        copies = [row for row in rows if row["kind"] == "copy"]
-        trainings = [row for row in rows if row["kind"] != "copy"]
-        summary = summarise(trainings, self.clean.classes, self.bench.attacks.reason)
-        counted = [group for group in summary["groups"] if counts(group)]
-        plain = [group for group in counted if (group["countermeasure"], group["knows"]) == ("none", "nothing")]
-        free = [group for group in counted if not holds_originals(group)]
-        worst, authorised = _strongest(counted), summary["authorised"]
-        costs = [row["cost"] for row in copies if row["cost"]]
-        return {
-            "kind": "result",
-            "dataset": self.dataset,
-            "name": name,
-            "method": copies[0]["method"],
-            "seeds": [row["copy_seed"] for row in copies],
-            "images": len(self.clean),
-            "test_images": len(self.test),
-            "image_size": list(self.clean.image_size),
-            "epochs": self.bench.attacks.epochs,
-            "chance": summary["chance"],
-            "naive": _strongest(plain),
-            "worst_without_clean": _strongest(free),
-            "worst": worst,
-            "authorised": authorised,
-            "margin": round(authorised["accuracy"] - worst["accuracy"], 3) if authorised and worst else None,
-            "hackers": len(counted),
-            "quality": copies[0]["quality"],
-            "epsilon_asked_255": copies[0]["epsilon_asked_255"],
-            "headroom": bool(copies[0]["config"].get("headroom", False)),
-            "cost": {
-                measure: _mean([cost[measure] for cost in costs])
-                for measure in ("seconds", "cpu_seconds", "trainings", "peak_memory_mb")
-            }
-            | {"parts": max(cost["parts"] for cost in costs)}
-            if costs
-            else None,
-            "why_no_evidence": summary["why_no_evidence"],
+        about = {"dataset": self.dataset, "images": len(self.clean), "test_images": len(self.test)}
+        about |= {"image_size": list(self.clean.image_size), "epochs": self.bench.attacks.epochs}
+        return result_of(name, rows, about, self.clean.classes, self.bench.attacks.reason)
+
+
+def result_of(name: str, rows: Sequence[Row], about: Row, classes: int, reason: str = "") -> Row:
+    """The leaderboard's line: what the rows of one protection say together.
+
+    Args:
+        name: of the protection.
+        rows: of its copies, and of all trainings on them and on the originals.
+        about: what all lines of a data set share: `dataset`, `images`, `test_images`, `image_size`, `epochs`.
+        classes: how many there are.
+        reason: as `summarise` takes it.
+
+    Returns:
+        A row of kind "result". `margin` is that of the copy where it is smallest: its authorised accuracy less that of
+        the strongest single hacker of the same copy; `margin_at_peak` takes hackers in their best epochs.
+    """
+    copies = [row for row in rows if row["kind"] == "copy"]
+    trainings = [row for row in rows if row["kind"] != "copy"]
+    summary = summarise(trainings, classes, reason)
+    counted = [group for group in summary["groups"] if counts(group)]
+    plain = [group for group in counted if (group["countermeasure"], group["knows"]) == ("none", "nothing")]
+    costs = [row["cost"] for row in copies if row["cost"]]
+
+    def margin(figure: str) -> float | None:
+        gaps = []
+        for user in trainings:
+            if user["kind"] == "authorised" and user["trained_on"] == "published" and "error" not in user:
+                hackers = [each[figure] for each in summary["hackers"] if each["seed"] == user["seed"] and counts(each)]
+                gaps += [user["accuracy"] - max(hackers)] if hackers else []
+        return round(min(gaps), 3) if gaps else None
+
+    return {
+        "kind": "result",
+        "name": name,
+        "method": copies[0]["method"],
+        "seeds": [row["copy_seed"] for row in copies],
+        **about,
+        "chance": summary["chance"],
+        "naive": _strongest(plain),
+        "worst_without_clean": _strongest([group for group in counted if not holds_originals(group)]),
+        "worst": _strongest(counted),
+        "authorised": summary["authorised"],
+        "margin": margin("accuracy"),
+        "margin_at_peak": margin("peak_accuracy"),
+        "hackers": len(counted),
+        "quality": copies[0]["quality"],
+        "epsilon_asked_255": copies[0]["epsilon_asked_255"],
+        "headroom": bool(copies[0]["config"].get("headroom", False)),
+        "cost": {
+            measure: _mean([cost[measure] for cost in costs])
+            for measure in ("seconds", "cpu_seconds", "trainings", "peak_memory_mb")
         }
+        | {"parts": max(cost["parts"] for cost in costs)}
+        if costs
+        else None,
+        "why_no_evidence": summary["why_no_evidence"],
+    }
 
 
 def _strongest(groups: Sequence[Row]) -> Row | None:

@@ -80,7 +80,8 @@ def _who(name: str) -> Callable[[Result], str]:
             return ""
         how = "" if group["countermeasure"] == "none" else f", {tables.countermeasure_label(group['countermeasure'])}"
         ceiling = "" if group["clean_accuracy"] is None else f"; clean {tables.percent(group['clean_accuracy'])}"
-        return f"{spread(group)} {group['network']}{how}{ceiling}".strip()
+        peak = f"; peak {tables.percent(group['peak_accuracy'])}"
+        return f"{spread(group)} {group['network']}{how}{ceiling}{peak}".strip()
 
     return text
 
@@ -91,6 +92,11 @@ def _authorised(result: Result) -> str:
         return ""
     ceiling = user["locked_clean_accuracy"]
     return f"{spread(user)} {user['network']}{'' if ceiling is None else f'; clean {tables.percent(ceiling)}'}".strip()
+
+
+def _at_peak(result: Result) -> str:
+    margin = result["margin_at_peak"]
+    return "" if margin is None else f"{tables.points(margin)} against best epochs"
 
 
 def _epsilon(result: Result) -> str:
@@ -111,7 +117,7 @@ COLUMNS = (
     ),
     Column("worst case, %", _of("worst", "accuracy"), tables.percent, _who("worst")),
     Column("authorised, %", _of("authorised", "accuracy"), tables.percent, _authorised),
-    Column("margin, points", _of("margin"), tables.points),
+    Column("margin, points", _of("margin"), tables.points, _at_peak),
     Column("PSNR, dB", _of("quality", "psnr_db"), _decimals(1)),
     Column("SSIM", _of("quality", "ssim"), _decimals(3)),
     Column("largest change, /255", _of("quality", "l_inf_255"), str, _epsilon),
@@ -199,7 +205,17 @@ def csv_text(records: Sequence[dict[str, Any]]) -> str:
     for name in ("naive", "worst_without_clean", "worst"):
         header += [name, f"{name}_peak", f"{name}_clean", f"{name}_low", f"{name}_high", f"{name}_network"]
         header += [f"{name}_countermeasure", f"{name}_knows"]
-    header += ["authorised", "authorised_clean", "margin", "hackers", "psnr_db", "ssim", "l_inf_255", "l2"]
+    header += [
+        "authorised",
+        "authorised_clean",
+        "margin",
+        "margin_at_peak",
+        "hackers",
+        "psnr_db",
+        "ssim",
+        "l_inf_255",
+        "l2",
+    ]
     header += ["seconds", "cpu_seconds", "trainings", "peak_memory_mb"]
     writer.writerow(header)
     for results in results_of(records).values():
@@ -212,7 +228,13 @@ def csv_text(records: Sequence[dict[str, Any]]) -> str:
                 line += [group.get("accuracy"), group.get("peak_accuracy"), group.get("clean_accuracy"), low, high]
                 line += [group.get(each) for each in ("network", "countermeasure", "knows")]
             user, quality, cost = (result[name] or {} for name in ("authorised", "quality", "cost"))
-            line += [user.get("accuracy"), user.get("locked_clean_accuracy"), result["margin"], result["hackers"]]
+            line += [
+                user.get("accuracy"),
+                user.get("locked_clean_accuracy"),
+                result["margin"],
+                result["margin_at_peak"],
+            ]
+            line += [result["hackers"]]
             line += [quality.get(name) for name in ("psnr_db", "ssim", "l_inf_255", "l2")]
             line += [cost.get(name) for name in ("seconds", "cpu_seconds", "trainings", "peak_memory_mb")]
             writer.writerow(line)
@@ -252,8 +274,15 @@ def facts(records: Sequence[dict[str, Any]], dataset: str) -> list[str]:
     parts = [result["name"] for result in results if result["cost"] and result["cost"]["parts"] > 1]
     if parts:
         said.append(f"Interrupted while it was made, so that its cost counts some work twice: {', '.join(parts)}.")
-    doubts = {doubt for result in results for doubt in result["why_no_evidence"][:1]}
-    return said + sorted(doubts)
+    if any(result["margin"] is not None for result in results):
+        said.append("A margin is that of the copy where it is smallest, against the strongest single run.")
+    doubted: dict[str, list[str]] = {}  # why -> of which protections
+    for result in results:
+        for doubt in result["why_no_evidence"]:
+            doubted.setdefault(doubt, []).append(result["name"])
+    for doubt, names in sorted(doubted.items(), key=lambda each: -len(each[1])):
+        said.append(doubt if len(names) == len(results) else f"{', '.join(names)}: {doubt}")
+    return said
 
 
 def page(records: Sequence[dict[str, Any]]) -> str:
