@@ -65,6 +65,15 @@ def test_a_written_file_has_content_and_mode_and_nothing_beside_it(tmp_path: Pat
     assert list(target.parent.iterdir()) == [target]
 
 
+def test_a_written_file_is_as_private_as_the_user_asks(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        write_atomically(tmp_path / "mine", b"x")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "mine").stat().st_mode) == 0o600
+
+
 def test_a_target_that_is_a_folder_fails_and_leaves_nothing(tmp_path: Path) -> None:
     target = tmp_path / "taken"
     target.mkdir()

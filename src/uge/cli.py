@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from uge import __version__
-from uge.errors import ConfigError, KeyFileError, UgeError
+from uge.errors import ConfigError, KeyFileError, PublishError, UgeError
 
 if TYPE_CHECKING:
     from uge.data.images import ImageSet
@@ -107,7 +107,7 @@ def _settings(texts: list[str]) -> dict[str, str]:
 def _passphrase(file: Path) -> bytes:
     """A passphrase as bytes, the same whether read from a file (one line) or typed."""
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")  # some editors begin a file with a mark
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise KeyFileError(f"cannot read passphrase {file}: {reason}") from error
@@ -459,10 +459,15 @@ def unlock(
 ) -> None:
     """Undo a learnability lock: the originals, up to rounding, as a folder to train any network on."""
     from uge.protect.learnability_lock import load_lock
-    from uge.publish import check_target, load_published, write_images
+    from uge.publish import check_target, load_published, read_manifest, write_images
 
     check_target(out)
-    opened = load_lock(lock).unlock(load_published(folder))
+    own, manifest = load_lock(lock), read_manifest(folder)
+    if manifest.method != "learnability-lock":
+        raise PublishError(f"{folder} was made by the method {manifest.method}; there is no lock to undo")
+    if manifest.settings.get("lock") != own.digest():
+        raise KeyFileError(f"{lock} is the lock of another copy; use the one that was written with {folder}")
+    opened = own.unlock(load_published(folder))
     write_images(opened, out)
     print(f"{out}: {len(opened)} unlocked images of {opened.classes} classes; private, as they are the originals")
 
@@ -601,6 +606,7 @@ def train(
         "environment": environment(place),
     }
     with new_folder(out) as run:
+        run.chmod(0o700)  # the trained weights are for whoever trained them
         (run / "weights.safetensors").write_bytes(save(weights))
         (run / "run.json").write_text(json.dumps(facts, indent=1) + "\n")
     told = f"accuracy {history.accuracy:.1f} %" if clean_test else f"train loss {history.train_loss[-1]:.3f}"

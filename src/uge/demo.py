@@ -91,11 +91,18 @@ def run_demo(
     claim_folder(out, "run.json", mark, "run of the demo")
 
     with exclusive(out / ".lock", f"another demo is running in {out}; wait for it, or give another --out"):
-        name = out / "keys" / "authorised"
+        out.chmod(0o700)
+        name, published = out / "keys" / "authorised", out / "published"
         if not Path(f"{name}.recipient.uge").exists():
-            draw_key(clean, text, recommended_recipe(text, epochs), name, VIEWS[view].draw() if view else None)
+            draw_key(
+                clean,
+                text,
+                recommended_recipe(text, epochs),
+                name,
+                VIEWS[view].draw() if view else None,
+                copy=published,
+            )
 
-        published = out / "published"
         if not published.exists():
             steps.stage("Training the generator and publishing the copy")
             key = load_key(f"{name}.protector.uge")

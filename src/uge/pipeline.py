@@ -11,7 +11,7 @@ from typing import Any, TypeVar, Unpack
 
 import torch
 
-from uge.data.images import ImageSet, normalisation_of
+from uge.data.images import ImageSet, batch_of, normalisation_of
 from uge.errors import ConfigError, KeyFileError, UgeError
 from uge.keys.key import Key, new_key, save_key
 from uge.keys.keyed_view import KeyedView, derive
@@ -96,7 +96,7 @@ def protect_and_publish(
         if lock is not None and isinstance(protection, LearnabilityLockProtection):  # no copy without its key
             save_lock(protection.lock, lock)
         manifest = _publish(protection, clean, keys, out)
-        shutil.rmtree(partial)
+    shutil.rmtree(partial)
     return manifest
 
 
@@ -104,10 +104,12 @@ def _publish(protection: Protection[Any], clean: ImageSet, keys: Sequence[Key], 
     """Publish what a protection has learnt to make, with its settings and, behind a key with a view, the nonces."""
     settings = without_folders(protection.config.to_dict()) | {"recipients": len(keys)}  # such as that of an encoder
     epsilon_255: int | None = getattr(protection.config, "epsilon_255", None)  # a baseline may have no L_inf bound
-    copies, nonces = protection.copies(250), None
+    copies, nonces = protection.copies(batch_of(clean.images.shape[1:])), None
     if isinstance(protection, KeyedProtection):
         settings |= protection.space.layout
         nonces = protection.nonces
+    elif isinstance(protection, LearnabilityLockProtection):
+        settings |= {"lock": protection.lock.digest()}
     elif isinstance(protection, Baseline) and keys:
         space = _the_view(keys, Reversible, clean)
         settings |= {"bound": "L_inf: the key's epsilon_255", "view": {"kind": space.kind} | space.layout}
@@ -131,7 +133,7 @@ def secret_seed(clean: ImageSet, keys: Sequence[Key]) -> int:
     return seed_for(0, "protect", clean.digest(), *(secret.hex() for secret in secrets))
 
 
-def draw_key(clean: ImageSet, network: str, recipe: Recipe, name: Path, view: KeyedView | None) -> Key:
+def draw_key(clean: ImageSet, network: str, recipe: Recipe, name: Path, view: KeyedView | None, *, copy: Path) -> Key:
     """Draw a key for these images and write its two files, open, where a program keeps what it needs itself.
 
     Args:
@@ -140,7 +142,15 @@ def draw_key(clean: ImageSet, network: str, recipe: Recipe, name: Path, view: Ke
         recipe: how it is trained.
         name: NAME of NAME.protector.uge and NAME.recipient.uge; half a pair, left by a kill, is replaced.
         view: what the network sees of an image; None for a key of initial weights alone.
+        copy: the folder that is published with it.
+
+    Raises:
+        KeyFileError: the copy is there already, and another key would be of no use.
     """
+    if copy.exists():
+        raise KeyFileError(
+            f"{name}.recipient.uge is missing, and {copy} was published with it: put it back, or give another --out"
+        )
     kind, options = parse_network(network)
     spec = NetworkSpec(kind, clean.channels, clean.image_size, clean.classes, options)
     name.with_name(f"{name.name}.protector.uge").unlink(missing_ok=True)

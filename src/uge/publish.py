@@ -33,7 +33,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from uge.data.images import ImageSet, pixel_sha256
+from uge.data.images import ImageSet, batch_of, pixel_sha256
 from uge.errors import PublishError
 from uge.keys.key import Key
 from uge.keys.keyed_view import NONCE_BYTES, KeyedView, with_headroom
@@ -145,6 +145,8 @@ class Manifest:
         for image in images:
             if not re.fullmatch(r"train/[^/\\]+/[^/\\]+\.png", image.file) or "/../" in image.file:
                 raise PublishError(f"{where}: '{image.file}' is not train/<class>/<id>.png; copy the folder again")
+            if any(len(part.encode()) > LONGEST_NAME for part in image.file.split("/")):
+                raise PublishError(f"{where}: the name {image.file[:40]}... is too long; copy the folder again")
             if not 0 <= image.label < len(names):
                 raise PublishError(f"{where}: label {image.label} of {image.file} has no class name")
             if image.file in seen:
@@ -288,7 +290,8 @@ def write_images(images: ImageSet, out: Path | str) -> None:
         PublishError: `out` is not empty, or cannot be written.
     """
     check_target(out)
-    with new_folder(Path(os.path.abspath(out))) as folder:
+    with new_folder(Path(out)) as folder:
+        folder.chmod(0o700)
         for file, image in zip(files_of(images), images.images, strict=True):
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
             (folder / file).write_bytes(_png_bytes(image))
@@ -593,11 +596,12 @@ class _Compared:
 def _compare(
     pairs: list[tuple[PublishedImage, Tensor, Tensor]], manifest: Manifest, space: KeyedView | None
 ) -> _Compared:
-    """Compare (entry, original, copy), both uint8 [C, H, W], some hundreds at a time."""
+    """Compare (entry, original, copy), both uint8 [C, H, W], a batch at a time."""
     largest, file, squares, values, identical = 0, "", 0, 0, 0
     hasher = hashlib.sha256(repr((len(pairs), *pairs[0][1].shape)).encode()) if pairs else hashlib.sha256()
-    for start in range(0, len(pairs), 250):
-        entries, originals, copies = zip(*pairs[start : start + 250], strict=True)
+    step = batch_of(pairs[0][1].shape) if pairs else 1
+    for start in range(0, len(pairs), step):
+        entries, originals, copies = zip(*pairs[start : start + step], strict=True)
         original, copy = torch.stack(originals), torch.stack(copies)
         if manifest.headroom_255:
             original = with_headroom(original, manifest.headroom_255)
@@ -671,6 +675,7 @@ def _read_png(data: bytes) -> Tensor:
 @contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
     """A folder to fill beside `out`, renamed to it at the end; after any failure nothing of it stays."""
+    out = Path(os.path.abspath(out))  # "." has no name of its own
     workplace: Path | None = None
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,7 @@ import hashlib
 import os
 import platform
 import re
-import tempfile
+import secrets
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -175,8 +175,16 @@ def claim_folder(folder: Path, mark: str, content: str, what: str) -> None:
     write_atomically(file, content)
 
 
-def write_atomically(path: Path, content: bytes | str, mode: int = 0o644) -> None:
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+
+
+def write_atomically(path: Path, content: bytes | str, mode: int = 0o666) -> None:
     """Write a file under a temporary name, then rename it: a reader sees the old file or the new one.
+
+    Args:
+        path: of the file; its folder is made.
+        content: all of it.
+        mode: permissions, less those that the user's umask takes away.
 
     Raises:
         PublishError: the disk is full or the target cannot be written; nothing is left behind.
@@ -185,12 +193,11 @@ def write_atomically(path: Path, content: bytes | str, mode: int = 0o644) -> Non
     temporary: str | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as file:
+        temporary = str(path.with_name(f".{path.name}.{secrets.token_hex(6)}"))
+        with os.fdopen(os.open(temporary, _NEW_FILE, mode), "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, mode)
         os.replace(temporary, path)
     except OSError as error:
         raise PublishError(f"cannot write {path}: {error.strerror or error}") from error

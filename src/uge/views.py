@@ -14,7 +14,7 @@ from safetensors import torch as safetensors
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from uge.data.images import ImageSet, ImageView, to_float, to_uint8
+from uge.data.images import ImageSet, ImageView, batch_of, to_float, to_uint8
 from uge.errors import ConfigError, PublishError
 from uge.keys.key import Key
 from uge.keys.keyed_view import with_headroom
@@ -180,12 +180,13 @@ def original_view(originals: ImageSet, key: Key, *, headroom_255: int = 0) -> Im
 
 
 def _views(images: ImageSet, key: Key, part: Callable[[slice], Tensor], purpose: str, cache: Path | None) -> ImageView:
-    """The views of all images, some hundreds at a time, or those kept from the last time."""
+    """The views of all images, a batch at a time, or those kept from the last time."""
 
     def compute() -> Tensor:
         views = torch.empty(images.images.shape, dtype=torch.float32)
-        for start in range(0, len(images), 250):
-            views[start : start + 250] = part(slice(start, start + 250))
+        step = batch_of(images.images.shape[1:])
+        for start in range(0, len(images), step):
+            views[start : start + step] = part(slice(start, start + step))
         return views
 
     if cache is None:

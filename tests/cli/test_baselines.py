@@ -49,5 +49,20 @@ def test_keys_where_there_are_none_and_none_where_one_is_needed(run: Run, toy: P
     assert not [*tmp_path.iterdir()]
 
 
+def test_a_lock_opens_its_own_copy_alone(run: Run, toy: Path, tmp_path: Path) -> None:
+    small = ("--method", "learnability-lock", "--set", "network=mlp:width=8", "--set", "rounds=1")
+    for seed in (0, 1):
+        files = ("--lock", tmp_path / f"{seed}.lock", "--out", tmp_path / f"copy-{seed}")
+        assert run("protect", toy, *small, "--seed", seed, *files).code == 0
+    assert run("protect", toy, "--method", "ops", "--out", tmp_path / "other").code == 0
+    opened = tmp_path / "opened"
+    wrong = run("unlock", tmp_path / "copy-1", "--lock", tmp_path / "0.lock", "--out", opened)
+    assert "is the lock of another copy" in wrong.error
+    none = run("unlock", tmp_path / "other", "--lock", tmp_path / "0.lock", "--out", opened)
+    assert "was made by the method ops" in none.error and not opened.exists()
+    assert run("unlock", tmp_path / "copy-0", "--lock", tmp_path / "0.lock", "--out", opened).code == 0
+    assert opened.stat().st_mode & 0o777 == 0o700
+
+
 def test_the_list_names_them(run: Run) -> None:
     assert "random-noise, lsp, ops, ar, cuda, em, tap" in run("list").stdout

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import stat
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,7 @@ def test_train_with_and_without_a_key(run: Run, toy: Path, key: Path, published:
     facts = json.loads((out / "run.json").read_text())
     assert facts["key"] and facts["recipe"]["epochs"] == 2 and 0 <= facts["accuracy"] <= facts["peak_accuracy"] <= 100
     assert sorted(file.name for file in out.iterdir()) == ["run.json", "weights.safetensors"]
+    assert stat.S_IMODE(out.stat().st_mode) == 0o700
     done = run("train", published, "--network", "mlp:width=8", "--epochs", 1, "--out", tmp_path / "plain")
     assert done.code == 0, done
     facts = json.loads((tmp_path / "plain" / "run.json").read_text())

@@ -82,6 +82,13 @@ def test_a_passphrase_file_that_is_none(run: Run, toy: Path, tmp_path: Path, con
     assert not [*tmp_path.glob("k*")]
 
 
+def test_a_passphrase_is_the_same_whatever_editor_wrote_the_file(
+    run: Run, sealed: Path, passphrase: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "marked").write_bytes(b"\xef\xbb\xbf" + passphrase.read_bytes())
+    assert run("key", "show", role(sealed, "recipient"), "--passphrase-file", tmp_path / "marked").code == 0
+
+
 def test_options_that_do_not_go_together(run: Run, toy: Path, passphrase: Path, tmp_path: Path) -> None:
     base = (*NEW, "--data", toy, "--out", tmp_path / "k")
     assert "not both" in run(*base, "--passphrase-file", passphrase, "--no-passphrase").error

@@ -23,6 +23,7 @@ from uge.pipeline import protect_and_publish, secret_seed
 from uge.protect import BASELINES, PRESETS, PROTECTIONS, Config, resolve_config
 from uge.protect.baseline import Baseline, add_within_linf, add_within_rms
 from uge.protect.checkpoint import load_checkpoint
+from uge.protect.learnability_lock import load_lock
 from uge.protect.surrogate import build_surrogate, signed_step
 from uge.publish import read_manifest, verify
 from uge.training import Recipe, fit
@@ -377,7 +378,7 @@ def test_rem_resists_its_adversary(tmp_path: Path) -> None:
 
 
 def test_a_lock_opens_to_within_a_step_and_no_other_does(tmp_path: Path) -> None:
-    from uge.protect.learnability_lock import LearnabilityLockConfig, LearnabilityLockProtection, load_lock
+    from uge.protect.learnability_lock import LearnabilityLockConfig, LearnabilityLockProtection
 
     images = gratings(128, 0)
     extremes = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(64, 3, 16, 16)
@@ -390,6 +391,8 @@ def test_a_lock_opens_to_within_a_step_and_no_other_does(tmp_path: Path) -> None
         locks.append(load_lock(file))
     published = load_published(tmp_path / "copy-0").images
     assert [path.name for path in (tmp_path / "copy-0").iterdir() if "lock" in path.name] == []
+    named = [read_manifest(tmp_path / f"copy-{seed}").settings["lock"] for seed in (0, 1)]
+    assert named == [lock.digest() for lock in locks] and named[0] != named[1]
     order = [images.names.index(name.rpartition("/")[2]) for name in published.names]
     clean = images.images[order].short()
     change = (published.images.short() - clean).abs()
@@ -438,7 +441,8 @@ def test_a_published_copy_states_its_bound(name: str, settings: dict[str, Any], 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", *(["lock"] if lock else [])]
     assert manifest == read_manifest(tmp_path / "copy")
     assert manifest.method == name
-    assert manifest.settings == config.to_dict() | {"recipients": 0}
+    named = {"lock": load_lock(lock).digest()} if lock else {}
+    assert manifest.settings == config.to_dict() | {"recipients": 0} | named
     assert manifest.epsilon_255 == manifest.settings.get("epsilon_255")
     checked = verify(tmp_path / "copy", clean=images)
     assert checked.ok and checked.signature == "none"

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from uge.data.decoding import ALPHA_OVER_WHITE, HIGH_BYTE, TO_RGB, UnreadableImage, decode, fit
+from uge.data.decoding import ALPHA_OVER_WHITE, HIGH_BYTE, NEARLY_BLACK, TO_RGB, UnreadableImage, decode, fit
 from uge.errors import DataError
 
 SHAPES = st.tuples(st.integers(1, 12), st.integers(1, 12)).flatmap(lambda s: st.sampled_from([s, (*s, 3)]))
@@ -186,6 +186,17 @@ class TestSixteenBits:
     def test_with_a_transparent_colour_is_refused_always(self, colour: int, count: int) -> None:
         value = struct.pack(">" + "H" * count, *[0x1234] * count)
         refused(png(1, 1, 16, colour, value, extra=value), "transparent colour", convert=True)
+
+    def test_signed_values_are_refused_where_they_are_negative(self) -> None:
+        buffer = io.BytesIO()
+        Image.fromarray(np.array([[0, 3071, 65536 - 1000]], np.uint16)).save(buffer, "TIFF", tiffinfo={339: 2})
+        refused(buffer.getvalue(), "negative values", convert=True)
+
+    def test_twelve_bits_in_sixteen_are_told(self) -> None:
+        conversions: Counter[str] = Counter()
+        content = saved(Image.fromarray(np.array([[0, 4095]], np.uint16)), "PNG")
+        decode(content, "x", convert=True, conversions=conversions)
+        assert conversions == {HIGH_BYTE: 1, NEARLY_BLACK: 1}
 
     def test_thirty_two_bits_are_refused_always(self) -> None:
         for dtype in (np.int32, np.float32):

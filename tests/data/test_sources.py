@@ -383,6 +383,19 @@ def test_broken_link_is_an_unreadable_image(tmp_path: Path) -> None:
     refuses(root, "dog/1.png: cannot be read (No such file")
 
 
+def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
+    root = write_images(tmp_path / "d", cat_0=RGB, dog_0=RGB)
+    write_images(tmp_path / "more", puppy_1=RGB)
+    (root / "dog/more").symlink_to(tmp_path / "more/puppy")
+    (root / "cat/up").symlink_to(root)
+    (root / "cat/across").symlink_to(root / "dog")
+    (root / "dog/across").symlink_to(root / "cat")
+    with pytest.warns(DataWarning, match="leads back to a folder that it lies in"):
+        images = load(root, "train")
+    across = ["cat/0", "cat/across-0", "cat/across-more-1", "dog/0", "dog/across-0", "dog/more-1"]
+    assert sorted(images.names) == across
+
+
 class TestZip:
     def test_corrupt(self, tmp_path: Path, image_folder: Path, zipped) -> None:
         whole = zipped(image_folder, tmp_path / "a.zip").read_bytes()

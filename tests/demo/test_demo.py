@@ -22,7 +22,7 @@ from uge.audit.runners import Local
 from uge.data.images import ImageSet
 from uge.data.sources import load
 from uge.demo import PLAN, Steps, run_demo
-from uge.errors import PublishError
+from uge.errors import KeyFileError, PublishError
 from uge.protect import resolve_config
 from uge.runtime import exclusive
 
@@ -161,6 +161,17 @@ def test_other_settings_or_a_foreign_folder_are_refused(done: tuple[Path, Any], 
     with pytest.raises(PublishError, match="is not empty"):
         demo(tmp_path, data)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_a_key_that_was_taken_away_is_not_drawn_anew(done: tuple[Path, Any], data: Path, tmp_path: Path) -> None:
+    keys = done[0] / "keys"
+    before = (keys / "authorised.protector.uge").read_bytes()
+    (keys / "authorised.recipient.uge").rename(tmp_path / "mine")
+    with pytest.raises(KeyFileError, match=r"recipient.uge is missing, and .* was published with it"):
+        demo(done[0], data)
+    assert (keys / "authorised.protector.uge").read_bytes() == before
+    (tmp_path / "mine").rename(keys / "authorised.recipient.uge")
+    assert demo(done[0], data)[0] == done[1]
 
 
 def test_one_demo_at_a_time_works_in_a_folder(done: tuple[Path, Any], data: Path) -> None:

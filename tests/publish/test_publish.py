@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from published_folders import EPSILON, key_for, make_set, perturbed, published, published_behind
 
-from uge.data.images import ImageSet, pixel_sha256
+from uge.data.images import ImageSet, batch_of, pixel_sha256
 from uge.errors import KeyFileError, PublishError
 from uge.keys import new_key, save_key
 from uge.keys.keyed_view import with_headroom
 from uge.networks import NetworkSpec
-from uge.publish import _png_bytes, _read_png, check_target, load_published, publish, read_manifest
+from uge.publish import _png_bytes, _read_png, check_target, load_published, new_folder, publish, read_manifest
 from uge.training import Recipe
 
 
@@ -101,6 +101,27 @@ def test_a_target_that_holds_something_is_left_alone(tmp_path):
         with pytest.raises(PublishError, match="is a file"):
             call(tmp_path / "out" / "thesis.txt")
     assert content(tmp_path) == {"out/thesis.txt": b"the only copy"}
+
+
+def test_the_folder_that_one_is_in_can_be_filled(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with new_folder(Path()) as folder:
+        (folder / "a").write_text("a")
+    assert (tmp_path / "a").read_text() == "a"
+
+
+def test_large_images_are_worked_on_in_smaller_batches():
+    assert batch_of((3, 32, 32)) == 250 and batch_of((1, 64, 64)) == 250
+    assert batch_of((3, 512, 512)) == 3 and batch_of((3, 4000, 4000)) == 1
+
+
+def test_a_name_that_no_disk_takes_is_a_damaged_manifest(tmp_path):
+    published(tmp_path / "out", make_set())
+    file = tmp_path / "out" / "manifest.json"
+    first = read_manifest(tmp_path / "out").images[0].file
+    file.write_text(file.read_text().replace(first, first.replace(".png", "x" * 300 + ".png")))
+    with pytest.raises(PublishError, match="is too long; copy the folder again"):
+        read_manifest(tmp_path / "out")
 
 
 def test_an_empty_target_is_filled(tmp_path):

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 import uge
 from uge.data.images import ImageView
+from uge.data.sources import DataWarning, load
 from uge.errors import ConfigError, KeyFileError, PublishError
 from uge.keys import Key
 from uge.keys.keyed_view import with_headroom
@@ -184,6 +185,8 @@ def test_test_images_get_fresh_nonces_and_the_headroom_of_the_training_images(cl
 def test_published_images_never_get_fresh_nonces(clean, key, out, tmp_path):
     """They would let the perturbation through, silently."""
     refused("these images were published; give their folder", uge.load_published(out).images, key)
+    with pytest.warns(DataWarning, match="is a published copy, read as anybody reads it"):
+        load(out, "train")
     published(tmp_path / "plain", clean, signers=[key])
     refused(f"not made with a {key.view.kind} key", tmp_path / "plain", key)
 

@@ -47,8 +47,8 @@ def read_copy(
         if (folder / SIGNATURE).exists():
             raise PublishError(f"{folder} has lost its {MANIFEST}: get the published folder again")
         return load(str(folder), "train", convert=convert, skip_bad=skip_bad), None
-    images = load_published(folder, signed_by=key.fingerprint if key else None)
-    return images, read_manifest(folder)
+    signer = key.fingerprint if key else None
+    return load_published(folder, signed_by=signer), read_manifest(folder, signed_by=signer)
 
 
 def conduct(

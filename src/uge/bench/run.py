@@ -184,7 +184,7 @@ class Comparison:
         if contender.key != "none":
             if not name.with_name(f"{place}.recipient.uge").exists():
                 recipe = recommended_recipe(self.bench.authorised, self.bench.attacks.epochs)
-                draw_key(self.clean, self.bench.authorised, recipe, name, contender.view())
+                draw_key(self.clean, self.bench.authorised, recipe, name, contender.view(), copy=out)
             job = replace(job, key=name.with_name(f"{place}.protector.uge"))
             key = load_key(name.with_name(f"{place}.recipient.uge"))
         if not (out / MANIFEST).exists():

@@ -24,6 +24,8 @@ _OTHER_COLOURS = frozenset({"CMYK", "YCbCr", "LAB", "HSV"})
 
 ALPHA_OVER_WHITE = "laid over white (alpha)"
 HIGH_BYTE = "cut from 16 to 8 bits"
+DARK = 1 << 13  # 12 bits stored in 16, as scanners do
+NEARLY_BLACK = "nearly black by that, with no value above 8191 of 65535: scale them first if they hold 12 or 13 bits"
 TO_RGB = "brought to RGB from another colour space"
 
 
@@ -66,7 +68,12 @@ def decode(
             raise DataError(f"{where}: has 16 bits and a transparent colour; save it again as 8-bit gray or RGB")
         conversions[HIGH_BYTE] += 1
         if mode.startswith("I"):  # Pillow has already cut colour to its high byte: do the same to gray
-            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+            values = np.asarray(image)
+            if values.min(initial=0) < 0:
+                raise DataError(f"{where}: has negative values (signed 16 bits); shift and scale them to 8 bits first")
+            if values.max(initial=0) < DARK:
+                conversions[NEARLY_BLACK] += 1
+            image = Image.fromarray((values >> 8).astype(np.uint8))
     if image.has_transparency_data:
         if not convert:
             raise DataError(f"{where}: has an alpha channel; expected gray or RGB, or --convert to lay it over white")

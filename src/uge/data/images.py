@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -13,6 +14,7 @@ from torch.nn import functional as F
 
 from uge.errors import DataError
 
+MOST_VALUES = 250 * 3 * 64 * 64  # of a batch of images, whose views and copies take some hundred bytes a value
 CLEARLY = 0.8  # of the distance to another image, what a copy is away from its own at most
 
 
@@ -169,6 +171,11 @@ def repeated(names: Sequence[str]) -> str:
     if len(set(names)) == len(names):  # asked of every subset: no more than this in the usual case
         return ""
     return next(name for number, name in enumerate(names) if name in names[:number])
+
+
+def batch_of(shape: Sequence[int]) -> int:
+    """How many images [C, H, W] to work on at a time: 250, fewer of large ones, so that memory has a bound."""
+    return max(1, min(250, MOST_VALUES // math.prod(shape)))
 
 
 def pixel_sha256(image: Tensor) -> str:

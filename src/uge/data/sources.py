@@ -204,7 +204,7 @@ def _scratch_file() -> Iterator[IO[bytes]]:
         with tempfile.TemporaryFile() as file:
             yield file
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EFBIG):
+        if error.errno not in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
             raise
         raise DataError(
             f"no room for the images in {tempfile.gettempdir()} ({error.strerror}); point TMPDIR at a larger disk"
@@ -276,17 +276,32 @@ def _open(source: str | Path, stack: ExitStack) -> _Source:
 
 def _read_folder(path: Path, stack: ExitStack) -> _Source:
     """An ImageFolder, or a folder of parquet files."""
-    files = [
-        Path(folder, name).relative_to(path)
-        for folder, _, names in os.walk(path, onerror=_refuse, followlinks=True)  # links: as torchvision does
-        for name in names
-    ]
+    files = [Path(folder, name).relative_to(path) for folder, names in _walk(path) for name in names]
+    if Path("manifest.json") in files and Path("SHA256SUMS") in files:
+        _state(
+            f"{path} is a published copy, read as anybody reads it; what a recipient's network should see is"
+            " uge.authorised_view(folder, key)"
+        )
     tables = sorted(file for file in files if file.suffix == ".parquet" and not _is_hidden(file.parts))
     if tables and not any(file.suffix.lower() in SUFFIXES for file in files):
         return _read_parquet(_tables_by_split(path, tables), path, stack)
     return _image_tree(
         {PurePosixPath(file): partial(_read_file, path / file) for file in files}, str(path), where=f"{path}/"
     )
+
+
+def _walk(path: Path) -> Iterator[tuple[str, list[str]]]:
+    """Folders and their files; links are followed, as torchvision does, but not back to a folder that one is in."""
+    for folder, folders, names in os.walk(path, onerror=_refuse, followlinks=True):
+        yield folder, names
+        links = [name for name in folders if os.path.islink(os.path.join(folder, name))]
+        if links:
+            place = Path(folder)
+            above = {os.path.realpath(each) for each in (place, *place.parents)}
+            loops = [name for name in links if os.path.realpath(os.path.join(folder, name)) in above]
+            for name in loops:
+                _state(f"passed over the link {Path(folder, name)}, which leads back to a folder that it lies in")
+            folders[:] = [name for name in folders if name not in loops]
 
 
 def _refuse(error: OSError) -> None:

@@ -110,6 +110,8 @@ class KeyedConfig:
         for name in ("learning_rate", "gain", "temperature"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ConfigError(f"{name} must be positive, got {getattr(self, name)}")
+        if self.class_patterns < 0:
+            raise ConfigError(f"class_patterns must not be negative, got {self.class_patterns}")
         if self.generator_width < 4 or self.generator_width % 4:
             raise ConfigError(f"generator_width must be a multiple of 4, got {self.generator_width}")
         if not any(getattr(self, name) for name in TERMS):

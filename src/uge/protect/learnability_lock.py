@@ -17,6 +17,7 @@ rounded to 8 bits, so that unlocking finds each value to within one step, and va
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from dataclasses import dataclass
@@ -83,6 +84,10 @@ class Lock:
         facts = {"format_version": FORMAT_VERSION, "class_names": self.class_names}
         tensors = {"weight": self.weight.contiguous(), "shift": self.shift.contiguous()}
         return safetensors.save(tensors, {"uge-lock": json.dumps(facts, sort_keys=True)})
+
+    def digest(self) -> str:
+        """Which lock it is, in 32 hexadecimal digits; the manifest of its copy says them, too."""
+        return hashlib.sha256(self.to_bytes()).hexdigest()[:32]
 
 
 def save_lock(lock: Lock, file: Path) -> None:
