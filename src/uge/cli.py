@@ -447,6 +447,8 @@ def protect(
         print("note: the copies hardly differ from the originals, expect all to learn them", file=sys.stderr)
         if chosen == "uge":
             print("note: UGE needs a frozen stem (--network convnet:stem=2,frozen_stem=true)", file=sys.stderr)
+    if manifest.nonces is not None:
+        print("publish these images once: a second copy of them would give more away than either (docs/reversible.md)")
     if lock is not None:
         print(f"{lock}  undoes it (uge unlock): give this one to the authorised user, and to nobody else")
 
