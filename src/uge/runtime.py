@@ -18,7 +18,11 @@ import torch
 from uge.errors import ConfigError, PublishError
 
 T = TypeVar("T")
-_FOLDERS = re.compile(r"(?:(?<=[=:,+\s])|^)(?:~|\.{1,2}|[A-Za-z]:)?[/\\](?![/\\])(?:[^/\\,+]+[/\\])*")
+_FOLDERS = re.compile(
+    r"""(?:(?<=[=:,+\s("'])|^)(?:file://)?(?:~|\.{1,2}|[A-Za-z]:)?[/\\](?![/\\\s])(?:[^/\\,+]+[/\\])*"""  # /a/b/, ../a/
+    r"|(?:(?<=data=)|(?<=own-pairs:))(?:[^/\\,+=]+[/\\])+"  # a/b/, where a path is expected
+    r"|(?<=clip:)(?:[^/\\,+]+[/\\]){2,}"  # a/b/, but not the OWNER/NAME of a hub
+)
 
 
 def resolve_device(name: str = "auto") -> torch.device:

@@ -101,6 +101,9 @@ def test_a_folder_of_another_program_is_audited_without_key_or_originals(
         ("none", "published"),
         ("blur:1", "published"),
     ]
+    told = run("report", tmp_path / "audit", "--public")
+    assert told.code == 0 and "public.html" in told.stdout
+    assert "croissant" not in told.stdout, "the card describes folders with a manifest"
 
 
 def test_nothing_secret_is_left_behind_by_a_kill_but_what_is_private(

@@ -81,7 +81,8 @@ def test_summary_keeps_its_contract(done: tuple[Path, dict[str, Any]]) -> None:
     assert json.loads((out / "audit" / "summary.json").read_text()) == summary
     assert summary["chance"] == 33.333
     user = summary["authorised"]
-    assert set(user) == {*FIGURES, "interval", "locked_clean_accuracy", "locked", "seeds"} and user["seeds"] == [0]
+    assert set(user) == {*FIGURES, "interval", "span", "locked_clean_accuracy", "locked", "seeds"}
+    assert user["seeds"] == [0]
     assert len(summary["hackers"]) == len(PLAN.pairs()) >= 4
     for hacker in summary["hackers"]:
         assert set(hacker) == {*FIGURES, "countermeasure", "seed", "knows"} and hacker["seed"] == 0
@@ -112,7 +113,7 @@ def test_every_figure_has_its_record(done: tuple[Path, dict[str, Any]]) -> None:
 def test_nothing_of_the_key_or_the_originals_is_in_the_published_folder(done: tuple[Path, Any], data: Path) -> None:
     out, _ = done
     assert sorted(path.name for path in out.iterdir()) == [
-        "audit", "index.html", "keys", "protect.jsonl", "published", "run.json",
+        ".lock", "audit", "index.html", "keys", "protect.jsonl", "published", "run.json",
     ]  # fmt: skip
     assert not [path for path in (out / "published").rglob("*") if path.suffix in (".uge", ".safetensors", ".jsonl")]
     from uge.publish import load_published

@@ -90,7 +90,7 @@ def write_reports(
     Args:
         folder: of the audit.
         public: a page for everybody, beside the private one: without originals, differences and whatever is computed
-            from single originals; and the data card.
+            from single originals; and, of a folder with a manifest, the data card.
         protect_log: see `read_audit`.
         name: see `data_card`.
         license_url: see `data_card`.
@@ -103,7 +103,7 @@ def write_reports(
     write_page(data, page, public=public)
     data = data.without_folders() if public else data
     write_atomically(text, markdown(data))
-    if not public:
+    if not public or not data.manifest["sha256"]:  # the card describes folders as `uge.publish` writes them
         return [page, text]
     card = folder / "croissant.json"
     write_atomically(card, json.dumps(data_card(data, name, license_url), indent=1) + "\n")
