@@ -36,6 +36,8 @@ class PublishedDataset(Dataset[tuple[Any, int]]):
         class_to_idx: name -> label.
         targets: the label of every image.
         images: the same as an ImageSet.
+        headroom_255: other images, such as test images, belong on this..255-this before whoever trains on these sees
+            them; 0 where the originals were not mapped.
 
     Raises:
         PublishError: the folder cannot be read, or differs from what was published.
@@ -44,6 +46,7 @@ class PublishedDataset(Dataset[tuple[Any, int]]):
     def __init__(self, folder: Path | str, transform: Callable[[Image.Image], Any] | None = None) -> None:
         self.folder = Path(folder)
         self.images = read_images(folder)
+        self.headroom_255 = read_manifest(folder).headroom_255
         self.transform = transform
         self.classes = list(self.images.class_names)
         self.class_to_idx = {name: label for label, name in enumerate(self.classes)}
