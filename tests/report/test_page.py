@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -59,6 +60,17 @@ def test_opens_quietly_and_fits(
     content, box = page.eval_on_selector("#accuracy", f"table => ({unscrolled})(table.parentElement)")
     assert content <= box  # the main table is read without scrolling, on a phone too
     assert page.eval_on_selector_all("img", "all => all.every(one => one.complete && one.naturalWidth > 0)")
+    page.close()
+
+
+def test_long_names_of_networks_fit_on_a_phone(report_input: ReportInput, open_page: Opener, tmp_path: Path) -> None:
+    name = "convnet(frozen_stem,stem=2,stem_width=16,width=32,depth=12)"
+    text = json.dumps([report_input.summary, report_input.records]).replace('"convnet"', json.dumps(name))
+    summary, records = json.loads(text)
+    write_page(replace(report_input, summary=summary, records=records), tmp_path / "page.html")
+    page = open_page(tmp_path / "page.html", 390)
+    assert name in page.inner_text("#verdict")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
     page.close()
 
 
