@@ -397,6 +397,7 @@ def protect(
     from uge.audit.quality import psnr
     from uge.data.sources import load
     from uge.errors import unknown_name
+    from uge.keys.keyed_view import needs_headroom
     from uge.pipeline import protect_and_publish
     from uge.protect import BASELINES, PROTECTIONS, resolve_config
     from uge.publish import check_target, read_image
@@ -422,6 +423,11 @@ def protect(
         settings = {"epsilon_255": views[0].layout.get("epsilon_255", 8)} | settings
     resolved = resolve_config(preset, settings, method=chosen)
     clean = load(data, "train", image_size=_size(image_size), convert=convert, skip_bad=skip_bad)
+    if getattr(resolved, "headroom", None) is False and needs_headroom(clean.images):
+        print(
+            "note: many values are black or white and can move one way at most; --set headroom=true makes room",
+            file=sys.stderr,
+        )
     with _protection_bar() as step:
         manifest = protect_and_publish(
             clean,

@@ -99,6 +99,19 @@ def test_options_that_do_not_go_together(run: Run, toy: Path, passphrase: Path, 
     assert not [*tmp_path.iterdir()]
 
 
+def test_whoever_protects_black_images_hears_of_headroom(
+    run: Run, toy: Path, sealed: Path, passphrase: Path, tmp_path: Path
+) -> None:
+    small = {"epochs": 1, "run_epochs": 1, "batch_size": 16, "surrogates": "mlp:width=8", "generator_width": 8}
+    settings = [part for name, value in small.items() for part in ("--set", f"{name}={value}")]
+    command = ("protect", toy, "--key", role(sealed, "protector"), "--passphrase-file", passphrase, *settings)
+    done = run(*command, "--out", tmp_path / "tight")
+    assert done.code == 0 and "note: many values are black or white" in done.stderr, done
+    assert "publish these images once" in done.stdout
+    done = run(*command, "--set", "headroom=true", "--out", tmp_path / "roomy")
+    assert done.code == 0 and "black or white" not in done.stderr, done
+
+
 def test_show_tells_layout_and_fingerprint_of_a_sealed_key_and_no_secret(
     run: Run, sealed: Path, passphrase: Path
 ) -> None:
