@@ -473,7 +473,7 @@ def unlock(
     own, manifest = load_lock(lock), read_manifest(folder)
     if manifest.method != "learnability-lock":
         raise PublishError(f"{folder} was made by the method {manifest.method}; there is no lock to undo")
-    if manifest.settings.get("lock") != own.digest():
+    if manifest.settings.get("lock", own.digest()) != own.digest():
         raise KeyFileError(f"{lock} is the lock of another copy; use the one that was written with {folder}")
     opened = own.unlock(load_published(folder))
     write_images(opened, out)

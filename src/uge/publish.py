@@ -145,8 +145,12 @@ class Manifest:
         for image in images:
             if not re.fullmatch(r"train/[^/\\]+/[^/\\]+\.png", image.file) or "/../" in image.file:
                 raise PublishError(f"{where}: '{image.file}' is not train/<class>/<id>.png; copy the folder again")
-            if any(len(part.encode()) > LONGEST_NAME for part in image.file.split("/")):
-                raise PublishError(f"{where}: the name {image.file[:40]}... is too long; copy the folder again")
+            try:
+                longest = max(len(part.encode()) for part in image.file.split("/"))
+            except UnicodeEncodeError:  # half of a surrogate pair, which no publisher writes
+                longest = LONGEST_NAME + 1
+            if longest > LONGEST_NAME:
+                raise PublishError(f"{where}: no disk takes the name {image.file[:40]!a}; copy the folder again")
             if not 0 <= image.label < len(names):
                 raise PublishError(f"{where}: label {image.label} of {image.file} has no class name")
             if image.file in seen:

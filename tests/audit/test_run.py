@@ -386,7 +386,9 @@ def test_hackers_of_a_copy_with_headroom_see_all_other_images_in_its_range(
         for figure in ("test_accuracy", "train_loss"):
             assert ours[figure] == theirs[figure], cell
         assert len({ours["cell"], theirs["cell"], before["cell"]}) == 3
+        assert torch.equal(told._seen(cell, "test").images, mapped_test.images)
     ceiling = Cell("hacker", "convnet:width=8", trained_on="clean")
+    assert torch.equal(told._seen(ceiling, "test").images, test.images)
     assert told.cell_name(ceiling) == raw.cell_name(ceiling)
 
 

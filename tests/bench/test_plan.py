@@ -51,6 +51,8 @@ def test_a_key_has_the_layout_that_the_plan_gives_it(tmp_path: Path) -> None:
     text += '[[protections]]\nmethod = "null-space"\nlayout = {group_size = 4, cell = 4}\n'
     full, small = (each.view() for each in read(tmp_path, text + HACKERS).protections)
     assert full.layout == {"epsilon_255": 16, "magnitudes": "full"}
+    plain = read(tmp_path, '[[protections]]\nmethod = "reversible"\n' + HACKERS)
+    assert "layout" not in plain.to_dict()["protections"][0], "folders of earlier comparisons go on"
     assert small.layout == {"group_size": 4, "cell": 4, "signs": "balanced", "channels": "mixed"}
 
 

@@ -18,14 +18,14 @@ def row(kind: str, seed: int, accuracy: float, peak: float, how: str = "none") -
     return base | {"seed": seed, "accuracy": accuracy, "peak_accuracy": peak, "dataset": "d"}
 
 
-def test_a_margin_is_that_of_the_copy_where_it_is_smallest() -> None:
+def test_a_margin_is_that_against_the_strongest_single_run() -> None:
     users = [row("authorised", 0, 60.0, 61.0), row("authorised", 1, 70.0, 70.0)]
     hackers = [row("hacker", 0, 20.0, 50.0), row("hacker", 0, 57.0, 58.0, "blur:1"), row("hacker", 1, 40.0, 69.5)]
     result = result_of("uge", [*COPIES, *users, *hackers], ABOUT, classes=10)
-    assert result["margin"] == 3.0  # 60 - 57, and not the mean of 65 less 57
-    assert result["margin_at_peak"] == 0.5  # 70 - 69.5
+    assert result["margin"] == 8.0  # 65 - 57
+    assert result["margin_at_peak"] == -4.5  # 65 - 69.5, of one run, where the mean of its kind has 59.75
     text = markdown([result])
-    assert "+3.0 (+0.5 against best epochs)" in text and "peak 58.0" in text
+    assert "+8.0 (\N{MINUS SIGN}4.5 against best epochs)" in text and "peak 58.0" in text
 
 
 def test_a_hacker_who_failed_is_told_by_name() -> None:

@@ -62,6 +62,11 @@ def test_a_lock_opens_its_own_copy_alone(run: Run, toy: Path, tmp_path: Path) ->
     assert "was made by the method ops" in none.error and not opened.exists()
     assert run("unlock", tmp_path / "copy-0", "--lock", tmp_path / "0.lock", "--out", opened).code == 0
     assert opened.stat().st_mode & 0o777 == 0o700
+    manifest = tmp_path / "copy-0" / "manifest.json"
+    older = json.loads(manifest.read_text())
+    del older["settings"]["lock"]  # as it was before locks had names
+    manifest.write_text(json.dumps(older))
+    assert run("unlock", tmp_path / "copy-0", "--lock", tmp_path / "0.lock", "--out", tmp_path / "older").code == 0
 
 
 def test_the_list_names_them(run: Run) -> None:

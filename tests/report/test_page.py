@@ -227,6 +227,8 @@ def test_unwritable_target_is_one_clear_error(report_input: ReportInput, tmp_pat
         ("/home/al ice/my model", "my model"),
         ("hub:org/name", "hub:org/name"),
         ("own-pairs:data=private/x.zip", "own-pairs:data=x.zip"),
+        ("own-pairs:hub:org/name,steps=9", "own-pairs:hub:org/name,steps=9"),
+        ("own-pairs:data=hub:org/name", "own-pairs:data=hub:org/name"),
         ("own-pairs:private/deep/x.zip,steps=9", "own-pairs:x.zip,steps=9"),
         ("pretrained-probe:clip:models/private/mine", "pretrained-probe:clip:mine"),
         ("pretrained-probe:clip:org/name", "pretrained-probe:clip:org/name"),

@@ -137,7 +137,12 @@ class Bench:
         parse_network(self.authorised)
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """As JSON; a key's usual layout goes without saying, as it did before there was any other."""
+        data = asdict(self)
+        for each in data["protections"]:
+            if not each["layout"]:
+                del each["layout"]
+        return data
 
     def plain(self) -> tuple[str, ...]:
         """The networks of hackers who try nothing and know nothing, in the plan's order."""

@@ -146,16 +146,14 @@ class Comparison:
         for name, own in found.items():
             rows += own
             rows.append(self._result(name, own))
-        seen: set[tuple[Any, ...]] = set()
-        kept = []
+        kept: dict[tuple[Any, ...], Row] = {}
         for row in rows:
             if row["kind"] == "hacker" and row["trained_on"] == "clean":
                 row = row | {"name": "clean"}
             place = (row["name"], row["kind"], "" if row["name"] == "clean" else row.get("copy_seed"), row.get("cell"))
-            if place not in seen:
-                seen.add(place)
-                kept.append(row)
-        return kept
+            if place not in kept or ("error" in kept[place] and "error" not in row):
+                kept[place] = row
+        return list(kept.values())
 
     def _yardstick(self) -> Row:
         file = self.out / "yardstick.json"
@@ -196,7 +194,7 @@ class Comparison:
             rows += self._unlocked(place, load_lock(lock).unlock(load_published(out)), seed, known, steps)
         cost = read_cost(job.clock)
         measured = cost | {"trainings": share_of(cost, yardstick)} if cost.get("finished") else None
-        row = self._copy_row(place, contender.method, config.to_dict(), measured)
+        row = self._copy_row(place, contender.method, config.to_dict() | contender.layout, measured)
         return self._named(contender.name, seed, [row, *rows])
 
     def _audit_folder(self, name: str, seed: int, known: Sequence[Row], steps: Steps) -> list[Row]:
@@ -275,8 +273,8 @@ def result_of(name: str, rows: Sequence[Row], about: Row, classes: int, reason: 
         reason: as `summarise` takes it.
 
     Returns:
-        A row of kind "result". `margin` is that of the copy where it is smallest: its authorised accuracy less that of
-        the strongest single hacker of the same copy; `margin_at_peak` takes hackers in their best epochs.
+        A row of kind "result". `margin` is, as in an audit, the mean authorised accuracy less that of the strongest
+        single hacker on any copy; `margin_at_peak` takes hackers in their best epochs.
     """
     copies = [row for row in rows if row["kind"] == "copy"]
     trainings = [row for row in rows if row["kind"] != "copy"]
@@ -284,15 +282,7 @@ def result_of(name: str, rows: Sequence[Row], about: Row, classes: int, reason: 
     counted = [group for group in summary["groups"] if counts(group)]
     plain = [group for group in counted if (group["countermeasure"], group["knows"]) == ("none", "nothing")]
     costs = [row["cost"] for row in copies if row["cost"]]
-
-    def margin(figure: str) -> float | None:
-        gaps = []
-        for user in trainings:
-            if user["kind"] == "authorised" and user["trained_on"] == "published" and "error" not in user:
-                hackers = [each[figure] for each in summary["hackers"] if each["seed"] == user["seed"] and counts(each)]
-                gaps += [user["accuracy"] - max(hackers)] if hackers else []
-        return round(min(gaps), 3) if gaps else None
-
+    user, peaks = summary["authorised"], [each["peak_accuracy"] for each in summary["hackers"] if counts(each)]
     return {
         "kind": "result",
         "name": name,
@@ -303,9 +293,9 @@ def result_of(name: str, rows: Sequence[Row], about: Row, classes: int, reason: 
         "naive": _strongest(plain),
         "worst_without_clean": _strongest([group for group in counted if not holds_originals(group)]),
         "worst": _strongest(counted),
-        "authorised": summary["authorised"],
-        "margin": margin("accuracy"),
-        "margin_at_peak": margin("peak_accuracy"),
+        "authorised": user,
+        "margin": summary["margin"],
+        "margin_at_peak": round(user["accuracy"] - max(peaks), 3) if user and peaks else None,
         "hackers": len(counted),
         "quality": copies[0]["quality"],
         "epsilon_asked_255": copies[0]["epsilon_asked_255"],

@@ -246,8 +246,8 @@ def facts(records: Sequence[dict[str, Any]], dataset: str) -> list[str]:
     results = results_of(records)[dataset]
     one = results[0]
     height, width = one["image_size"]
-    networks = {row["network"] for row in records if row["kind"] == "hacker" and row["dataset"] == dataset}
-    hows = {row["countermeasure"] for row in records if row["kind"] == "hacker" and row["dataset"] == dataset}
+    hackers = [row for row in records if row["kind"] == "hacker" and row["dataset"] == dataset and "error" not in row]
+    networks, hows = ({row[name] for row in hackers} for name in ("network", "countermeasure"))
     hows -= {"none", "other-init"}
     seeds = sorted({len(result["seeds"]) for result in results})
     said = [
@@ -275,7 +275,7 @@ def facts(records: Sequence[dict[str, Any]], dataset: str) -> list[str]:
     if parts:
         said.append(f"Interrupted while it was made, so that its cost counts some work twice: {', '.join(parts)}.")
     if any(result["margin"] is not None for result in results):
-        said.append("A margin is that of the copy where it is smallest, against the strongest single run.")
+        said.append("A margin is the mean authorised accuracy less that of the strongest single run on any copy.")
     doubted: dict[str, list[str]] = {}  # why -> of which protections
     for result in results:
         for doubt in result["why_no_evidence"]:
