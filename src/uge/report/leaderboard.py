@@ -6,6 +6,8 @@ import base64
 import csv
 import hashlib
 import io
+import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -276,12 +278,15 @@ def facts(records: Sequence[dict[str, Any]], dataset: str) -> list[str]:
         said.append(f"Interrupted while it was made, so that its cost counts some work twice: {', '.join(parts)}.")
     if any(result["margin"] is not None for result in results):
         said.append("A margin is the mean authorised accuracy less that of the strongest single run on any copy.")
-    doubted: dict[str, list[str]] = {}  # why -> of which protections
+    doubted: dict[str, dict[str, str]] = {}  # why, whatever its numbers -> the protections and what is said of each
     for result in results:
         for doubt in result["why_no_evidence"]:
-            doubted.setdefault(doubt, []).append(result["name"])
-    for doubt, names in sorted(doubted.items(), key=lambda each: -len(each[1])):
-        said.append(doubt if len(names) == len(results) else f"{', '.join(names)}: {doubt}")
+            doubted.setdefault(re.sub(r"\d+", "#", doubt), {})[result["name"]] = doubt
+    for doubts in sorted(doubted.values(), key=len, reverse=True):
+        if 2 * len(doubts) > len(results):  # what most have in common needs no names
+            said.append(Counter(doubts.values()).most_common(1)[0][0])
+        else:
+            said += [f"{name}: {doubt}" for name, doubt in doubts.items()]
     return said
 
 
