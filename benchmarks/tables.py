@@ -603,7 +603,7 @@ def audits(rows: Iterable[Row]) -> dict[tuple[str, str], list[Row]]:
 
 def small(row: Row) -> bool:
     """Whether the images of an audit had been made smaller."""
-    return "16x16" in row["name"]
+    return re.search(r", \d+x\d+$", row["name"]) is not None
 
 
 def classes_of(rows: Iterable[Row], place: tuple[str, str]) -> int:
