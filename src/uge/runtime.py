@@ -197,8 +197,10 @@ def write_atomically(path: Path, content: bytes | str, mode: int = 0o666) -> Non
     temporary: str | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = str(path.with_name(f".{path.name}.{secrets.token_hex(6)}"))
-        with os.fdopen(os.open(temporary, _NEW_FILE, mode), "wb") as file:
+        name = str(path.with_name(f".{path.name}.{secrets.token_hex(6)}"))
+        handle = os.open(name, _NEW_FILE, mode)
+        temporary = name
+        with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

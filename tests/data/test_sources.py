@@ -298,7 +298,7 @@ def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_each_kind_of_conversion_is_stated_once(tmp_path: Path) -> None:
     clear = np.zeros((4, 4, 4), np.uint8)  # fully transparent black
-    root = write_images(tmp_path / "d", cat_0=clear, cat_1=clear, dog_0=RGB, dog_1=np.full((4, 4), 0x1234, np.uint16))
+    root = write_images(tmp_path / "d", cat_0=clear, cat_1=clear, dog_0=RGB, dog_1=np.full((4, 4), 0x7234, np.uint16))
     with pytest.warns(DataWarning) as stated:
         found = load(root, convert=True)
     assert sorted(str(w.message) for w in stated) == [
@@ -307,7 +307,7 @@ def test_each_kind_of_conversion_is_stated_once(tmp_path: Path) -> None:
         "2 of 4 images laid over white (alpha)",
     ]
     assert {w.filename for w in stated} == {__file__}  # points at the caller
-    assert found.images[:, :, 0, 0].tolist() == [[255] * 3, [255] * 3, [7] * 3, [0x12] * 3]
+    assert found.images[:, :, 0, 0].tolist() == [[255] * 3, [255] * 3, [7] * 3, [0x72] * 3]
 
 
 def test_convert_says_nothing_when_nothing_was_converted(image_folder: Path, truth: Truth) -> None:

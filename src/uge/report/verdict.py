@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from uge.audit.metrics import recovered
 from uge.report.tables import Row, accuracy_table, countermeasure_label, counts, percent, points, who
 
 CLEAR = 5.0  # points; a smaller gap is called small
@@ -199,11 +198,11 @@ def _recovered_at_peak(summary: dict[str, Any]) -> float:
     """The largest share that the best epoch of a single run recovers of what the same run learns from originals."""
     counted, chance = {who(group) for group in summary["groups"] if counts(group)}, summary["chance"]
     shares = [
-        recovered(hacker["peak_accuracy"], hacker["clean_accuracy"], chance)
+        (hacker["peak_accuracy"] - chance) / (hacker["clean_accuracy"] - chance)
         for hacker in summary["hackers"]
-        if who(hacker) in counted
+        if who(hacker) in counted and (hacker["clean_accuracy"] or 0) >= chance + 1  # a ceiling that is no guessing
     ]
-    return max((share for share in shares if share is not None), default=0.0)
+    return max(shares, default=0.0)
 
 
 def no_evidence(summary: dict[str, Any]) -> list[str]:
