@@ -237,7 +237,7 @@ def publish(
     """
     from uge import __version__
 
-    out = Path(os.path.abspath(out))
+    out = Path(out)
     check_target(out)
     headroom = bool(settings.get("headroom"))
     parts = protected.split(1000) if isinstance(protected, Tensor) else protected

@@ -95,18 +95,10 @@ def quality(
     if clean is None or not clean.aligned(published):
         return found
     difference = x - to_float(with_headroom(clean.images[chosen], headroom_255))
-    distances = torch.cat(
-        [
-            (to_float(a) - to_float(b)).flatten(1).norm(dim=1)
-            for a, b in zip(published.images.split(500), clean.images.split(500), strict=True)
-        ]
-    )
-    largest = max(
-        int((a.int() - b.int()).abs().max())
-        for a, b in zip(published.images.split(500), clean.images.split(500), strict=True)
-    )
-    parts = zip(clean.images.split(500), published.images.split(500), strict=True)
-    ratio = torch.cat([psnr(a, b) for a, b in parts])
+    pairs = list(zip(published.images.split(500), clean.images.split(500), strict=True))
+    distances = torch.cat([(to_float(a) - to_float(b)).flatten(1).norm(dim=1) for a, b in pairs])
+    largest = max(int((a.int() - b.int()).abs().max()) for a, b in pairs)
+    ratio = torch.cat([psnr(b, a) for a, b in pairs])
     return found | {
         "psnr_db": round(float(ratio[ratio.isfinite()].mean()), 2) if ratio.isfinite().any() else float("inf"),
         "ssim": round(float(ssim(clean.images, published.images).mean()), 4),

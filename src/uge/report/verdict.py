@@ -190,17 +190,21 @@ def judge_without_key(summary: dict[str, Any]) -> Verdict:
 
 def _peaks(summary: dict[str, Any]) -> list[float]:
     """The best epoch of every single run that counts; margins are taken from single runs, too."""
+    return [hacker["peak_accuracy"] for hacker in _counted_runs(summary)]
+
+
+def _counted_runs(summary: dict[str, Any]) -> list[dict[str, Any]]:
     counted = {who(group) for group in summary["groups"] if counts(group)}
-    return [hacker["peak_accuracy"] for hacker in summary["hackers"] if who(hacker) in counted]
+    return [hacker for hacker in summary["hackers"] if who(hacker) in counted]
 
 
 def _recovered_at_peak(summary: dict[str, Any]) -> float:
     """The largest share that the best epoch of a single run recovers of what the same run learns from originals."""
-    counted, chance = {who(group) for group in summary["groups"] if counts(group)}, summary["chance"]
+    chance = summary["chance"]
     shares = [
         (hacker["peak_accuracy"] - chance) / (hacker["clean_accuracy"] - chance)
-        for hacker in summary["hackers"]
-        if who(hacker) in counted and (hacker["clean_accuracy"] or 0) >= chance + 1  # a ceiling that is no guessing
+        for hacker in _counted_runs(summary)
+        if (hacker["clean_accuracy"] or 0) >= chance + 1  # a ceiling that is no guessing
     ]
     return max(shares, default=0.0)
 
@@ -278,7 +282,7 @@ def not_tried(
     hackers: list[dict[str, Any]],
     manifest: dict[str, Any],
     offered: Sequence[str],
-    records: Sequence[dict[str, Any]] = (),
+    records: Sequence[dict[str, Any]],
 ) -> str:
     """Which counter-measures were left aside, or given up after a screening, and that nobody need stop at those."""
 
