@@ -121,13 +121,13 @@ def project(x: Tensor, directions: Tensor, centre: Tensor | float = 0.0) -> Tens
 FILTERS: dict[str, tuple[Callable[..., Tensor], float | None, float | None]] = {  # function, least, most of the number
     "none": (lambda x: x, None, None),
     "grayscale": (grayscale, None, None),
-    "blur": (blur, 0.1, 10),
+    "blur": (blur, 0.3, 10),
     "jpeg": (jpeg, 1, 100),
     "pool": (pool, 2, 64),
-    "depth": (depth, 1, 8),
+    "depth": (depth, 1, 7),
     "median": (median, 3, 15),
-    "low-pass": (low_pass, 0.01, 0.99),
-    "wavelet": (wavelet, 0.1, 255),
+    "low-pass": (low_pass, 0.01, 0.95),
+    "wavelet": (wavelet, 1, 255),
 }
 
 

@@ -113,7 +113,7 @@ def test_texts_are_read_and_judged_part_by_part() -> None:
     [
         ("jpeg:30+blurr", "unknown counter-measure 'blurr'; did you mean 'blur'"),
         ("jpeg:30+", "unknown counter-measure ''"),
-        ("jpeg:30+blur:0", "expected a number from 0.1"),
+        ("jpeg:30+blur:0", "expected a number from 0.3"),
         ("jpeg+distillation", "'distillation' queries the authorised network: give --key"),
     ],
 )

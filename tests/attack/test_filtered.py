@@ -92,8 +92,9 @@ def test_wavelet_shrinkage_recovers_accuracy_under_a_fine_pattern() -> None:
     [
         ("jpeg:0", "expected a number from 1 to 100"),
         ("grayscale:3", "has no options"),
-        ("low-pass:1", "expected a number from 0.01 to 0.99"),
-        ("wavelet:0", "expected a number from 0.1"),
+        ("low-pass:1", "expected a number from 0.01 to 0.95"),
+        ("wavelet:0", "expected a number from 1"),
+        ("depth:8", "expected a number from 1 to 7"),
         ("median:even", "expected a number"),
         ("depth:x", "whole number of bits"),
         ("blr", "did you mean 'blur'"),

@@ -424,6 +424,8 @@ def test_the_clean_subset_is_balanced_deterministic_and_said_to_be_known() -> No
     assert labels[:30].bincount().tolist() == [15, 15]
     originals = {image.numpy().tobytes(): int(label) for image, label in zip(CLEAN.images, CLEAN.labels, strict=True)}
     assert all(originals[image.numpy().tobytes()] == int(y) for image, y in zip(alone, labels, strict=True))
+    others, _ = build_countermeasure("clean-only:30", clean=CLEAN, seed=1).prepare(copy)
+    assert not torch.equal(others, alone)  # another seed is another hacker with originals of his own
     mixed, more = build_countermeasure("clean-mixed:30,times=2", clean=CLEAN).prepare(copy)
     assert torch.equal(mixed, torch.cat([copy.images, alone[:30], alone[:30]])) and len(more) == 460
     assert knowledge_of("jpeg:30+clean-mixed:30") == knowledge_of("clean-only") == "clean images"
@@ -507,14 +509,21 @@ def test_a_refit_sees_clean_images_as_the_network_is_tested(monkeypatch: pytest.
     """Dark originals, and a filter that blackens them: nothing else reaches the last layer."""
     seen: list[Tensor] = []
 
-    def spy(network: nn.Module, images: Tensor, labels: Tensor, classes: int) -> None:
+    def spy(network: nn.Module, images: Tensor, labels: Tensor, classes: int, seed: int) -> None:
         seen.append(images)
-        refit_last_layer(network, images, labels, classes)
+        refit_last_layer(network, images, labels, classes, seed)
 
     monkeypatch.setattr("uge.attack.clean_subset.refit_last_layer", spy)
     dark = CLEAN.with_images(CLEAN.images // 3)
     trained(dark, "depth:1+refit:50", clean=dark)
     assert [len(images) for images in seen] == [50] and not seen[0].any()
+
+
+def test_another_seed_draws_anew_what_is_learnt_before_the_training() -> None:
+    copy = protected(FINE, 20)
+    for text in ("projection", "pairs:20,steps=20", "purify:20"):
+        once, again, other = (build_countermeasure(text, clean=CLEAN, seed=s).prepare(copy)[0] for s in (1, 1, 2))
+        assert torch.equal(once, again) and not torch.equal(once, other), text
 
 
 @pytest.mark.parametrize("image_size", [(16, 16), (13, 17)])

@@ -164,6 +164,15 @@ def test_an_encoder_that_takes_every_networks_place_is_tried_once() -> None:
     assert not why_unfit("pretrained-probe", images)
 
 
+def test_who_asks_for_more_originals_than_there_are_is_left_out() -> None:
+    few = ImageSet(
+        torch.zeros(60, 3, 8, 8, dtype=torch.uint8), torch.arange(60) % 2, ("a", "b"), tuple(map(str, range(60)))
+    )
+    for how in ("clean-mixed", "refit:61", "jpeg:30+clean-only:500", "pairs:100"):
+        assert why_unfit(how, few, clean=few) == "there are only 60 originals"
+    assert why_unfit("clean-mixed:60", few, clean=few) == why_unfit("clean-only:500", few) == ""
+
+
 def test_a_plan_is_read_from_a_file(tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text(

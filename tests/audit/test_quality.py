@@ -60,6 +60,18 @@ def test_noise_is_not_separable_because_a_folder_is_read_class_by_class() -> Non
     assert quality(noise, None, most=2000)["separability_published"] < 40  # 25 by chance; of two classes 50
 
 
+def test_separability_is_no_matter_of_having_more_values_than_images() -> None:
+    """Noise of its own for each image says nothing of labels; a pattern a class says all."""
+    rng = torch.Generator().manual_seed(0)
+    clean = ImageSet(
+        torch.full((400, 3, 32, 32), 128).byte(), torch.arange(400) % 4, tuple("abcd"), tuple(map(str, range(400)))
+    )
+    noise, pattern = (torch.randint(-8, 9, (count, 3, 32, 32), generator=rng) for count in (400, 4))
+    for change, least, most in ((noise, 15, 35), (pattern[clean.labels] + noise, 95, 100)):
+        copy = clean.with_images((clean.images.int() + change).byte())
+        assert least <= quality(copy, clean)["separability_difference"] <= most
+
+
 def test_the_mapping_of_headroom_is_no_perturbation_to_read_labels_from(fashion: ImageSet) -> None:
     clean = fashion.subset(torch.arange(0, len(fashion), 10))
     copy = clean.with_images(with_headroom(clean.images, 8))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,13 +16,14 @@ from torch.nn import functional as F
 
 from uge.audit.conduct import Watcher, conduct
 from uge.audit.folder import claimed
-from uge.audit.plan import AUTHORISED, Cell, Hackers, Plan
+from uge.audit.plan import AUTHORISED, Cell, Hackers, Plan, Row
 from uge.audit.run import Audit, read_finished
-from uge.audit.runners import Local, build_runner
+from uge.audit.runners import Local, _answer, build_runner, save_job
 from uge.data.images import ImageSet, normalisation_of, to_float
 from uge.errors import ConfigError, PublishError
 from uge.keys.key import Key, new_key
 from uge.networks import NetworkSpec
+from uge.report.audit import read_audit
 from uge.training import Recipe, recommended_recipe
 
 PLAN = Plan(
@@ -198,6 +200,36 @@ def test_one_folder_holds_one_audit(images: dict[str, ImageSet], undisturbed: Pa
     data = json.loads((undisturbed / "audit.json").read_text())["data"]
     with claimed(undisturbed, data), pytest.raises(PublishError, match="another audit is running"):
         start(test=images["test"], out=undisturbed)
+
+
+def test_a_damaged_facts_file_costs_no_training(
+    images: dict[str, ImageSet], key: Key, undisturbed: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "audit"
+    shutil.copytree(undisturbed, folder)
+    (folder / "audit.json").write_text('{"data": ')
+    heard = Heard()
+    conduct(**images, key=key, out=folder, plan=PLAN, runner=Local(1), watcher=heard)
+    assert heard.rows == [] and records(folder) == records(undisturbed)
+
+
+def test_damaged_examples_are_one_line(undisturbed: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "audit"
+    shutil.copytree(undisturbed, folder)
+    content = (folder / "examples.npz").read_bytes()
+    (folder / "examples.npz").write_bytes(content[: len(content) // 2])
+    with pytest.raises(PublishError, match="is damaged"):
+        read_audit(folder)
+
+
+def test_a_job_that_dies_elsewhere_is_a_row_and_not_the_end(images: dict[str, ImageSet], tmp_path: Path) -> None:
+    def lost() -> Row:
+        raise TimeoutError("job 17\n  ran out of\ttime")
+
+    audit = Audit(images["published"], images["test"], tmp_path, recipe=partial(recommended_recipe, epochs=1))
+    cell = Cell("hacker", "mlp:width=8")
+    row = _answer(save_job(audit), cell, lost)
+    assert row["error"] == "TimeoutError: job 17 ran out of time" and row["cell"] == audit.cell_name(cell)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 
 from uge.errors import PublishError
 from uge.report import figures
+from uge.report.audit import epsilon_text
 from uge.report.page import ReportInput, write_page
 from uge.report.tables import accuracy_table
 from uge.runtime import without_folders
@@ -144,6 +145,15 @@ def test_prints_on_white_with_details_unfolded(pages: dict[str, Path], open_page
     page.emulate_media(media="screen")
     assert not page.eval_on_selector("#trainings", "table => table.checkVisibility({contentVisibilityProperty: true})")
     page.close()
+
+
+def test_epsilon_is_what_was_measured_and_a_manifest_that_says_otherwise_is_told(report_input: ReportInput) -> None:
+    manifest = report_input.manifest | {"epsilon_asked": 4, "epsilon_measured": 4, "headroom": 0}
+    assert epsilon_text(manifest, {"l_inf_255": 16.0}) == (
+        "epsilon 16/255 measured, though its manifest states 4/255, 4/255 allowed"
+    )
+    assert epsilon_text(manifest, {}) == "epsilon 4/255 by its manifest, 4/255 allowed"
+    assert epsilon_text(manifest | {"headroom": 8}, {"l_inf_255": 16.0}).startswith("epsilon 4/255 by its manifest")
 
 
 def test_headroom_moves_more_than_epsilon_and_the_page_says_so(report_input: ReportInput, tmp_path: Path) -> None:

@@ -76,6 +76,28 @@ def test_a_hacker_who_loses_nothing_is_hardly_hindered() -> None:
     assert "15.0 points of the margin exist on clean images already" in verdict.cautions[1]
 
 
+def test_who_recovers_most_of_what_a_weaker_network_could_learn_is_in_the_heading() -> None:
+    twin = ("convnet", "other-init", "architecture", 20.0, 21.0, 57.0)
+    hackers = (("vgg", "none", "nothing", 40.0, 41.0, 80.0), ("mlp", "jpeg:10", "nothing", 34.0, 34.0, 35.0), twin)
+    verdict = judge(make_summary(hackers))
+    assert verdict.heading == "Ahead of every hacker tried, but one recovers most of what he could learn"
+    assert "mlp, jpeg recovers 96 % of what it could learn (34.0 % on the copy, 35.0 %" in verdict.cautions[0]
+
+
+def test_what_originals_alone_teach_is_no_break_of_the_copy() -> None:
+    plain, alone = (
+        ("vgg", "none", "nothing", 12.0, 13.0, 85.0),
+        ("vgg", "clean-only:500", "clean images", 65.0, 65.0, 85.0),
+    )
+    mixed = ("vgg", "clean-mixed:500", "clean images", 64.0, 64.0, 85.0)
+    keyless = {"authorised": None, "margin": None}
+    verdict = judge(make_summary((plain, alone, mixed)) | keyless)
+    assert verdict.heading == "No hacker tried here gets far" and "owes nothing to the copy" in verdict.cautions[0]
+    more = ("vgg", "clean-mixed:500", "clean images", 70.0, 70.0, 85.0)
+    assert judge(make_summary((plain, alone, more)) | keyless).heading.startswith("Broken by clean-mixed")
+    assert "owes nothing to the copy" in cautions(plain, alone, mixed, accuracy=80.0)
+
+
 def test_a_margin_that_a_better_epoch_would_close_is_told() -> None:
     assert "the margin is +2.3 points" in cautions(("vgg", "none", "nothing", 40.0, 52.0, 59.0), TWIN)
 

@@ -94,6 +94,7 @@ _GIVEN = {
     "clean": "has some of the clean images: give --clean",
     "authorised_key": "needs the key: give --key",
     "settings": "",
+    "seed": "",
     "headroom_255": "",
     "device": "",
 }
@@ -225,6 +226,12 @@ def why_unfit(
                 return f"the copy is behind no {wanted or ' or '.join(KEYS)} key"
         if name == "pairs" and clean is not None and not clean.aligned(images):
             return NO_PAIRS
+        if clean is not None and needs_clean(name):  # whose first option says how many
+            wanted = options.get(
+                first := _options_of(name)[0], inspect.signature(COUNTERMEASURES[name]).parameters[first].default
+            )
+            if str(wanted).isdecimal() and int(wanted) > len(clean):
+                return f"there are only {len(clean)} originals"
     return ""
 
 
@@ -235,6 +242,7 @@ def build_countermeasure(
     clean: ImageSet | None = None,
     key: Key | None = None,
     settings: Mapping[str, Any] | None = None,
+    seed: int = 0,
     headroom_255: int = 0,
     device: torch.device | str = "cpu",
 ) -> Countermeasure:
@@ -246,6 +254,7 @@ def build_countermeasure(
         clean: the originals, for those that have some of them.
         key: the key, for those that show what it is worth.
         settings: what the copy's manifest says of the protection and its key, "method" among it.
+        seed: decides what a counter-measure draws before the training: which originals, a denoiser's weights, an order.
         headroom_255: of the copy's manifest, where images were not mapped already.
         device: where those that learn something beforehand do so.
 
@@ -257,6 +266,7 @@ def build_countermeasure(
         "clean": clean,
         "authorised_key": key,
         "settings": settings or {},
+        "seed": seed,
         "headroom_255": headroom_255,
         "device": device,
     }

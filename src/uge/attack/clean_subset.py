@@ -15,8 +15,8 @@ from uge.runtime import generator_for
 from uge.training import PlainTraining
 
 
-def subset_of(clean: ImageSet, count: str | int, what: str) -> ImageSet:
-    """The originals that a hacker has: the same for every hacker, balanced over the classes.
+def subset_of(clean: ImageSet, count: str | int, what: str, seed: int) -> ImageSet:
+    """The originals that a hacker has: the same for every hacker of a seed, balanced over the classes.
 
     Raises:
         ConfigError: no whole number, or more than there are.
@@ -24,7 +24,7 @@ def subset_of(clean: ImageSet, count: str | int, what: str) -> ImageSet:
     wanted = whole(f"{what}: images", count, 1)
     if wanted > len(clean):
         raise ConfigError(f"{what}: {wanted} clean images asked for, but there are {len(clean)}")
-    return clean.take(wanted, generator_for(0, "clean subset"))
+    return clean.take(wanted, generator_for(seed, "clean subset"))
 
 
 class CleanOnly(PlainTraining):
@@ -36,10 +36,11 @@ class CleanOnly(PlainTraining):
     Args:
         clean: all originals.
         images: how many of them the hacker has.
+        seed: decides which.
     """
 
-    def __init__(self, clean: ImageSet, images: str | int = 500) -> None:
-        self.subset = subset_of(clean, images, "clean-only")
+    def __init__(self, clean: ImageSet, images: str | int = 500, seed: int = 0) -> None:
+        self.subset = subset_of(clean, images, "clean-only", seed)
 
     def prepare(self, images: ImageSet) -> tuple[Tensor, Tensor]:
         again = torch.arange(max(len(images), len(self.subset))) % len(self.subset)
@@ -53,10 +54,11 @@ class CleanMixed(PlainTraining):
         clean: all originals.
         images: how many of them the hacker has.
         times: how often each of them counts.
+        seed: decides which.
     """
 
-    def __init__(self, clean: ImageSet, images: str | int = 500, times: str | int = 1) -> None:
-        self.subset = subset_of(clean, images, "clean-mixed")
+    def __init__(self, clean: ImageSet, images: str | int = 500, times: str | int = 1, seed: int = 0) -> None:
+        self.subset = subset_of(clean, images, "clean-mixed", seed)
         self.times = whole("clean-mixed: times", times, 1, 1000)
 
     def prepare(self, images: ImageSet) -> tuple[Tensor, Tensor]:
@@ -74,14 +76,16 @@ class Refit(PlainTraining):
     Args:
         clean: all originals.
         images: how many of them the hacker has.
+        seed: decides which.
     """
 
-    def __init__(self, clean: ImageSet, images: str | int = 500) -> None:
-        self.subset = subset_of(clean, images, "refit")
+    def __init__(self, clean: ImageSet, images: str | int = 500, seed: int = 0) -> None:
+        self.subset = subset_of(clean, images, "refit", seed)
+        self.seed = seed
 
     def finish(
         self, network: nn.Module, images: Tensor, targets: Tensor, at_test: Callable[[ImageSet], ImageSet]
     ) -> bool:
         seen = at_test(self.subset)
-        refit_last_layer(network, seen.images, seen.labels, seen.classes)
+        refit_last_layer(network, seen.images, seen.labels, seen.classes, self.seed)
         return True

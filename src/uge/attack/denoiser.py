@@ -74,7 +74,7 @@ class Fitted:
 
 
 def fit_denoiser(
-    network: nn.Module, error: Error, count: int, steps: int, purpose: str, batch_size: int = 64
+    network: nn.Module, error: Error, count: int, steps: int, purpose: str, seed: int = 0, batch_size: int = 64
 ) -> Fitted:
     """Minimise an error over images (Adam from 2e-3) until images held out say that no more is to be had.
 
@@ -84,9 +84,10 @@ def fit_denoiser(
         count: how many images there are; one in ten of them is held out, and of a single one none.
         steps: the most steps.
         purpose: names the random draws.
+        seed: decides them.
         batch_size: images a step.
     """
-    rng = generator_for(0, purpose, "draws")
+    rng = generator_for(seed, purpose, "draws")
     order = torch.randperm(count, generator=rng)
     held_out, learnt = order[: -(-count // HELD_OUT)], order[-(-count // HELD_OUT) :]
     learnt = learnt if len(learnt) else held_out
@@ -96,7 +97,7 @@ def fit_denoiser(
 
     def judged() -> float:
         network.eval()
-        draws = generator_for(0, purpose, "judge")  # the same at every check
+        draws = generator_for(seed, purpose, "judge")  # the same at every check
         with torch.no_grad():
             value = sum(float(error(network, part, draws)) * len(part) for part in judges)
         network.train()
@@ -146,12 +147,14 @@ class Denoised(PlainTraining, ABC):
         depth: its layers.
         width: its filters.
         device: where it trains and works.
+        seed: of its weights and draws.
     """
 
     def __init__(
-        self, name: str, steps: str | int, depth: str | int, width: str | int, device: torch.device | str
+        self, name: str, steps: str | int, depth: str | int, width: str | int, device: torch.device | str, seed: int
     ) -> None:
         self.name = name
+        self.seed = seed
         self.device = device
         self.steps = whole(f"{name}: steps", steps, 1)
         self.depth = whole(f"{name}: depth", depth, 3, 100)
@@ -196,7 +199,7 @@ class Denoised(PlainTraining, ABC):
 
     def fitted(self, channels: int, error: Error, count: int) -> Fitted:
         """A fresh network for images of so many channels, trained."""
-        self.network = Denoiser(channels, self.depth, self.width, seed_for(0, self.name)).to(self.device)
-        result = fit_denoiser(self.network, error, count, self.steps, self.name)
+        self.network = Denoiser(channels, self.depth, self.width, seed_for(self.seed, self.name)).to(self.device)
+        result = fit_denoiser(self.network, error, count, self.steps, self.name, self.seed)
         self.findings = {"denoiser_steps": result.steps, "denoiser_plateau": result.plateau}
         return result

@@ -45,7 +45,7 @@ def features_before(layer: nn.Module, network: nn.Module, images: Tensor) -> Ten
     return torch.cat(given)
 
 
-def refit_last_layer(network: nn.Module, images: Tensor, targets: Tensor, classes: int) -> None:
+def refit_last_layer(network: nn.Module, images: Tensor, targets: Tensor, classes: int, seed: int = 0) -> None:
     """Put a new last layer into the network: logistic regression on standardised features.
 
         z = (f(x) - m) / s,   W = argmin mean L(W z + b, y)
@@ -55,6 +55,7 @@ def refit_last_layer(network: nn.Module, images: Tensor, targets: Tensor, classe
         images: uint8 [N, C, H, W], or a view.
         targets: labels, int64 [N], or a teacher's outputs [N, K], of which the largest counts.
         classes: how many there are.
+        seed: decides the order of the regression's steps.
     """
     parent, name = last_layer(network)
     old: nn.Module = getattr(parent, name)
@@ -64,7 +65,7 @@ def refit_last_layer(network: nn.Module, images: Tensor, targets: Tensor, classe
     labels = targets.cpu() if targets.ndim == 1 else targets.argmax(1).cpu()
     epochs = max(20, STEPS // math.ceil(len(features) / BATCH_SIZE))
     weight, bias = logistic_regression(
-        (features - mean) / deviation, labels, classes, epochs=epochs, batch_size=BATCH_SIZE
+        (features - mean) / deviation, labels, classes, epochs=epochs, batch_size=BATCH_SIZE, seed=seed
     )
     new = nn.Linear(features.shape[1], classes, device="meta").to_empty(device="cpu")  # draws nothing
     with torch.no_grad():

@@ -52,16 +52,18 @@ class PretrainedProbe(PlainTraining):
     Args:
         encoder: pretrained, one of `uge.encoders`; efficientnet-lite1 is one that the protector did not use.
         side: pixels to which images are resized for efficientnets; 0 takes twice their own, from `least` to 224.
+        seed: decides the order of the regression's steps, the only thing here that is drawn.
     """
 
     least = 128
 
-    def __init__(self, encoder: str = "efficientnet-lite0", side: str | int = 0) -> None:
+    def __init__(self, encoder: str = "efficientnet-lite0", side: str | int = 0, seed: int = 0) -> None:
         known = [name for name in ENCODERS if name != "own"]  # that one is trained on the data itself
         if encoder not in known and not encoder.startswith("clip:"):
             raise unknown_name("pretrained encoder", encoder, [*known, "clip:FOLDER-OR-HUB-ID"])
         self.encoder = encoder
         self.side = whole("pretrained: side", side, 0, 1024)
+        self.seed = seed
         self.images: ImageSet | None = None
 
     def prepare(self, images: ImageSet) -> tuple[Tensor, Tensor]:
@@ -75,7 +77,7 @@ class PretrainedProbe(PlainTraining):
         self, network: nn.Module, images: Tensor, targets: Tensor, at_test: Callable[[ImageSet], ImageSet]
     ) -> bool:
         assert self.images is not None
-        refit_last_layer(network, images, targets, self.images.classes)
+        refit_last_layer(network, images, targets, self.images.classes, self.seed)
         return True
 
     def pretrained(self) -> Pretrained:
@@ -100,6 +102,7 @@ class PretrainedFinetune(PretrainedProbe):
         side: as for the probe.
         share: of the epochs that a network trained from scratch gets: features that exist need fewer.
         learning_rate: the peak of the schedule.
+        seed: as for the probe.
     """
 
     least = 64  # at 128 pixels a step costs four times as much
@@ -110,8 +113,9 @@ class PretrainedFinetune(PretrainedProbe):
         side: str | int = 0,
         share: str | float = 0.3,
         learning_rate: str | float = 3e-4,
+        seed: int = 0,
     ) -> None:
-        super().__init__(encoder, side)
+        super().__init__(encoder, side, seed)
         self.share = number("pretrained-finetune: share", share, 0.01, 10)
         self.learning_rate = number("pretrained-finetune: learning_rate", learning_rate, 1e-6, 1)
 
@@ -125,7 +129,7 @@ class PretrainedFinetune(PretrainedProbe):
         )
         network, images = self.pretrained(), self.images
         assert images is not None
-        refit_last_layer(network, images.images, images.labels, images.classes)
+        refit_last_layer(network, images.images, images.labels, images.classes, self.seed)
         return network.requires_grad_(True), tuned
 
     def finish(

@@ -27,9 +27,11 @@ class Projection(PlainTraining):
     Args:
         directions: how many to take out; K - 1 by default.
         epochs: of each logistic regression (Adam, 1e-3, batches of 128).
+        seed: decides the order of their steps.
     """
 
-    def __init__(self, directions: str | int = 0, epochs: str | int = 20) -> None:
+    def __init__(self, directions: str | int = 0, epochs: str | int = 20, seed: int = 0) -> None:
+        self.seed = seed
         self.directions = whole("projection: directions", directions, 0, 10_000)
         self.epochs = whole("projection: epochs", epochs, 1, 10_000)
 
@@ -40,14 +42,14 @@ class Projection(PlainTraining):
         most = min(self.directions or images.classes - 1, x.shape[1])
         taken = x.new_zeros(x.shape[1], 0)
         while taken.shape[1] < most:
-            weights, _ = logistic_regression(x, images.labels, images.classes, epochs=self.epochs)
+            weights, _ = logistic_regression(x, images.labels, images.classes, epochs=self.epochs, seed=self.seed)
             taken = deciding_directions(weights, taken)[:, :most]
             x = torch.cat([project(part, taken) for part in x.split(1000)])
         return to_uint8((x + mean).view_as(images.images)), images.labels
 
 
 def logistic_regression(
-    x: Tensor, y: Tensor, classes: int, *, epochs: int, batch_size: int = 128
+    x: Tensor, y: Tensor, classes: int, *, epochs: int, batch_size: int = 128, seed: int = 0
 ) -> tuple[Tensor, Tensor]:
     """Weights and bias of a linear classifier (Adam, learning rate 1e-3, from zero).
 
@@ -57,13 +59,14 @@ def logistic_regression(
         classes: how many there are.
         epochs: passes over the images.
         batch_size: images a step.
+        seed: decides their order.
 
     Returns:
         float32 [K, D] and [K].
     """
     weight, bias = torch.zeros(classes, x.shape[1], requires_grad=True), torch.zeros(classes, requires_grad=True)
     optimiser = torch.optim.Adam([weight, bias], lr=1e-3)
-    generator = generator_for(0, "projection")
+    generator = generator_for(seed, "projection")
     for _ in range(epochs):
         for pick in torch.randperm(len(x), generator=generator).split(batch_size):
             optimiser.zero_grad()

@@ -43,6 +43,7 @@ class Purify(Denoised):
         depth: layers.
         width: filters.
         device: where the denoiser trains and works.
+        seed: of its weights and draws.
     """
 
     def __init__(
@@ -51,8 +52,9 @@ class Purify(Denoised):
         depth: str | int = 8,
         width: str | int = 32,
         device: torch.device | str = "cpu",
+        seed: int = 0,
     ) -> None:
-        super().__init__("purify", steps, depth, width, device)
+        super().__init__("purify", steps, depth, width, device, seed)
 
     def learn(self, images: ImageSet) -> None:
         pixels = images.images.to(self.device)
@@ -97,11 +99,12 @@ class Pairs(Denoised):
 
     Args:
         clean: all originals, in the order of the published images.
-        pairs: how many of them the hacker has; the same for every hacker, balanced over the classes.
+        pairs: how many of them the hacker has; the same for every hacker of a seed, balanced over the classes.
         steps: the most steps of training.
         depth: layers.
         width: filters.
         device: where the denoiser trains and works.
+        seed: of its weights and draws.
     """
 
     def __init__(
@@ -112,8 +115,9 @@ class Pairs(Denoised):
         depth: str | int = 8,
         width: str | int = 32,
         device: torch.device | str = "cpu",
+        seed: int = 0,
     ) -> None:
-        super().__init__("pairs", steps, depth, width, device)
+        super().__init__("pairs", steps, depth, width, device, seed)
         self.clean = clean
         self.pairs = whole("pairs: pairs", pairs, 1)
         if self.pairs > len(clean):
@@ -123,7 +127,7 @@ class Pairs(Denoised):
         """Raises: ConfigError, where the originals are not those of the images one by one."""
         if not self.clean.aligned(images):
             raise ConfigError(f"pairs: {NO_PAIRS}")
-        chosen = self.clean.choose(self.pairs, generator_for(0, "clean subset"))
+        chosen = self.clean.choose(self.pairs, generator_for(self.seed, "clean subset"))
         copies, originals = images.images[chosen], self.clean.images[chosen]
         result = self.fitted(images.channels, self.supervised(copies, originals), len(chosen))
         copies, originals = copies[result.held_out], originals[result.held_out]
@@ -171,6 +175,7 @@ class OwnPairs(Denoised):
         channels: of a null space, "mixed" or "tied".
         magnitudes: of a reversible key, "half" or "full".
         device: where generator and denoiser train.
+        seed: of both, of his keys, and of which images he takes.
     """
 
     def __init__(
@@ -191,8 +196,9 @@ class OwnPairs(Denoised):
         channels: str = "",
         magnitudes: str = "",
         device: torch.device | str = "cpu",
+        seed: int = 0,
     ) -> None:
-        super().__init__("own-pairs", steps, depth, width, device)
+        super().__init__("own-pairs", steps, depth, width, device, seed)
         self.data = data
         self.pairs = whole("own-pairs: pairs", pairs, 2)
         told_kind, told_layout = key_of(settings)
@@ -212,7 +218,7 @@ class OwnPairs(Denoised):
         self.config_for(headroom=False)
 
     def learn(self, images: ImageSet) -> None:
-        rng = generator_for(0, "own pairs")
+        rng = generator_for(self.seed, "own pairs")
         originals, copies = self.made(self.others(images, rng), rng)
         result = self.fitted(images.channels, self.supervised(copies.images, originals.images), len(copies))
         before, after = originals.subset(result.held_out), copies.subset(result.held_out)
@@ -251,7 +257,9 @@ class OwnPairs(Denoised):
     def protection(self, own: ImageSet, space: KeyedView) -> KeyedProtection[Any]:
         """Ours, with its published settings."""
         config = self.config_for(headroom=needs_headroom(own.images))
-        protection: KeyedProtection[Any] = PROTECTIONS[space.kind](own, space, config, seed=0, device=self.device)
+        protection: KeyedProtection[Any] = PROTECTIONS[space.kind](
+            own, space, config, seed=self.seed, device=self.device
+        )
         return protection
 
     def config_for(self, *, headroom: bool) -> Settings:

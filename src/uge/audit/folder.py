@@ -51,7 +51,7 @@ def claimed(folder: Path, data: dict[str, str]) -> Iterator[None]:
     """
     facts = folder / FACTS
     if facts.exists():
-        if json.loads(facts.read_text()).get("data") != data:
+        if _data_of(facts) not in (data, None):
             raise PublishError(f"{folder} holds an audit of other images; give a new folder as --out, or remove it")
     elif folder.exists() and (not folder.is_dir() or any(file.name != ".lock" for file in folder.iterdir())):
         raise PublishError(f"{folder} is not empty and holds no audit; give a new folder as --out, or remove it")
@@ -59,6 +59,14 @@ def claimed(folder: Path, data: dict[str, str]) -> Iterator[None]:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     with exclusive(folder / ".lock", f"another audit is running in {folder}; wait for it, or give another --out"):
         yield
+
+
+def _data_of(facts: Path) -> dict[str, str] | None:
+    """Whose audit it is; None if the file is damaged: it is written anew, and each record names its data itself."""
+    try:
+        return dict(json.loads(facts.read_text())["data"])
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def write_facts(

@@ -123,7 +123,7 @@ class Plan:
         ceilings: train every hacker on the originals, too.
         budget_check: train him there for twice the epochs, too: was the budget enough?
         screening: not 0: begin with this share of the epochs for every hacker and go on with those who learn the most
-            (successive halving: Jamieson & Talwalkar 2016); no claim rests on a screening run.
+            (one cut of successive halving: Jamieson & Talwalkar 2016); no claim rests on a screening run.
         survivors: so many hackers with the copy alone go on from the screening, half as many of those who hold
             originals, as many of those who query the authorised network, and every plain one.
         combined: as many of the best combinations of two counter-measures as this many have are screened, too.
@@ -328,6 +328,7 @@ READERS = ("guessed-views", "relabel")  # of our page
 LEARNT = ("purify", "own-pairs", "pairs:10", "pairs:100", "pairs:500")  # as long as a training or longer: one network
 DISTILLATIONS = ("distillation:soft", "distillation:hard", "distillation:soft,queries=any")
 WITH_CLEAN = ("clean-only:500", "clean-mixed:500", "refit:500")
+MORE_CLEAN = ("clean-only:100", "clean-mixed:100", "clean-only:2000", "clean-mixed:2000")  # with those a curve
 PRETRAINED = tuple(f"pretrained-{how}:efficientnet-lite{number}" for number in (0, 1) for how in ("probe", "finetune"))
 KEYS = ("noisy-key:0", "noisy-key:0.1", "noisy-key:0.3", "noisy-key:1", "wrong-key", "stolen-key")
 
@@ -354,7 +355,7 @@ PLANS: dict[str, Plan] = {
                 SMALL_NETWORKS,
                 (*FILTERS, *AUGMENTATIONS, *RESIDUALS, *READERS, *DISTILLATIONS, *WITH_CLEAN, "self-supervised"),
             ),
-            Hackers(SMALL_NETWORKS[:1], (*LEARNT, *PRETRAINED)),
+            Hackers(SMALL_NETWORKS[:1], (*LEARNT, *PRETRAINED, *MORE_CLEAN, "distillation:soft,temperature=1")),
             Hackers((AUTHORISED,), ("grayscale", "jpeg:30", "cutmix", *DISTILLATIONS, *KEYS)),
         ),
         strongest=10,

@@ -370,6 +370,7 @@ class Audit:
             clean=clean,
             key=self.key,
             settings=self.settings,
+            seed=cell.seed,
             headroom_255=self.headroom_255 - self._mapped(cell),
             device=self.device,
         )

@@ -20,9 +20,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from functools import lru_cache
+from functools import lru_cache, partial
 from multiprocessing import forkserver, get_all_start_methods, get_context, parent_process
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -70,10 +71,24 @@ def train_cell(job: Path, cell: Cell) -> Row:
     name = audit.cell_name(cell)
     try:
         row = audit.train(cell)
-    except Exception as error:  # one line in the records; the other cells go on
-        row = audit.facts(cell) | {"error": f"{type(error).__name__}: {' '.join(str(error).split())}"}
+    except Exception as error:
+        row = failed_row(audit, cell, error)
     write_atomically(audit.folder / CELLS / f"{name}.json", json.dumps(row))
     return row
+
+
+def failed_row(audit: Audit, cell: Cell, error: Exception) -> Row:
+    """One line in the records; the other cells go on."""
+    return audit.facts(cell) | {"error": shorten(f"{type(error).__name__}: {error}", 500)}
+
+
+def _answer(job: Path, cell: Cell, ask: Callable[[], Row]) -> Row:
+    """The row of a cell from another machine, or one with an error where its job has died."""
+    try:
+        return ask()
+    except Exception as error:  # whatever the scheduler raises: out of time, out of memory, a lost machine
+        with threads(None):
+            return failed_row(_audit(job), cell, error)
 
 
 @lru_cache(maxsize=1)
@@ -173,11 +188,11 @@ class Ray:
             ray.init(include_dashboard=False, log_to_driver=False, logging_level="error", **local)
         try:
             remote = ray.remote(num_cpus=1)(train_cell)
-            running = [remote.remote(job, cell) for cell in more(sys.maxsize)]
+            running = {remote.remote(job, cell): cell for cell in more(sys.maxsize)}
             while running:
-                ready, running = ray.wait(running)
-                yield from ray.get(ready)
-                running += [remote.remote(job, cell) for cell in more(sys.maxsize)]
+                (ready,), _ = ray.wait(list(running))
+                yield _answer(job, running.pop(ready), partial(ray.get, ready))
+                running |= {remote.remote(job, cell): cell for cell in more(sys.maxsize)}
         finally:
             if started:
                 ray.shutdown()
@@ -209,13 +224,13 @@ class Slurm:
         executor.update_parameters(timeout_min=self.minutes, cpus_per_task=1, name="uge-audit")
         if self.partition:
             executor.update_parameters(slurm_partition=self.partition)
-        running = [executor.submit(train_cell, job, cell) for cell in more(self.at_once)]
+        running = [(executor.submit(train_cell, job, cell), cell) for cell in more(self.at_once)]
         while running:
-            done = [task for task in running if task.done()]
-            running = [task for task in running if task not in done]
-            for task in done:
-                yield task.result()
-            running += [executor.submit(train_cell, job, cell) for cell in more(self.at_once - len(running))]
+            done = [(task, cell) for task, cell in running if task.done()]
+            running = [each for each in running if each not in done]
+            for task, cell in done:
+                yield _answer(job, cell, task.result)
+            running += [(executor.submit(train_cell, job, cell), cell) for cell in more(self.at_once - len(running))]
             if not done:
                 time.sleep(0.2 if self.cluster == "local" else 5)
 

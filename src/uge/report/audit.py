@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -63,12 +65,12 @@ def read_audit(folder: Path, protect_log: Path | None = None) -> ReportInput:
     except (FileNotFoundError, NotADirectoryError) as error:
         name = Path(error.filename).name
         raise PublishError(f"{folder} holds no finished audit ({name} is missing); run 'uge audit' first") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
         raise PublishError(f"{folder} is damaged ({type(error).__name__}: {error}); run 'uge audit' again") from error
 
 
 def _examples(file: Path) -> Examples:
-    with np.load(file, allow_pickle=False) as content:
+    with file.open("rb") as stream, np.load(stream, allow_pickle=False) as content:
         return Examples(
             originals=torch.from_numpy(content["originals"]) if "originals" in content else None,
             copies=torch.from_numpy(content["copies"]),
@@ -120,7 +122,7 @@ def markdown(data: ReportInput) -> str:
         lines += [*(f"- {caution}" for caution in judged.cautions), ""]
     lines.append(
         f"{manifest['count']:,} images of {width} x {height} pixels in {manifest['classes']} classes, method"
-        f" {manifest['method']}; {epsilon_text(manifest)}."
+        f" {manifest['method']}; {epsilon_text(manifest, quality)}."
     )
     if "psnr_db" in quality:
         lines[-1] += f" PSNR {quality['psnr_db']:.1f} dB, SSIM {quality['ssim']:.3f}."
@@ -134,14 +136,20 @@ def markdown(data: ReportInput) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def epsilon_text(manifest: dict[str, Any]) -> str:
-    """The bound in words, as far as anybody stated or measured one."""
-    asked, measured = manifest["epsilon_asked"], manifest["epsilon_measured"]
-    if measured is None:
+def epsilon_text(manifest: dict[str, Any], quality: dict[str, float]) -> str:
+    """The bound in words: measured where originals were there, else what the manifest states."""
+    asked, stated, seen = manifest["epsilon_asked"], manifest["epsilon_measured"], quality.get("l_inf_255")
+    if seen is not None and not manifest["headroom"]:  # which moves blacks and whites by more
+        told = "" if stated in (None, seen) else f", though its manifest states {stated}/255"
+        told += "" if asked is None else f", {asked}/255 allowed"
+        return f"epsilon {seen:g}/255 measured{told}"
+    if stated is None:
         return "no manifest, so no bound is stated"
     low = manifest["headroom"]
     mapped = f", of the originals mapped onto {low}..{255 - low}" if low else ""
-    return f"epsilon {measured}/255 measured, {'no bound asked' if asked is None else f'{asked}/255 allowed'}{mapped}"
+    return (
+        f"epsilon {stated}/255 by its manifest, {'no bound asked' if asked is None else f'{asked}/255 allowed'}{mapped}"
+    )
 
 
 def data_card(data: ReportInput, name: str = "protected-images", license_url: str | None = None) -> dict[str, Any]:
@@ -160,7 +168,7 @@ def data_card(data: ReportInput, name: str = "protected-images", license_url: st
     about = (
         f"{manifest['count']} labelled images of {width} x {height} pixels in {manifest['classes']} classes, protected"
         f" with the method {manifest['method']} so that an authorised network alone should learn from them"
-        f" ({epsilon_text(manifest)}). An audit says: {judged.heading}. {judged.sentence}"
+        f" ({epsilon_text(manifest, data.quality)}). An audit says: {judged.heading}. {judged.sentence}"
     )
     card: dict[str, Any] = {
         "@context": CROISSANT_CONTEXT,

@@ -125,6 +125,15 @@ def judge(summary: dict[str, Any]) -> Verdict:
             f"Against the best epoch of every hacker, picked on test data, the margin is {points(peak_margin)} points."
         )
 
+    best = _most_recovered(summary)
+    broken = best is not None and best["recovered"] >= BROKEN and margin >= CLEAR
+    if best is not None and broken:
+        cautions.append(
+            f"{name_of(best['network'], best['countermeasure'])} recovers {100 * best['recovered']:.0f} % of what it"
+            f" could learn ({percent(best['accuracy'])} % on the copy, {percent(best['clean_accuracy'])} % on the"
+            " originals): to be ahead of it is not to keep it out."
+        )
+    cautions += _owe_nothing(summary)
     if margin >= CLEAR:
         cautions += no_evidence(summary)
 
@@ -136,6 +145,8 @@ def judge(summary: dict[str, Any]) -> Verdict:
         heading = "Hackers learn less, and so does the authorised network"
     elif harm is not None and harm < CLEAR:
         heading = "The strongest hacker is hardly hindered"
+    elif broken:
+        heading = "Ahead of every hacker tried, but one recovers most of what he could learn"
     else:
         heading = "The authorised network learns more than every hacker tried"
     return Verdict(heading, sentence, tuple(cautions))
@@ -156,7 +167,7 @@ def judge_without_key(summary: dict[str, Any]) -> Verdict:
             " learn that is."
         )
         return Verdict("How far hackers get, without the originals to compare", sentence, tuple(no_evidence(summary)))
-    best = max(known, key=lambda group: group["recovered"])
+    best = _most_recovered(summary) or max(known, key=lambda group: group["recovered"])
     name = name_of(best["network"], best["countermeasure"])
     sentence = (
         f"The strongest hacker ({name}) reaches {percent(best['accuracy'])} % on the copy and"
@@ -174,18 +185,53 @@ def judge_without_key(summary: dict[str, Any]) -> Verdict:
             f" Another ({name}) reaches {percent(loudest['accuracy'])} %, and nobody knows his level on originals."
         )
     if best["recovered"] >= BROKEN:
-        return Verdict(f"Broken by {countermeasure_label(best['countermeasure'])}", sentence, ())
-    cautions, for_an_epoch = [], _recovered_at_peak(summary)
-    if any(best["recovered"] < bar <= for_an_epoch for bar in (DENTED, BROKEN)):
+        return Verdict(f"Broken by {countermeasure_label(best['countermeasure'])}", sentence, _owe_nothing(summary))
+    cautions, for_an_epoch = [*_owe_nothing(summary)], _recovered_at_peak(summary)
+    on_the_way = any(best["recovered"] < bar <= for_an_epoch for bar in (DENTED, BROKEN))
+    if on_the_way:
         cautions.append(
             f"In the best epoch of a single run, picked on test data, a hacker recovers {100 * for_an_epoch:.0f} %."
         )
     if best["recovered"] >= DENTED:
         return Verdict(f"Partly broken by {countermeasure_label(best['countermeasure'])}", sentence, tuple(cautions))
     heading = "How far hackers get, one without originals to compare" if unknown else "No hacker tried here gets far"
-    if cautions and not unknown:
+    if on_the_way and not unknown:
         heading = "No hacker tried here gets far in the end, but one does on the way"
     return Verdict(heading, sentence, (*cautions, *no_evidence(summary)))
+
+
+def _most_recovered(summary: dict[str, Any]) -> dict[str, Any] | None:
+    """Who recovers the largest share of what he could learn, among those whom the copy taught anything."""
+    groups = summary["groups"]
+    known = [
+        each for each in groups if counts(each) and each["recovered"] is not None and not owes_nothing(each, groups)
+    ]
+    return max(known, key=lambda each: each["recovered"], default=None)
+
+
+def owes_nothing(group: dict[str, Any], groups: Sequence[dict[str, Any]]) -> bool:
+    """Whether the same originals without the copy teach as much as this hacker learns from both."""
+    parts = [part.partition(":") for part in group["countermeasure"].split("+")]
+    amounts = [tail.partition(",")[0] for name, _, tail in parts if name in ("clean-mixed", "refit")]
+    alone = {f"clean-only:{amount}" if amount else "clean-only" for amount in amounts}
+    return any(
+        each["network"] == group["network"]
+        and each["countermeasure"] in alone
+        and each["accuracy"] >= group["accuracy"]
+        for each in groups
+    )
+
+
+def _owe_nothing(summary: dict[str, Any]) -> tuple[str, ...]:
+    groups = summary["groups"]
+    idle = [each for each in groups if counts(each) and owes_nothing(each, groups)]
+    if not idle:
+        return ()
+    best = max(idle, key=lambda each: each["accuracy"])
+    return (
+        f"What {name_of(best['network'], best['countermeasure'])} learns ({percent(best['accuracy'])} %) owes nothing"
+        " to the copy: the same originals alone teach as much.",
+    )
 
 
 def _peaks(summary: dict[str, Any]) -> list[float]:
@@ -200,11 +246,12 @@ def _counted_runs(summary: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _recovered_at_peak(summary: dict[str, Any]) -> float:
     """The largest share that the best epoch of a single run recovers of what the same run learns from originals."""
-    chance = summary["chance"]
+    chance, groups = summary["chance"], summary["groups"]
+    idle = {who(group) for group in groups if owes_nothing(group, groups)}
     shares = [
         (hacker["peak_accuracy"] - chance) / (hacker["clean_accuracy"] - chance)
         for hacker in _counted_runs(summary)
-        if (hacker["clean_accuracy"] or 0) >= chance + 1  # a ceiling that is no guessing
+        if who(hacker) not in idle and (hacker["clean_accuracy"] or 0) >= chance + 1  # a ceiling that is no guessing
     ]
     return max(shares, default=0.0)
 
@@ -243,8 +290,9 @@ def limits(
             f" points; at least {ENOUGH_SEEDS} seeds and an interval are needed before a difference counts."
         )
     else:
+        who_has = "The authorised network and the strongest hacker have" if authorised else "The strongest hacker has"
         evidence = (
-            "The authorised network and the strongest hacker have three seeds or more, and every hacker was trained"
+            f"{who_has} three seeds or more, and every hacker was trained"
             " long enough: on clean data twice the epochs would have taught him hardly more."
         )
     peak = (
