@@ -119,6 +119,7 @@ RECOVERS: dict[str, dict[str, float]] = {  # counter-measure -> accuracy that it
         "residual-means": 88,
         "pairs:50,steps=150,depth=4,width=16": 90,
         "purify:steps=150,depth=4,width=16": 80,
+        "pair-means:10": 95,
         "refit:50": 88,
         "self-supervised:1": 95,
         "pretrained-probe:side=32": 95,

@@ -25,6 +25,7 @@ SMALL = {  # less work than the defaults; the steps are the same
     "jpeg-lattice": "jpeg-lattice:20",  # told the quality, it works on images that were no JPEGs
     "own-pairs": "own-pairs:pairs=24,epochs=1,steps=60,depth=4,width=16,epsilon_255=32",
     "pairs": "pairs:6,steps=80,depth=4,width=16",
+    "pair-means": "pair-means:6",
     "purify": "purify:steps=20,depth=4,width=16",
     "pretrained-probe": "pretrained-probe:side=32",
     "pretrained-finetune": "pretrained-finetune:side=32",

@@ -24,6 +24,7 @@ from uge.attack.guessed_views import GuessedViews
 from uge.attack.jpeg_lattice import NO_LATTICE, JpegLattice, read_lattice
 from uge.attack.keyed import NoisyKey, StolenKey, WrongKey
 from uge.attack.mixing import Cutmix, Cutout, Mixup
+from uge.attack.pair_means import PairMeans
 from uge.attack.pretrained import PretrainedFinetune, PretrainedProbe
 from uge.attack.projection import Projection
 from uge.attack.purification import KEYS, NO_PAIRS, OwnPairs, Pairs, Purify, key_of
@@ -63,6 +64,7 @@ COUNTERMEASURES: dict[str, Callable[..., Countermeasure]] = {
     "relabel": Relabel,
     "purify": Purify,
     "pairs": Pairs,
+    "pair-means": PairMeans,
     "own-pairs": OwnPairs,
     "refit": Refit,
     "pretrained-probe": PretrainedProbe,
@@ -80,6 +82,7 @@ KNOWS = {  # everything else knows nothing; whoever knows the key is a control a
     "relabel": "method",
     "distillation": "model outputs",
     "pairs": "pairs",
+    "pair-means": "pairs",
     "clean-only": "clean images",
     "clean-mixed": "clean images",
     "refit": "clean images",
@@ -224,7 +227,7 @@ def why_unfit(
             kind, _ = key_of(settings)
             if (wanted := options.get("key", kind)) != kind or not kind:
                 return f"the copy is behind no {wanted or ' or '.join(KEYS)} key"
-        if name == "pairs" and clean is not None and not clean.aligned(images):
+        if name in ("pairs", "pair-means") and clean is not None and not clean.aligned(images):
             return NO_PAIRS
         if clean is not None and needs_clean(name):  # whose first option says how many
             wanted = options.get(

@@ -325,7 +325,15 @@ FILTERS = ("grayscale", "jpeg:10", "jpeg:30", "jpeg:50", "jpeg:75", "blur:1", "p
 AUGMENTATIONS = ("cutout", "mixup", "cutmix", "randaugment", "ueraser", "adversarial", "projection", "projection:100")
 RESIDUALS = ("residual-means", "transplant:low", "transplant:high,smoother=blur:3", "jpeg-lattice")
 READERS = ("guessed-views", "relabel")  # of our page
-LEARNT = ("purify", "own-pairs", "pairs:10", "pairs:100", "pairs:500")  # as long as a training or longer: one network
+LEARNT = (
+    "purify",
+    "own-pairs",
+    "pairs:10",
+    "pairs:100",
+    "pairs:500",
+    "pair-means:10",
+    "pair-means:100",
+)  # as long as a training or longer: one network
 DISTILLATIONS = ("distillation:soft", "distillation:hard", "distillation:soft,queries=any")
 WITH_CLEAN = ("clean-only:500", "clean-mixed:500", "refit:500")
 MORE_CLEAN = ("clean-only:100", "clean-mixed:100", "clean-only:2000", "clean-mixed:2000")  # with those a curve

@@ -186,6 +186,7 @@ def mean_at(runs: Sequence[dict[str, Any]], epoch: int) -> float:
 LADDERS = {  # counter-measure -> title and what its number counts
     "noisy-key": ("Noisy copies of the right initial weights", "noise, relative"),
     "pairs": ("A denoiser from clean/protected pairs", "pairs"),
+    "pair-means": ("Mean changes of the classes from clean/protected pairs", "pairs"),
     "clean-only": ("A few clean images alone", "clean images"),
     "clean-mixed": ("A few clean images among the copies", "clean images"),
     "refit": ("Last layer refit on clean images", "clean images"),
