@@ -78,14 +78,17 @@ def test_how_much_of_a_proposal_everybody_sees(group_size: int) -> None:
     groups = space.groups(nonces, shape, tied=False)
     bound, dither = torch.full(groups.group.shape, epsilon), torch.rand(groups.group.shape, generator=rng)
 
-    def signal(proposal: torch.Tensor) -> float:
-        copies, _ = perturb(images, proposal.expand_as(images), groups, bound, dither, gain=50.0)
+    def signal(proposal: torch.Tensor, bound: torch.Tensor = bound, gain: float = 50.0) -> float:
+        copies, _ = perturb(images, proposal.expand_as(images), groups, bound, dither, gain)
         return float(((copies - images).mean(0) * proposal).mean()) / epsilon
 
     expected = (2 / (math.pi * group_size)) ** 0.5
-    assert 0.9 * expected < signal(torch.randn(shape, generator=rng).sign()) < expected
+    proposal = torch.randn(shape, generator=rng).sign()
+    assert 0.9 * expected < signal(proposal) < expected
     rows = (torch.arange(16) // 8 * 2.0 - 1)[None, :, None].expand(shape)  # flat over half the image
     assert signal(rows) < 0.5 * expected
+    drawn = bound * (1 + torch.rand(bound.shape, generator=rng)) / 2  # as a key draws them
+    assert 0.6 * expected < signal(proposal, drawn, NullSpaceConfig().gain) < 0.75 * expected
 
 
 def test_the_generator_learns(colour: ImageSet) -> None:
