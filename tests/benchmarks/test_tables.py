@@ -374,10 +374,11 @@ def test_audits_of_copies_of_the_same_images_share_ceilings() -> None:
     others = [row("other", 70.0, **clean, **gray), row("other", 65.0, **clean, **student)]
     keyed = [row("", 80.0, **clean, stage="full", setting="clean")]
 
+    facts = {"kind": "facts", "name": "copy", "dataset": mine[0]["dataset"], "manifest": {"classes": 10}}
+
     def grid(audited: list[dict[str, Any]], keyed: list[dict[str, Any]]) -> list[str]:
-        return [
-            line for line in tables.audit_grid(audited, keyed).split("**other**")[0].splitlines() if line[0:1] == "|"
-        ]
+        text = tables.audit_grid([facts, *audited], keyed)
+        return [line for line in text.split("**other**")[0].splitlines() if line[0:1] == "|"]
 
     assert grid(mine, [])[2:] == [
         "| none | nothing | 20.0 |",
@@ -393,6 +394,9 @@ def test_audits_of_copies_of_the_same_images_share_ceilings() -> None:
     assert [grid(mine, rows)[2] for rows in elsewhere] == ["| none | nothing | 20.0 |"] * 2
     own = row("copy", 75.0, **clean)
     assert grid([*mine, own], keyed)[2] == "| none | nothing | 20.0 (75.0, 15 %) |"
+    recipe = mine[0]["recipe"]
+    twice = row("other", 90.0, **clean, budget=2.0, recipe=recipe | {"epochs": 2 * recipe["epochs"]})
+    assert grid([*mine, twice], keyed)[2] == "| none | nothing | 20.0† (80.0, 14 %) |"  # whoever looked
     shrunk = [each | {"name": "copy, 16x16"} for each in mine]
     assert grid(shrunk, keyed)[2] == "| none | nothing | 20.0 |"
 
