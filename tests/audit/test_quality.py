@@ -57,7 +57,7 @@ def test_noise_is_not_separable_because_a_folder_is_read_class_by_class() -> Non
     images = torch.randint(0, 256, (4000, 1, 4, 4), generator=rng).to(torch.uint8)
     labels = torch.arange(4).repeat_interleave(1000)
     noise = ImageSet(images, labels, tuple("abcd"), tuple(f"{i:04d}" for i in range(4000)))
-    assert quality(noise, None, most=2000)["separability_published"] < 40  # 25 by chance; of two classes 50
+    assert quality(noise, None, most=2000)["held_out_separability_published"] < 40  # 25 by chance; of two classes 50
 
 
 def test_separability_is_no_matter_of_having_more_values_than_images() -> None:
@@ -69,13 +69,13 @@ def test_separability_is_no_matter_of_having_more_values_than_images() -> None:
     noise, pattern = (torch.randint(-8, 9, (count, 3, 32, 32), generator=rng) for count in (400, 4))
     for change, least, most in ((noise, 15, 35), (pattern[clean.labels] + noise, 95, 100)):
         copy = clean.with_images((clean.images.int() + change).byte())
-        assert least <= quality(copy, clean)["separability_difference"] <= most
+        assert least <= quality(copy, clean)["held_out_separability_difference"] <= most
 
 
 def test_the_mapping_of_headroom_is_no_perturbation_to_read_labels_from(fashion: ImageSet) -> None:
     clean = fashion.subset(torch.arange(0, len(fashion), 10))
     copy = clean.with_images(with_headroom(clean.images, 8))
     found = quality(copy, clean, headroom_255=8)
-    assert found["separability_difference"] <= 100 / clean.classes + 5
-    assert quality(copy, clean)["separability_difference"] > 30  # a darker copy of the image itself
+    assert found["held_out_separability_difference"] <= 100 / clean.classes + 5
+    assert quality(copy, clean)["held_out_separability_difference"] > 30  # a darker copy of the image itself
     assert found["l_inf_255"] == 8 and found["psnr_db"] == quality(copy, clean)["psnr_db"]

@@ -91,12 +91,12 @@ def quality(
         most: images that the linear classifiers see.
 
     Returns:
-        `separability_published`, and with originals `psnr_db`, `ssim`, `l_inf_255` (the largest change of any value),
-        `l2` (of images in [0, 1]) and `separability_difference`.
+        `held_out_separability_published`, and with originals `psnr_db`, `ssim`, `l_inf_255` (the largest change of any
+        value), `l2` (of images in [0, 1]) and `held_out_separability_difference`.
     """
     chosen = published.choose(most, generator_for(0, "separability"))  # folders are read class by class
     x, labels = to_float(published.images[chosen]), published.labels[chosen]
-    found = {"separability_published": linear_separability(x, labels, published.classes)}
+    found = {"held_out_separability_published": linear_separability(x, labels, published.classes)}
     if clean is None or not clean.aligned(published):
         return found
     difference = x - to_float(with_headroom(clean.images[chosen], headroom_255))
@@ -109,5 +109,5 @@ def quality(
         "ssim": round(float(ssim(clean.images, published.images).mean()), 4),
         "l_inf_255": largest,
         "l2": round(float(distances.mean()), 4),
-        "separability_difference": linear_separability(difference, labels, published.classes),
+        "held_out_separability_difference": linear_separability(difference, labels, published.classes),
     }
