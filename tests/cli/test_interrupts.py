@@ -22,8 +22,9 @@ def stop(arguments: tuple[object, ...], checkpoint: Path, how: signal.Signals, a
         Exit code, stderr, the first step it saved, the last step it saved.
     """
     before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+    command = ["nice", "-n", "19", INSTALLED, *map(str, arguments)]  # on a busy machine we look before it has finished
     with subprocess.Popen(
-        [INSTALLED, *map(str, arguments)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
     ) as process:
         first, deadline = None, time.monotonic() + 120
         while process.poll() is None and time.monotonic() < deadline:
