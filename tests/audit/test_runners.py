@@ -195,6 +195,10 @@ def test_one_folder_holds_one_audit(images: dict[str, ImageSet], undisturbed: Pa
     start = partial(conduct, images["published"], plan=PLAN, runner=Local(1))
     with pytest.raises(PublishError, match="is not empty and holds no audit"):
         start(test=images["test"], out=tmp_path)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "audit.json").write_text('{"of": "another program"}')
+    with pytest.raises(PublishError, match="holds an audit of other images"):
+        start(test=images["test"], out=tmp_path / "other")
     with pytest.raises(PublishError, match="holds an audit of other images"):
         start(test=images["test"].subset(torch.arange(20)), out=undisturbed)
     data = json.loads((undisturbed / "audit.json").read_text())["data"]

@@ -136,6 +136,11 @@ def _options_of(name: str) -> list[str]:
     return [option for option in _takes(name) if option not in _GIVEN]
 
 
+def _value(name: str, options: Mapping[str, str], option: str) -> str:
+    """What an option of a counter-measure is, as written or by default."""
+    return options.get(option, str(inspect.signature(COUNTERMEASURES[name]).parameters[option].default))
+
+
 def _needs(text: str, *given: str) -> bool:
     """Whether any part of a counter-measure takes one of these arguments."""
     return any(argument in given for name, _ in parse_countermeasures(text) for argument in _takes(name))
@@ -180,7 +185,7 @@ def encoder_of(text: str) -> str:
     """The pretrained encoder that a counter-measure trains in the place of any network; "" for the others."""
     for name, options in parse_countermeasures(text):
         if "encoder" in _options_of(name):
-            return options.get("encoder", str(inspect.signature(COUNTERMEASURES[name]).parameters["encoder"].default))
+            return _value(name, options, "encoder")
     return ""
 
 
@@ -227,13 +232,11 @@ def why_unfit(
             kind, _ = key_of(settings)
             if (wanted := options.get("key", kind)) != kind or not kind:
                 return f"the copy is behind no {wanted or ' or '.join(KEYS)} key"
-        if name in ("pairs", "pair-means") and clean is not None and not clean.aligned(images):
+        if KNOWS.get(name) == "pairs" and clean is not None and not clean.aligned(images):
             return NO_PAIRS
         if clean is not None and needs_clean(name):  # whose first option says how many
-            wanted = options.get(
-                first := _options_of(name)[0], inspect.signature(COUNTERMEASURES[name]).parameters[first].default
-            )
-            if str(wanted).isdecimal() and int(wanted) > len(clean):
+            wanted = _value(name, options, _options_of(name)[0])
+            if wanted.isdecimal() and int(wanted) > len(clean):
                 return f"there are only {len(clean)} originals"
     return ""
 

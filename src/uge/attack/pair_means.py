@@ -5,11 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from uge.attack.options import whole
-from uge.attack.purification import NO_PAIRS
+from uge.attack.purification import pairs_asked_for, pairs_of
+from uge.attack.residuals import class_means
 from uge.data.images import ImageSet, to_uint8
-from uge.errors import ConfigError
-from uge.runtime import generator_for
 from uge.training import PlainTraining
 
 
@@ -29,18 +27,12 @@ class PairMeans(PlainTraining):
 
     def __init__(self, clean: ImageSet, pairs: str | int = 100, seed: int = 0) -> None:
         self.clean, self.seed = clean, seed
-        self.pairs = whole("pair-means: pairs", pairs, 1)
-        if self.pairs > len(clean):
-            raise ConfigError(f"pair-means: {self.pairs} pairs asked for, but there are {len(clean)} originals")
+        self.pairs = pairs_asked_for(clean, pairs, "pair-means")
 
     def prepare(self, images: ImageSet) -> tuple[Tensor, Tensor]:
-        """Raises: ConfigError, where the originals are not those of the images one by one."""
-        if not self.clean.aligned(images):
-            raise ConfigError(f"pair-means: {NO_PAIRS}")
-        chosen = self.clean.choose(self.pairs, generator_for(self.seed, "clean subset"))
-        labels, change = images.labels[chosen], images.images[chosen].float() - self.clean.images[chosen].float()
-        means = torch.zeros(images.classes, *change.shape[1:])
-        for label in labels.unique().tolist():
-            means[label] = change[labels == label].mean(0)
+        """Raises: ConfigError, as `pairs_of`."""
+        chosen = pairs_of(self.clean, images, self.pairs, "pair-means", self.seed)
+        change = images.images[chosen].float() - self.clean.images[chosen].float()
+        means = class_means(change, images.labels[chosen], images.classes)
         parts = zip(images.images.split(500), images.labels.split(500), strict=True)
         return torch.cat([to_uint8((x.float() - means[y]) / 255) for x, y in parts]), images.labels

@@ -94,6 +94,29 @@ def hidden(x: Tensor, spots: Tensor) -> Tensor:
 NO_PAIRS = "the originals are not those of the copies one by one: other files, or another order"
 
 
+def pairs_asked_for(clean: ImageSet, count: str | int, what: str) -> int:
+    """How many true pairs a hacker has.
+
+    Raises:
+        ConfigError: no whole number, or more than there are.
+    """
+    wanted = whole(f"{what}: pairs", count, 1)
+    if wanted > len(clean):
+        raise ConfigError(f"{what}: {wanted} pairs asked for, but there are {len(clean)} originals")
+    return wanted
+
+
+def pairs_of(clean: ImageSet, copies: ImageSet, count: int, what: str, seed: int) -> Tensor:
+    """The numbers of the pairs that a hacker of a seed has, balanced over the classes, int64 [count].
+
+    Raises:
+        ConfigError: the originals are not those of the copies one by one.
+    """
+    if not clean.aligned(copies):
+        raise ConfigError(f"{what}: {NO_PAIRS}")
+    return clean.choose(count, generator_for(seed, "clean subset"))
+
+
 class Pairs(Denoised):
     """A denoiser learnt from a few true pairs, min_D mean ||D(x_u) - x||^2, and applied to all published images.
 
@@ -119,15 +142,11 @@ class Pairs(Denoised):
     ) -> None:
         super().__init__("pairs", steps, depth, width, device, seed)
         self.clean = clean
-        self.pairs = whole("pairs: pairs", pairs, 1)
-        if self.pairs > len(clean):
-            raise ConfigError(f"pairs: {self.pairs} pairs asked for, but there are {len(clean)} originals")
+        self.pairs = pairs_asked_for(clean, pairs, "pairs")
 
     def learn(self, images: ImageSet) -> None:
-        """Raises: ConfigError, where the originals are not those of the images one by one."""
-        if not self.clean.aligned(images):
-            raise ConfigError(f"pairs: {NO_PAIRS}")
-        chosen = self.clean.choose(self.pairs, generator_for(self.seed, "clean subset"))
+        """Raises: ConfigError, as `pairs_of`."""
+        chosen = pairs_of(self.clean, images, self.pairs, "pairs", self.seed)
         copies, originals = images.images[chosen], self.clean.images[chosen]
         result = self.fitted(images.channels, self.supervised(copies, originals), len(chosen))
         copies, originals = copies[result.held_out], originals[result.held_out]

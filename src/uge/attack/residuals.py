@@ -14,6 +14,14 @@ from uge.training import PlainTraining
 KEPT = ("low", "high")
 
 
+def class_means(x: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """The mean of each class, zero for one without a member: float32 [N, C, H, W] and int64 [N] -> [K, C, H, W]."""
+    means = torch.zeros(classes, *x.shape[1:], device=x.device)
+    for label in labels.unique().tolist():
+        means[label] = x[labels == label].mean(0)
+    return means
+
+
 class ResidualMeans(PlainTraining):
     """Subtract what the residuals of a class have in common.
 
@@ -43,11 +51,8 @@ class ResidualMeans(PlainTraining):
             smooth = torch.cat([self.filter(to_float(part)) for part in images.images.split(500)])
         x = to_float(images.images)
         residual = x - smooth
-        present = images.labels.unique()
-        means = torch.zeros(images.classes, *x.shape[1:], device=x.device)
-        for label in present.tolist():
-            means[label] = residual[images.labels == label].mean(0)
-        means -= means[present].mean(0)
+        means = class_means(residual, images.labels, images.classes)
+        means -= means[images.labels.unique()].mean(0)
         return to_uint8(x - means[images.labels]), images.labels
 
 

@@ -62,11 +62,12 @@ def claimed(folder: Path, data: dict[str, str]) -> Iterator[None]:
 
 
 def _data_of(facts: Path) -> dict[str, str] | None:
-    """Whose audit it is; None if the file is damaged: it is written anew, and each record names its data itself."""
+    """Whose audit it is; None if the file is cut short: it is written anew, and each record names its data itself."""
     try:
-        return dict(json.loads(facts.read_text())["data"])
-    except (ValueError, KeyError, TypeError):
+        content = json.loads(facts.read_text())
+    except ValueError:
         return None
+    return content.get("data", {}) if isinstance(content, dict) else {}
 
 
 def write_facts(

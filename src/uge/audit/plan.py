@@ -325,18 +325,11 @@ FILTERS = ("grayscale", "jpeg:10", "jpeg:30", "jpeg:50", "jpeg:75", "blur:1", "p
 AUGMENTATIONS = ("cutout", "mixup", "cutmix", "randaugment", "ueraser", "adversarial", "projection", "projection:100")
 RESIDUALS = ("residual-means", "transplant:low", "transplant:high,smoother=blur:3", "jpeg-lattice")
 READERS = ("guessed-views", "relabel")  # of our page
-LEARNT = (
-    "purify",
-    "own-pairs",
-    "pairs:10",
-    "pairs:100",
-    "pairs:500",
-    "pair-means:10",
-    "pair-means:100",
-)  # as long as a training or longer: one network
+LEARNT = ("purify", "own-pairs", "pairs:10", "pairs:100", "pairs:500")  # as long as a training or longer: one network
 DISTILLATIONS = ("distillation:soft", "distillation:hard", "distillation:soft,queries=any")
 WITH_CLEAN = ("clean-only:500", "clean-mixed:500", "refit:500")
 MORE_CLEAN = ("clean-only:100", "clean-mixed:100", "clean-only:2000", "clean-mixed:2000")  # with those a curve
+PAIR_MEANS = ("pair-means:10", "pair-means:100")
 PRETRAINED = tuple(f"pretrained-{how}:efficientnet-lite{number}" for number in (0, 1) for how in ("probe", "finetune"))
 KEYS = ("noisy-key:0", "noisy-key:0.1", "noisy-key:0.3", "noisy-key:1", "wrong-key", "stolen-key")
 
@@ -363,7 +356,9 @@ PLANS: dict[str, Plan] = {
                 SMALL_NETWORKS,
                 (*FILTERS, *AUGMENTATIONS, *RESIDUALS, *READERS, *DISTILLATIONS, *WITH_CLEAN, "self-supervised"),
             ),
-            Hackers(SMALL_NETWORKS[:1], (*LEARNT, *PRETRAINED, *MORE_CLEAN, "distillation:soft,temperature=1")),
+            Hackers(
+                SMALL_NETWORKS[:1], (*LEARNT, *PAIR_MEANS, *PRETRAINED, *MORE_CLEAN, "distillation:soft,temperature=1")
+            ),
             Hackers((AUTHORISED,), ("grayscale", "jpeg:30", "cutmix", *DISTILLATIONS, *KEYS)),
         ),
         strongest=10,
@@ -386,7 +381,7 @@ PLANS: dict[str, Plan] = {
                     "self-supervised",
                 ),
             ),
-            Hackers(SMALL_NETWORKS[:1], (*LEARNT, *PRETRAINED)),
+            Hackers(SMALL_NETWORKS[:1], (*LEARNT, *PAIR_MEANS, *PRETRAINED)),
             Hackers((AUTHORISED,), KEYS),
         ),
         strongest=3,

@@ -14,7 +14,7 @@ import torch
 from uge.errors import PublishError
 from uge.records import read_records
 from uge.report import tables, verdict
-from uge.report.page import Examples, ReportInput, write_page
+from uge.report.page import Examples, ReportInput, measured_epsilon, write_page
 from uge.runtime import write_atomically
 
 FORMAT_VERSION = 1
@@ -138,8 +138,8 @@ def markdown(data: ReportInput) -> str:
 
 def epsilon_text(manifest: dict[str, Any], quality: dict[str, float]) -> str:
     """The bound in words: measured where originals were there, else what the manifest states."""
-    asked, stated, seen = manifest["epsilon_asked"], manifest["epsilon_measured"], quality.get("l_inf_255")
-    if seen is not None and not manifest["headroom"]:  # which moves blacks and whites by more
+    asked, stated, seen = manifest["epsilon_asked"], manifest["epsilon_measured"], measured_epsilon(manifest, quality)
+    if seen is not None:
         told = "" if stated in (None, seen) else f", though its manifest states {stated}/255"
         told += "" if asked is None else f", {asked}/255 allowed"
         return f"epsilon {seen:g}/255 measured{told}"

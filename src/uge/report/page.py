@@ -96,6 +96,15 @@ def write_page(data: ReportInput, out: Path, *, public: bool = False) -> None:
     write_atomically(out, environment.from_string(template).render(**contents(data, public=public)))
 
 
+def measured_epsilon(manifest: dict[str, Any], quality: dict[str, float]) -> float | None:
+    """The largest change of any value, of 255, where the audit has seen it itself.
+
+    None without originals, and with headroom: that moves blacks and whites by more than epsilon, which refers to
+    originals mapped first.
+    """
+    return None if manifest["headroom"] else quality.get("l_inf_255")
+
+
 def contents(data: ReportInput, *, public: bool) -> dict[str, Any]:
     """What the template shows, by name."""
     data = data.without_folders() if public else data
@@ -118,6 +127,7 @@ def contents(data: ReportInput, *, public: bool) -> dict[str, Any]:
         "closing": tables.closing_lines(data.summary),
         "largest": largest,
         "measured": "l_inf_255" in data.quality,
+        "measured_epsilon": measured_epsilon(data.manifest, data.quality),
         "factor": factor,
         "examples": list(example_images(data.examples, factor, public=public)) if data.examples else [],
         "pairs": data.examples is not None and data.examples.originals is not None and not public,

@@ -126,12 +126,12 @@ def judge(summary: dict[str, Any]) -> Verdict:
         )
 
     best = _most_recovered(summary)
-    broken = best is not None and best["recovered"] >= BROKEN and margin >= CLEAR
-    if best is not None and broken:
+    broken = best if best and best["recovered"] >= BROKEN and margin >= CLEAR else None
+    if broken:
         cautions.append(
-            f"{name_of(best['network'], best['countermeasure'])} recovers {100 * best['recovered']:.0f} % of what it"
-            f" could learn ({percent(best['accuracy'])} % on the copy, {percent(best['clean_accuracy'])} % on the"
-            " originals): to be ahead of it is not to keep it out."
+            f"{name_of(broken['network'], broken['countermeasure'])} recovers {100 * broken['recovered']:.0f} % of what"
+            f" it could learn ({percent(broken['accuracy'])} % on the copy, {percent(broken['clean_accuracy'])} %"
+            " on the originals): to be ahead of it is not to keep it out."
         )
     cautions += _owe_nothing(summary)
     if margin >= CLEAR:
@@ -202,10 +202,8 @@ def judge_without_key(summary: dict[str, Any]) -> Verdict:
 
 def _most_recovered(summary: dict[str, Any]) -> dict[str, Any] | None:
     """Who recovers the largest share of what he could learn, among those whom the copy taught anything."""
-    groups = summary["groups"]
-    known = [
-        each for each in groups if counts(each) and each["recovered"] is not None and not owes_nothing(each, groups)
-    ]
+    idle = _idle(summary)
+    known = [each for each in summary["groups"] if counts(each) and each["recovered"] is not None and each not in idle]
     return max(known, key=lambda each: each["recovered"], default=None)
 
 
@@ -222,9 +220,14 @@ def owes_nothing(group: dict[str, Any], groups: Sequence[dict[str, Any]]) -> boo
     )
 
 
-def _owe_nothing(summary: dict[str, Any]) -> tuple[str, ...]:
+def _idle(summary: dict[str, Any]) -> list[dict[str, Any]]:
+    """Hackers who count but owe nothing to the copy."""
     groups = summary["groups"]
-    idle = [each for each in groups if counts(each) and owes_nothing(each, groups)]
+    return [each for each in groups if counts(each) and owes_nothing(each, groups)]
+
+
+def _owe_nothing(summary: dict[str, Any]) -> tuple[str, ...]:
+    idle = _idle(summary)
     if not idle:
         return ()
     best = max(idle, key=lambda each: each["accuracy"])
@@ -246,8 +249,7 @@ def _counted_runs(summary: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _recovered_at_peak(summary: dict[str, Any]) -> float:
     """The largest share that the best epoch of a single run recovers of what the same run learns from originals."""
-    chance, groups = summary["chance"], summary["groups"]
-    idle = {who(group) for group in groups if owes_nothing(group, groups)}
+    chance, idle = summary["chance"], {who(group) for group in _idle(summary)}
     shares = [
         (hacker["peak_accuracy"] - chance) / (hacker["clean_accuracy"] - chance)
         for hacker in _counted_runs(summary)
