@@ -1,107 +1,169 @@
-"""A sealed file opens with its passphrase and as it was written, or not at all."""
+"""Sealed keys: a secret that opens letters, for whatever network the recipient names."""
 
 from __future__ import annotations
 
-import hashlib
-import tracemalloc
+import base64
+import json
+from dataclasses import replace
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
-from uge.errors import KeyFileError
-from uge.keys.sealed import CHECKSUM, HEADER, TAG, is_sealed, seal, unseal
-
-CHEAP = 4  # log2 N: the bytes are the same whatever the cost
-CONTENT = b"the secret of a key, and more of it"
-SEALED = seal(CONTENT, b"open sesame", log2_n=CHEAP)
-
-
-def refused(data: bytes, passphrase: bytes = b"open sesame") -> str:
-    with pytest.raises(KeyFileError) as error:
-        unseal(data, passphrase, "the.key")
-    assert "\n" not in str(error.value) and "the.key" in str(error.value)
-    return str(error.value)
+from uge.data.images import ImageSet
+from uge.errors import ConfigError, KeyFileError, PublishError
+from uge.keys import RECIPIENT_NETWORK, SealedKey, load_key, save_key
+from uge.keys.key import FORMAT_VERSION
+from uge.keys.letter import layout_of, seal
+from uge.keys.signature import fingerprint_of, is_signed
+from uge.training import Recipe, fit, recommended_recipe
 
 
-def with_checksum(data: bytes | bytearray) -> bytes:
-    """What a forger writes, who can recompute a checksum."""
-    return bytes(data[:-CHECKSUM]) + hashlib.sha256(data[:-CHECKSUM]).digest()
+@pytest.fixture
+def few(two_classes: tuple[ImageSet, ImageSet]) -> ImageSet:
+    return two_classes[0].subset(torch.arange(60))
 
 
-@settings(max_examples=50, deadline=None)
-@given(st.binary(max_size=300), st.binary(min_size=1, max_size=40))
-def test_round_trip(content: bytes, passphrase: bytes) -> None:
-    data = seal(content, passphrase, log2_n=CHEAP)
-    assert is_sealed(data)
-    assert unseal(data, passphrase, "the.key") == content
-
-
-def test_the_default_cost_is_opened() -> None:
-    assert unseal(seal(CONTENT, b"x"), b"x", "the.key") == CONTENT
-
-
-def test_nothing_of_the_content_shows_and_no_two_files_are_alike() -> None:
-    again = seal(CONTENT, b"open sesame", log2_n=CHEAP)
-    assert all(CONTENT[i : i + 4] not in SEALED for i in range(len(CONTENT) - 3))
-    body = slice(HEADER.size, -CHECKSUM)
-    assert (
-        again[body] != SEALED[body] and again[HEADER.size - 28 : HEADER.size] != SEALED[HEADER.size - 28 : HEADER.size]
+def copies_of(images: Tensor, key: SealedKey, epsilon: int = 16) -> Tensor:
+    layout = layout_of(tuple(images.shape[1:]), epsilon)
+    generator = torch.Generator().manual_seed(0)
+    field, nodes = (
+        torch.randint(-2, 3, (len(images), *shape), dtype=torch.int8, generator=generator)
+        for shape in (layout.field_shape, layout.node_shape)
     )
+    return seal(images, field, nodes, key.secret, epsilon)
 
 
-@pytest.mark.parametrize("passphrase", [b"open sesamf", b"open sesame ", b"", b"\x00"])
-def test_a_wrong_passphrase(passphrase: bytes) -> None:
-    assert "wrong passphrase" in refused(SEALED, passphrase)
+def assert_same(first: SealedKey, second: SealedKey) -> None:
+    assert (first.secret, first.fingerprint) == (second.secret, second.fingerprint)
 
 
-def test_an_empty_passphrase_seals_nothing() -> None:
-    with pytest.raises(KeyFileError, match="passphrase is empty"):
-        seal(CONTENT, b"")
+def encodings(secret: bytes) -> list[bytes]:
+    return [secret, secret.hex().encode(), secret.hex().upper().encode(), base64.b64encode(secret)]
 
 
-@pytest.mark.parametrize("place", range(len(SEALED)))
-def test_every_flipped_byte_is_refused(place: int) -> None:
-    for change in (1, 0x80, 0xFF):
-        edited = bytearray(SEALED)
-        edited[place] ^= change
-        refused(bytes(edited))
-        if place < len(SEALED) - CHECKSUM:
-            refused(with_checksum(edited))
+def test_both_files_open_copies_and_one_of_them_signs(tmp_path, few):
+    key = SealedKey.draw()
+    files = save_key(key, tmp_path / "mine")
+    protector, recipient = map(load_key, files)
+    copies = copies_of(few.images, key)
+    for each in (protector, recipient):
+        assert_same(key, each)
+        assert torch.equal(each.opened(copies), few.images & 0xFE) and each.opens
+    public, signature = protector.sign(b"the manifest")
+    assert fingerprint_of(public) == protector.fingerprint == recipient.fingerprint
+    assert is_signed(public, signature, b"the manifest") and not is_signed(public, signature, b"the manifesto")
+    with pytest.raises(KeyFileError, match=r"recipient.*NAME\.protector\.uge"):
+        recipient.sign(b"the manifest")
+    assert load_key(files[0]).signing_key == key.signing_key and recipient.signing_key is None
+    with pytest.raises(KeyFileError, match="no signing key"):  # a recipient makes no protector's file
+        save_key(recipient, tmp_path / "more")
+    assert not list(tmp_path.glob("more*"))
+    for data in (files[1].read_bytes(), repr(protector).encode()):
+        assert not [encoded for encoded in encodings(key.signing_key) if encoded in data]
+    assert key.signing_key.hex().encode() in files[0].read_bytes()  # the search finds what is there
 
 
-@pytest.mark.parametrize("length", range(len(SEALED)))
-def test_every_truncation_is_refused(length: int) -> None:
-    assert "wrong passphrase" not in refused(SEALED[:length])
-    if length > CHECKSUM:
-        refused(with_checksum(SEALED[:length]))
+def test_the_secret_shows_nowhere_but_in_the_files(tmp_path):
+    key = SealedKey.draw()
+    told = (json.dumps(key.public_facts()) + repr(key) + key.digest()).encode()
+    assert not [encoded for encoded in encodings(key.secret) if encoded in told]
+    assert key.secret.hex().encode() in save_key(key, tmp_path / "mine")[1].read_bytes()
+    assert key.public_facts() == {
+        "kind": "sealed",
+        "fingerprint": key.fingerprint,
+        "format_version": FORMAT_VERSION,
+    }
 
 
-def test_more_than_the_file_is_refused() -> None:
-    assert "expected" in refused(SEALED + b"\x00")
+def test_two_keys_share_nothing_and_have_different_digests(tmp_path):
+    first, second = SealedKey.draw(), SealedKey.draw()
+    assert first.secret != second.secret and first.signing_key != second.signing_key
+    other_secret = replace(first, secret=second.secret)
+    assert len({key.digest() for key in (first, second, other_secret)}) == 3
+    assert {load_key(path).digest() for path in save_key(first, tmp_path / "mine")} == {first.digest()}
 
 
-@pytest.mark.parametrize(
-    ("log2_n", "r", "p"), [(30, 8, 1), (22, 1, 1), (255, 8, 1), (17, 255, 1), (4, 1, 255), (0, 8, 1), (4, 0, 1)]
-)
-def test_a_file_cannot_ask_for_any_amount_of_memory_or_time(log2_n: int, r: int, p: int) -> None:
-    fields = list(HEADER.unpack(SEALED[: HEADER.size]))
-    fields[2:5] = log2_n, r, p
-    data = with_checksum(HEADER.pack(*fields) + SEALED[HEADER.size :])
-    if log2_n == 22:
-        assert 128 * r << log2_n > 256 * 2**20
-    tracemalloc.start()
-    assert "not written by uge" in refused(data)
-    assert tracemalloc.get_traced_memory()[1] < 2**20
-    tracemalloc.stop()
+def test_what_does_not_open_is_counted_and_the_first_is_named(few):
+    key = SealedKey.draw()
+    copies = copies_of(few.images, key)
+    copies[[7, 12]] ^= 1
+    with pytest.raises(PublishError, match="2 of 60 images do not open with this key, the first is number 7;") as error:
+        key.opened(copies)
+    assert "\n" not in str(error.value)
+    with pytest.raises(PublishError, match=r"60 of 60 .* number 0;"):
+        SealedKey.draw().opened(copies)
+    with pytest.raises(PublishError, match="60 of 60"):
+        key.opened(few.images)
 
 
-def test_another_version() -> None:
-    edited = bytearray(SEALED)
-    edited[8] = 7
-    assert "version 7" in refused(with_checksum(edited))
+@pytest.mark.parametrize("network", ["resnet:depth=8,width=8", "vgg:width=8", "mlp:width=32"])
+def test_the_recipient_trains_bit_for_bit_what_originals_would_train(network, few):
+    """From the view of copies, and from 2 floor(x / 2) of the originals: the same weights to the last bit."""
+    key = SealedKey.draw()
+    trained = []
+    for images in (key.opened(copies_of(few.images, key)), key.seen(few.images)):
+        seen = few.with_images(images)
+        module = key.module(seen, network, seed=3)
+        fit(module, seen, replace(key.recipe(network, 2), batch_size=20), seed=4)
+        trained.append(module.state_dict())
+    for name, tensor in trained[0].items():
+        assert torch.equal(tensor, trained[1][name]), name
 
 
-def test_the_layout_is_the_one_that_is_documented() -> None:
-    assert SEALED[:8] == b"uge-seal" and HEADER.size == 48
-    assert len(SEALED) == HEADER.size + len(CONTENT) + TAG + CHECKSUM
+def test_the_network_is_the_one_that_the_recipient_names(few):
+    key = SealedKey.draw()
+    spec = key.spec(few, "vgg:width=8")
+    assert (spec.name, spec.channels, spec.image_size, spec.classes) == ("vgg", 3, (32, 32), 2)
+    assert spec.options == {"width": 8}
+    assert key.spec(few, RECIPIENT_NETWORK).label == "resnet(depth=8,width=16)"
+    assert key.recipe("vit", 7) == recommended_recipe("vit", 7) != Recipe(7)
+    key.check_fits(few)
+    with pytest.raises(ConfigError, match="did you mean 'resnet'"):
+        key.spec(few, "resnt")
+    first, again, other = (key.module(few, "mlp", seed) for seed in (0, 0, 1))
+    assert all(map(torch.equal, first.state_dict().values(), again.state_dict().values()))
+    assert not all(map(torch.equal, first.state_dict().values(), other.state_dict().values()))
+
+
+def test_a_key_must_agree_with_itself():
+    key = SealedKey.draw()
+    with pytest.raises(KeyFileError, match="32 bytes, got 5"):
+        replace(key, secret=b"short")
+    with pytest.raises(KeyFileError, match="one pair"):
+        replace(key, signing_key=SealedKey.draw().signing_key)
+
+
+DATA = SealedKey.draw().to_bytes("protector")
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.integers(0, len(DATA) - 1), st.integers(1, 255))
+def test_an_edited_byte_is_found_or_changes_nothing(place, change):
+    edited = bytearray(DATA)
+    edited[place] ^= change
+    try:
+        key = SealedKey.from_bytes(bytes(edited), "the.key")
+    except KeyFileError as error:
+        assert "\n" not in str(error) and "the.key" in str(error)
+    else:  # white space between two entries
+        assert_same(key, SealedKey.from_bytes(DATA, "the.key"))
+        assert key.signing_key == SealedKey.from_bytes(DATA, "the.key").signing_key
+
+
+@pytest.mark.parametrize("length", [1, 20, 100, len(DATA) - 2])
+def test_a_file_that_is_cut_short_says_so(length, tmp_path):
+    path = tmp_path / "cut.recipient.uge"
+    path.write_bytes(DATA[:length])
+    with pytest.raises(KeyFileError, match=r"cut\.recipient\.uge.* damaged") as error:
+        load_key(path)
+    assert "\n" not in str(error.value)
+
+
+def test_another_format_version():
+    edited = DATA.replace(b'"format_version": %d' % FORMAT_VERSION, b'"format_version": 9')
+    assert edited != DATA
+    with pytest.raises(KeyFileError, match=f"format version 9, this uge reads {FORMAT_VERSION}"):
+        SealedKey.from_bytes(edited, "the.key")

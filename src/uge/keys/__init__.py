@@ -1,7 +1,17 @@
-"""Keys: what the authorised user gets and nobody else."""
+"""Keys: what the recipient gets and nobody else."""
 
-from uge.keys.key import Key, is_sealed, load_key, new_key, save_key
-from uge.keys.null_space import NullSpace
-from uge.keys.reversible import Reversible
+from uge.keys.files import is_sealed, load_key, save_key
+from uge.keys.key import RECIPIENT_NETWORK, Key
+from uge.keys.sealed import SealedKey
+from uge.keys.weights import WeightsKey, new_weights_key
 
-__all__ = ["Key", "NullSpace", "Reversible", "is_sealed", "load_key", "new_key", "save_key"]
+__all__ = [
+    "RECIPIENT_NETWORK",
+    "Key",
+    "SealedKey",
+    "WeightsKey",
+    "is_sealed",
+    "load_key",
+    "new_weights_key",
+    "save_key",
+]

@@ -1,89 +1,113 @@
-"""A sealed file: bytes that nobody reads or changes without the passphrase.
+"""The sealed key: a secret that opens letters. It needs neither network nor data.
 
-    file    = header | ciphertext and tag | SHA-256 of all before it
-    header  = "uge-seal" | version, log2 N, r, p (1 byte each) | length of the content (8) | salt (16) | nonce (12)
-    key     = scrypt(passphrase, salt, N, r, p), 32 bytes (RFC 7914)
-    tag     : AES-256-GCM over the content, with the header as associated data (NIST SP 800-38D)
-
-Anyone can recompute the checksum; it only tells damage from a wrong passphrase, before the slow step. What holds is the
-tag. Salt and nonce are fresh for each file, so no key and nonce ever meet twice.
+Its file is JSON: format version, kind, role, secret, fingerprint, the protector's signing key, and a SHA-256 over all
+of that as it stands in the file.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import secrets
-import struct
+from dataclasses import dataclass, field
+from typing import ClassVar, Self
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
+from torch import Tensor, nn
 
-from uge.errors import KeyFileError
+from uge.data.images import ImageSet, normalisation_of
+from uge.errors import KeyFileError, PublishError
+from uge.keys import signature
+from uge.keys.key import FORMAT_VERSION, Key, check_facts, damaged, fingerprint_of, no_key, signing_part
+from uge.keys.letter import even, open_letters
+from uge.networks import NetworkSpec, build_network, parse_network
+from uge.training import Recipe, recommended_recipe
 
-MAGIC = b"uge-seal"
-VERSION = 1
-LOG2_N, R, P = 17, 8, 1  # 128 MiB and a good part of a second for each guess
-MOST_MEMORY, MOST_P = 256 * 2**20, 4  # what a file may ask of whoever opens it
-HEADER = struct.Struct(">8s4BQ16s12s")
-TAG, CHECKSUM = 16, 32
-
-
-def is_sealed(data: bytes) -> bool:
-    """Whether these bytes begin as a sealed file does."""
-    return data.startswith(MAGIC)
+BEGINNING = b'{\n "format_version": '
 
 
-def seal(content: bytes, passphrase: bytes, *, log2_n: int = LOG2_N) -> bytes:
-    """Encrypt and authenticate `content`.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SealedKey(Key):
+    """Opens the letter of every copy made for it: the recipient has 2 floor(x / 2) and trains what he likes.
 
-    Args:
-        content: any bytes.
-        passphrase: not empty.
-        log2_n: cost of the key derivation, memory and time.
-
-    Raises:
-        KeyFileError: the passphrase is empty.
+    Attributes:
+        secret: 32 bytes from the operating system.
     """
-    if not passphrase:
-        raise KeyFileError("the passphrase is empty; give one, or leave the key open with --no-passphrase")
-    salt, nonce = secrets.token_bytes(16), secrets.token_bytes(12)
-    header = HEADER.pack(MAGIC, VERSION, log2_n, R, P, len(content), salt, nonce)
-    sealed = header + AESGCM(_derive(passphrase, salt, log2_n, R, P)).encrypt(nonce, content, header)
-    return sealed + hashlib.sha256(sealed).digest()
+
+    kind: ClassVar[str] = "sealed"
+    opens: ClassVar[bool] = True
+    secret: bytes = field(repr=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.secret) != 32:
+            raise KeyFileError(f"the secret of a sealed key has 32 bytes, got {len(self.secret)}")
+
+    @classmethod
+    def draw(cls) -> Self:
+        """A new key, all of it from the operating system."""
+        signing_key = signature.new_signing_key()
+        return cls(secret=secrets.token_bytes(32), fingerprint=fingerprint_of(signing_key), signing_key=signing_key)
+
+    def to_bytes(self, role: str) -> bytes:
+        facts = {
+            "format_version": FORMAT_VERSION,
+            "kind": self.kind,
+            "role": role,
+            "secret": self.secret.hex(),
+            "fingerprint": self.fingerprint,
+        } | signing_part(self, role)
+        return json.dumps(facts | {"sha256": _digest(facts)}, indent=1).encode() + b"\n"
+
+    @classmethod
+    def from_bytes(cls, data: bytes, where: str, role: str | None = None) -> Self:
+        """Read what `to_bytes` made; `where` names it in messages, `role` is the one that will do.
+
+        Raises:
+            KeyFileError: no key, damaged, of another format version, or of the other role.
+        """
+        try:
+            facts = json.loads(data)
+        except (ValueError, RecursionError) as error:
+            raise damaged(where) if data.startswith(BEGINNING) else no_key(where) from error
+        check_facts(facts, where, cls.kind, role)
+        if facts.pop("sha256", None) != _digest(facts):
+            raise damaged(where)
+        signing_key = facts.get("signing_key")
+        try:
+            return cls(
+                secret=bytes.fromhex(facts["secret"]),
+                fingerprint=str(facts["fingerprint"]),
+                signing_key=signing_key and bytes.fromhex(signing_key),
+            )
+        except (KeyError, TypeError, ValueError, KeyFileError) as error:
+            raise KeyFileError(f"key {where} holds what this version cannot use: {error}") from error
+
+    def check_fits(self, images: ImageSet) -> None:
+        """A sealed key fits any images; whether these carry its letters shows when they are opened."""
+
+    def opened(self, copies: Tensor) -> Tensor:
+        views, opened = open_letters(copies, self.secret)
+        shut = (~opened).nonzero()[:, 0].tolist()
+        if shut:
+            raise PublishError(
+                f"{len(shut)} of {len(copies)} images do not open with this key, the first is number {shut[0]};"
+                " they are of another key, changed, or no sealed copies"
+            )
+        return views
+
+    def seen(self, images: Tensor) -> Tensor:
+        return even(images)
+
+    def spec(self, like: ImageSet, network: str) -> NetworkSpec:
+        name, options = parse_network(network)
+        return NetworkSpec(name, like.channels, like.image_size, like.classes, options)
+
+    def module(self, like: ImageSet, network: str, seed: int) -> nn.Module:
+        return build_network(self.spec(like, network), *normalisation_of(like.images), seed)
+
+    def recipe(self, network: str, epochs: int) -> Recipe:
+        return recommended_recipe(network, epochs)
 
 
-def unseal(data: bytes, passphrase: bytes, where: str) -> bytes:
-    """The content of a sealed file; `where` names it in errors.
-
-    Raises:
-        KeyFileError: cut short, damaged, edited, of another version, or sealed with another passphrase.
-    """
-    if len(data) < HEADER.size + TAG + CHECKSUM:
-        raise KeyFileError(f"key {where} is cut short; copy it again from its source")
-    header = data[: HEADER.size]
-    magic, version, log2_n, r, p, length, salt, nonce = HEADER.unpack(header)
-    if magic != MAGIC or version != VERSION:
-        raise KeyFileError(
-            f"key {where} is sealed in version {version}, this uge opens {VERSION}; use the uge that wrote it"
-        )
-    if len(data) != HEADER.size + length + TAG + CHECKSUM:
-        raise KeyFileError(
-            f"key {where} has {len(data)} bytes, expected {HEADER.size + length + TAG + CHECKSUM}: it is cut short or"
-            " damaged; copy it again from its source"
-        )
-    if hashlib.sha256(data[:-CHECKSUM]).digest() != data[-CHECKSUM:]:
-        raise KeyFileError(f"key {where} is damaged (its checksum does not match); copy it again from its source")
-    if not (1 <= log2_n <= 30 and r >= 1 and 1 <= p <= MOST_P and (128 * r << log2_n) <= MOST_MEMORY):
-        raise KeyFileError(
-            f"key {where} asks for a key derivation (N=2^{log2_n}, r={r}, p={p}) beyond {MOST_MEMORY >> 20} MiB;"
-            " it was not written by uge, do not use it"
-        )
-    try:
-        return AESGCM(_derive(passphrase, salt, log2_n, r, p)).decrypt(nonce, data[HEADER.size : -CHECKSUM], header)
-    except InvalidTag as error:
-        raise KeyFileError(f"wrong passphrase for key {where}, or the file was forged; try again") from error
-
-
-def _derive(passphrase: bytes, salt: bytes, log2_n: int, r: int, p: int) -> bytes:
-    return Scrypt(salt=salt, length=32, n=1 << log2_n, r=r, p=p).derive(passphrase)
+def _digest(facts: dict[str, object]) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,194 @@
+"""The two files of a key: NAME.protector.uge and NAME.recipient.uge, open or encrypted (`age.py`).
+
+They appear together or not at all, and nothing is ever overwritten. Both are written under hidden names first. Then
+the protector's file is linked to its name, which only one process can do, and the recipient's is renamed. A kill
+between the two leaves a protector's file whose hidden name still exists, beside a hidden recipient's file: half a pair,
+which the next one who makes a key of that name removes. Makers hold a lock on the folder, so that what one of them
+finds there is not another's work.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from uge.errors import KeyFileError
+from uge.keys import age
+from uge.keys.key import Key
+from uge.keys.sealed import SealedKey
+from uge.keys.weights import WeightsKey
+
+Pair = tuple[Path, Path]  # the protector's file, the recipient's
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+
+
+def save_key(key: Key, name: Path | str, *, passphrase: bytes | None = None, to: Sequence[str] = ()) -> Pair:
+    """Write NAME.protector.uge (may publish) and NAME.recipient.uge (may learn), readable by their owner only.
+
+    Args:
+        key: with its signing key.
+        name: of the pair.
+        passphrase: encrypts both files; None leaves them open to whoever gets hold of them.
+        to: "age1..." or ssh public keys that the recipient's file is encrypted for, in the place of the passphrase.
+
+    Returns:
+        The protector's file and the recipient's.
+
+    Raises:
+        KeyFileError: one of them exists (a key is never overwritten), the place cannot be written, the key is a
+            recipient's, or nothing can be encrypted with what was given.
+    """
+    pair = Path(f"{name}.protector.uge"), Path(f"{name}.recipient.uge")
+    try:
+        pair[0].parent.mkdir(parents=True, exist_ok=True)
+        with _locked(pair[0].parent) as alone:
+            if alone:
+                _tidy(pair)
+            for path in pair:
+                if os.path.lexists(path):
+                    raise _taken(path)
+            first = _encrypted(key.to_bytes("protector"), passphrase, ())
+            _write_pair(pair, (first, _encrypted(key.to_bytes("recipient"), passphrase, to)))
+    except OSError as error:
+        raise KeyFileError(f"cannot write {pair[0]}: {error.strerror or error}") from error
+    return pair
+
+
+def load_key(
+    path: Path | str, *, role: str | None = None, passphrase: bytes | None = None, identity: Path | None = None
+) -> Key:
+    """Read a key file.
+
+    Args:
+        path: either file of the pair.
+        role: "protector" or "recipient" where only that one will do.
+        passphrase: opens a file that was encrypted by one; an open file needs none.
+        identity: file of the age or ssh secret key, for a file that was encrypted to its public part.
+
+    Raises:
+        KeyFileError: missing, no key, damaged, encrypted, of another format version, or of the other role.
+    """
+    data = _read(path)
+    if age.is_encrypted(data):
+        data = age.decrypt(data, str(path), passphrase=passphrase, identity=identity)
+    kind = SealedKey if data.startswith(b"{") else WeightsKey
+    return kind.from_bytes(data, str(path), role)
+
+
+def is_sealed(path: Path | str) -> bool:
+    """Whether a key file is encrypted.
+
+    Raises:
+        KeyFileError: it cannot be read.
+    """
+    return age.is_encrypted(_read(path))
+
+
+def _read(path: Path | str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise KeyFileError(f"cannot read key {path}: {error.strerror or error}") from error
+
+
+def _encrypted(content: bytes, passphrase: bytes | None, to: Sequence[str]) -> bytes:
+    if to:
+        return age.encrypt_for(content, to)
+    return content if passphrase is None else age.encrypt_by_passphrase(content, passphrase)
+
+
+def _taken(path: Path) -> KeyFileError:
+    return KeyFileError(f"{path} exists, and a key is never overwritten; choose another name or move it away")
+
+
+def _write_pair(pair: Pair, contents: Sequence[bytes]) -> None:
+    """Both files, or neither.
+
+    Raises:
+        KeyFileError: one of them is there.
+        OSError: they cannot be written.
+    """
+    protector, recipient = pair
+    token = secrets.token_hex(6)
+    hidden = [_hidden(path, token) for path in pair]
+    copied = False
+    try:
+        for path, content in zip(hidden, contents, strict=True):
+            _write_new(path, content)
+        try:
+            os.link(hidden[0], protector)
+        except FileExistsError as error:
+            raise _taken(protector) from error
+        except OSError:  # a file system without links
+            _write_new(protector, contents[0])
+            copied = True
+        if os.path.lexists(recipient):
+            raise _taken(recipient)
+        os.rename(hidden[1], recipient)  # from here on it is a pair
+    except BaseException:  # Ctrl-C, too
+        if copied:
+            protector.unlink()
+        raise
+    finally:
+        _tidy(pair, token)
+
+
+def _tidy(pair: Pair, token: str = "[0-9a-f]{12}") -> None:
+    """Remove what hidden files are left, and a protector's file that is certainly half a pair.
+
+    It is, where it is still the hidden one under another name, and the recipient's was never renamed.
+
+    Args:
+        pair: the two files.
+        token: of the maker whose files they are, as a pattern; anyone's, where nobody else is at work.
+    """
+    names = re.compile(re.escape(f".{pair[0].name}.") + f"({token})")
+    tokens = {found[1] for each in pair[0].parent.iterdir() if (found := names.fullmatch(each.name))}
+    for each in tokens:
+        first, second = (_hidden(path, each) for path in pair)
+        if second.exists() and pair[0].exists() and first.samefile(pair[0]):
+            pair[0].unlink()
+        second.unlink(missing_ok=True)
+        first.unlink()
+
+
+def _hidden(path: Path, token: str) -> Path:
+    return path.with_name(f".{path.name}.{token}")
+
+
+def _write_new(path: Path, content: bytes) -> None:
+    """Write a file that must not be there yet, for its owner alone."""
+    handle = os.open(path, _NEW_FILE, 0o600)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        path.unlink()
+        raise
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[bool]:
+    """Keep other makers of keys out of a folder; False where this system has no such locks."""
+    try:
+        import fcntl
+
+        handle = os.open(folder, os.O_RDONLY)
+    except (ImportError, OSError):
+        yield False
+        return
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            alone = True
+        except OSError:
+            alone = False
+        yield alone
+    finally:
+        os.close(handle)

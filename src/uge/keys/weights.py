@@ -1,0 +1,286 @@
+"""The paper's key: the authorised network itself, an architecture with initial weights that nobody else has.
+
+Its file is a safetensors file: the weights as tensors (a seed does not survive a torch release), and one metadata entry
+`uge-key` that holds everything else as JSON, with a SHA-256 over all of it, because safetensors itself has no checksum.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from safetensors import SafetensorError
+from safetensors import torch as safetensors
+from torch import Tensor, nn
+
+from uge.data.images import ImageSet, repeated
+from uge.errors import KeyFileError, UgeError
+from uge.keys import signature
+from uge.keys.key import FORMAT_VERSION, Key, check_facts, damaged, fingerprint_of, no_key, signing_part
+from uge.networks import NetworkSpec, build_network
+from uge.training import Recipe
+
+NORMALISATION = ("0.mean", "0.std")  # the buffers of `uge.networks.Normalise` in a state_dict
+UNREADABLE = (SafetensorError, ValueError, KeyError, TypeError, RuntimeError)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class WeightsKey(Key):
+    """Defines the network that the recipient trains; it sees copies as they are.
+
+    Attributes:
+        network: the architecture.
+        mean: channel means for the normalisation, on the scale [0, 1].
+        std: channel standard deviations, same scale.
+        own_recipe: the recommended training.
+        weights: the initial `state_dict` of `build_network(network, mean, std, ...)`, on the CPU.
+        class_names: one name an output of the network, in label order.
+    """
+
+    kind: ClassVar[str] = "initial-weights"
+    opens: ClassVar[bool] = False
+    network: NetworkSpec
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    own_recipe: Recipe
+    weights: dict[str, Tensor] = field(repr=False)
+    class_names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if twice := repeated(self.class_names):
+            raise KeyFileError(f"two classes of the key are called {twice!r}; give each a name of its own")
+        if len(self.class_names) != self.network.classes:
+            raise KeyFileError(
+                f"the key's network has {self.network.classes} outputs for {len(self.class_names)} class names;"
+                " give one name an output"
+            )
+        if not len(self.mean) == len(self.std) == self.network.channels:
+            raise KeyFileError(
+                f"expected {self.network.channels} channel means and standard deviations,"
+                f" got {len(self.mean)} and {len(self.std)}"
+            )
+
+    def public_facts(self) -> dict[str, Any]:
+        return super().public_facts() | {
+            "network": self.network.label,
+            "channels": self.network.channels,
+            "image_size": list(self.network.image_size),
+            "classes": self.network.classes,
+            "class_names": list(self.class_names),
+            "values": sum(tensor.numel() for tensor in self.weights.values()),
+            "recipe": self.own_recipe.to_dict(),
+        }
+
+    def to_bytes(self, role: str) -> bytes:
+        facts: dict[str, Any] = {
+            "format_version": FORMAT_VERSION,
+            "kind": self.kind,
+            "role": role,
+            "network": self.network.to_dict(),
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "recipe": self.own_recipe.to_dict(),
+            "class_names": list(self.class_names),
+            "fingerprint": self.fingerprint,
+        } | signing_part(self, role)
+        weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in self.weights.items()}
+        facts["sha256"] = _digest(facts, weights)
+        return safetensors.save(weights, metadata={"uge-key": json.dumps(facts)})
+
+    @classmethod
+    def from_bytes(cls, data: bytes, where: str, role: str | None = None) -> Self:
+        """Read what `to_bytes` made; `where` names it in messages, `role` is the one that will do.
+
+        Raises:
+            KeyFileError: no key, damaged, of another format version, or of the other role.
+        """
+        facts = _facts_from(data, where)
+        check_facts(facts, where, cls.kind, role)
+        try:
+            weights = safetensors.load(data)
+        except UNREADABLE as error:
+            raise damaged(where) from error
+        if facts.pop("sha256", None) != _digest(facts, weights):
+            raise damaged(where)
+        signing_key = facts.get("signing_key")
+        try:
+            return cls(
+                network=NetworkSpec.from_dict(facts["network"]),
+                mean=tuple(facts["mean"]),
+                std=tuple(facts["std"]),
+                own_recipe=Recipe(**facts["recipe"]),
+                weights=weights,
+                class_names=tuple(facts["class_names"]),
+                fingerprint=str(facts["fingerprint"]),
+                signing_key=signing_key and bytes.fromhex(signing_key),
+            )
+        except (KeyError, TypeError, ValueError, IndexError, UgeError) as error:
+            raise KeyFileError(
+                f"key {where} holds a network or recipe that this version cannot use: {error}"
+            ) from error
+
+    def check_fits(self, images: ImageSet) -> None:
+        mend = "use the key that was made for this data, or make one with 'uge key new --initial-weights'"
+        if images.classes != self.network.classes:
+            raise KeyFileError(f"the key is for {self.network.classes} classes, the data has {images.classes}; {mend}")
+        if images.class_names != self.class_names:  # the same number in another order would train on wrong labels
+            label, ours, theirs = next(
+                (i, a, b) for i, (a, b) in enumerate(zip(self.class_names, images.class_names, strict=True)) if a != b
+            )
+            raise KeyFileError(f"the key's class {label} is {ours!r}, the data's is {theirs!r}; {mend}")
+        if images.channels != self.network.channels:
+            raise KeyFileError(
+                f"the key is for images of {self.network.channels} channels, the data has {images.channels}; {mend}"
+            )
+        if images.image_size != self.network.image_size:
+            expected, got = ("x".join(map(str, size)) for size in (self.network.image_size, images.image_size))
+            raise KeyFileError(f"the key is for {expected} pixels, the data has {got}; {mend}, or give --image-size")
+
+    def opened(self, copies: Tensor) -> Tensor:
+        return copies
+
+    def seen(self, images: Tensor) -> Tensor:
+        return images
+
+    def spec(self, like: ImageSet, network: str) -> NetworkSpec:
+        return self.network
+
+    def module(self, like: ImageSet, network: str, seed: int) -> nn.Module:
+        """The authorised network with its initial weights: a fresh module at each call.
+
+        Raises:
+            KeyFileError: the weights do not fit the architecture.
+            ConfigError: the architecture cannot be built here (a timm model without timm).
+        """
+        module = build_network(self.network, self.mean, self.std, seed=0)  # every drawn weight is replaced below
+        module.load_state_dict(_fitting(self.weights, module.state_dict(), self.network, "the key"))
+        return module
+
+    def recipe(self, network: str, epochs: int) -> Recipe:
+        return self.own_recipe
+
+
+def new_weights_key(
+    spec: NetworkSpec,
+    class_names: tuple[str, ...],
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    recipe: Recipe,
+    weights_file: Path | None = None,
+) -> WeightsKey:
+    """Define an authorised network.
+
+    Args:
+        spec: the architecture.
+        class_names: one name an output.
+        mean: channel means of the clean images, on the scale [0, 1].
+        std: channel standard deviations, same scale.
+        recipe: the recommended training.
+        weights_file: a safetensors file with the `state_dict` to start from; drawn from secret randomness if None.
+
+    Raises:
+        KeyFileError: the weights file cannot be read or does not fit.
+        ConfigError: the network cannot be built.
+    """
+    if weights_file is None:
+        weights = _secret_weights(spec, mean, std)
+    else:
+        weights = _weights_from_file(Path(weights_file), spec, mean, std)
+    signing_key = signature.new_signing_key()
+    return WeightsKey(
+        network=spec,
+        mean=tuple(mean),
+        std=tuple(std),
+        own_recipe=recipe,
+        weights=weights,
+        class_names=tuple(class_names),
+        fingerprint=fingerprint_of(signing_key),
+        signing_key=signing_key,
+    )
+
+
+def _facts_from(data: bytes, where: str) -> Any:
+    """The JSON part of a key file: 8 bytes of length, then the safetensors header with our entry in its metadata."""
+    try:
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        return json.loads(header["__metadata__"]["uge-key"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise no_key(where) from error
+
+
+def _digest(facts: dict[str, Any], weights: dict[str, Tensor]) -> str:
+    """SHA-256 over the facts and over every tensor's name, type, shape and bytes, in one fixed order."""
+    hasher = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    for name in sorted(weights):
+        tensor = weights[name]
+        hasher.update(repr((name, str(tensor.dtype), list(tensor.shape))).encode())
+        hasher.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return hasher.hexdigest()
+
+
+def _secret_weights(spec: NetworkSpec, mean: tuple[float, ...], std: tuple[float, ...]) -> dict[str, Tensor]:
+    """Initial weights that nobody can search for.
+
+    torch's CPU generator uses 32 bits of its seed, few enough to try them all. So the seed only draws the values; the
+    place of each value inside its tensor comes from the operating system's generator. The entries of an initial tensor
+    are independent and of one distribution, which a random order keeps. Two draws tell the drawn tensors from the
+    constant ones (norms, tables of positions), which stay as they are.
+    """
+    weights, other = (build_network(spec, mean, std, secrets.randbits(32)).state_dict() for _ in range(2))
+    for name, tensor in weights.items():
+        weights[name] = tensor.contiguous()
+        if not torch.equal(tensor, other[name]):
+            words = torch.frombuffer(bytearray(secrets.token_bytes(8 * tensor.numel())), dtype=torch.int64)
+            weights[name] = tensor.reshape(-1)[words.argsort()].view(tensor.shape)
+    return dict(weights)
+
+
+def _weights_from_file(
+    path: Path, spec: NetworkSpec, mean: tuple[float, ...], std: tuple[float, ...]
+) -> dict[str, Tensor]:
+    """Initial weights that the protector supplies."""
+    try:
+        given = safetensors.load_file(path)
+    except OSError as error:
+        raise KeyFileError(f"cannot read weights file {path}: {error.strerror or error}") from error
+    except UNREADABLE as error:
+        raise KeyFileError(f"weights file {path} is no safetensors file, or damaged: {error}") from error
+    expected = build_network(spec, mean, std, seed=0).state_dict()
+    normalisation = {name: expected[name] for name in NORMALISATION}
+    for name, constants in normalisation.items():
+        if name in given and not torch.equal(given[name], constants):
+            raise KeyFileError(
+                f"weights file {path} normalises with {name} = {given[name].flatten().tolist()}, the key with"
+                f" {constants.flatten().tolist()}; make the key with the file's normalisation, or remove {name} from it"
+            )
+    return _fitting(given | normalisation, expected, spec, f"weights file {path}")
+
+
+def _fitting(given: dict[str, Tensor], expected: dict[str, Tensor], spec: NetworkSpec, where: str) -> dict[str, Tensor]:
+    """`given` in the order and number types of `expected`, or an error that names the first misfit."""
+    missing = [name for name in expected if name not in given]
+    if missing:
+        raise KeyFileError(
+            f"{where} lacks {len(missing)} of the {len(expected)} tensors of network {spec.label}, the first is"
+            f" '{missing[0]}'; give the state_dict of uge.networks.build_network(...)"
+        )
+    unknown = [name for name in given if name not in expected]
+    if unknown:
+        raise KeyFileError(
+            f"{where} has {len(unknown)} tensors that network {spec.label} does not know, the first is '{unknown[0]}'"
+        )
+    for name, tensor in expected.items():
+        if given[name].shape != tensor.shape:
+            raise KeyFileError(
+                f"{where}: tensor '{name}' has shape {list(given[name].shape)}, network {spec.label} needs"
+                f" {list(tensor.shape)}"
+            )
+        if tensor.is_floating_point() and not given[name].isfinite().all():
+            raise KeyFileError(f"{where}: tensor '{name}' holds values that are not finite")
+    return {name: given[name].to(tensor.dtype).contiguous() for name, tensor in expected.items()}
