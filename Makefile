@@ -16,14 +16,15 @@ ifeq ($(filter $(TORCH),cpu cuda),)
 $(error TORCH must be cpu or cuda, got '$(TORCH)')
 endif
 
-.PHONY: help demo test lint dist clean
+.PHONY: help demo test lint docs dist clean
 
 help:
 	@echo "make demo   protect the embedded images, train authorised network and hackers, write demo/index.html"
 	@echo "make test   run the tests"
 	@echo "make lint   ruff and mypy"
+	@echo "make docs   build the site into site/; a broken link is an error"
 	@echo "make dist   build wheel and source archive into dist/"
-	@echo "make clean  remove .venv, dist and caches"
+	@echo "make clean  remove .venv, dist, site and caches"
 
 demo: $(VENV)/.installed
 	$(VENV)/bin/uge demo --out demo
@@ -36,11 +37,14 @@ lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
 
+docs: $(VENV)/.installed-dev
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
+
 dist: $(VENV)/.installed-dev
 	$(VENV)/bin/python -m build
 
 clean:
-	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # The marker names the kind of torch inside; asking for the other kind starts .venv afresh.
 $(VENV)/.torch-$(TORCH):

@@ -1,13 +1,12 @@
 """Decentralised training: a published copy is split over clients that train apart and average their weights (FedAvg).
 
-    uge key new --no-passphrase --network convnet --data fashion-mini --out mine
-    uge protect fashion-mini --key mine.protector.uge --out published
-    python examples/federated.py published mine.recipient.uge --test fashion-mini
+    uge protect eurosat --no-passphrase --out published
+    python examples/federated.py published published.recipient.uge --test eurosat
 
 Each round, every client starts from the common network, trains on its own share of the published images and sends its
 weights back; the mean, weighted by the number of images, is the next common network (McMahan et al., Communication-
-Efficient Learning of Deep Networks from Decentralized Data, AISTATS 2017). The first common network is the key's. The
-same network is then trained centrally on the whole copy, for as many passes.
+Efficient Learning of Deep Networks from Decentralized Data, AISTATS 2017). The same network is then
+trained centrally on the whole copy, for as many passes.
 
 A plain loop, in one process: Flower (flwr 1.42) brings a web server and a database and asks for older releases of
 typer and rich than the ones this project is tested with, and the averaging itself is five lines.
@@ -17,15 +16,16 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import uge
-from uge.publish import read_manifest
+from uge.keys import RECIPIENT_NETWORK
 from uge.records import append_record
 from uge.runtime import environment, generator_for, seed_for
 from uge.training import accuracy_of, learning_rate_at
@@ -52,28 +52,37 @@ def average(states: Sequence[State], weights: Sequence[int]) -> State:
 
 
 def federated(
-    key: uge.Key, copy: uge.ImageSet, test: uge.ImageSet, clients: int, rounds: int, local_epochs: int, seed: int
+    start: nn.Module,
+    recipe: uge.Recipe,
+    copy: uge.ImageSet,
+    test: uge.ImageSet,
+    *,
+    clients: int,
+    rounds: int,
+    local_epochs: int,
+    seed: int,
 ) -> list[float]:
-    """Federated averaging from the key's weights; the common network's accuracy in percent after each round.
+    """Federated averaging from a network; the common network's accuracy in percent after each round.
 
-    The learning rate follows the key's schedule over all rounds and is constant within one. The key's batch is split
-    over the clients, so that all of them together see in a step what central training sees in one, and a pass over the
-    copy takes as many steps: with whole batches every client takes a fifth of them, and learns that much less.
+    The learning rate follows the recipe's schedule over all rounds and is constant within one. The recipe's batch is
+    split over the clients, so that all of them together see in a step what central training sees in one, and a pass
+    over the copy takes as many steps: with whole batches every client takes a fifth of them, and learns that much less.
     """
     parts = shares(copy, clients, seed)
-    batch_size = -(-key.recipe.batch_size // clients)
-    common = key.network_module()
+    common = deepcopy(start)
     accuracies = []
     for number in range(rounds):
-        rate = learning_rate_at(key.recipe, (number + 0.5) / rounds)
-        recipe = replace(
-            key.recipe, epochs=local_epochs, batch_size=batch_size, learning_rate=rate, schedule="constant"
+        local = replace(
+            recipe,
+            epochs=local_epochs,
+            batch_size=-(-recipe.batch_size // clients),
+            learning_rate=learning_rate_at(recipe, (number + 0.5) / rounds),
+            schedule="constant",
         )
         states = []
         for client, part in enumerate(parts):
-            network = key.network_module()
-            network.load_state_dict(common.state_dict())
-            uge.fit(network, part, recipe, seed=seed_for(seed, "client", client, number))
+            network = deepcopy(common)
+            uge.fit(network, part, local, seed=seed_for(seed, "client", client, number))
             states.append(network.state_dict())
         common.load_state_dict(average(states, [len(part) for part in parts]))
         accuracies.append(accuracy_of(common, test))
@@ -84,43 +93,36 @@ def federated(
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Both trainings, and the record of them."""
     key = uge.load_key(options.key)
-    view = uge.authorised_view(options.published, key)  # refuses a copy that the key is not for
-    copy = view.images
-    held_out = uge.load(options.test, "test", image_size=copy.image_size)
-    test = uge.authorised_view(held_out, key, headroom_255=view.headroom_255).images
+    published = uge.load_copy(options.published, key)  # refuses a copy that the key is not for
+    copy = published.view(key)
+    test = uge.load(options.test, "test", image_size=copy.image_size)
+    test = test.with_images(key.seen(test.images))
     if not 1 <= options.clients <= len(copy):
         raise uge.UgeError(f"--clients {options.clients} for {len(copy)} images; give 1 to {len(copy)}")
     if options.rounds < 1 or options.local_epochs < 1:
         raise uge.UgeError("--rounds and --local-epochs must be at least 1")
-    sizes = (options.clients, options.rounds, options.local_epochs, options.seed)
-    accuracies = federated(key, copy, test, *sizes)
-    central = uge.fit(
-        key.network_module(),
-        copy,
-        replace(key.recipe, epochs=options.rounds * options.local_epochs),
-        seed=seed_for(options.seed, "central"),
-        test=test,
-    )
-    manifest = read_manifest(options.published)
-    return {
+    start = key.module(copy, options.network, options.seed)
+    epochs = options.rounds * options.local_epochs
+    recipe = replace(key.recipe(options.network, epochs), epochs=epochs)  # one of weights has its own
+    sizes = {name: getattr(options, name) for name in ("clients", "rounds", "local_epochs", "seed")}
+    accuracies = federated(start, recipe, copy, test, **sizes)
+    central = uge.fit(deepcopy(start), copy, recipe, seed=seed_for(options.seed, "central"), test=test)
+    assert published.manifest is not None  # there is a key
+    return sizes | {
         "kind": "fedavg",
         "dataset": Path(options.test).stem,
         "images": len(copy),
         "test_images": len(test),
-        "method": manifest.method,
-        "epsilon_255": manifest.epsilon_255,
-        "settings": manifest.settings,
-        "network": key.network.label,
-        "clients": options.clients,
-        "rounds": options.rounds,
-        "local_epochs": options.local_epochs,
-        "local_batch_size": -(-key.recipe.batch_size // options.clients),
-        "seed": options.seed,
+        "method": published.manifest.method,
+        "epsilon_255": published.manifest.epsilon_255,
+        "settings": published.manifest.settings,
+        "network": key.spec(copy, options.network).label,
+        "local_batch_size": -(-recipe.batch_size // options.clients),
         "accuracy": accuracies[-1],
         "round_accuracy": accuracies,
         "central_accuracy": central.accuracy,
         "central_test_accuracy": list(central.test_accuracy),
-        "recipe": key.recipe.to_dict(),
+        "recipe": recipe.to_dict(),
         "data": copy.digest(),
         "environment": environment(),
     }
@@ -131,6 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("published", help="folder that `uge protect` wrote")
     parser.add_argument("key", help="NAME.recipient.uge")
     parser.add_argument("--test", required=True, help="DATA with clean images to test on, never trained on")
+    parser.add_argument("--network", default=RECIPIENT_NETWORK, help="what all train")
     parser.add_argument("--clients", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--local-epochs", type=int, default=1, help="passes of a client over its share in one round")

@@ -2,7 +2,7 @@
 
     python examples/foreign_folder.py --method class-noise --out noisy
     python examples/foreign_folder.py --method patches --out patched
-    uge audit noisy --test fashion-mini --clean fashion-mini --plan quick --out noisy-audit
+    uge audit noisy --test eurosat --clean eurosat --plan quick --out noisy-audit
 
 Only the images come from this package: what is done to them and how they are written is numpy and Pillow alone. Two
 classics, both without a key: one uniform noise pattern a class (the class-wise control of Huang et al., Unlearnable
@@ -51,7 +51,7 @@ def write(images: uge.ImageSet, method: str, epsilon: int, out: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--method", choices=("class-noise", "patches"), required=True)
-    parser.add_argument("--data", default="fashion-mini")
+    parser.add_argument("--data", default="eurosat")
     parser.add_argument("--image-size", type=int, help="side in pixels; as they are by default")
     parser.add_argument("--epsilon", type=int, default=16, help="in 8-bit steps")
     parser.add_argument("--out", type=Path, required=True)

@@ -27,24 +27,30 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from uge.audit.plan import AUTHORISED, Cell, grid
 from uge.audit.quality import psnr, ssim
 from uge.audit.run import Audit
-from uge.data.images import ImageSet, normalisation_of
+from uge.copy import Copy
+from uge.data.images import ImageSet, normalisation_of, to_float
 from uge.data.sources import load
-from uge.keys.key import Key, load_key, new_key, save_key
-from uge.networks import NetworkSpec, parse_network
+from uge.encoders import build_encoder, features_of
+from uge.keys import load_key, save_key
+from uge.keys.weights import WeightsKey, new_weights_key
+from uge.losses.feature_distance import feature_distance
+from uge.losses.gradient_matching import gradient_matching
+from uge.networks import NetworkSpec, parse_network, trainable
 from uge.pipeline import protect_and_publish
 from uge.protect import resolve_config
-from uge.protect.diagnostics import encoder_similarity, on_policy_matching
-from uge.publish import load_published
 from uge.records import append_record, config_hash, read_records
 from uge.runtime import environment, generator_for
-from uge.training import Recipe, recommended_recipe
+from uge.training import Recipe, fit, recommended_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "uge_cifar" / "records.jsonl"
@@ -96,7 +102,7 @@ LATER_STUDENTS = tuple(student for student in STUDENTS if "queries=any" not in s
 
 
 def settings_by_name() -> dict[str, dict[str, Any]]:
-    """Ablation x epsilon: name -> overrides of the default preset."""
+    """Ablation x epsilon: name -> settings in the place of the defaults."""
     return {
         f"{name}@{epsilon}": terms | {"epsilon_255": epsilon} for name, terms in TERMS.items() for epsilon in EPSILONS
     }
@@ -121,7 +127,7 @@ class Stage:
     def recipe(self, network: str) -> Recipe:
         return recommended_recipe(network, self.epochs)
 
-    def key(self, network: str, draw: int) -> Key:
+    def key(self, network: str, draw: int) -> WeightsKey:
         """The authorised network, drawn once for all settings so that they differ in the protection alone."""
         name = self.folder / "keys" / f"{network.replace(':', '-')}-{draw}"
         file = Path(f"{name}.protector.uge")
@@ -129,16 +135,18 @@ class Stage:
             kind, options = parse_network(network)
             spec = NetworkSpec(kind, self.clean.channels, self.clean.image_size, self.clean.classes, options)
             name.parent.mkdir(parents=True, exist_ok=True)
-            key = new_key(spec, self.clean.class_names, *normalisation_of(self.clean.images), self.recipe(network))
-            save_key(key, name)
-        return load_key(file)
+            classes, normalisation = self.clean.class_names, normalisation_of(self.clean.images)
+            save_key(new_weights_key(spec, classes, *normalisation, self.recipe(network)), name)
+        key = load_key(file)
+        assert isinstance(key, WeightsKey)
+        return key
 
-    def audit(self, published: ImageSet, key: Key, epochs: int | None = None) -> Audit:
+    def audit(self, published: ImageSet, key: WeightsKey, epochs: int | None = None) -> Audit:
         return Audit(
             published,
             self.test,
             self.folder,
-            key=replace(key, recipe=replace(key.recipe, epochs=epochs or self.epochs)),
+            key=replace(key, own_recipe=replace(key.own_recipe, epochs=epochs or self.epochs)),
             clean=self.clean,
             recipe=lambda network: recommended_recipe(network, epochs or self.epochs),
         )
@@ -156,22 +164,24 @@ class Stage:
 
 def run_setting(stage: Stage, name: str, overrides: dict[str, Any], networks: tuple[str, ...]) -> None:
     """Protect, publish, train everybody, measure every term; append what is missing to the records."""
-    config = resolve_config("default", (SMALL if stage.small else FULL) | overrides)
+    config = resolve_config("uge", (SMALL if stage.small else FULL) | overrides)
     done = {(row["stage"], row["setting"], row["cell"]) for row in read_records(RESULTS)}
     for seed in stage.seeds:
         keys = [stage.key(network, seed) for network in networks]
         out = stage.folder / f"{stage.name}-{name.replace(', ', '-')}-{seed}-{config_hash(config.to_dict())}"
-        log = stage.folder / f"{out.name}.jsonl"
+        took = out.with_name(f"{out.name}.seconds")
         if not out.exists():
 
-            def step(row: dict[str, Any], total: int) -> None:
+            def step(row: dict[str, Any], total: int, took: Path = took) -> None:
                 if row["step"] % 200 == 0:
                     tell(f"  step {row['step']}/{total} " + str({k: v for k, v in row.items() if k != "step"}))
+                if row["step"] == total:
+                    took.write_text(str(row["seconds"]))  # of all steps, whatever interrupted them
 
             tell(f"{name} seed {seed}: protecting")
-            protect_and_publish(stage.clean, keys, out, config, seed=seed, log=log, on_step=step)
-        seconds = read_records(log)[-1]["seconds"]  # of all steps, whatever interrupted them
-        copy = load_published(out)
+            protect_and_publish(stage.clean, keys, out, "uge", config, seed=seed, on_step=step)
+        seconds = float(took.read_text())
+        copy = Copy.read(out).images
         about = {"stage": stage.name, "setting": name, "dataset": stage.data, "config": config.to_dict()}
         about |= {"small": True} if stage.small and stage.name != "grid" else {}
         measured = f"measures-{config_hash(about)}-{seed}"
@@ -188,7 +198,7 @@ def run_setting(stage: Stage, name: str, overrides: dict[str, Any], networks: tu
                     append_record(RESULTS, about | {"authorised_network": network} | row)
 
 
-def measures(stage: Stage, copy: ImageSet, key: Key, seed: int, seconds: float) -> dict[str, Any]:
+def measures(stage: Stage, copy: ImageSet, key: WeightsKey, seed: int, seconds: float) -> dict[str, Any]:
     """What each term did to this copy."""
     matching = on_policy_matching(key, stage.clean, copy, seed=seed + 1000)
     sample = torch.arange(0, len(copy), max(1, len(copy) // 1000))
@@ -196,14 +206,51 @@ def measures(stage: Stage, copy: ImageSet, key: Key, seed: int, seconds: float) 
         "kind": "measures",
         "on_policy_direction": round(matching["direction"], 4),
         "on_policy_magnitude": round(matching["magnitude"], 4),
-        "similarity_efficientnet_lite1": round(
-            encoder_similarity(stage.clean, copy, "efficientnet-lite1", most=500), 4
-        ),
+        "similarity_efficientnet_lite1": round(encoder_similarity(stage.clean, copy), 4),
         "psnr_db": round(float(psnr(stage.clean.images[sample], copy.images[sample]).mean()), 2),
         "ssim": round(float(ssim(stage.clean.images[sample], copy.images[sample]).mean()), 4),
         "protect_seconds": seconds,
         "environment": environment(),
     }
+
+
+def on_policy_matching(
+    key: WeightsKey, clean: ImageSet, copy: ImageSet, *, seed: int, batches: int = 8
+) -> dict[str, float]:
+    """L_gm at fresh on-policy weights: those of a new authorised training on the copy, at every quarter of it.
+
+    Returns:
+        Means over points and batches: `direction` and `magnitude` as in `gradient_matching`.
+    """
+    network, recipe = key.module(clean, "", 0), key.own_recipe
+    generator = generator_for(seed, "on-policy matching")
+    size = min(recipe.batch_size, len(clean))
+    picks = [torch.randperm(len(clean), generator=generator)[:size] for _ in range(batches)]
+    found: list[tuple[float, float]] = []
+    points = {max(1, round(recipe.epochs * share)) for share in (0.25, 0.5, 0.75, 1.0)}
+
+    def measure(epoch: int, loss: float, accuracy: float) -> None:
+        if epoch in points:
+            for pick in picks:
+                wanted, got = (gradients(network, images, pick) for images in (clean, copy))
+                matched = gradient_matching(wanted, got)
+                found.append((float(matched.direction), float(matched.magnitude)))
+
+    fit(network, copy, recipe, seed=seed, on_epoch=measure)
+    return {"direction": fmean(d for d, _ in found), "magnitude": fmean(m for _, m in found)}
+
+
+def gradients(network: nn.Module, images: ImageSet, pick: Tensor) -> tuple[Tensor, ...]:
+    loss = F.cross_entropy(network(to_float(images.images[pick])), images.labels[pick])
+    return torch.autograd.grad(loss, list(trainable(network).values()))
+
+
+def encoder_similarity(clean: ImageSet, copy: ImageSet, encoder: str = "efficientnet-lite1", most: int = 500) -> float:
+    """Mean centred cosine of originals and copies in an encoder that the protection did not use; 1: all alike."""
+    pick = torch.randperm(len(clean), generator=generator_for(0, "encoder similarity"))[:most]
+    module = build_encoder(encoder, clean, seed=0)
+    a, b = (features_of(module, images.images[pick]) for images in (clean, copy))
+    return float(feature_distance(a, b, a.mean(0)))
 
 
 def check_budget(stage: Stage) -> None:

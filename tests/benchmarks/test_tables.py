@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmarks import tables
+from benchmarks.tables.audit import audit_grid
+from benchmarks.tables.baselines import baseline_table, field_table
+from benchmarks.tables.claims import claims_table
+from benchmarks.tables.fedavg import fedavg_table
+from benchmarks.tables.leaderboard import GONE
+from benchmarks.tables.sealed import copy_table, every_hacker, headline
+from benchmarks.tables.speed import speed_table
+from benchmarks.tables.text import NOT_MEASURED, figure, shown
+from benchmarks.tables.uge_cifar import Setting, budget_table, stage_table
 from uge.audit.plan import read_plan
 from uge.bench.plan import read_bench
-from uge.records import append_record
+from uge.protect import PROTECTIONS
+from uge.records import append_record, read_records
 
 ROOT = Path(__file__).parents[2]
-
-
-def _module() -> Any:
-    spec = importlib.util.spec_from_file_location("uge_benchmark_tables", ROOT / "benchmarks" / "tables.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-tables = _module()
 
 CONFIG = {
     "gradient_matching": 1.0,
@@ -126,18 +123,15 @@ def cells(text: str, title: str) -> list[str]:
     return [cell.strip() for cell in line.strip("|").split("|")][1:]
 
 
-def test_interval_is_students() -> None:
-    mean, half = tables.interval([50.0, 52.0, 54.0])  # s = 2, t(2) = 4.303: 4.303 * 2 / sqrt(3) = 4.969
-    assert mean == 52
-    assert half == pytest.approx(4.969, abs=1e-3)
-    assert tables.interval([7.0]) == (7.0, None)
-    assert tables.shown([1.0, 1.0]) == "1.0 ± 0.0"
-    assert tables.shown([]) == "-"
+def test_numbers_as_text() -> None:
+    assert shown([50.0, 52.0, 54.0], 3) == "52.000 ± 4.969"  # s = 2, t(2) = 4.303: 4.303 * 2 / sqrt(3)
+    assert [shown([1.0, 1.0]), shown([7.0]), shown([])] == ["1.0 ± 0.0", "7.0", "-"]
+    assert [figure(value) for value in (0.01234, 12.34, 123456.0)] == ["0.0123", "12.3", "123,456"]
 
 
 def test_three_seeds_by_hand() -> None:
-    text = tables.stage_table(three_seeds(), "seeds")
-    assert text.startswith("cifar10; 10000 training images, 2000 test images, 30 epochs; seeds 0, 1, 2.")
+    text = stage_table(three_seeds(), "seeds")
+    assert text.startswith("cifar10; 10,000 training images, 2,000 test images, 30 epochs; seeds 0, 1, 2.")
     assert "`gm+fd@32`: L_gm + 0.3 L_fd, epsilon 32" in text
     assert cells(text, f"authorised: {OURS}") == ["52.0 ± 5.0 (peak 54.0 ± 5.0, clean 56.0 ± 0.0)"]
     # vgg 30, 34, 32: s = 2
@@ -158,7 +152,7 @@ def test_three_seeds_by_hand() -> None:
 
 def test_an_undertrained_hacker_is_marked_and_not_counted() -> None:
     rows = three_seeds() + check(VGG, 94.0, 100.0) + check(MLP, 95.0, 100.0)
-    text = tables.stage_table(rows, "seeds")
+    text = stage_table(rows, "seeds")
     assert cells(text, VGG)[0].startswith("32.0 ± 5.0† (")
     assert "†" not in cells(text, MLP)[0]
     # mlp alone: 20, 18, 16: mean 18, s = 2
@@ -170,13 +164,13 @@ def test_an_undertrained_hacker_is_marked_and_not_counted() -> None:
 
 def test_a_check_at_another_size_or_data_set_says_nothing() -> None:
     rows = three_seeds() + check(VGG, 50.0, 100.0, small=True) + check(MLP, 50.0, 100.0, dataset="other")
-    assert "†" not in tables.stage_table(rows, "seeds")
+    assert "†" not in stage_table(rows, "seeds")
 
 
 def test_budget_table() -> None:
     rows = check(VGG, 57.0, 60.0) + check(MLP, 56.9, 60.0, small=True) + check(OURS, 58.0, 56.0, kind="authorised")
     rows += check("vit", 40.0, 41.0)[:1]  # twice the budget is still to come
-    text = tables.budget_table(rows)
+    text = budget_table(rows)
     assert text.splitlines()[2:] == [
         f"| cifar10, full size | {VGG} | 30 | 57.0 | 60.0 | 0.950 | enough |",
         f"| cifar10, full size | authorised: {OURS} | 30 | 58.0 | 56.0 | 1.036 | enough |",
@@ -190,7 +184,7 @@ def test_many_settings_become_rows() -> None:
         config = CONFIG | {"epsilon_255": epsilon}
         more = {"stage": "grid", "setting": f"gm+fd@{epsilon}", "config": config}
         rows += [training("authorised", OURS, 50.0, **more), training("hacker", VGG, 10.0 + epsilon / 8, **more)]
-    text = tables.stage_table(rows, "grid")
+    text = stage_table(rows, "grid")
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if "`gm" in line]
     assert [line[:5] for line in lines] == [
         ["`gm+fd@8`", "L_gm + 0.3 L_fd", "8", "50.0 (-)", "11.0 (-)"],
@@ -203,7 +197,7 @@ def test_many_settings_become_rows() -> None:
 
 def test_terms_of_a_setting() -> None:
     misaligned = CONFIG | {"feature_objective": "misalignment", "gradient_matching": 0, "undistillation": 1}
-    assert tables.Setting("grid", "cifar10", "x", misaligned).terms == "0.3 L_mis + L_ud"
+    assert Setting("grid", "cifar10", "x", misaligned).terms == "0.3 L_mis + L_ud"
 
 
 def test_two_keys_count_the_weaker_authorised_network_and_no_hacker_of_its_kind_as_another() -> None:
@@ -215,222 +209,137 @@ def test_two_keys_count_the_weaker_authorised_network_and_no_hacker_of_its_kind_
         training("hacker", MLP, 20.0),
         training("hacker", MLP, 40.0, trained_on="clean"),
     ]
-    text = tables.stage_table([row | {"stage": "two-keys"} for row in rows], "two-keys")
+    text = stage_table([row | {"stage": "two-keys"} for row in rows], "two-keys")
     assert cells(text, "mean drop of other architectures") == ["20.0"]
     assert cells(text, "margin: authorised less strongest hacker") == ["1.0"]
     small = [row | {"stage": "two-keys", "small": True} for row in rows]
     budgets = check(MLP, 30.0, 40.0, small=True) + check(MLP, 40.0, 40.0)  # too short at 16x16 alone
-    assert "undertrained" in tables.stage_table(small + budgets, "two-keys")
-    assert "undertrained" not in tables.stage_table([row | {"stage": "two-keys"} for row in rows] + budgets, "two-keys")
+    assert "undertrained" in stage_table(small + budgets, "two-keys")
+    assert "undertrained" not in stage_table([row | {"stage": "two-keys"} for row in rows] + budgets, "two-keys")
 
 
 def test_the_later_of_two_rows_counts_and_configurations_are_not_mixed() -> None:
     again = [training("authorised", OURS, 40.0), training("authorised", OURS, 50.0)]
-    assert cells(tables.stage_table(again, "seeds"), f"authorised: {OURS}") == ["50.0 (peak 52.0, clean -)"]
+    assert cells(stage_table(again, "seeds"), f"authorised: {OURS}") == ["50.0 (peak 52.0, clean -)"]
     longer = training("authorised", OURS, 60.0, config=CONFIG | {"epochs": 60})
-    assert len(cells(tables.stage_table([*again, longer], "seeds"), f"authorised: {OURS}")) == 2
+    assert len(cells(stage_table([*again, longer], "seeds"), f"authorised: {OURS}")) == 2
 
 
 def test_nothing_measured_says_so() -> None:
     for folders, compute in tables.SECTIONS.values():
-        nothing = [[]] if isinstance(folders, str) else [[] for _ in folders]
-        assert compute(*nothing) == "not measured yet\n"
+        assert compute(*([] for _ in folders)) == NOT_MEASURED
 
 
-def test_headline_takes_the_strongest_stage_and_names_a_weaker_one() -> None:
-    grid = [training("authorised", OURS, 41.0, stage="grid")]
-    assert tables.headline(three_seeds() + grid) == tables.stage_table(three_seeds(), "seeds")
-    assert tables.headline(grid).startswith(
-        "Three seeds of one setting: not measured yet. Below, from one seed each: the search at 16x16 pixels,"
+def test_fedavg_leaves_out_methods_that_are_gone() -> None:
+    row = {"dataset": "eurosat", "images": 3000, "method": "sealed", "epsilon_255": 16, "network": OURS, "clients": 5}
+    row |= {"rounds": 30, "local_epochs": 1, "local_batch_size": 26, "seed": 0}
+    row |= {"accuracy": 50.25, "central_accuracy": 52.5}
+    assert fedavg_table([row, row | {"method": "null-space"}]).splitlines()[2:] == [
+        f"| eurosat, 3000 images | sealed, epsilon 16 | {OURS} | 5 | 30 x 1 | 26 | 0 | 50.2 | 52.5 | -2.2 |"
+    ]
+
+
+def test_of_two_timings_on_one_machine_the_later_counts_and_earlier_versions_are_left_out() -> None:
+    row = {"table": "costs", "measure": "publishing", "subject": "32x32", "value": 1234.5, "unit": "images/s"}
+    row |= {"repeats": 5, "environment": {"machine": "x86_64", "threads": 2}}
+    earlier = {name: value for name, value in row.items() if name != "table"} | {"measure": "view"}
+    text = speed_table([row | {"value": 1.0}, row, earlier, row | {"table": "seconds"}], "costs")
+    assert text.splitlines()[2:] == ["| publishing | 32x32 | 1,234 images/s | 5 | x86_64, 2 |"]
+
+
+def sealed(kind: str, network: str, accuracy: float, how: str = "none", knows: str = "nothing", **more: Any) -> Any:
+    """A row of a training as benchmarks/quality/sealed.py writes it, less what no table reads."""
+    row = {"dataset": "cifar10-12k", "copy": "sealed", "epsilon_255": 16, "seed": 0, "kind": kind, "network": network}
+    row |= {"countermeasure": how, "knows": knows, "accuracy": accuracy, "peak_accuracy": accuracy + 1}
+    row |= {"trained_on": "published", "images": 10000, "test_images": 2000, "recipe": {"epochs": 30}, "budget": 1.0}
+    row |= {"locked": kind == "authorised"} | more
+    return row | {"cell": repr(sorted((name, str(value)) for name, value in row.items()))}
+
+
+def sealed_rows() -> list[dict[str, Any]]:
+    clean = {"trained_on": "clean"}
+    return [
+        sealed("authorised", "resnet(depth=8)", 74.0, knows="key"),
+        sealed("authorised", "resnet(depth=8)", 74.0, knows="key", **clean),
+        sealed("hacker", VGG, 18.0),
+        sealed("hacker", VGG, 20.0, seed=1),
+        sealed("hacker", VGG, 76.0, **clean),
+        sealed("hacker", MLP, 17.0),
+        sealed("hacker", "resnet(depth=8)", 16.0, "other-init", "architecture"),
+        sealed("hacker", VGG, 14.0, "grayscale"),
+        sealed("hacker", VGG, 15.0, "grayscale+blur:1"),
+        sealed("hacker", VGG, 36.0, "adversarial"),
+        sealed("hacker", VGG, 29.0, "own-pairs", "method"),
+        sealed("hacker", "efficientnet-lite1", 60.0, "pretrained-probe:efficientnet-lite1"),
+        sealed("hacker", VGG, 45.0, "clean-mixed:500", "clean images"),
+        sealed("hacker", VGG, 70.0, "distillation:soft", "model outputs"),
+        sealed("hacker", "resnet(depth=8)", 73.0, "stolen-key", "key"),  # a control, and no hacker
+        sealed("hacker", VGG, 55.0, epsilon_255=8),
+        {"kind": "copy", "dataset": "cifar10-12k", "copy": "sealed", "epsilon_255": 16, "seed": 0}
+        | {"psnr_db": 25.5, "ssim": 0.9, "recognised": {"vgg": 18.0, "resnet": 12.5}},
+    ]
+
+
+def test_the_headline_has_the_recipient_first_and_then_the_strongest_of_each_kind_up_to_the_one_who_wins() -> None:
+    lines = headline(sealed_rows()).splitlines()
+    assert lines[0].endswith("Epsilon 16, PSNR 25.5 dB; guessing: 10 %.")
+    assert lines[4:] == [
+        "| **recipient** | 74.0 | 74.0 |",
+        "| filters the images first (vgg, `grayscale+blur:1`) | 15.0 | - |",
+        "| the recipient's architecture (resnet) | 16.0 | - |",
+        "| another architecture (vgg) | 19.0 | 76.0 |",
+        "| denoiser, learnt from images of his own (vgg, `own-pairs`) | 29.0 | - |",
+        "| trains in another way (vgg, `adversarial`) | 36.0 | - |",
+        "| has some originals (vgg, `clean-mixed:500`) | 45.0 | - |",
+        "| begins with a network trained on ImageNet (efficientnet-lite1, `pretrained-probe:efficientnet-lite1`)"
+        " | 60.0 | - |",
+        "| asks the recipient's network (vgg, `distillation:soft`) | 70.0 | - |",
+    ]
+
+
+def test_every_kind_of_sealed_copy_has_a_line_and_a_table() -> None:
+    first, second = copy_table(sealed_rows()).splitlines()[2:]
+    assert first == (
+        "| sealed, cifar10-12k | 16 | 25.5 | 0.900 | 18 | 74.0 (74.0) | 19.0 | 70.0 (vgg, distillation:soft) | +4.0 |"
     )
-    assert tables.headline([*grid, measures(0, 0.1, 0.5)]) == tables.headline(grid)  # no training of that stage yet
-
-
-def test_fedavg_and_speed() -> None:
-    row = {"dataset": "cifar10", "images": 10000, "method": "uge", "epsilon_255": 32, "network": OURS, "clients": 5}
-    row |= {"rounds": 30, "local_epochs": 1, "seed": 0, "accuracy": 50.25, "central_accuracy": 52.5}
-    row |= {"recipe": {"batch_size": 128}}
-    assert tables.fedavg_table([row]).endswith(
-        f"| cifar10, 10000 images | uge, epsilon 32 | {OURS} | 5 | 30 x 1 | 128 | 0 | 50.2 | 52.5 | -2.2 |\n"
-    )
-    assert " | 30 x 1 | 26 | 0 |" in tables.fedavg_table([row | {"local_batch_size": 26}])
-    speed = {"measure": "publish", "subject": "32x32", "value": 1234.5, "unit": "images/s", "repeats": 5}
-    speed |= {"environment": {"machine": "x86_64", "threads": 2}}
-    text = tables.speed_table([speed | {"value": 1.0}, speed])
-    assert text.splitlines()[2:] == ["| publish | 32x32 | 1,234 images/s | 5 | x86_64, 2 |"]
-    assert [tables.figure(value) for value in (0.01234, 12.34, 123456.0)] == ["0.0123", "12.3", "123,456"]
-
-
-def null_space_row(kind: str, network: str, accuracy: float, **more: Any) -> dict[str, Any]:
-    layout = {"cell": 8, "group_size": 6}
-    about = {
-        "stage": "small",
-        "setting": "p8-s6",
-        "dataset": tables.SEARCHED,
-        "layout": layout,
-        "seed": 0,
-        "kind": kind,
-    }
-    about |= {"network": network, "countermeasure": "none", "trained_on": "published", "accuracy": accuracy}
-    about |= {"environment": {"device": "cpu"}}
-    return about | {"images": 4000, "test_images": 2000, "recipe": {"epochs": 40}} | more
-
-
-def test_prices_of_views() -> None:
-    rows = [
-        null_space_row("hacker", OURS, 60.0, stage="locked", setting="clean", trained_on="clean"),
-        null_space_row("authorised", OURS, 58.0, stage="locked", trained_on="clean"),
-        null_space_row(
-            "authorised", OURS, 55.0, stage="locked", trained_on="clean", layout={"cell": 4, "group_size": 3}
-        ),
-        null_space_row("authorised", OURS, 59.5, stage="locked", trained_on="clean", layout={"epsilon_255": 8}),
-        null_space_row("authorised", OURS, 51.0, stage="locked", trained_on="clean")
-        | {"layout": {"cell": 4, "group_size": 3, "levels": 2}},
-    ]
-    text = tables.view_prices(rows, "locked")
-    assert tables.view_prices(rows, "locked-small") == tables.NOT_MEASURED
-    assert "without a view: 60.0; through the view of a reversible key: 59.5." in text
-    assert text.splitlines()[2:] == [
-        "| cells, groups | s = 3 | s = 6 |",
-        "| --- | --: | --: |",
-        "| 4x4, balanced signs, mixed channels | 55.0 | - |",
-        "| 8x8, balanced signs, mixed channels | - | 58.0 |",
-        "| 4x4, balanced signs, mixed channels, 2 levels | 51.0 | - |",
-    ]
-
-
-def test_null_space_settings_stand_beside_their_clean_levels() -> None:
-    rows = [
-        null_space_row("authorised", OURS, 58.0),
-        null_space_row("authorised", OURS, 58.0, trained_on="clean"),
-        null_space_row("hacker", VGG, 30.0),
-        null_space_row("hacker", VGG, 66.0, trained_on="clean", setting="clean"),
-        null_space_row("hacker", VGG, 50.0, countermeasure="grayscale"),
-        null_space_row("measures", "", 0, views_identical=4000, epsilon_measured_255=8, budget_used=0.5)
-        | {"shortcut_loss": 1.25, "psnr_db": 31.5, "ssim": 0.97},
-    ]
-    text = tables.null_space_table(rows, "small")
-    for line in (
-        f"| authorised: {OURS} | 58.0 (58.0) |",
-        f"| {VGG} | 30.0 (66.0) |",
-        f"| {VGG}, grayscale | 50.0 (-) |",
-        "| images whose view is identical | 4,000 |",
-        "| epsilon measured, /255 | 8 |",
-    ):
-        assert line in text.splitlines()
-    assert tables.null_space_table(rows, "full") == tables.NOT_MEASURED
-    alone = {"setting": "alone", "shortcut_loss": None, "environment": {"device": "GPU"}}  # no surrogates, no such loss
-    text = tables.null_space_table(rows + [row | alone for row in rows if row["setting"] != "clean"], "small")
-    assert "| shortcut loss of the surrogates at the end | 1.25 | - |" in text.splitlines()
-    assert text.splitlines()[0].endswith("seeds 0; trained on processors and on GPU.")
-
-
-def test_a_search_has_a_row_a_setting_and_a_table_a_method() -> None:
-    reversible = {"setting": "reversible", "layout": {"epsilon_255": 8}}
-    rows = [
-        null_space_row("hacker", VGG, 66.0, trained_on="clean", setting="clean"),
-        null_space_row("hacker", VGG, 30.0),
-        null_space_row("hacker", VGG, 50.0, setting="p8-s4+gray", countermeasure="grayscale"),
-        null_space_row("hacker", VGG, 40.0, setting="p8-s4+gray"),
-        null_space_row("authorised", OURS, 58.0),
-        null_space_row("authorised", OURS, 58.0, trained_on="clean"),
-        null_space_row("authorised", OURS, 53.0, setting="p8-s4", stage="locked-small", trained_on="clean"),
-        null_space_row("hacker", VGG, 20.0, **reversible),
-        null_space_row("measures", "", 0, **reversible) | {"psnr_db": 31.5, "ssim": 0.97},
-    ]
-    assert tables.null_space_search(rows, "null-space").splitlines()[2:] == [
-        f"|  | authorised | {VGG} | {VGG}, grayscale | PSNR, dB | SSIM |",
-        "| --- | --: | --: | --: | --: | --: |",
-        "| the originals |  | 66.0 | - |  |  |",
-        "| `p8-s6` | 58.0 | 30.0 | - | - | - |",
-        "| `p8-s4+gray` | 53.0 | 40.0 | 50.0 | - | - |",
-    ]
-    assert tables.null_space_search(rows, "reversible").splitlines()[-1] == "| `reversible` | - | 20.0 | 31.5 | 0.97 |"
-    assert tables.null_space_search(rows[:1], "reversible") == tables.NOT_MEASURED
-
-
-def test_other_data_stand_in_tables_of_their_own() -> None:
-    rows = [null_space_row("hacker", VGG, 30.0, stage="full")]
-    other = [null_space_row("hacker", VGG, 20.0, stage="full", dataset="cifar100")]
-    assert tables.null_space_elsewhere(rows) == tables.NOT_MEASURED
-    assert f"| {VGG} | 30.0 (-) |" in tables.null_space_table(rows + other, "full")
-    small = [null_space_row("hacker", VGG, 10.0, stage="small", dataset="cifar100")]
-    text = tables.null_space_elsewhere(rows + small + other)
-    first, second = text.split("\ncifar100, 16x16; ")
-    assert first.startswith("cifar100; ") and f"| {VGG} | 20.0 (-) |" in first and "30.0" not in text
-    assert f"| {VGG} | 10.0 (-) |" in second and "20.0" not in second
-    measured = [null_space_row("measures", "", 0, stage="full", dataset="tiny")]
-    assert tables.null_space_elsewhere(rows + small + other + measured) == text
+    assert second == "| sealed, cifar10-12k | 8 | - | - | - | - | 55.0 | 55.0 (vgg, none) | - |"
+    text = every_hacker(sealed_rows())
+    assert text.index("**sealed, epsilon 16**") < text.index("**sealed, epsilon 8**")
+    assert "| none | nothing | 19.0 ± 12.7 (76.0, 14 %) | 17.0 | 16.0 |  |" in text.splitlines()
 
 
 def test_audits_of_copies_of_the_same_images_share_ceilings() -> None:
     def row(name: str, accuracy: float, **more: Any) -> dict[str, Any]:
-        base = null_space_row("hacker", VGG, accuracy, knows="nothing", peak_accuracy=accuracy, budget=1.0)
-        return base | {"name": name, "cell": f"{name}{sorted(more.items())}"} | more
+        return sealed("hacker", VGG, accuracy, name=f"uge {name}") | more | {"cell": f"{name}{sorted(more.items())}"}
 
     gray, student = {"countermeasure": "grayscale"}, {"countermeasure": "distillation:soft", "knows": "model outputs"}
     clean = {"trained_on": "clean"}
     mine = [row("copy", 20.0), row("copy", 40.0, **gray), row("copy", 60.0, **student)]
     others = [row("other", 70.0, **clean, **gray), row("other", 65.0, **clean, **student)]
-    keyed = [row("", 80.0, **clean, stage="full", setting="clean")]
-
-    facts = {"kind": "facts", "name": "copy", "dataset": mine[0]["dataset"], "manifest": {"classes": 10}}
+    keyed = [row("", 80.0, **clean) | {"stage": "full"}]
+    facts = {"kind": "facts", "name": "uge copy", "dataset": mine[0]["dataset"], "manifest": {"classes": 10}}
 
     def grid(audited: list[dict[str, Any]], keyed: list[dict[str, Any]]) -> list[str]:
-        text = tables.audit_grid([facts, *audited], keyed)
-        return [line for line in text.split("**other**")[0].splitlines() if line[0:1] == "|"]
+        text = audit_grid([facts, *audited], keyed)
+        return [line for line in text.split("**uge other**")[0].splitlines() if line[0:1] == "|"][2:]
 
-    assert grid(mine, [])[2:] == [
+    assert grid(mine, []) == [
         "| none | nothing | 20.0 |",
         "| distillation:soft | model outputs | 60.0 |",
         "| grayscale | nothing | 40.0 |",
     ]
-    assert grid(mine + others, keyed)[2:] == [
+    assert grid(mine + others, keyed) == [
         "| none | nothing | 20.0 (80.0, 14 %) |",
         "| distillation:soft | model outputs | 60.0 |",  # his teacher is the key's
         "| grayscale | nothing | 40.0 (70.0, 50 %) |",
     ]
     elsewhere = [each | {"images": 10} for each in keyed], [each | {"recipe": {"epochs": 1}} for each in keyed]
-    assert [grid(mine, rows)[2] for rows in elsewhere] == ["| none | nothing | 20.0 |"] * 2
-    own = row("copy", 75.0, **clean)
-    assert grid([*mine, own], keyed)[2] == "| none | nothing | 20.0 (75.0, 15 %) |"
-    recipe = mine[0]["recipe"]
-    twice = row("other", 90.0, **clean, budget=2.0, recipe=recipe | {"epochs": 2 * recipe["epochs"]})
-    assert grid([*mine, twice], keyed)[2] == "| none | nothing | 20.0† (80.0, 14 %) |"  # whoever looked
-    shrunk = [each | {"name": "copy, 16x16"} for each in mine]
-    assert grid(shrunk, keyed)[2] == "| none | nothing | 20.0 |"
-
-
-def test_weak_points_are_the_strongest_hackers_of_each_kind() -> None:
-    setting, title = list(tables.WEIGHED.items())[-1]
-    mine = {"stage": "full", "setting": setting, "knows": "nothing"}
-    clean = {"stage": "full", "setting": "clean", "trained_on": "clean", "knows": "nothing"}
-    keyed = [
-        null_space_row("authorised", OURS, 71.0, **mine),
-        null_space_row("hacker", VGG, 20.0, **mine),
-        null_space_row("hacker", VGG, 22.0, **mine, seed=1),
-        null_space_row("hacker", "mlp", 20.5, **mine),
-        null_space_row("hacker", VGG, 77.0, **clean),
-        null_space_row("hacker", VGG, 19.0, **mine, countermeasure="grayscale+blur:1"),
-        null_space_row("hacker", VGG, 40.0, **mine | {"knows": "method"}, countermeasure="relabel"),
-        null_space_row("hacker", OURS, 25.0, **mine | {"knows": "architecture"}, countermeasure="other-init"),
-    ]
-    audited = [
-        row | {"name": f"{setting}, second copy", "budget": budget}
-        for budget, row in (
-            (1.0, null_space_row("hacker", VGG, 62.0, countermeasure="distillation:soft", knows="model outputs")),
-            (1.0, null_space_row("hacker", VGG, 48.0, countermeasure="clean-only:500", knows="clean images")),
-            (0.25, null_space_row("hacker", "mlp", 90.0, knows="nothing")),
-        )
-    ]
-    lines = tables.weak_points(keyed, [], audited).splitlines()
-    short, same = VGG.partition("(")[0], OURS.partition("(")[0]
-    assert lines[-1] == (
-        f"| {title} | 71.0 | 21.0 of 77.0 ({short}) | 25.0 ({same}) | 19.0 ({short}, grayscale+blur:1)"
-        f" | 40.0 of 77.0 ({short}, relabel) | 62.0 ({short}, distillation:soft) | not tried |"
-    )
-    assert set(lines[2].split(" | ")[1:-1]) == {"not trained", "not tried"}
-    assert tables.weak_points([], [], []) == tables.NOT_MEASURED
+    assert [grid(mine, rows)[0] for rows in elsewhere] == ["| none | nothing | 20.0 |"] * 2
+    assert grid([*mine, row("copy", 75.0, **clean)], keyed)[0] == "| none | nothing | 20.0 (75.0, 15 %) |"
+    twice = row("other", 90.0, **clean, budget=2.0, recipe={"epochs": 60})
+    assert grid([*mine, twice], keyed)[0] == "| none | nothing | 20.0† (80.0, 14 %) |"  # whoever looked
+    assert grid([each | {"name": "uge copy, 16x16"} for each in mine], keyed)[0] == "| none | nothing | 20.0 |"
+    assert audit_grid([each | {"name": "null-space"} for each in mine]) == NOT_MEASURED
 
 
 def baseline(method: str, accuracy: float, how: str = "none", **more: Any) -> dict[str, Any]:
@@ -449,23 +358,19 @@ def baselines() -> list[dict[str, Any]]:
         baseline("em", 24.0, seed=1),
         baseline("em", 69.0, "grayscale"),
         baseline("pil", 51.0),
-        baseline("pil", 30.0, variant="epochs 150"),
-        baseline("lock", 73.0, kind="authorised"),
     ]
 
 
-def test_baselines_stand_beside_their_ceilings_and_variants_apart() -> None:
-    written = tables.baseline_table(baselines())
+def test_baselines_stand_beside_their_ceilings() -> None:
+    written = baseline_table(baselines())
     assert cells(written, "on the originals")[:2] == ["74.0", "70.0"]
     assert cells(written, "`em`") == ["22.0 ± 25.4", "69.0", "52.0"]  # t(1) 12.706 * 2.828 / root 2
     assert cells(written, "`pil`") == ["51.0", "-", "23.0"]
-    assert cells(written, "`pil`, epochs 150") == ["30.0", "-", "44.0"]
-    assert "key of `lock` trains the same network on the copy as it opens it, to 73.0" in written
 
 
 def test_hackers_of_another_precision_have_a_table_of_their_own() -> None:
     other = baseline("em", 33.0, recipe={"epochs": 5, "precision": "bfloat16"})
-    first, second = tables.baseline_table([*baselines(), other]).split("5 epochs, bfloat16")
+    first, second = baseline_table([*baselines(), other]).split(", bfloat16;")
     assert cells(first, "`em`")[0] == "22.0 ± 25.4" and cells(second, "`em`")[0] == "33.0"
 
 
@@ -477,7 +382,7 @@ def test_published_figures_stand_beside_ours() -> None:
         {"method": "tap", "countermeasure": "adversarial", "accuracy": 79.9, "source": "a leaderboard"},
     ]
     short = baseline("tap", 60.0, "adversarial:steps=3")  # the published column says no options
-    written = tables.field_table([*baselines(), short], published)
+    written = field_table([*baselines(), short], published)
     assert cells(written, "`tap`")[2] == "79.9 / 60.0" and "`adversarial:steps=3` under adversarial" in written
     assert cells(written, "`em`") == ["20.8 / 22.0 ± 25.4", "80.7 / -", "- / -"]
     assert cells(written, "`tap`")[0] == "6.3 / -"
@@ -493,13 +398,11 @@ def test_claims_are_answered_by_the_strongest_stage() -> None:
         training("hacker", OURS, 59.0, stage="finalists", countermeasure="other-init"),
         training("hacker", VGG, 40.0, stage="grid"),
     ]
-    written = tables.claims_table(rows, [], [])
+    written = claims_table(rows, [], [])
     line = {line.split(" | ")[0].strip("| "): line for line in written.splitlines()}
     assert "60.0 (62.0)" in line["The authorised network keeps what it learns from the originals."]
-    assert "vgg 15.0 (70.0)" in line["Other networks, the hackers', learn less from the copy."].replace(
-        "vgg(depth=8)", "vgg"
-    )
-    assert "59.0 (-)" in next(text for claim, text in line.items() if "not the initial weights" in claim)
+    assert "vgg 15.0 (70.0)" in line["Other networks, the hackers', learn less from the copy."]
+    assert "59.0 (-)" in next(text for claim, text in line.items() if "without the weights" in claim)
     assert "not measured yet" in line["It holds under different attacks."]
 
 
@@ -518,7 +421,7 @@ def test_pages_are_written_checked_and_found_stale(tmp_path: Path, capsys: pytes
     assert tables.main(["--check"], tmp_path) == 1
     assert "stale" in capsys.readouterr().out
     assert tables.main([], tmp_path) == 0
-    written = (tmp_path / "docs" / "measurements.md").read_text()
+    written = (tmp_path / "docs" / "reproduction.md").read_text()
     assert cells(written, "mean drop of other architectures") == ["23.0 ± 4.3"]
     assert written.endswith("<!-- /results -->\nafter\n")
 
@@ -540,6 +443,12 @@ def test_the_committed_pages_are_not_stale(capsys: pytest.CaptureFixture[str]) -
 def test_every_section_is_shown_somewhere() -> None:
     shown = {match[2] for page in tables.PAGES for match in tables.MARKED.finditer((ROOT / page).read_text())}
     assert shown == set(tables.SECTIONS)
+
+
+def test_the_leaderboard_leaves_out_what_no_version_makes_any_more() -> None:
+    made = {row["name"]: row["method"] for row in read_records(ROOT / tables.RESULTS / "leaderboard" / "records.jsonl")
+            if row["kind"] == "result"}  # fmt: skip
+    assert {name for name, method in made.items() if method not in PROTECTIONS} <= GONE
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "benchmarks" / "quality").glob("*.toml")), ids=lambda file: file.stem)

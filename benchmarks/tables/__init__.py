@@ -1,0 +1,83 @@
+"""Every table of README.md and docs/*.md, computed from the committed records and from nothing else.
+
+    python -m benchmarks.tables            write them
+    python -m benchmarks.tables --check    exit code 1 if a page is not what the records say
+
+A generated section stands between `<!-- results:NAME -->` and `<!-- /results -->`; NAME is a key of `SECTIONS`. Records
+are JSON lines, benchmarks/results/FOLDER/records.jsonl. Each module here says what its rows are and who writes them.
+Where there are two seeds or more, a number is the mean and the half-width of its 95% interval (Student's t).
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from benchmarks.tables.audit import audit_grid, audit_headline
+from benchmarks.tables.baselines import baseline_copies, baseline_table, field_table
+from benchmarks.tables.claims import claims_table
+from benchmarks.tables.fedavg import fedavg_table
+from benchmarks.tables.leaderboard import leaderboard
+from benchmarks.tables.sealed import copy_table, every_hacker, headline
+from benchmarks.tables.speed import speed_table
+from benchmarks.tables.uge_cifar import budget_table, stage_table
+from uge.records import read_records
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = (Path("README.md"), Path("docs/results.md"), Path("docs/reproduction.md"))
+RESULTS = Path("benchmarks/results")
+MARKED = re.compile(r"(<!-- results:(\S+) -->\n).*?(<!-- /results -->)", re.DOTALL)
+
+SECTIONS: dict[str, tuple[tuple[str, ...], Callable[..., str]]] = {
+    "headline": (("sealed",), headline),
+    "sealed": (("sealed",), every_hacker),
+    "sealed-copies": (("sealed",), copy_table),
+    "leaderboard": (("leaderboard",), leaderboard),
+    "fedavg": (("fedavg",), fedavg_table),
+    "speed": (("speed",), partial(speed_table, name="costs")),
+    "speed-parts": (("speed",), partial(speed_table, name="seconds")),
+    "claims": (("uge_cifar", "audit", "fedavg"), claims_table),
+    "grid": (("uge_cifar",), partial(stage_table, stage="grid")),
+    "check": (("uge_cifar",), budget_table),
+    "finalists": (("uge_cifar",), partial(stage_table, stage="finalists")),
+    "seeds": (("uge_cifar",), partial(stage_table, stage="seeds")),
+    "transfer": (("uge_cifar",), partial(stage_table, stage="transfer")),
+    "students": (("uge_cifar",), partial(stage_table, stage="students")),
+    "uge-filters": (("uge_cifar",), partial(stage_table, stage="filters")),
+    "two-keys": (("uge_cifar",), partial(stage_table, stage="two-keys")),
+    "audit-headline": (("audit",), audit_headline),
+    "audit": (("audit", "null_space"), audit_grid),
+    "baselines": (("baselines",), baseline_table),
+    "baseline-copies": (("baselines",), baseline_copies),
+    "field": (("baselines", "published"), field_table),
+}  # name in the page -> folders of its records, function of their rows
+
+
+def rendered(page: str, results: Path) -> str:
+    """A page with its marked sections computed anew."""
+
+    def section(match: re.Match[str]) -> str:
+        folders, compute = SECTIONS[match[2]]
+        return match[1] + compute(*(read_records(results / name / "records.jsonl") for name in folders)) + match[3]
+
+    return MARKED.sub(section, page)
+
+
+def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.tables", description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 if a page is stale")
+    options = parser.parse_args(arguments)
+    stale = []
+    for page in PAGES:
+        old = (root / page).read_text(encoding="utf-8")
+        new = rendered(old, root / RESULTS)
+        if new != old:
+            stale.append(str(page))
+            if not options.check:
+                (root / page).write_text(new, encoding="utf-8")
+    verb = "stale, run python -m benchmarks.tables" if options.check else "written"
+    print(f"{', '.join(stale)}: {verb}" if stale else "all tables are up to date")
+    return int(bool(stale and options.check))

@@ -1,0 +1,108 @@
+"""What the paper's abstract claims, in words, and what the records say of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from statistics import fmean
+
+from benchmarks.tables.fedavg import still_made
+from benchmarks.tables.text import NOT_MEASURED, Row, Run, short, shown
+from benchmarks.tables.uge_cifar import Setting, settings_of, undertrained_runs
+
+
+def claims_table(search: Sequence[Row], audited: Sequence[Row], federated: Sequence[Row]) -> str:
+    """A line a claim: what was measured, and the table that has the rest."""
+    if not search:
+        return NOT_MEASURED
+    stages = {row["stage"] for row in search}
+    stage = next(name for name in ("seeds", "finalists", "grid") if name in stages)
+    settings, grid = settings_of(search, stage), settings_of(search, "grid")
+    taught = settings + settings_of(search, "students") + settings_of(search, "finalists")
+    with_term = [setting for setting in taught if setting.config["undistillation"]]
+    without = [setting for setting in taught if not setting.config["undistillation"]]
+    lines = [
+        ("The authorised network keeps what it learns from the originals.", _each(settings, _authorised), stage),
+        ("Other networks, the hackers', learn less from the copy.", _each(settings, _others), stage),
+        ("(not in the abstract) A hacker has the architecture without the weights.", _each(settings, _same), stage),
+        ("The distance in a common feature space is what stops them.", _each(grid, _drop), "grid"),
+        (
+            "Undistillation guards the authorised network against students.",
+            f"without the term: {_each(without, _student)}; with it: {_each(with_term, _student)}",
+            "students",
+        ),
+        ("It holds under different attacks.", _strongest(audited), "audits-of-uge"),
+        (
+            "It holds on several data sets.",
+            _each(settings_of(search, "transfer"), lambda setting: f"{setting.dataset}, {_held(search, setting)}"),
+            "transfer",
+        ),
+        (
+            "It holds for various networks, several at once.",
+            _each(settings_of(search, "two-keys"), lambda setting: _held(search, setting)),
+            "two-keys",
+        ),
+        (
+            "(not in the abstract) The copy serves decentralised training.",
+            "; ".join(
+                f"{row['clients']} clients {row['accuracy']:.1f}, central {row['central_accuracy']:.1f}"
+                for row in still_made(federated)
+            ),
+            "federated",
+        ),
+    ]
+    header = "| claim, in words | what we measured | table |\n| --- | --- | --- |\n"
+    return header + "".join(
+        f"| {claim} | {found or NOT_MEASURED.strip()} | [{name}](#{name}) |\n" for claim, found, name in lines
+    )
+
+
+def _each(settings: Sequence[Setting], text: Callable[[Setting], str]) -> str:
+    return "; ".join(f"{s.terms} at epsilon {s.epsilon}: {found}" for s in settings if (found := text(s)))
+
+
+def _of_clean(setting: Setting, run: Run) -> str:
+    values, clean = ([*setting.accuracies(run, source).values()] for source in ("published", "clean"))
+    return f"{shown(values)} ({shown(clean)})"
+
+
+def _authorised(setting: Setting) -> str:
+    return ", ".join(_of_clean(setting, ("authorised", network, "none")) for network in setting.authorised_networks)
+
+
+def _others(setting: Setting) -> str:
+    return ", ".join(f"{short(run[1])} {_of_clean(setting, run)}" for run in setting.others)
+
+
+def _same(setting: Setting) -> str:
+    return ", ".join(_of_clean(setting, run) for run in setting.hackers if run[2] == "other-init")
+
+
+def _drop(setting: Setting) -> str:
+    drops = setting.mean_drops(set())
+    return f"mean drop {fmean(drops):.1f}" if drops else ""
+
+
+def _student(setting: Setting) -> str:
+    runs = [run for run in setting.hackers if run[2].startswith("distillation")]
+    best = max(runs, key=lambda run: fmean(setting.accuracies(run).values()), default=None)
+    return f"{short(best[1])}, {best[2]} {_of_clean(setting, best)}" if best else ""
+
+
+def _held(search: Sequence[Row], setting: Setting) -> str:
+    small = any(row.get("small") for row in setting.trainings)
+    drops = setting.mean_drops(undertrained_runs(search, setting.dataset, small)[1])
+    networks = " and ".join(short(network) for network in setting.authorised_networks)
+    return f"{networks} {_authorised(setting)}, others {shown(drops)} lower, margin {shown(setting.margins())}"
+
+
+def _strongest(audited: Sequence[Row]) -> str:
+    attacks = [
+        row
+        for row in audited
+        if (row["kind"], row.get("trained_on")) == ("hacker", "published")
+        and row["name"].startswith("uge ")
+        and row["knows"] != "key"
+    ]
+    worst = sorted(attacks, key=lambda row: -row["accuracy"])[:3]
+    told = "; ".join(f"{short(row['network'])}, {row['countermeasure']} {row['accuracy']:.1f}" for row in worst)
+    return f"{len(attacks)} hackers; the strongest: {told}" if worst else ""

@@ -1,0 +1,124 @@
+"""Sealed copies: what the recipient and every hacker learn (`quality/sealed.py`).
+
+Every row has `dataset`, `copy` ("sealed", or the name of what stands beside it) and `epsilon_255`. It is
+
+- a training, as an audit writes it; `seed` names the copy, its key and the training; or
+- `"kind": "copy"`: `seed`, `psnr_db`, `ssim`, `epsilon_measured_255`, `protect_seconds`, `views_identical`, and
+  `recognised`: network -> the share in percent of copies whose class it still says, having learnt from the originals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean
+
+from benchmarks.tables.audit import BELOW, grid
+from benchmarks.tables.text import NOT_MEASURED, Row, figure, short, shown, table, trained_at
+from uge.attack import build_countermeasure
+from uge.attack.filtered import Filtered
+from uge.audit.metrics import counts, holds_originals, summarise
+
+HEADLINE = ("cifar10-12k", "sealed", 16)  # what the README shows
+CLASSES = {"cifar10-12k": 10, "cifar100-6k": 100, "tinyimagenet20-5k": 20, "eurosat-7k": 10}
+DENOISERS = ("own-pairs", "candidates", "purify")
+
+Place = tuple[str, str, int]  # data set, copy, epsilon
+
+
+def places(rows: Sequence[Row]) -> dict[Place, list[Row]]:
+    """The trainings of each kind of copy; of two rows of one cell the later counts."""
+    found: dict[Place, dict[str, Row]] = {}
+    for row in rows:
+        if row["kind"] != "copy":
+            found.setdefault((row["dataset"], row["copy"], row["epsilon_255"]), {})[row["cell"]] = row
+    return {place: list(cells.values()) for place, cells in sorted(found.items(), key=lambda item: _order(item[0]))}
+
+
+def _order(place: Place) -> tuple[bool, Place]:
+    return place != HEADLINE, place
+
+
+def copies(rows: Sequence[Row], place: Place) -> list[Row]:
+    """What was measured of the copies of one kind, the latest of each seed."""
+    found = {row["seed"]: row for row in rows if row["kind"] == "copy"
+             and (row["dataset"], row["copy"], row["epsilon_255"]) == place}  # fmt: skip
+    return list(found.values())
+
+
+def kind_of(hacker: Row) -> str:
+    """What sort of hacker this is, for people."""
+    how = hacker["countermeasure"]
+    names = {part.partition(":")[0] for part in how.split("+")}
+    if hacker["knows"] == "model outputs":
+        return "asks the recipient's network"
+    if holds_originals(hacker):
+        return "has some originals"
+    if any(name.startswith("pretrained") for name in names):
+        return "begins with a network trained on ImageNet"
+    if names & {*DENOISERS}:
+        return "denoiser, learnt from images of his own"
+    if how in ("none", "other-init"):
+        return "the recipient's architecture" if hacker["knows"] == "architecture" else "another architecture"
+    filters = all(isinstance(build_countermeasure(part), Filtered) for part in how.split("+"))
+    return "filters the images first" if filters else "trains in another way"
+
+
+def headline(rows: Sequence[Row]) -> str:
+    """The recipient, then the strongest hacker of each kind, the one who wins at the end."""
+    trainings = places(rows).get(HEADLINE, [])
+    if not trainings:
+        return NOT_MEASURED
+    summary = summarise(trainings, CLASSES[HEADLINE[0]])
+    strongest: dict[str, Row] = {}
+    for group in filter(counts, summary["groups"]):
+        kind = kind_of(group)
+        if kind not in strongest or group["accuracy"] > strongest[kind]["accuracy"]:
+            strongest[kind] = group
+    user, made = summary["authorised"], copies(rows, HEADLINE)
+    body = [["**recipient**", user["accuracy"], user["locked_clean_accuracy"]]] if user else []
+    for kind, group in sorted(strongest.items(), key=lambda item: item[1]["accuracy"]):
+        how = "" if group["countermeasure"] in ("none", "other-init") else f", `{group['countermeasure']}`"
+        body.append([f"{kind} ({short(group['network'])}{how})", group["accuracy"], group["clean_accuracy"]])
+    looks = f", PSNR {fmean(row['psnr_db'] for row in made):.1f} dB" if made else ""
+    return f"{trained_at(trainings)}. Epsilon {HEADLINE[2]}{looks}; guessing: {summary['chance']:.0f} %.\n\n" + table(
+        ["who trains", "on the copy, %", "on the originals, %"],
+        [[who, *("-" if value is None else f"{value:.1f}" for value in values)] for who, *values in body],
+    )
+
+
+def every_hacker(rows: Sequence[Row]) -> str:
+    """A table a kind of copy: counter-measures down, networks across."""
+    parts = [
+        grid(f"{copy}, epsilon {epsilon}", trainings, CLASSES[dataset])
+        for (dataset, copy, epsilon), trainings in places(rows).items()
+    ]
+    return "\n".join(parts) + BELOW if parts else NOT_MEASURED
+
+
+def copy_table(rows: Sequence[Row]) -> str:
+    """A line a kind of copy: how it looks, what is still recognised, recipient, strongest hackers, margin."""
+    body = []
+    for place, trainings in places(rows).items():
+        dataset, copy, epsilon = place
+        summary, made = summarise(trainings, CLASSES[dataset]), copies(rows, place)
+        plain = [
+            group["accuracy"]
+            for group in summary["groups"]
+            if group["countermeasure"] in ("none", "other-init") and counts(group)
+        ]
+        user, worst = summary["authorised"], summary["worst"]
+        recognised = [share for row in made for share in row.get("recognised", {}).values()]
+        body.append(
+            [
+                f"{copy}, {dataset}",
+                str(epsilon),
+                *(shown([row[name] for row in made], digits) for name, digits in (("psnr_db", 1), ("ssim", 3))),
+                figure(max(recognised)) if recognised else "-",
+                "-" if user is None else f"{user['accuracy']:.1f} ({user['locked_clean_accuracy'] or 0:.1f})",
+                f"{max(plain):.1f}" if plain else "-",
+                f"{worst['accuracy']:.1f} ({short(worst['network'])}, {worst['countermeasure']})" if worst else "-",
+                "-" if summary["margin"] is None else f"{summary['margin']:+.1f}",
+            ]
+        )
+    header = ["copy", "epsilon", "PSNR, dB", "SSIM", "most recognised, %", "recipient (on the originals)"]
+    return table([*header, "strongest plain hacker", "strongest of all", "margin"], body)

@@ -1,0 +1,78 @@
+"""Pages keep their word: commands that are printed parse, links lead somewhere, and the README is short and plain."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from itertools import chain
+from pathlib import Path
+from statistics import median
+
+import pytest
+import typer
+
+from benchmarks.tables import RESULTS, SECTIONS
+from uge.cli import app
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PRINTING = [*PAGES, *sorted((ROOT / "examples").glob("*.py")), *sorted((ROOT / "benchmarks").rglob("*.py"))]
+COMMANDS = [
+    pytest.param(line.strip(), id=f"{page.name}: {line.strip()}")
+    for page in PRINTING
+    for line in re.findall(r"^ *(uge .*)$", page.read_text().replace("\\\n", " "), re.MULTILINE)
+]
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_printed_command_parses(line: str) -> None:
+    words = shlex.split(line, comments=True)[1:]
+    command = typer.main.get_command(app)
+    while hasattr(command, "commands"):  # uge -> key -> new
+        command = command.commands[words.pop(0)]
+    assert command.make_context(command.name, words).params  # raises a usage error on an unknown option
+
+
+def test_the_readme_prints_every_command_that_a_first_walk_needs() -> None:
+    printed = {str(parameter.id).split()[2] for parameter in COMMANDS if str(parameter.id).startswith("README.md: ")}
+    assert printed == {"protect", "verify", "open", "audit", "report"}
+
+
+def prose(text: str) -> str:
+    """A page without code, comments, tables, pictures and headings; of links the words alone."""
+    text = re.sub(r"```.*?```|<!--.*?-->|!\[.*?\]\(.*?\)", "\n", text, flags=re.DOTALL)
+    text = "\n".join(line for line in text.splitlines() if not line.startswith(("|", "#")))
+    return re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text)
+
+
+def sentences(text: str) -> list[list[str]]:
+    """The words of each sentence; a list's item ends one."""
+    blocks = re.split(r"\n\s*\n|^- ", prose(text), flags=re.MULTILINE)
+    return [part.split() for block in blocks for part in re.split(r"(?<=[.!?])\s+", block) if part.split()]
+
+
+def test_sentences_are_counted_by_word() -> None:
+    page = "# A head\n\nOne two\nthree. Four `five six`! \n\n| a | b |\n\n- [Seven eight](x.md): nine.\n- ten\n"
+    assert [len(words) for words in sentences(page)] == [3, 3, 3, 1]
+
+
+def test_the_readme_is_short_and_plain() -> None:
+    lines = README.splitlines()
+    assert len(lines) <= 110
+    assert next(number for number, line in enumerate(lines, 1) if line == "<!-- results:headline -->") < 25
+    lengths = [len(words) for words in sentences(README)]
+    assert median(lengths) <= 12
+    assert max(lengths) <= 25, next(" ".join(words) for words in sentences(README) if len(words) == max(lengths))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_lead_to_files(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", page.read_text()):
+        assert (page.parent / target).exists(), target
+
+
+def test_all_records_are_in_a_table_or_in_the_research_notes() -> None:
+    notes = (ROOT / "docs" / "research" / "README.md").read_text()
+    told = {*chain.from_iterable(folders for folders, _ in SECTIONS.values()), *re.findall(r"results/(\w+)/", notes)}
+    assert {file.parent.name for file in (ROOT / RESULTS).glob("*/records.jsonl")} <= told
