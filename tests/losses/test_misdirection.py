@@ -11,19 +11,18 @@ from uge.losses.misdirection import misdirection
 
 
 def test_a_value_worked_out_by_hand() -> None:
-    logits = torch.tensor([[0.0, math.log(2), 0.0], [math.log(6), 0.0, 0.0]])  # 1/2 and, past the last class, 3/4
-    labels = torch.tensor([0, 2])
-    assert float(misdirection(logits, labels)) == pytest.approx((-math.log(0.5) - math.log(0.75)) / 2)
+    logits = torch.tensor([[0.0, math.log(2), 0.0], [math.log(6), 0.0, 0.0]])  # 1/2 and 3/4 for the targets
+    assert float(misdirection(logits, torch.tensor([1, 0]))) == pytest.approx((-math.log(0.5) - math.log(0.75)) / 2)
 
 
-def test_it_is_zero_where_the_next_class_is_seen_and_large_where_the_right_one_is() -> None:
+def test_it_is_zero_where_the_target_is_seen_and_large_where_another_class_is() -> None:
     sure = torch.tensor([[0.0, 100.0, 0.0]])
-    assert float(misdirection(sure, torch.tensor([0]))) == pytest.approx(0, abs=1e-6)
-    assert float(misdirection(sure, torch.tensor([1]))) == pytest.approx(100)
+    assert float(misdirection(sure, torch.tensor([1]))) == pytest.approx(0, abs=1e-6)
+    assert float(misdirection(sure, torch.tensor([2]))) == pytest.approx(100)
 
 
 def test_its_gradient_reaches_the_image_and_is_right() -> None:
     weights = torch.randn(4, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     x = torch.rand(3, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1), requires_grad=True)
-    labels = torch.tensor([0, 3, 1])
-    assert torch.autograd.gradcheck(lambda image: misdirection(image @ weights.T, labels), (x,))
+    targets = torch.tensor([1, 0, 2])
+    assert torch.autograd.gradcheck(lambda image: misdirection(image @ weights.T, targets), (x,))

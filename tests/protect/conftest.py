@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from uge.data.images import ImageSet, normalisation_of, to_float
-from uge.keys.key import Key, new_key
+from uge.keys import WeightsKey, new_weights_key
 from uge.networks import NetworkSpec, parse_network
 from uge.protect.ungeneralizable import UngeneralizableConfig
 from uge.training import Recipe
@@ -39,33 +39,32 @@ SMALL = {
 
 
 @pytest.fixture(scope="session")
-def gray(fashion: ImageSet) -> ImageSet:
+def colour(eurosat: ImageSet) -> ImageSet:
     """96 images of three classes at 12x12."""
-    three = fashion.subset((fashion.labels < 3).nonzero().flatten()).take(96, torch.Generator().manual_seed(0))
+    three = eurosat.subset((eurosat.labels < 3).nonzero().flatten()).take(96, torch.Generator().manual_seed(0))
     small = F.interpolate(to_float(three.images), size=(12, 12), mode="area").mul(255).round().to(torch.uint8)
     return ImageSet(small, three.labels, three.class_names[:3], three.names)
 
 
 @pytest.fixture(scope="session")
-def colour(gray: ImageSet) -> ImageSet:
-    """The same images, each in three tints."""
-    tints = torch.tensor([1.0, 0.8, 0.5]).view(1, 3, 1, 1)
-    return gray.with_images((gray.images.float() * tints).round().to(torch.uint8).contiguous())
+def gray(colour: ImageSet) -> ImageSet:
+    """The same images without colour."""
+    return colour.with_images(colour.images.float().mean(1, keepdim=True).round().to(torch.uint8))
 
 
 @pytest.fixture(scope="session")
-def make_key() -> Callable[..., Key]:
-    def make(images: ImageSet, network: str = "convnet:width=8", **recipe: Any) -> Key:
+def make_key() -> Callable[..., WeightsKey]:
+    def make(images: ImageSet, network: str = "convnet:width=8", **recipe: Any) -> WeightsKey:
         name, options = parse_network(network)
         spec = NetworkSpec(name, images.channels, images.image_size, images.classes, options)
         settings = {"epochs": 2, "batch_size": 32} | recipe
-        return new_key(spec, images.class_names, *normalisation_of(images.images), Recipe(**settings))
+        return new_weights_key(spec, images.class_names, *normalisation_of(images.images), Recipe(**settings))
 
     return make
 
 
 @pytest.fixture(scope="session")
-def key(gray: ImageSet, make_key: Callable[..., Key]) -> Key:
+def key(gray: ImageSet, make_key: Callable[..., WeightsKey]) -> WeightsKey:
     return make_key(gray)
 
 

@@ -14,16 +14,16 @@ from uge.data.images import ImageSet, to_float
 from uge.encoders import build_encoder, features_of
 from uge.errors import ConfigError, KeyFileError
 from uge.filters import parse_filter
-from uge.keys.key import Key
+from uge.keys import WeightsKey
 from uge.losses.feature_distance import feature_distance
-from uge.protect.ungeneralizable import PRESETS, UngeneralizableConfig, UngeneralizableProtection
+from uge.protect.ungeneralizable import UngeneralizableConfig, UngeneralizableProtection
 
 TERMS = ("gradient_matching", "feature_distance", "undistillation")
 Small = Callable[..., UngeneralizableConfig]
 
 
 def protect(
-    clean: ImageSet, keys: list[Key], config: UngeneralizableConfig, seed: int = 0
+    clean: ImageSet, keys: list[WeightsKey], config: UngeneralizableConfig, seed: int = 0
 ) -> tuple[torch.Tensor, list[dict[str, Any]]]:
     protection = UngeneralizableProtection(clean, keys, config, seed=seed)
     protection.train()
@@ -31,7 +31,7 @@ def protect(
 
 
 @pytest.fixture(scope="module")
-def one_run(gray: ImageSet, key: Key, small: Small) -> tuple[torch.Tensor, list[dict[str, Any]]]:
+def one_run(gray: ImageSet, key: WeightsKey, small: Small) -> tuple[torch.Tensor, list[dict[str, Any]]]:
     return protect(gray, [key], small())
 
 
@@ -44,7 +44,7 @@ def test_copies_are_images_of_the_same_kind_within_the_bound(
     assert 0 < gap.max() <= small().epsilon_255
 
 
-def test_colour_images_keep_the_bound(colour: ImageSet, make_key: Callable[..., Key], small: Small) -> None:
+def test_colour_images_keep_the_bound(colour: ImageSet, make_key: Callable[..., WeightsKey], small: Small) -> None:
     copies, log = protect(colour, [make_key(colour)], small(epsilon_255=4, learning_rate=0.02))
     assert copies.shape == colour.images.shape and len(log) == 9
     assert 0 < (copies.int() - colour.images.int()).abs().max() <= 4
@@ -60,7 +60,7 @@ def test_the_log_holds_every_step_with_all_three_terms(one_run: tuple[Any, list[
     assert seconds == sorted(seconds)
 
 
-def test_the_loss_is_the_weighted_sum_of_its_terms(gray: ImageSet, key: Key, small: Small) -> None:
+def test_the_loss_is_the_weighted_sum_of_its_terms(gray: ImageSet, key: WeightsKey, small: Small) -> None:
     config = small(gradient_matching=0.7, gradient_magnitude=0.2, feature_distance=0.5, undistillation=0.3, warm_up=0.5)
     _, log = protect(gray, [key], config)
     for row in log:
@@ -73,8 +73,8 @@ def test_the_loss_is_the_weighted_sum_of_its_terms(gray: ImageSet, key: Key, sma
 def test_the_same_key_and_seed_give_the_same_bytes_and_another_of_either_does_not(
     one_run: tuple[torch.Tensor, list[dict[str, Any]]],
     gray: ImageSet,
-    key: Key,
-    make_key: Callable[..., Key],
+    key: WeightsKey,
+    make_key: Callable[..., WeightsKey],
     small: Small,
 ) -> None:
     state = torch.get_rng_state()
@@ -87,7 +87,9 @@ def test_the_same_key_and_seed_give_the_same_bytes_and_another_of_either_does_no
     assert not torch.equal(protect(gray, [make_key(gray)], small())[0], again)
 
 
-def test_the_training_leaves_key_and_global_generator_as_they_were(gray: ImageSet, key: Key, small: Small) -> None:
+def test_the_training_leaves_key_and_global_generator_as_they_were(
+    gray: ImageSet, key: WeightsKey, small: Small
+) -> None:
     before = {name: tensor.clone() for name, tensor in key.weights.items()}
     state = torch.get_rng_state()
     protect(gray, [key], small(epochs=1))
@@ -99,7 +101,7 @@ def test_the_training_leaves_key_and_global_generator_as_they_were(gray: ImageSe
     "off", [(term,) for term in TERMS] + [TERMS[:2], TERMS[1:], (TERMS[0], TERMS[2])], ids="+".join
 )
 def test_a_term_that_is_off_is_neither_computed_nor_logged(
-    gray: ImageSet, key: Key, small: Small, off: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+    gray: ImageSet, key: WeightsKey, small: Small, off: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if "feature_distance" in off:  # not even built
         monkeypatch.setattr("uge.protect.ungeneralizable.build_encoder", lambda *_, **__: pytest.fail("encoder built"))
@@ -117,7 +119,7 @@ def test_all_terms_off_is_refused(small: Small) -> None:
         small(**dict.fromkeys(TERMS, 0.0))
 
 
-def test_labels_may_decide_the_perturbation(gray: ImageSet, key: Key, small: Small) -> None:
+def test_labels_may_decide_the_perturbation(gray: ImageSet, key: WeightsKey, small: Small) -> None:
     relabelled = replace(gray, labels=(gray.labels + 1) % 3)
     for conditional in (False, True):
         protection = UngeneralizableProtection(gray, [key], small(label_conditional=conditional, epochs=1), seed=0)
@@ -136,14 +138,14 @@ def trend(log: list[dict[str, Any]], term: str) -> tuple[float, float]:
 ALONE = {"epochs": 20, "learning_rate": 0.01, "gradient_matching": 0.0, "feature_distance": 0.0, "undistillation": 0.0}
 
 
-def test_gradient_matching_alone_is_learnt(gray: ImageSet, key: Key, small: Small) -> None:
+def test_gradient_matching_alone_is_learnt(gray: ImageSet, key: WeightsKey, small: Small) -> None:
     settings = ALONE | {"gradient_matching": 1.0, "warm_up": 0.0, "epsilon_255": 64, "clean_share": 1.0}
     _, log = protect(gray, [key], small(**settings))
     first, last = trend(log, "gradient_matching")
     assert last < 0.5 * first
 
 
-def test_the_warm_up_leaves_the_first_step_without_gradient_matching(gray: ImageSet, key: Key, small: Small) -> None:
+def test_gradient_matching_rises_over_the_warm_up(gray: ImageSet, key: WeightsKey, small: Small) -> None:
     _, log = protect(gray, [key], small(**ALONE | {"gradient_matching": 1.0, "warm_up": 0.5, "epochs": 2}))
     whole = [row["gradient_matching"] + 0.1 * row["gradient_magnitude"] for row in log]
     assert [row["loss"] / value for row, value in zip(log, whole, strict=True)] == pytest.approx(
@@ -151,13 +153,13 @@ def test_the_warm_up_leaves_the_first_step_without_gradient_matching(gray: Image
     )
 
 
-def test_feature_distance_alone_is_learnt(gray: ImageSet, key: Key, small: Small) -> None:
+def test_feature_distance_alone_is_learnt(gray: ImageSet, key: WeightsKey, small: Small) -> None:
     _, log = protect(gray, [key], small(**ALONE | {"feature_distance": 1.0, "epsilon_255": 32}))
     first, last = trend(log, "feature_distance")
     assert first > 0.5 and last < first - 0.3
 
 
-def test_who_expects_a_filter_moves_the_features_behind_it(gray: ImageSet, key: Key, small: Small) -> None:
+def test_who_expects_a_filter_moves_the_features_behind_it(gray: ImageSet, key: WeightsKey, small: Small) -> None:
     encoder = build_encoder("own", gray, seed=0, device="cpu")
     blur = parse_filter("blur:1")
     mean = features_of(encoder, gray.images, device="cpu").mean(0)
@@ -171,21 +173,15 @@ def test_who_expects_a_filter_moves_the_features_behind_it(gray: ImageSet, key: 
     assert behind_the_blur("blur:1") < behind_the_blur("none") - 0.05
 
 
-def test_original_and_copy_meet_the_same_jitter(gray: ImageSet, key: Key, small: Small) -> None:
-    settings = ALONE | {"feature_distance": 1.0, "epsilon_255": 1, "epochs": 1, "learning_rate": 1e-6}
-    _, log = protect(gray, [key], small(**settings, filters=("jitter",)))
-    assert all(row["feature_distance"] > 0.95 for row in log)  # of images that hardly differ
-
-
-def test_misalignment_alone_is_learnt(gray: ImageSet, key: Key, small: Small) -> None:
+def test_misalignment_alone_is_learnt(gray: ImageSet, key: WeightsKey, small: Small) -> None:
     settings = ALONE | {"feature_distance": 1.0, "feature_objective": "misalignment", "epsilon_255": 32}
+    settings |= {"epochs": 40, "label_conditional": True}
     _, log = protect(gray, [key], small(**settings))
-    first, last = trend(log, "feature_distance")
-    assert first > 1.0 and last < first - 0.5
+    assert log[0]["feature_distance"] > 0.9 and trend(log, "feature_distance")[1] < 0.5
 
 
 def test_two_keys_of_different_architecture_share_one_copy(
-    gray: ImageSet, key: Key, make_key: Callable[..., Key], small: Small
+    gray: ImageSet, key: WeightsKey, make_key: Callable[..., WeightsKey], small: Small
 ) -> None:
     other = make_key(gray, "mlp:width=16", optimiser="adamw", learning_rate=1e-3)
     both, log = protect(gray, [key, other], small())
@@ -194,15 +190,15 @@ def test_two_keys_of_different_architecture_share_one_copy(
         assert not torch.equal(protect(gray, alone, small())[0], both)
 
 
-def test_fewer_images_than_a_batch_still_make_steps(gray: ImageSet, key: Key, small: Small) -> None:
+def test_fewer_images_than_a_batch_still_make_steps(gray: ImageSet, key: WeightsKey, small: Small) -> None:
     copies, log = protect(gray.subset(torch.arange(20)), [key], small())
     assert len(copies) == 20 and len(log) == 3
 
 
 def test_no_key_or_a_key_for_other_data_is_refused(
-    gray: ImageSet, colour: ImageSet, key: Key, make_key: Callable[..., Key], small: Small
+    gray: ImageSet, colour: ImageSet, key: WeightsKey, make_key: Callable[..., WeightsKey], small: Small
 ) -> None:
-    with pytest.raises(ConfigError, match="UGE needs at least one key"):
+    with pytest.raises(ConfigError, match="takes a key of the kind initial-weights, got none"):
         UngeneralizableProtection(gray, [], small(), seed=0)
     two = gray.subset((gray.labels < 2).nonzero().flatten())
     two = replace(two, class_names=two.class_names[:2])
@@ -229,7 +225,7 @@ def test_no_key_or_a_key_for_other_data_is_refused(
         ({"clean_share": 1.5}, "clean_share is a share from 0 to 1, got 1.5"),
         ({"filters": ()}, "filters is empty"),
         ({"filters": ("jpg",)}, "did you mean 'jpeg'"),
-        ({"filters": ("none", "blur+projection")}, "cannot expect projection"),
+        ({"filters": ("none", "blur+projection")}, "unknown filter 'projection'"),
         ({"generator_width": 10}, "generator_width must be a multiple of 4, got 10"),
     ],
 )
@@ -239,15 +235,6 @@ def test_settings_out_of_range_are_one_line(small: Small, changes: dict[str, Any
     assert "\n" not in str(caught.value)
 
 
-def test_an_unknown_encoder_is_suggested_before_any_training(gray: ImageSet, key: Key, small: Small) -> None:
+def test_an_unknown_encoder_is_suggested_before_any_training(gray: ImageSet, key: WeightsKey, small: Small) -> None:
     with pytest.raises(ConfigError, match="unknown encoder 'owl'; did you mean 'own'"):
         protect(gray, [key], small(encoder="owl"))
-
-
-def test_presets_are_settings_that_can_be_stored(gray: ImageSet) -> None:
-    import json
-
-    for preset in PRESETS.values():
-        stored = json.loads(json.dumps(preset.to_dict()))
-        lists = {name: tuple(stored[name]) for name in ("students", "filters")}
-        assert UngeneralizableConfig(**stored | lists) == preset

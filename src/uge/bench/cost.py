@@ -24,10 +24,10 @@ import torch
 from uge.audit.runners import end_with_parent
 from uge.data.images import ImageSet, normalisation_of
 from uge.errors import PublishError
-from uge.keys.key import load_key
+from uge.keys import load_key
 from uge.networks import NetworkSpec, build_network
 from uge.pipeline import protect_and_publish
-from uge.protect import Config
+from uge.protection import Settings
 from uge.runtime import environment, write_atomically
 from uge.training import Recipe, fit, recommended_recipe
 
@@ -43,21 +43,21 @@ class CopyJob:
 
     Attributes:
         clean: the originals.
-        config: settings of the protection.
+        method: an entry of `uge.protect.PROTECTIONS`.
+        config: its settings.
         seed: of everything but the key.
         out: the published folder.
-        key: the protector's key file, where the method has one.
-        lock: where the learnability lock's key goes.
+        key: the protector's key file, where the method takes one.
         device: where to compute.
         threads: of torch.
     """
 
     clean: ImageSet
-    config: Config
+    method: str
+    config: Settings
     seed: int
     out: Path
     key: Path | None
-    lock: Path | None
     device: str
     threads: int
 
@@ -94,9 +94,9 @@ def make_copy(job: CopyJob) -> None:
         job.clean,
         [load_key(job.key)] if job.key else [],
         job.out,
+        job.method,
         job.config,
         seed=job.seed,
-        lock=job.lock,
         device=job.device,
         on_step=step,
     )

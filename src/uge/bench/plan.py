@@ -1,20 +1,20 @@
 """Plans of comparisons: which data, which protections, how many copies of each, and what the audit tries on them.
 
-A plan is a preset (`BENCHES`) or a TOML file; what is said of hackers is said as in an audit's plan:
+A plan is one of `BENCHES` or a TOML file; what is said of hackers and of the recipient is said as in an audit's plan:
 
-    data = ["fashion-mini"]
+    data = ["eurosat"]
     seeds = [0, 1, 2]         # a copy each, with a key of its own; on all but the first the plain hackers alone
     images = 2000             # of the training split; 0: all
-    authorised = "convnet:width=24"
+    recipient = "resnet:depth=8,width=16"
     epochs = 15
 
     [[protections]]
-    method = "em"
-    preset = "quick"
-    settings = {network = "vgg:depth=8,width=16"}
+    method = "sealed"
 
     [[protections]]
-    method = "null-space"
+    method = "em"
+    name = "em-small"
+    settings = {network = "vgg:depth=8,width=16", rounds = 15}
 
     [[hackers]]
     networks = ["vgg:depth=8,width=16"]
@@ -23,24 +23,15 @@ A plan is a preset (`BENCHES`) or a TOML file; what is said of hackers is said a
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from uge.audit.plan import AUTHORISED, Hackers, Plan, plan_of
 from uge.errors import ConfigError, unknown_name
-from uge.keys.key import VIEWS
-from uge.keys.keyed_view import KeyedView
-from uge.networks import parse_network
-from uge.protect import Config, resolve_config
+from uge.protect import resolve_config
+from uge.protection import Settings
 from uge.runtime import read_toml
-
-KEYS = {  # method -> the keys it may have, its own first
-    "uge": ("weights",),
-    "null-space": ("null-space",),
-    "reversible": ("reversible",),
-    "learnability-lock": ("none",),
-}
 
 
 @dataclass(frozen=True)
@@ -49,57 +40,26 @@ class Contender:
 
     Attributes:
         method: an entry of `uge.protect.PROTECTIONS`.
-        preset: of its settings.
-        settings: single settings in the place of the preset's.
-        name: for the leaderboard; by default the method, with a preset that is not "default" behind it.
-        key: what the authorised network has: "weights" (uge), "null-space", "reversible", or "none"; by default what
-            the method needs. A baseline may be published behind a reversible key; the learnability lock has its own.
+        settings: single settings in the place of the method's defaults.
+        name: for the leaderboard; by default the method.
     """
 
     method: str
-    preset: str = "default"
     settings: dict[str, Any] = field(default_factory=dict)
     name: str = ""
-    key: str = ""
-    layout: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.config()
-        allowed = KEYS.get(self.method, ("none", "reversible"))
-        object.__setattr__(self, "key", self.key or allowed[0])
-        if self.key not in allowed:
-            raise ConfigError(f"the method {self.method} takes the key {' or '.join(allowed)}, got '{self.key}'")
-        preset = "" if self.preset == "default" else f"-{self.preset}"
-        behind = f"-{self.key}" if self.key != allowed[0] else ""
-        object.__setattr__(self, "name", self.name or f"{self.method}{preset}{behind}")
+        object.__setattr__(self, "name", self.name or self.method)
         check_name(self.name)
-        known = {each.name: type(each.default) for each in fields(VIEWS[self.key])} if self.key in VIEWS else {}
-        known = {name: kind for name, kind in known.items() if name not in ("secret", "epsilon_255")}
-        for name, value in self.layout.items():
-            if name not in known:
-                raise unknown_name(f"part of the layout of a key '{self.key}'", name, known)
-            if type(value) is not known[name]:
-                words = "text" if known[name] is str else "a whole number"
-                raise ConfigError(f"plan: {name} of a key's layout is {words}, got {value!r}")
-        self.view()  # complains of values that are out of range
 
-    def config(self, **defaults: Any) -> Config:
+    def config(self) -> Settings:
         """Its settings.
 
-        Args:
-            defaults: in the place of the preset's, unless `settings` say otherwise.
-
         Raises:
-            ConfigError: an unknown method, preset or setting.
+            ConfigError: an unknown method or setting, or a value that is out of range.
         """
-        return resolve_config(self.preset, defaults | self.settings, method=self.method)
-
-    def view(self) -> KeyedView | None:
-        """A new secret view for the key's network; None for a key of initial weights alone."""
-        if self.key not in VIEWS:
-            return None
-        bound = {"epsilon_255": getattr(self.config(), "epsilon_255", 8)} if self.key == "reversible" else {}
-        return VIEWS[self.key].draw(**bound, **self.layout)
+        return resolve_config(self.method, self.settings)
 
 
 @dataclass(frozen=True)
@@ -109,11 +69,10 @@ class Bench:
     Attributes:
         name: for the page.
         protections: whom to compare.
-        attacks: what the audit tries on the first copy; its seeds are those of the copies.
+        attacks: what the audit tries on the first copy, and the recipient's network; its seeds are those of the copies.
         data: DATA with a train and a test split; empty where the command names them.
         seeds: a copy each.
         images: so many of the training images; 0 for all.
-        authorised: the network of whoever holds a key.
         image_size: side in pixels; 0 leaves the images as they are.
     """
 
@@ -123,7 +82,6 @@ class Bench:
     data: tuple[str, ...] = ()
     seeds: tuple[int, ...] = (0,)
     images: int = 0
-    authorised: str = "convnet:width=24"
     image_size: int = 0
 
     def __post_init__(self) -> None:
@@ -134,15 +92,9 @@ class Bench:
             raise ConfigError(f"the plan {self.name} has two protections named {sorted(twice)[0]}; give name = ...")
         if not self.plain():
             raise ConfigError(f'the plan {self.name} has no plain hacker: a network with the counter-measure "none"')
-        parse_network(self.authorised)
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON; a key's usual layout goes without saying, as it did before there was any other."""
-        data = asdict(self)
-        for each in data["protections"]:
-            if not each["layout"]:
-                del each["layout"]
-        return data
+        return asdict(self)
 
     def plain(self) -> tuple[str, ...]:
         """The networks of hackers who try nothing and know nothing, in the plan's order."""
@@ -165,50 +117,61 @@ def check_name(name: str) -> None:
         raise ConfigError(f"'{name}' names no protection: use letters, digits, '-', '_' and '.'")
 
 
-SMALL = "vgg:depth=8,width=8"
+TINY, SMALL = "vgg:depth=8,width=8", "resnet:depth=8,width=16"
+PLAIN = tuple(Contender(method) for method in ("random-noise", "lsp", "ops", "ar", "cuda", "pil"))
 BENCHES: dict[str, Bench] = {
     "quick": Bench(
         name="quick",
-        data=("fashion-mini",),
-        images=4000,
-        authorised="convnet:width=24,stem=2,frozen_stem=true",
+        data=("eurosat",),
+        images=2000,
         protections=(
-            *(Contender(method) for method in ("random-noise", "lsp", "ops", "ar", "cuda", "pil", "texture")),
-            Contender("em", settings={"network": SMALL, "steps": 10, "rounds": 15}),
-            Contender("rem", "quick", {"network": SMALL, "network_steps": 200}, name="rem"),
-            Contender("tap", "quick", {"network": SMALL, "network_epochs": 15, "steps": 40}, name="tap"),
-            Contender("learnability-lock", "quick", {"network": SMALL}, name="learnability-lock"),
-            Contender("uge", "quick", name="uge"),
-            Contender("null-space", "quick", name="null-space"),
-            Contender("reversible", "quick", name="reversible"),
-            Contender("em", settings={"network": SMALL, "steps": 10, "rounds": 15}, key="reversible"),
+            Contender("sealed", {"steps": 300}),
+            Contender(
+                "uge",
+                {
+                    "epsilon_255": 16,
+                    "gradient_matching": 1.0,
+                    "feature_objective": "misalignment",  # in so short a time the distance shows nothing
+                    "encoder": "own",
+                    "epochs": 10,
+                    "generator_width": 16,
+                    "run_epochs": 8,
+                },
+            ),
+            Contender("random-noise"),
+            Contender("pil"),
+            Contender("em", {"network": TINY, "steps": 10, "rounds": 15}),
+            Contender("learnability-lock", {"network": TINY, "rounds": 20}),
         ),
         attacks=Plan(
             name="quick",
-            hackers=(Hackers((SMALL,), ("none", "jpeg:10", "blur:1", "projection", "clean-mixed:100")),),
+            hackers=(Hackers((TINY,), ("none", "grayscale", "jpeg:10", "clean-mixed:100")),),
             epochs=12,
-            reason="The quick comparison is small: 4,000 gray images, one seed, one small hacker, few epochs",
+            reason="The quick comparison is small: 2,000 images, one seed, one small hacker, few epochs",
         ),
     ),
     "leaderboard": Bench(
         name="leaderboard",
         seeds=(0, 1, 2),
-        authorised="convnet:width=32,stem=2,frozen_stem=true",
         protections=(
-            *(Contender(method) for method in ("random-noise", "lsp", "ops", "ar", "cuda", "pil", "texture")),
-            *(Contender(method, "quick", name=method) for method in ("em", "rem", "tap", "learnability-lock")),
+            Contender("sealed"),
             Contender("uge"),
-            Contender("null-space"),
-            Contender("reversible"),
+            *PLAIN,
+            Contender("em", {"network": SMALL, "steps": 10, "rounds": 20}),
+            Contender(
+                "rem",
+                {"network": SMALL, "network_steps": 400, "steps": 5, "step_share": 0.4, "draws": 1}
+                | {"attack_steps": 2, "attack_share": 0.75},
+            ),
+            Contender("tap", {"network": SMALL, "network_epochs": 20, "steps": 60}),
+            Contender("learnability-lock", {"network": SMALL, "rounds": 20}),
         ),
         attacks=Plan(
             name="leaderboard",
+            recipient="convnet:width=32,stem=2,frozen_stem=true",
             hackers=(
-                Hackers(("resnet:depth=8,width=16", "vgg:depth=8,width=16")),
-                Hackers(
-                    ("resnet:depth=8,width=16",),
-                    ("grayscale", "jpeg:10", "projection", "adversarial", "ueraser", "clean-mixed:500"),
-                ),
+                Hackers((SMALL, "vgg:depth=8,width=16")),
+                Hackers((SMALL,), ("grayscale", "jpeg:10", "projection", "adversarial", "ueraser", "clean-mixed:500")),
                 Hackers((AUTHORISED,)),
             ),
         ),
@@ -234,7 +197,6 @@ KINDS: dict[str, tuple[str, type, type | None]] = {  # entry -> in words, its ty
     "seeds": ("a list of whole numbers", list, int),
     "images": ("a whole number", int, None),
     "image_size": ("a whole number", int, None),
-    "authorised": ("text", str, None),
 }
 
 
@@ -261,7 +223,7 @@ def bench_of(content: dict[str, Any], name: str) -> Bench:
 
 
 def _contender(block: Any) -> Contender:
-    kinds = {"method": str, "preset": str, "name": str, "key": str, "settings": dict, "layout": dict}
+    kinds = {"method": str, "settings": dict, "name": str}
     if not isinstance(block, dict) or not isinstance(block.get("method"), str):
         raise ConfigError('plan: each [[protections]] names one, as in method = "em"')
     for entry, value in block.items():

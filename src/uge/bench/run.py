@@ -1,8 +1,8 @@
 """Run a comparison: make each copy, audit it, and say on one line what came out. Killed at any time, it goes on.
 
     BENCH/bench.json                    the plan and the data: one folder holds one comparison
-    BENCH/DATA/copies/NAME-SEED/        the protected copies, beside each what it cost
-    BENCH/DATA/keys/, BENCH/DATA/audits/NAME-SEED/   as `uge key new` and `uge audit` write them
+    BENCH/DATA/copies/NAME-SEED/        the protected copies, beside each its key and what it cost
+    BENCH/DATA/audits/NAME-SEED/        as `uge audit` writes them
     BENCH/records.jsonl                 everything that was measured, a row each (see `rows_of`)
 
 Private: keys and audits are in it.
@@ -12,32 +12,30 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from uge.audit.conduct import Watcher, conduct, read_copy
+from uge.audit.conduct import Watcher, conduct
 from uge.audit.metrics import counts, holds_originals, summarise
 from uge.audit.plan import Hackers, Plan, Row
 from uge.audit.runners import Runner
 from uge.bench.cost import CopyJob, clock_yardstick, in_a_process, make_copy, read_cost, share_of
 from uge.bench.plan import Bench, Contender, check_name
-from uge.data.images import ImageSet
+from uge.copy import MANIFEST, Copy, Manifest
+from uge.data.images import ImageSet, normalisation_of
 from uge.data.sources import load
 from uge.errors import ConfigError
-from uge.keys.key import VIEWS, load_key
-from uge.keys.keyed_view import needs_headroom
-from uge.pipeline import draw_key
-from uge.protect.learnability_lock import load_lock
-from uge.publish import MANIFEST, Manifest, load_published
+from uge.keys import Key, SealedKey, load_key, new_weights_key, save_key
+from uge.networks import NetworkSpec, parse_network
+from uge.protect import PROTECTIONS
+from uge.protection import NO_KEY
 from uge.records import RECORD_VERSION, config_hash, read_records
 from uge.runtime import claim_folder, exclusive, generator_for, write_atomically
 from uge.training import recommended_recipe
 
 RECORDS = "records.jsonl"
-LOCK = "learnability-lock"
 
 
 class Steps(Watcher):
@@ -100,8 +98,8 @@ class Comparison:
         Raises:
             ConfigError: it is not of the originals, so that trainings on the two could not be compared.
         """
-        copy, manifest = read_copy(folder, None, convert=self.convert)
-        copy = copy.like(self.clean)
+        read = Copy.read(folder, convert=self.convert)
+        copy = read.images.like(self.clean)
         for what in ("labels", "channels", "image_size", "class_names"):
             ours, theirs = getattr(self.clean, what), getattr(copy, what)
             if not (torch.equal(ours, theirs) if what == "labels" else ours == theirs):
@@ -109,7 +107,7 @@ class Comparison:
                     f"--folder {name} is no copy of these {len(self.clean)} originals: its"
                     f" {what.replace('_', ' ')} differ; give a copy of all of them, under their file names"
                 )
-        return self._part(copy), manifest
+        return self._part(copy), read.manifest
 
     def identity(self) -> dict[str, str]:
         return {"clean": self.clean.digest(), "test": self.test.digest()}
@@ -171,31 +169,34 @@ class Comparison:
     ) -> list[Row]:
         """Make and audit one copy of a protection; a row for the copy and one for each training."""
         place = f"{contender.name}-{seed}"
-        out = self.out / "copies" / place
-        config = contender.config(
-            **{"headroom": needs_headroom(self.clean.images)} if contender.method in VIEWS else {}
-        )
-        name = self.out / "keys" / place
-        lock = name.with_name(f"{place}.lock") if contender.method == LOCK else None
-        job = CopyJob(self.clean, config, seed, out, None, lock, self.device, self.threads)
-        key = None
-        if contender.key != "none":
-            if not name.with_name(f"{place}.recipient.uge").exists():
-                recipe = recommended_recipe(self.bench.authorised, self.bench.attacks.epochs)
-                draw_key(self.clean, self.bench.authorised, recipe, name, contender.view(), copy=out)
-            job = replace(job, key=name.with_name(f"{place}.protector.uge"))
-            key = load_key(name.with_name(f"{place}.recipient.uge"))
+        out, config, method = self.out / "copies" / place, contender.config(), PROTECTIONS[contender.method]
+        protector = recipient = None
+        if method.takes != NO_KEY:
+            files = [out.with_name(f"{place}.{role}.uge") for role in ("protector", "recipient")]
+            if not files[0].exists():
+                save_key(self._drawn(method.takes), out)
+            protector, recipient = files[0], load_key(files[1])
+        job = CopyJob(self.clean, contender.method, config, seed, out, protector, self.device, self.threads)
         if not (out / MANIFEST).exists():
-            name.parent.mkdir(parents=True, exist_ok=True)
             in_a_process(make_copy, job, watch=lambda: steps.protecting(read_cost(job.clock).get("progress", 0.0)))
-        copy, manifest = read_copy(out, key)
-        rows = self._audit(place, copy, seed, known, steps, key=key, manifest=manifest)
-        if lock is not None:
-            rows += self._unlocked(place, load_lock(lock).unlock(load_published(out)), seed, known, steps)
+        copy = Copy.read(out, recipient)
+        rows = self._audit(place, copy.images, seed, known, steps, key=recipient, manifest=copy.manifest)
+        if (opened := method.opened(copy.images, out)) is not None:
+            rows += self._unlocked(place, opened, seed, known, steps)
         cost = read_cost(job.clock)
         measured = cost | {"trainings": share_of(cost, yardstick)} if cost.get("finished") else None
-        row = self._copy_row(place, contender.method, config.to_dict() | contender.layout, measured)
+        row = self._copy_row(place, contender.method, config.to_dict(), measured)
         return self._named(contender.name, seed, [row, *rows])
+
+    def _drawn(self, kind: str) -> Key:
+        """A new key of a kind."""
+        if kind == SealedKey.kind:
+            return SealedKey.draw()
+        clean, text = self.clean, self.bench.attacks.recipient
+        name, options = parse_network(text)
+        spec = NetworkSpec(name, clean.channels, clean.image_size, clean.classes, options)
+        recipe = recommended_recipe(text, self.bench.attacks.epochs)
+        return new_weights_key(spec, clean.class_names, *normalisation_of(clean.images), recipe)
 
     def _audit_folder(self, name: str, seed: int, known: Sequence[Row], steps: Steps) -> list[Row]:
         copy, manifest = self.folders[name]
@@ -210,9 +211,9 @@ class Comparison:
         return self._conducted(self.out / "audits" / place, copy, self.bench.attacks_on(seed), known, steps, **more)
 
     def _unlocked(self, place: str, opened: ImageSet, seed: int, known: Sequence[Row], steps: Steps) -> list[Row]:
-        """The learnability lock's authorised user: the network of the others, on the copy as its key opens it."""
+        """The user of a copy that is opened by secrets of its own: the recipient's network, on what they give back."""
         attacks = self.bench.attacks
-        plan = Plan("unlocked", (Hackers((self.bench.authorised,)),), epochs=attacks.epochs, seeds=(seed,))
+        plan = Plan("unlocked", (Hackers((attacks.recipient,)),), epochs=attacks.epochs, seeds=(seed,))
         rows = self._conducted(self.out / "audits" / f"{place}-unlocked", opened, plan, known, steps)
         return [row | {"kind": "authorised", "knows": "key", "locked": False, "unlocked": True} for row in rows]
 
@@ -299,7 +300,6 @@ def result_of(name: str, rows: Sequence[Row], about: Row, classes: int, reason: 
         "hackers": len(counted),
         "quality": copies[0]["quality"],
         "epsilon_asked_255": copies[0]["epsilon_asked_255"],
-        "headroom": bool(copies[0]["config"].get("headroom", False)),
         "cost": {
             measure: _mean([cost[measure] for cost in costs])
             for measure in ("seconds", "cpu_seconds", "trainings", "peak_memory_mb")

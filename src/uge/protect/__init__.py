@@ -1,91 +1,44 @@
-"""Protections by name. A new one is one file and one line in `PROTECTIONS` (`BASELINES`) and `PRESETS`."""
+"""Protections by name, the default first. A new one is one file and one line in `PROTECTIONS` or `BASELINES`."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
+from uge.baselines import BASELINES
 from uge.errors import ConfigError, unknown_name
-from uge.protect import (
-    ar,
-    cuda,
-    em,
-    learnability_lock,
-    lsp,
-    null_space,
-    ops,
-    pil,
-    random_noise,
-    rem,
-    reversible,
-    tap,
-    texture,
-    ungeneralizable,
-)
-from uge.protect.baseline import Baseline, BaselineConfig
-from uge.protect.keyed import KeyedConfig
-from uge.protect.null_space import NullSpaceProtection
-from uge.protect.reversible import ReversibleProtection
-from uge.protect.ungeneralizable import UngeneralizableConfig, UngeneralizableProtection
+from uge.keys.key import Key
+from uge.protect.sealed import SealedProtection
+from uge.protect.ungeneralizable import UngeneralizableProtection
+from uge.protection import Protection, Settings
 
-Config = UngeneralizableConfig | KeyedConfig | BaselineConfig
-
-BASELINES: dict[
-    str, type[Baseline[Any]]
-] = {  # protections of other papers and one of ours, without authorised networks
-    "random-noise": random_noise.RandomNoiseProtection,
-    "lsp": lsp.LSPProtection,
-    "ops": ops.OPSProtection,
-    "ar": ar.ARProtection,
-    "cuda": cuda.CUDAProtection,
-    "em": em.EMProtection,
-    "tap": tap.TAPProtection,
-    "rem": rem.REMProtection,
-    "pil": pil.PILProtection,
-    "texture": texture.TextureProtection,
-    "learnability-lock": learnability_lock.LearnabilityLockProtection,
-}
-PROTECTIONS: dict[str, type] = {
+PROTECTIONS: dict[str, type[Protection[Any]]] = {
+    "sealed": SealedProtection,
     "uge": UngeneralizableProtection,
-    "null-space": NullSpaceProtection,
-    "reversible": ReversibleProtection,
     **BASELINES,
 }
-PRESETS: dict[str, Mapping[str, Config]] = {
-    "uge": ungeneralizable.PRESETS,
-    "null-space": null_space.PRESETS,
-    "reversible": reversible.PRESETS,
-    "random-noise": random_noise.PRESETS,
-    "lsp": lsp.PRESETS,
-    "ops": ops.PRESETS,
-    "ar": ar.PRESETS,
-    "cuda": cuda.PRESETS,
-    "em": em.PRESETS,
-    "tap": tap.PRESETS,
-    "rem": rem.PRESETS,
-    "pil": pil.PRESETS,
-    "texture": texture.PRESETS,
-    "learnability-lock": learnability_lock.PRESETS,
-}
+DEFAULT = next(iter(PROTECTIONS))
 
 
-def resolve_config(preset: str = "default", overrides: dict[str, Any] | None = None, *, method: str = "uge") -> Config:
-    """A preset with single settings replaced.
+def method_for(keys: Sequence[Key]) -> str:
+    """The method of whoever holds these keys and names none."""
+    return next((name for name, kind in PROTECTIONS.items() if keys and kind.takes == keys[0].kind), DEFAULT)
+
+
+def resolve_config(method: str = DEFAULT, overrides: dict[str, Any] | None = None) -> Settings:
+    """The settings of a method: its defaults with single settings replaced.
 
     Args:
-        preset: an entry of `PRESETS[method]`.
-        overrides: setting -> value; text is read as the setting's own type, items of a list are separated by spaces.
         method: an entry of `PROTECTIONS`.
+        overrides: setting -> value; text is read as the setting's own type, items of a list are separated by spaces.
 
     Raises:
-        ConfigError: unknown method, preset or setting, or a value that is not of its type.
+        ConfigError: unknown method or setting, or a value that is not of its type.
     """
     if method not in PROTECTIONS:
         raise unknown_name("method", method, PROTECTIONS)
-    if preset not in PRESETS[method]:
-        raise unknown_name("preset", preset, PRESETS[method])
-    base = PRESETS[method][preset]
+    base = PROTECTIONS[method].Config()
     known = {field.name: getattr(base, field.name) for field in dataclasses.fields(base)}
     values = {}
     for name, value in (overrides or {}).items():

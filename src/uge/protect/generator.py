@@ -39,9 +39,6 @@ class Generator(nn.Module):
         width: filters of the first level, a multiple of 4; doubled at each of two coarser levels.
         patch: side of a cell in pixels.
         label_conditional: whether the perturbation may depend on the label and not on the image alone.
-        class_patterns: side of a learnt tile a class, drawn at random and laid over every proposal of its label; 0 for
-            none. Without it nothing but chance ties a first proposal to its label, and a texture is what a
-            convolution finds first.
     """
 
     def __init__(
@@ -52,14 +49,11 @@ class Generator(nn.Module):
         width: int = 48,
         patch: int = 2,
         label_conditional: bool = False,
-        class_patterns: int = 0,
     ) -> None:
         super().__init__()
         self.epsilon = epsilon_255 / 255
         self.patch = patch
         self.label = nn.Embedding(classes, 4 * width) if label_conditional else None
-        side = class_patterns
-        self.patterns = nn.Parameter(torch.randn(classes, channels, side, side)) if side else None
         self.fine = _Block(channels * patch**2, width)
         self.middle = _Block(width, 2 * width)
         self.coarse = _Block(2 * width, 4 * width)
@@ -80,12 +74,7 @@ class Generator(nn.Module):
         middle = self.join_middle(torch.cat([middle, up], dim=1))
         up = F.interpolate(middle, size=fine.shape[2:], mode="nearest")
         proposal = F.pixel_shuffle(self.propose(self.join_fine(torch.cat([fine, up], dim=1))), self.patch)
-        proposal = proposal[:, :, :height, :width]
-        if self.patterns is not None:
-            side = self.patterns.shape[2]
-            tiles = self.patterns[y].repeat(1, 1, -(-height // side), -(-width // side))
-            proposal = proposal + tiles[:, :, :height, :width]
-        return self.epsilon * proposal.tanh()
+        return self.epsilon * proposal[:, :, :height, :width].tanh()
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         return (x + self.perturbation(x, y)).clamp(0, 1)

@@ -8,13 +8,13 @@ current copy while the generator learns (on-policy).
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from uge.data.images import ImageSet
-from uge.keys.key import Key
 from uge.networks import trainable
 from uge.training import OnEpoch, Recipe, fit, learning_rate_at, make_optimiser
 
@@ -27,7 +27,7 @@ def snapshot(network: nn.Module) -> State:
 
 
 def record_clean_run(
-    key: Key,
+    network: nn.Module,
     clean: ImageSet,
     recipe: Recipe,
     checkpoints: int,
@@ -39,7 +39,7 @@ def record_clean_run(
     """Train the authorised network on the originals and keep weights evenly over the run.
 
     Args:
-        key: the authorised network.
+        network: with its initial weights; trained in place.
         clean: the originals.
         recipe: the recipe of the run.
         checkpoints: how many states to keep besides the initial one.
@@ -50,7 +50,6 @@ def record_clean_run(
     Returns:
         `checkpoints + 1` states, fewer where there are fewer epochs: first the initial weights, last the trained ones.
     """
-    network = key.network_module()
     states = [snapshot(network)]
 
     def keep(epoch: int, loss: float, accuracy: float) -> None:
@@ -90,7 +89,7 @@ class LiveRun:
     def parameters(self) -> list[nn.Parameter]:
         return list(trainable(self.network).values())
 
-    def advance(self, gradients: tuple[Tensor, ...]) -> None:
+    def advance(self, gradients: Sequence[Tensor]) -> None:
         """One optimiser step along `gradients`, one tensor a trainable parameter."""
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate_at(self.recipe, (self.step + 1) / (self.run_steps + 1))

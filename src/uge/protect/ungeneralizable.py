@@ -12,10 +12,9 @@ The exact forms are ours; see the modules of `uge.losses`.
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Unpack
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -24,27 +23,28 @@ from torch.nn import functional as F
 from uge.data.images import ImageSet, to_float, to_uint8
 from uge.encoders import build_encoder, features_of
 from uge.errors import ConfigError
+from uge.filters import parse_filter
 from uge.keys.key import Key
 from uge.losses.feature_distance import class_prototypes, feature_distance, misalignment
 from uge.losses.gradient_matching import gradient_matching
 from uge.losses.undistillation import distillation, undistillation
 from uge.networks import parse_network, trainable
-from uge.protect.checkpoint import load_checkpoint, save_checkpoint
-from uge.protect.expectation import drawn, needs_probe, parse_measures
-from uge.protect.generator_training import Advance, GeneratorTraining, Step
-from uge.protect.protection import RunOptions, Telling
-from uge.protect.trajectory import LiveRun, record_clean_run
-from uge.runtime import generator_for, seed_for
+from uge.protect.generator import Generator
+from uge.protect.trajectory import LiveRun, State, record_clean_run
+from uge.protection import OnStep, Protection, RunOptions, Settings, Telling, preparing
+from uge.runtime import generator_for, repeatable, seed_for
 from uge.training import Recipe, Shift
 
 FEATURE_OBJECTIVES = ("distance", "misalignment")
+TERMS = ("gradient_matching", "gradient_magnitude", "feature_distance", "undistillation")
+Advance = tuple[LiveRun, Sequence[Tensor]]  # a network beside the generator, and the gradients of its next step
 
 
 @dataclass(frozen=True)
-class UngeneralizableConfig:
+class UngeneralizableConfig(Settings):
     """Settings of UGE; a weight of zero switches its term off and saves its cost.
 
-    The defaults are the setting whose tables are in the README, and L_ud besides.
+    The defaults are those that the leaderboard was measured with.
 
     Attributes:
         epsilon_255: L_inf bound in 8-bit steps.
@@ -55,8 +55,8 @@ class UngeneralizableConfig:
         feature_objective: "distance" (UGE) or "misalignment" (pull to the next class's prototype).
         encoder: the common feature space, an entry of `ENCODERS`.
         feature_images: images of each batch that go through the encoder.
-        filters: what may happen to a copy before others see it, drawn at random for L_fd and L_ud, as for keys with a
-            view (`KeyedConfig`); the authorised network sees copies as they are.
+        filters: of `uge.filters`, drawn at random before L_fd and L_ud: what may happen to a copy before others see
+            it. The authorised network sees copies as they are.
         students: networks that are distilled during training, in turn, for L_ud.
         temperature: of the distillation inside L_ud.
         epochs: passes of the generator over the data.
@@ -98,76 +98,47 @@ class UngeneralizableConfig:
     run_epochs: int = 0
 
     def __post_init__(self) -> None:
-        if not 1 <= self.epsilon_255 <= 128:
-            raise ConfigError(f"epsilon {self.epsilon_255} is outside 1..128 (8-bit steps)")
+        self.check_epsilon()
         if self.feature_objective not in FEATURE_OBJECTIVES:
             raise ConfigError(
                 f"unknown feature objective '{self.feature_objective}'; choose from: {', '.join(FEATURE_OBJECTIVES)}"
             )
-        self._check_numbers()
+        self.check_counts("feature_images", "epochs", "batch_size", "clean_checkpoints", "live_runs", "generator_patch")
+        self.check_not_negative(*TERMS, "run_epochs")
+        self.check_shares("warm_up", "clean_share")
+        self.check_positive("temperature", "learning_rate")
+        if self.generator_width < 4 or self.generator_width % 4:
+            raise ConfigError(f"generator_width must be a multiple of 4, got {self.generator_width}")
         if self.gradient_matching == self.feature_distance == self.undistillation == 0:
             raise ConfigError("all three losses are switched off: nothing would be learnt")
         if self.undistillation and not self.students:
             raise ConfigError("undistillation needs at least one student network")
-        for student in self.students:
-            parse_network(student)
-        parse_measures(self.filters)
-        if needs_probe(self.filters):
-            raise ConfigError("filters: UGE has no linear probe beside it, so it cannot expect projection")
-
-    def _check_numbers(self) -> None:
-        for name in ("feature_images", "epochs", "batch_size", "clean_checkpoints", "live_runs", "generator_patch"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
-        weights = ("gradient_matching", "gradient_magnitude", "feature_distance", "undistillation")
-        for name in (*weights, "run_epochs"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ConfigError(f"{name} must not be negative, got {getattr(self, name)}")
-        for name in ("warm_up", "clean_share"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"{name} is a share from 0 to 1, got {getattr(self, name)}")
-        for name in ("temperature", "learning_rate"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ConfigError(f"{name} must be positive, got {getattr(self, name)}")
-        if self.generator_width < 4 or self.generator_width % 4:
-            raise ConfigError(f"generator_width must be a multiple of 4, got {self.generator_width}")
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self) | {name: list(getattr(self, name)) for name in ("students", "filters")}
-
-
-PRESETS: dict[str, UngeneralizableConfig] = {
-    "quick": UngeneralizableConfig(  # too short for the distance term: misalignment shows in minutes
-        epsilon_255=16,
-        gradient_matching=1.0,
-        feature_objective="misalignment",
-        encoder="own",
-        feature_images=32,
-        epochs=10,
-        generator_width=16,
-        run_epochs=8,
-        clean_checkpoints=8,
-    ),
-    "default": UngeneralizableConfig(),
-    "strong": UngeneralizableConfig(epochs=80, generator_width=48, live_runs=4, feature_images=64),
-}
-
-
-@dataclass
-class _Prepared:
-    """What is computed once before the generator learns; kept on disk, so that a resumed run does not repeat it."""
-
-    encoder: nn.Module | None
-    feature_mean: Tensor
-    prototypes: Tensor
-    clean_runs: list[list[dict[str, Tensor]]] = field(default_factory=list)
+        if not self.filters:
+            raise ConfigError("filters is empty; give none for no filter")
+        for text in self.students:
+            parse_network(text)
+        for text in self.filters:
+            parse_filter(text)
 
 
 @dataclass(frozen=True)
 class _Beside:
-    """What runs beside the generator: authorised networks and students in training, teachers that have learnt."""
+    """What runs beside the generator; a list holds nothing where no term needs it.
 
-    prepared: _Prepared
+    Attributes:
+        encoder: the common feature space of L_fd.
+        feature_mean: of the originals, [D].
+        prototypes: mean feature of each class, [K, D].
+        clean_runs: for each key, states of its network's clean run.
+        lives: for each key, its network in training on the copy.
+        students: in training on the teachers' answers.
+        teachers: for each key, its network as trained on the originals.
+    """
+
+    encoder: nn.Module | None
+    feature_mean: Tensor
+    prototypes: Tensor
+    clean_runs: list[list[State]]
     lives: list[list[LiveRun]]
     students: list[LiveRun]
     teachers: list[nn.Module]
@@ -177,7 +148,28 @@ class _Beside:
         return [run for runs in self.lives for run in runs] + self.students
 
 
-class UngeneralizableProtection(GeneratorTraining[UngeneralizableConfig, _Beside]):
+class _Step:
+    """One batch, and what its terms add up to.
+
+    Args:
+        number: of the step, from 0.
+        x: originals float32 [B, C, H, W] in [0, 1].
+        x_u: copies, with gradients.
+        y: labels int64 [B].
+        shift: the augmentation of all networks in training.
+    """
+
+    def __init__(self, number: int, x: Tensor, x_u: Tensor, y: Tensor, shift: Shift) -> None:
+        self.number, self.x, self.x_u, self.y, self.shift = number, x, x_u, y, shift
+        self.loss = x.new_zeros(())
+        self.terms: dict[str, float | None] = dict.fromkeys(TERMS)
+        self.advances: list[Advance] = []
+
+    def shifted(self, images: Tensor) -> Tensor:
+        return self.shift(images).contiguous(memory_format=torch.channels_last)
+
+
+class UngeneralizableProtection(Protection[UngeneralizableConfig]):
     """Trains the generator for one data set and its authorised networks, then makes the copy.
 
     Args:
@@ -187,143 +179,186 @@ class UngeneralizableProtection(GeneratorTraining[UngeneralizableConfig, _Beside
         run: as for `Protection`.
     """
 
+    takes: ClassVar[str] = "initial-weights"
+    Config = UngeneralizableConfig
+
     def __init__(
         self, clean: ImageSet, keys: Sequence[Key], config: UngeneralizableConfig, **run: Unpack[RunOptions]
     ) -> None:
-        if not keys:
-            raise ConfigError("UGE needs at least one key: the authorised network defines what stays learnable")
-        for key in keys:
-            key.check_fits(clean)
-            if key.view is not None:
-                kind = key.view.kind
-                raise ConfigError(f"a {kind} key protects with the method {kind}; UGE takes keys without a view")
-        self.keys = list(keys)
-        self.filters = parse_measures(config.filters)
-        streams = ("generator", "generator training")
-        super().__init__(clean, config, streams=streams, epsilon_255=config.epsilon_255, **run)
+        super().__init__(clean, keys, config, **run)
+        self.filters = [parse_filter(text) for text in config.filters]
+        self.batch_size = min(config.batch_size, len(clean))
+        self.epoch_steps = len(clean) // self.batch_size
+        self.total_steps = self.epoch_steps * config.epochs
+        self.generator = self._new_generator()
 
-    def _begin(self, telling: Telling) -> _Beside:
-        prepared = self._prepare(telling)
-        students = self._start_students()
-        teachers = self._trained_networks(prepared) if students else []
-        return _Beside(prepared, self._start_live_runs(prepared), students, teachers)
+    @repeatable()
+    def train(self, on_step: OnStep | None = None) -> None:
+        """Train the generator, going on from the work folder where it holds an unfinished run."""
+        self.claim()
+        self.generator = self._new_generator()
+        beside = self._begin(lambda what: preparing(what, self.total_steps, on_step))
+        rng = generator_for(self.seed, "generator training")
+        optimiser = torch.optim.Adam(self.generator.parameters(), lr=self.config.learning_rate, betas=(0.5, 0.99))
+        if (state := self.resumed()) is not None:
+            self.generator.load_state_dict(state["generator"])
+            optimiser.load_state_dict(state["optimiser"])
+            for run, saved in zip(beside.runs, state["runs"], strict=True):
+                run.load(saved)
+            rng.set_state(state["rng"])
+
+        def step(number: int) -> dict[str, Any]:
+            for group in optimiser.param_groups:
+                group["lr"] = self.config.learning_rate * min(1.0, 1.02 * (1 - number / self.total_steps))
+            done = self._step(number, beside, rng)
+            self._learn(done, optimiser)
+            return {"epoch": number // self.epoch_steps + 1, "loss": float(done.loss.detach()), **done.terms}
+
+        def kept() -> dict[str, Any]:
+            return {
+                "generator": self.generator.state_dict(),
+                "optimiser": optimiser.state_dict(),
+                "runs": [run.state() for run in beside.runs],
+                "rng": rng.get_state(),
+            }
+
+        self.take_steps(self.total_steps, step, kept, on_step)
 
     @torch.no_grad()
     def copies(self, batch_size: int = 250) -> Iterator[Tensor]:
-        """The protected copies in order, uint8 [B, C, H, W] batch by batch, so that no second data set is held."""
         self.generator.eval()
-        parts = zip(self.clean.images.split(batch_size), self.clean.labels.split(batch_size), strict=True)
-        for images, labels in parts:
-            x = to_float(images.to(self.device)).contiguous(memory_format=torch.channels_last)
-            yield to_uint8(self.generator(x, labels.to(self.device))).cpu().contiguous()
+        for pick in torch.arange(len(self.clean)).split(batch_size):
+            yield to_uint8(self.generator(*self._batch(pick))).cpu().contiguous()
 
-    # -- one step ------------------------------------------------------------------------------------------------
+    def _new_generator(self) -> Generator:
+        """One that has learnt nothing."""
+        config = self.config
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed_for(self.seed, "generator"))
+            generator = Generator(
+                self.clean.channels,
+                self.clean.classes,
+                config.epsilon_255,
+                config.generator_width,
+                config.generator_patch,
+                config.label_conditional,
+            )
+        return generator.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's annotations
 
-    def _step(self, step: int, pick: Tensor, beside: _Beside, rng: torch.Generator) -> Step:
-        config, prepared, lives, students = self.config, beside.prepared, beside.lives, beside.students
+    def _batch(self, pick: Tensor) -> tuple[Tensor, Tensor]:
+        """x float32 [B, C, H, W] in [0, 1] and labels int64 [B] of the images numbered `pick`, on the device."""
         x = to_float(self.clean.images[pick].to(self.device)).contiguous(memory_format=torch.channels_last)
-        y = self.clean.labels[pick].to(self.device)
-        x_u = self.generator(x, y)
-        shift = Shift.draw(len(x), self.clean.image_size, rng)
-        x_shifted, x_u_shifted = (shift(image).contiguous(memory_format=torch.channels_last) for image in (x, x_u))
-        through = drawn(self.filters, rng) if len(self.filters) > 1 else self.filters[0]
+        return x, self.clean.labels[pick].to(self.device)
 
-        def behind(images: Tensor) -> Tensor:
-            """What the filter leaves, with the same draws for originals and copies."""
-            return through(images, generator_for(self.seed, "filter", step), None)
+    # -- one step --------------------------------------------------------------------------------------------------
 
-        total = x.new_zeros(())
-        terms: dict[str, float | None] = dict.fromkeys(
-            ("gradient_matching", "gradient_magnitude", "feature_distance", "undistillation")
-        )
-        advances: list[Advance] = []
+    def _step(self, number: int, beside: _Beside, rng: torch.Generator) -> _Step:
+        epoch, place = divmod(number, self.epoch_steps)
+        order = torch.randperm(len(self.clean), generator=generator_for(self.seed, "order", epoch))
+        x, y = self._batch(order[place * self.batch_size :][: self.batch_size])
+        step = _Step(number, x, self.generator(x, y), y, Shift.draw(len(x), self.clean.image_size, rng))
+        through = self.filters[0]
+        if len(self.filters) > 1:
+            through = self.filters[int(torch.randint(len(self.filters), (), generator=rng))]
+        if beside.lives:
+            self._match(step, beside, rng)
+        if beside.encoder is not None:
+            count = min(self.config.feature_images, len(x))
+            originals, copies = through(x[:count]), through(step.x_u[:count])
+            self._part_features(step, originals, copies, beside.encoder, beside)
+        if beside.students:
+            self._mislead(step, through(step.x_u), beside)
+        return step
 
-        if config.gradient_matching:
-            at_clean = bool(torch.rand((), generator=rng) < config.clean_share)
-            direction = magnitude = x.new_zeros(())
-            for runs, states in zip(lives, prepared.clean_runs, strict=True):
-                live = runs[step % len(runs)]
-                network = live.network
-                if at_clean:
-                    network = copy.deepcopy(network)  # the live run keeps its own weights
-                    network.load_state_dict(states[int(torch.randint(len(states), (), generator=rng))])
-                parameters = list(trainable(network).values())
-                wanted = torch.autograd.grad(F.cross_entropy(network(x_shifted), y), parameters)
-                got = torch.autograd.grad(F.cross_entropy(network(x_u_shifted), y), parameters, create_graph=True)
-                matched = gradient_matching(wanted, got)
-                direction, magnitude = direction + matched.direction, magnitude + matched.magnitude
-                if not at_clean:
-                    advances.append((live, got))
-            ramp = min(1.0, (step + 1) / max(1.0, config.warm_up * self.total_steps))
-            total = total + ramp * config.gradient_matching * (direction + config.gradient_magnitude * magnitude)
-            terms["gradient_matching"] = float(direction.detach()) / len(lives)
-            terms["gradient_magnitude"] = float(magnitude.detach()) / len(lives)
+    def _match(self, step: _Step, beside: _Beside, rng: torch.Generator) -> None:
+        """L_gm, at the weights of a live run or of a clean checkpoint."""
+        config = self.config
+        at_clean = bool(torch.rand((), generator=rng) < config.clean_share)
+        direction = magnitude = step.x.new_zeros(())
+        x, x_u = step.shifted(step.x), step.shifted(step.x_u)
+        for runs, states in zip(beside.lives, beside.clean_runs, strict=True):
+            live = runs[step.number % len(runs)]
+            network = live.network
+            if at_clean:
+                network = copy.deepcopy(network)  # the live run keeps its own weights
+                network.load_state_dict(states[int(torch.randint(len(states), (), generator=rng))])
+            parameters = list(trainable(network).values())
+            wanted = torch.autograd.grad(F.cross_entropy(network(x), step.y), parameters)
+            got = torch.autograd.grad(F.cross_entropy(network(x_u), step.y), parameters, create_graph=True)
+            matched = gradient_matching(wanted, got)
+            direction, magnitude = direction + matched.direction, magnitude + matched.magnitude
+            if not at_clean:
+                step.advances.append((live, got))
+        ramp = min(1.0, (step.number + 1) / max(1.0, config.warm_up * self.total_steps))
+        step.loss = step.loss + ramp * config.gradient_matching * (direction + config.gradient_magnitude * magnitude)
+        step.terms["gradient_matching"] = float(direction.detach()) / len(beside.lives)
+        step.terms["gradient_magnitude"] = float(magnitude.detach()) / len(beside.lives)
 
-        if config.feature_distance and prepared.encoder is not None:
-            count = min(config.feature_images, len(x))
-            features_u = prepared.encoder(behind(x_u[:count]))
-            if config.feature_objective == "distance":
-                with torch.no_grad():
-                    features = prepared.encoder(behind(x[:count]))
-                distance = feature_distance(features, features_u, prepared.feature_mean)
-            else:
-                distance = misalignment(features_u, y[:count], prepared.prototypes, prepared.feature_mean)
-            total = total + config.feature_distance * distance
-            terms["feature_distance"] = float(distance.detach())
-
-        if students:
-            student = students[step % len(students)]
+    def _part_features(
+        self, step: _Step, originals: Tensor, copies: Tensor, encoder: nn.Module, beside: _Beside
+    ) -> None:
+        """L_fd, on the first images of the batch."""
+        features_u = encoder(copies)
+        if self.config.feature_objective == "distance":
             with torch.no_grad():
-                answer = beside.teachers[step % len(beside.teachers)](x_u_shifted)
-            filtered = behind(x_u)
-            seen = x_u_shifted if filtered is x_u else shift(filtered).contiguous(memory_format=torch.channels_last)
-            guess = student.network(seen)
-            pushed = undistillation(answer, guess, config.temperature)
-            total = total + config.undistillation * pushed
-            terms["undistillation"] = float(pushed.detach())
-            loss = distillation(answer, guess, config.temperature)
-            advances.append((student, torch.autograd.grad(loss, student.parameters, retain_graph=True)))
+                features = encoder(originals)
+            distance = feature_distance(features, features_u, beside.feature_mean)
+        else:
+            distance = misalignment(features_u, step.y[: len(copies)], beside.prototypes, beside.feature_mean)
+        step.loss = step.loss + self.config.feature_distance * distance
+        step.terms["feature_distance"] = float(distance.detach())
 
-        return Step(total, advances, terms)
+    def _mislead(self, step: _Step, filtered: Tensor, beside: _Beside) -> None:
+        """L_ud, for one student and one teacher."""
+        student = beside.students[step.number % len(beside.students)]
+        with torch.no_grad():
+            answer = beside.teachers[step.number % len(beside.teachers)](step.shifted(step.x_u))
+        guess = student.network(step.shifted(filtered))
+        pushed = undistillation(answer, guess, self.config.temperature)
+        step.loss = step.loss + self.config.undistillation * pushed
+        step.terms["undistillation"] = float(pushed.detach())
+        loss = distillation(answer, guess, self.config.temperature)
+        step.advances.append((student, torch.autograd.grad(loss, student.parameters, retain_graph=True)))
+
+    def _learn(self, step: _Step, optimiser: torch.optim.Optimizer) -> None:
+        parameters = list(self.generator.parameters())
+        for parameter, gradient in zip(parameters, torch.autograd.grad(step.loss, parameters), strict=True):
+            parameter.grad = gradient
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimiser.step()
+        for run, gradients in step.advances:
+            run.advance(gradients)
 
     # -- what runs beside the generator ----------------------------------------------------------------------------
 
+    def _begin(self, telling: Telling) -> _Beside:
+        config = self.config
+        encoder, mean, prototypes = None, torch.zeros(1), torch.zeros(1, 1)
+        if config.feature_distance:
+            encoder = build_encoder(config.encoder, self.clean, seed=self.seed, device=self.device)
+            mean, prototypes = self.kept("features", lambda: self._feature_statistics(encoder))
+        networks = [key.module(self.clean, "", 0) for key in self.keys]
+        clean_runs: list[list[State]] = []
+        if config.gradient_matching or config.undistillation:
+            clean_runs = [self._clean_run(number, telling) for number in range(len(self.keys))]
+        students, teachers = [], []
+        if config.undistillation:
+            students = self._students()
+            for network, states in zip(copy.deepcopy(networks), clean_runs, strict=True):
+                network.load_state_dict(states[-1])
+                teachers.append(network.eval().requires_grad_(False).to(self.device))
+        lives = []
+        if config.gradient_matching:
+            lives = [self._live_runs(*each) for each in zip(self.keys, networks, clean_runs, strict=True)]
+        mean, prototypes = mean.to(self.device), prototypes.to(self.device)
+        return _Beside(encoder, mean, prototypes, clean_runs, lives, students, teachers)
+
     def _recipe(self, key: Key) -> Recipe:
-        return replace(key.recipe, epochs=self.config.run_epochs or key.recipe.epochs)
+        recipe = key.recipe("", 0)
+        return replace(recipe, epochs=self.config.run_epochs or recipe.epochs)
 
     def _run_steps(self, recipe: Recipe) -> int:
         return max(1, recipe.epochs * len(self.clean) // min(recipe.batch_size, len(self.clean)))
-
-    def _prepare(self, telling: Telling) -> _Prepared:
-        config = self.config
-        file = self.workdir / "prepared.pt" if self.workdir else None
-        needs_runs = bool(config.gradient_matching or config.undistillation)
-        saved = load_checkpoint(file) if file and file.exists() else None
-        encoder = None
-        mean, prototypes = torch.zeros(1), torch.zeros(1, 1)
-        if config.feature_distance:
-            encoder = build_encoder(config.encoder, self.clean, seed=self.seed, device=self.device)
-            if saved:
-                mean, prototypes = saved["mean"], saved["prototypes"]
-            else:
-                mean, prototypes = self._feature_statistics(encoder)
-        runs = saved["runs"] if saved else []
-        if not saved and needs_runs:
-            runs = [
-                record_clean_run(
-                    key,
-                    self.clean,
-                    self._recipe(key),
-                    config.clean_checkpoints,
-                    seed=seed_for(self.seed, "clean run", number),
-                    device=self.device,
-                    on_epoch=telling("clean run of the authorised network"),
-                )
-                for number, key in enumerate(self.keys)
-            ]
-        if file and not saved:
-            save_checkpoint(file, {"mean": mean, "prototypes": prototypes, "runs": runs})
-        return _Prepared(encoder, mean.to(self.device), prototypes.to(self.device), runs)
 
     @torch.no_grad()
     def _feature_statistics(self, encoder: nn.Module, most: int = 5000) -> tuple[Tensor, Tensor]:
@@ -332,41 +367,36 @@ class UngeneralizableProtection(GeneratorTraining[UngeneralizableConfig, _Beside
         features = features_of(encoder, sample.images, device=self.device)
         return features.mean(0), class_prototypes(features, sample.labels, self.clean.classes)
 
-    def _start_live_runs(self, prepared: _Prepared) -> list[list[LiveRun]]:
-        """For each key, `live_runs` networks at evenly spread phases of a run, taken from the clean run."""
-        if not self.config.gradient_matching:
-            return []
-        lives = []
-        for key, states in zip(self.keys, prepared.clean_runs, strict=True):
-            recipe = self._recipe(key)
-            steps = self._run_steps(recipe)
-            runs = []
-            for number in range(self.config.live_runs):
-                run = LiveRun(key.network_module(), recipe, steps, self.device)
-                phase = number / self.config.live_runs
-                run.restart(states[round(phase * (len(states) - 1))], round(phase * steps))
-                runs.append(run)
-            lives.append(runs)
-        return lives
+    def _clean_run(self, number: int, telling: Telling) -> list[State]:
+        """States of the clean run of the key of this number."""
+        key = self.keys[number]
+        return self.kept(
+            f"clean-run-{number}",
+            lambda: record_clean_run(
+                key.module(self.clean, "", 0),
+                self.clean,
+                self._recipe(key),
+                self.config.clean_checkpoints,
+                seed=seed_for(self.seed, "clean run", number),
+                device=self.device,
+                on_epoch=telling("clean run of the authorised network"),
+            ),
+        )
 
-    def _start_students(self) -> list[LiveRun]:
-        if not self.config.undistillation:
-            return []
+    def _live_runs(self, key: Key, network: nn.Module, states: list[State]) -> list[LiveRun]:
+        """`live_runs` networks at evenly spread phases of a run, taken from the clean run."""
+        recipe, runs = self._recipe(key), []
+        steps = self._run_steps(recipe)
+        for number in range(self.config.live_runs):
+            run = LiveRun(network, recipe, steps, self.device)
+            phase = number / self.config.live_runs
+            run.restart(states[round(phase * (len(states) - 1))], round(phase * steps))
+            runs.append(run)
+        return runs
+
+    def _students(self) -> list[LiveRun]:
         recipe = self._recipe(self.keys[0])
-        students = []
-        for number, text in enumerate(self.config.students):
-            network = self._network(text, "student", number)
-            students.append(LiveRun(network, recipe, self._run_steps(recipe), self.device))
-        return students
-
-    def _trained_networks(self, prepared: _Prepared) -> list[nn.Module]:
-        """Each authorised network as trained on the originals, in eval mode."""
-        teachers = []
-        for key, states in zip(self.keys, prepared.clean_runs, strict=True):
-            network = key.network_module()
-            network.load_state_dict(states[-1])
-            teachers.append(network.eval().requires_grad_(False).to(self.device))
-        return teachers
-
-    def named(self) -> dict[str, Any]:
-        return {"keys": [key.digest() for key in self.keys]}
+        return [
+            LiveRun(self.network(text, "student", number), recipe, self._run_steps(recipe), self.device)
+            for number, text in enumerate(self.config.students)
+        ]

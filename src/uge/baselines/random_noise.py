@@ -13,30 +13,29 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from uge.protect.baseline import Baseline, BaselineConfig, add_within_linf, check_epsilon, check_scope
+from uge.baselines.baseline import Baseline, LinfConfig, add_within_linf
 from uge.runtime import generator_for
 
 
 @dataclass(frozen=True)
-class RandomNoiseConfig(BaselineConfig):
+class RandomNoiseConfig(LinfConfig):
     """Settings of random noise.
 
     Attributes:
-        epsilon_255: L_inf bound in 8-bit steps.
         scope: "sample" (a noise for each image) or "class" (one for each class).
     """
 
-    bound = "L_inf: epsilon_255"
-    epsilon_255: int = 8
     scope: str = "sample"
 
     def __post_init__(self) -> None:
-        check_epsilon(self.epsilon_255)
-        check_scope(self.scope)
+        super().__post_init__()
+        self.check_scope()
 
 
 class RandomNoiseProtection(Baseline[RandomNoiseConfig]):
     """Adds uniform noise."""
+
+    Config = RandomNoiseConfig
 
     def protected(self, images: Tensor, labels: Tensor, numbers: range) -> Tensor:
         owners = labels.tolist() if self.config.scope == "class" else numbers
@@ -47,6 +46,3 @@ class RandomNoiseProtection(Baseline[RandomNoiseConfig]):
         generator = generator_for(self.seed, "random noise", self.config.scope, owner)
         epsilon = self.config.epsilon_255
         return torch.randint(-epsilon, epsilon + 1, self.clean.images.shape[1:], generator=generator).float()
-
-
-PRESETS = {"default": RandomNoiseConfig()}

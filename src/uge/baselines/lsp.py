@@ -19,8 +19,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from uge.baselines.baseline import Baseline, BaselineConfig, add_within_rms
 from uge.errors import ConfigError
-from uge.protect.baseline import Baseline, BaselineConfig, add_within_rms, check_rms
 from uge.runtime import generator_for
 
 MOST_VALUES = 4096  # A_k has the square of this many entries
@@ -42,15 +42,15 @@ class LSPConfig(BaselineConfig):
     separation: float = 10.0
 
     def __post_init__(self) -> None:
-        check_rms(self.rms_255)
-        if self.patch < 1:
-            raise ConfigError(f"patch must be at least 1, got {self.patch}")
-        if not 0 < self.separation < float("inf"):
-            raise ConfigError(f"separation must be positive, got {self.separation}")
+        self.check_rms()
+        self.check_counts("patch")
+        self.check_positive("separation")
 
 
 class LSPProtection(Baseline[LSPConfig]):
     """Adds coloured patches, which differ within a class and are separable between classes."""
+
+    Config = LSPConfig
 
     def protected(self, images: Tensor, labels: Tensor, numbers: range) -> Tensor:
         channels, rows, columns = self._grid
@@ -91,6 +91,3 @@ class LSPProtection(Baseline[LSPConfig]):
         side = self._corners.shape[1]
         draws = (generator_for(self.seed, "lsp", "spread", label) for label in range(self.clean.classes))
         return [2 * torch.rand(side, side, generator=generator) - 1 for generator in draws]
-
-
-PRESETS = {"default": LSPConfig()}

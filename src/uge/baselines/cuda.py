@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from uge.baselines.baseline import Baseline, BaselineConfig
 from uge.data.images import to_float, to_uint8
 from uge.errors import ConfigError
-from uge.protect.baseline import Baseline, BaselineConfig
 from uge.runtime import generator_for
 
 
@@ -46,6 +46,8 @@ class CUDAConfig(BaselineConfig):
 class CUDAProtection(Baseline[CUDAConfig]):
     """Blurs the images of each class with its own filter."""
 
+    Config = CUDAConfig
+
     def protected(self, images: Tensor, labels: Tensor, numbers: range) -> Tensor:
         result = torch.empty_like(images)
         for label in labels.unique().tolist():
@@ -65,6 +67,3 @@ class CUDAProtection(Baseline[CUDAConfig]):
             weights[side // 2, side // 2] = 1.0
             filters.append(weights)
         return filters
-
-
-PRESETS = {"default": CUDAConfig()}

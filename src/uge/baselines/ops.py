@@ -18,9 +18,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from uge.baselines.baseline import Baseline, BaselineConfig
 from uge.data.images import to_float
 from uge.errors import ConfigError
-from uge.protect.baseline import Baseline, BaselineConfig
 
 STEADY = 1e-6  # variance of |x_p - c|_1 below which a pixel counts as constant
 
@@ -34,6 +34,8 @@ class OPSConfig(BaselineConfig):
 
 class OPSProtection(Baseline[OPSConfig]):
     """Sets one pixel of each image to its class's colour."""
+
+    Config = OPSConfig
 
     def protected(self, images: Tensor, labels: Tensor, numbers: range) -> Tensor:
         rows, columns, colours = (part[labels] for part in self._pixels)
@@ -71,6 +73,3 @@ class OPSProtection(Baseline[OPSConfig]):
                 sums[:, number] += torch.stack([change.sum(0), change.square().sum(0)])
         mean, square = sums / max(1, len(images))
         return mean / (square - mean.square()).clamp_min(STEADY)
-
-
-PRESETS = {"default": OPSConfig()}

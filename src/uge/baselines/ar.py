@@ -25,8 +25,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from uge.baselines.baseline import Baseline, BaselineConfig, add_within_rms
 from uge.errors import ConfigError
-from uge.protect.baseline import Baseline, BaselineConfig, add_within_rms, check_rms
 from uge.runtime import generator_for
 
 START, CROP = 2, 4  # rows and columns of Gaussian noise; rows and columns that are cut off
@@ -48,11 +48,13 @@ class ARConfig(BaselineConfig):
     rms_255: float = 4.6
 
     def __post_init__(self) -> None:
-        check_rms(self.rms_255)
+        self.check_rms()
 
 
 class ARProtection(Baseline[ARConfig]):
     """Adds a signal of each class's own autoregressive processes."""
+
+    Config = ARConfig
 
     def protected(self, images: Tensor, labels: Tensor, numbers: range) -> Tensor:
         height, width = self.clean.image_size
@@ -135,6 +137,3 @@ def _is_kept(signal: Tensor, kept: list[Tensor]) -> bool:
     filters = (filters / filters.norm(dim=1, keepdim=True)).view(-1, 1, 3, 3)
     responses = F.conv2d((signal / size)[None, None], filters)[0]
     return bool(responses.square().mean((1, 2)).sqrt().min() > DISTINCT)
-
-
-PRESETS = {"default": ARConfig()}

@@ -19,9 +19,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -29,16 +29,14 @@ from safetensors import torch as safetensors
 from torch import Tensor
 from torch.nn import functional as F
 
+from uge.baselines.baseline import LearntBaseline, LinfConfig
 from uge.data.images import ImageSet, to_float
-from uge.errors import ConfigError, KeyFileError
+from uge.errors import KeyFileError
 from uge.networks import parse_network
-from uge.protect.baseline import Baseline, BaselineConfig, check_epsilon
-from uge.protect.protection import OnStep
-from uge.protect.surrogate import SMALL_SURROGATE, build_surrogate
-from uge.runtime import generator_for, repeatable, write_atomically
-from uge.training import Shift
+from uge.protection import Telling
 
 FORMAT_VERSION = 1
+ENDING = ".lock"  # of the private file beside a copy
 LONGEST_GRADIENT = 5.0  # of the network, which is cut to it
 
 
@@ -90,19 +88,6 @@ class Lock:
         return hashlib.sha256(self.to_bytes()).hexdigest()[:32]
 
 
-def save_lock(lock: Lock, file: Path) -> None:
-    """Write a lock's file, readable by its owner only; a killed run may find its own file there.
-
-    Raises:
-        KeyFileError: another file is there; a key is never overwritten.
-        PublishError: the place cannot be written.
-    """
-    content = lock.to_bytes()
-    if file.exists() and file.read_bytes() != content:
-        raise KeyFileError(f"{file} exists, and a key is never overwritten; choose another name or move it away")
-    write_atomically(file, content, mode=0o600)
-
-
 def load_lock(file: Path | str) -> Lock:
     """Read a lock's file.
 
@@ -130,11 +115,10 @@ def load_lock(file: Path | str) -> Lock:
 
 
 @dataclass(frozen=True)
-class LearnabilityLockConfig(BaselineConfig):
+class LearnabilityLockConfig(LinfConfig):
     """Settings of the linear learnability lock; the defaults are the public code's.
 
     Attributes:
-        epsilon_255: L_inf bound in 8-bit steps.
         network: f.
         network_steps: I, batches that the network learns from in each round.
         passes: J, passes over the data in which W and b learn in each round.
@@ -145,8 +129,6 @@ class LearnabilityLockConfig(BaselineConfig):
         batch_size: images a step.
     """
 
-    bound = "L_inf: epsilon_255"
-    epsilon_255: int = 8
     network: str = "resnet:depth=18"
     network_steps: int = 30
     passes: int = 2
@@ -157,89 +139,82 @@ class LearnabilityLockConfig(BaselineConfig):
     batch_size: int = 256
 
     def __post_init__(self) -> None:
-        check_epsilon(self.epsilon_255)
+        super().__post_init__()
         parse_network(self.network)
-        for name in ("network_steps", "passes", "rounds", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("learning_rate", "network_learning_rate"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise ConfigError(f"{name} must be positive, got {getattr(self, name)}")
-        if not 0 <= self.error < 1:
-            raise ConfigError(f"error is a share from 0 up to 1, got {self.error}")
+        self.check_counts("network_steps", "passes", "rounds", "batch_size")
+        self.check_positive("learning_rate", "network_learning_rate")
+        self.check_share_below_one("error")
 
 
-class LearnabilityLockProtection(Baseline[LearnabilityLockConfig]):
-    """Learns the lock beside a network that learns from locked images; `lock` is what its owner keeps."""
+class LearnabilityLockProtection(LearntBaseline[LearnabilityLockConfig]):
+    """Learns the lock beside a network that learns from locked images; `lock` is what its owner keeps.
 
-    @repeatable()
-    def train(self, on_step: OnStep | None = None) -> None:
-        """Learn the lock, going on from the work folder where it holds an unfinished run of the same settings."""
-        super().train(on_step)
-        config = self.config
-        self.log = []
-        rng = generator_for(self.seed, "learnability-lock")
-        network = build_surrogate(config.network, self.clean, self.seed, self.device)
-        optimiser = torch.optim.SGD(network.parameters(), lr=config.network_learning_rate, momentum=0.9)
-        shape = (self.clean.classes, *self.clean.images.shape[1:])
-        self.lock = Lock(torch.ones(shape), torch.zeros(shape), self.clean.class_names)
-        if (state := self.saved()) is not None:
-            network.load_state_dict(state["network"])
-            optimiser.load_state_dict(state["optimiser"])
-            rng.set_state(state["rng"])
-            self.lock = Lock(state["weight"], state["shift"], self.clean.class_names)
-            self.log = state["log"]
-        saved = time.perf_counter()
-        started = saved - (self.log[-1]["seconds"] if self.log else 0.0)
-        while len(self.log) < config.rounds and not (self.log and self.log[-1]["error"] < config.error):
-            loss = self._teach(network, optimiser, rng)
-            error = self._learn(network, rng)
-            step, seconds = len(self.log) + 1, round(time.perf_counter() - started, 2)
-            self.log.append({"step": step, "epoch": step, "loss": loss, "error": error, "seconds": seconds})
-            if on_step:
-                on_step(self.log[-1], config.rounds)
-            if time.perf_counter() - saved > self.checkpoint_seconds:
-                state = {"network": network.state_dict(), "optimiser": optimiser.state_dict(), "rng": rng.get_state()}
-                state |= {"weight": self.lock.weight, "shift": self.lock.shift, "log": self.log}
-                self.save(state)
-                saved = time.perf_counter()
+    The perturbations are W and b, float32 [2, K, C, H, W].
+    """
+
+    Config = LearnabilityLockConfig
+    stream = "learnability-lock"
+
+    @property
+    def rounds(self) -> int:
+        return self.config.rounds
+
+    @property
+    def lock(self) -> Lock:
+        """As it is learnt so far."""
+        weight, shift = self.delta
+        return Lock(weight, shift, self.clean.class_names)
+
+    def told(self) -> dict[str, Any]:
+        return {"lock": self.lock.digest()}
+
+    def secrets(self) -> dict[str, bytes]:
+        return {ENDING: self.lock.to_bytes()}
+
+    @classmethod
+    def opened(cls, copy: ImageSet, out: Path) -> ImageSet:
+        return load_lock(out.with_name(out.name + ENDING)).unlock(copy)
+
+    def begin(self, telling: Telling) -> None:
+        config, shape = self.config, (self.clean.classes, *self.clean.images.shape[1:])
+        self.delta = torch.stack([torch.ones(shape), torch.zeros(shape)])
+        self.surrogate = self.network(config.network, "surrogate", config.network)
+        rate = config.network_learning_rate
+        self.optimiser = torch.optim.SGD(self.surrogate.parameters(), lr=rate, momentum=0.9)
+
+    def round(self, number: int, rng: torch.Generator) -> dict[str, float]:
+        return {"loss": self._teach(rng), "error": self._lock(rng)}
+
+    def enough(self) -> bool:
+        return bool(self.log) and self.log[-1]["error"] < self.config.error
 
     def protected(self, images: Tensor, labels: Tensor, numbers: range) -> Tensor:
         x_u = 255 * self.lock.lock(to_float(images), labels)
         return x_u.round().clamp(0, 255).to(torch.uint8)
 
-    def _batch(self, pick: Tensor) -> tuple[Tensor, Tensor]:
-        """x float32 [B, C, H, W] in [0, 1] and labels int64 [B]."""
-        return to_float(self.clean.images[pick].to(self.device)), self.clean.labels[pick].to(self.device)
-
-    def _teach(self, network: torch.nn.Module, optimiser: torch.optim.Optimizer, rng: torch.Generator) -> float:
+    def _teach(self, rng: torch.Generator) -> float:
         """The network learns from some batches of locked images; the mean of its losses."""
-        network.train()
+        self.surrogate.train()
         lock, total = self._on_device(), 0.0
         for _ in range(self.config.network_steps):
-            x, y = self._batch(torch.randperm(len(self.clean), generator=rng)[: self.config.batch_size])
-            seen = Shift.draw(len(x), self.clean.image_size, rng)(lock.lock(x, y))
-            loss = F.cross_entropy(network(seen), y)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(network.parameters(), LONGEST_GRADIENT)
-            optimiser.step()
-            total += float(loss.detach())
+            x, y = self._batch(self._pick(self.config.batch_size, rng))
+            loss = F.cross_entropy(self.surrogate(self._seen(lock.lock(x, y), rng)), y)
+            total += self._learn(loss, longest=LONGEST_GRADIENT)
         return total / self.config.network_steps
 
-    def _learn(self, network: torch.nn.Module, rng: torch.Generator) -> float:
+    def _lock(self, rng: torch.Generator) -> float:
         """W and b learn against the network as it is; the share of images it errs on in the last pass."""
         config = self.config
-        network.eval()
+        self.surrogate.eval()
         lock, half = self._on_device(), config.epsilon_255 / 255 / 2
         weight, shift = lock.weight.requires_grad_(), lock.shift.requires_grad_()
         optimiser = torch.optim.SGD([weight, shift], lr=config.learning_rate, momentum=0.9)
         wrong = 0
         for _ in range(config.passes):
             wrong = 0
-            for pick in torch.randperm(len(self.clean), generator=rng).split(config.batch_size):
+            for pick in self._pick(len(self.clean), rng).split(config.batch_size):
                 x, y = self._batch(pick)
-                logits = network(lock.lock(x, y))
+                logits = self.surrogate(lock.lock(x, y))
                 wrong += int((logits.argmax(1) != y).sum())
                 optimiser.zero_grad(set_to_none=True)
                 weight.grad, shift.grad = torch.autograd.grad(F.cross_entropy(logits, y), (weight, shift))
@@ -247,15 +222,9 @@ class LearnabilityLockProtection(Baseline[LearnabilityLockConfig]):
                 with torch.no_grad():
                     weight.clamp_(1 - half, 1 + half)
                     shift.clamp_(-half, half)
-        self.lock = Lock(weight.detach().cpu(), shift.detach().cpu(), lock.class_names)
+        self.delta = torch.stack([weight, shift]).detach().cpu()
         return wrong / len(self.clean)
 
     def _on_device(self) -> Lock:
-        weight, shift = (tensor.to(self.device, copy=True) for tensor in (self.lock.weight, self.lock.shift))
-        return Lock(weight, shift, self.lock.class_names)
-
-
-PRESETS = {
-    "default": LearnabilityLockConfig(),
-    "quick": LearnabilityLockConfig(network=SMALL_SURROGATE, rounds=20),
-}
+        weight, shift = (part.to(self.device, copy=True) for part in self.delta)
+        return Lock(weight, shift, self.clean.class_names)

@@ -1,0 +1,265 @@
+"""What the protections of other papers share: one loop of rounds, and bounds that hold in the published 8-bit images.
+
+They are here to be compared with. None takes a key: but for the learnability lock, what they publish is meant to be
+learnt by nobody.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from uge.data.images import to_float
+from uge.errors import ConfigError
+from uge.protection import NO_KEY, OnStep, Protection, Settings, Telling, preparing
+from uge.runtime import generator_for, repeatable
+from uge.training import Shift
+
+SCOPES = ("sample", "class")
+
+
+@dataclass(frozen=True)
+class BaselineConfig(Settings):
+    """Settings of a baseline.
+
+    Attributes:
+        bound: what limits the change of an image; published with the settings. Baselines with an L_inf bound have
+            a setting `epsilon_255` besides, the others publish no epsilon asked, but the one measured.
+    """
+
+    bound: ClassVar[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"bound": self.bound} | super().to_dict()
+
+    def check_scope(self) -> None:
+        """Refuse a `scope` that is none."""
+        if (scope := getattr(self, "scope", None)) not in SCOPES:
+            raise ConfigError(f"unknown scope '{scope}'; choose from: {', '.join(SCOPES)}")
+
+    def check_rms(self) -> None:
+        """Refuse an `rms_255` outside 1..128 steps: below 1 rounding would take it away."""
+        if not 1 <= (rms := getattr(self, "rms_255", 0)) <= 128:
+            raise ConfigError(f"rms_255 {rms} is outside 1..128 (8-bit steps)")
+
+    def check_share_below_one(self, *names: str) -> None:
+        """Refuse settings outside 0..1, or of 1."""
+        self._check(names, lambda value: 0 <= value < 1, "is a share from 0 up to 1")
+
+
+@dataclass(frozen=True)
+class LinfConfig(BaselineConfig):
+    """Settings of a baseline with an L_inf bound.
+
+    Attributes:
+        epsilon_255: the bound in 8-bit steps.
+    """
+
+    bound = "L_inf: epsilon_255"
+    epsilon_255: int = 8
+
+    def __post_init__(self) -> None:
+        self.check_epsilon()
+
+
+C = TypeVar("C", bound=BaselineConfig)
+L = TypeVar("L", bound=LinfConfig)
+
+
+class Baseline(Protection[C]):
+    """A protection without a key. Most have nothing to train."""
+
+    takes = NO_KEY
+
+    def train(self, on_step: OnStep | None = None) -> None:
+        self.claim()
+
+    @torch.no_grad()
+    def copies(self, batch_size: int = 250) -> Iterator[Tensor]:
+        """The protected copies in order, uint8 [B, C, H, W] batch by batch; the same for every batch size."""
+        for begin in range(0, len(self.clean), batch_size):
+            numbers = range(begin, min(begin + batch_size, len(self.clean)))
+            chosen = slice(numbers.start, numbers.stop)
+            yield self.protected(self.clean.images[chosen], self.clean.labels[chosen], numbers).contiguous()
+
+    @abstractmethod
+    def protected(self, images: Tensor, labels: Tensor, numbers: range) -> Tensor:
+        """The copies uint8 [B, C, H, W] of some originals.
+
+        Args:
+            images: uint8 [B, C, H, W].
+            labels: int64 [B].
+            numbers: their places in `clean`, for draws that are an image's own.
+        """
+
+
+class LearntBaseline(Baseline[L]):
+    """A baseline that learns perturbations in rounds; a killed run goes on after the last one that was kept.
+
+    Attributes:
+        stream: names its random draws.
+        rounds: how many, at most.
+        delta: the perturbations, float32, rows of a shape that the subclass chooses.
+        surrogate: the network beside them.
+        optimiser: of that network, where it learns meanwhile.
+    """
+
+    stream: ClassVar[str]
+    delta: Tensor
+    surrogate: nn.Module
+    optimiser: torch.optim.Optimizer | None = None
+
+    @property
+    @abstractmethod
+    def rounds(self) -> int: ...
+
+    @abstractmethod
+    def begin(self, telling: Telling) -> None:
+        """Set the attributes as they are before the first round."""
+
+    @abstractmethod
+    def round(self, number: int, rng: torch.Generator) -> dict[str, float]:
+        """Learn a little, with draws of the round's own; what the log says of it."""
+
+    def enough(self) -> bool:
+        """Whether to end here, before the last round."""
+        return False
+
+    @repeatable()
+    def train(self, on_step: OnStep | None = None) -> None:
+        """Learn the perturbations, going on from the work folder where it holds an unfinished run."""
+        self.claim()
+        self.begin(lambda what: preparing(what, self.rounds, on_step))
+        if (state := self.resumed()) is not None:
+            self.delta = state["delta"]
+            for name, part in self._learners().items():
+                part.load_state_dict(state[name])
+        self.take_steps(
+            self.rounds,
+            lambda number: self.round(number, generator_for(self.seed, self.stream, number)),
+            lambda: {"delta": self.delta} | {name: part.state_dict() for name, part in self._learners().items()},
+            on_step,
+            self.enough,
+        )
+
+    def protected(self, images: Tensor, labels: Tensor, numbers: range) -> Tensor:
+        delta = 255 * self.delta[numbers.start : numbers.stop]
+        return add_within_linf(images, delta, self.config.epsilon_255)
+
+    def _learners(self) -> dict[str, Any]:
+        return {"surrogate": self.surrogate} | ({"optimiser": self.optimiser} if self.optimiser else {})
+
+    def _batches(self, size: int) -> tuple[Tensor, ...]:
+        """The numbers of all images, int64 [B] batch by batch, in their order."""
+        return torch.arange(len(self.clean)).split(size)
+
+    def _pick(self, size: int, rng: torch.Generator) -> Tensor:
+        """Numbers of so many images at random, int64 [B]."""
+        return torch.randperm(len(self.clean), generator=rng)[:size]
+
+    def _batch(self, pick: Tensor) -> tuple[Tensor, Tensor]:
+        """x float32 [B, C, H, W] in [0, 1] and labels int64 [B] of the images numbered `pick`, on the device."""
+        return to_float(self.clean.images[pick].to(self.device)), self.clean.labels[pick].to(self.device)
+
+    def _seen(self, x: Tensor, rng: torch.Generator) -> Tensor:
+        """x flipped and cropped at random, as networks are trained here."""
+        return Shift.draw(len(x), self.clean.image_size, rng)(x)
+
+    def _learn(self, loss: Tensor, longest: float = float("inf")) -> float:
+        """One step of the surrogate, along a gradient that is cut to this length; the loss."""
+        assert self.optimiser is not None
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.surrogate.parameters(), longest)
+        self.optimiser.step()
+        return float(loss.detach())
+
+
+def uniform(shape: Sequence[int], reach: float, rng: torch.Generator) -> Tensor:
+    """Uniform on [-reach, reach], float32 of this shape."""
+    return reach * (2 * torch.rand(tuple(shape), generator=rng) - 1)
+
+
+def add_within_linf(images: Tensor, delta: Tensor, epsilon_255: int) -> Tensor:
+    """x_u = clip(x + delta) with |x_u - x| <= epsilon in whole steps.
+
+    Args:
+        images: x, uint8 [B, C, H, W].
+        delta: in 8-bit steps, broadcast over images.
+        epsilon_255: the bound; x is whole, so that rounding never leads past it.
+
+    Returns:
+        uint8 [B, C, H, W].
+    """
+    return (images + delta.clamp(-epsilon_255, epsilon_255).round()).clamp(0, 255).to(torch.uint8)
+
+
+def add_within_rms(images: Tensor, delta: Tensor, rms_255: float) -> Tensor:
+    """x_u = clip(x + s delta) with the largest s (in steps of 0.2%) that keeps the root mean square after rounding.
+
+    An L2 norm of e on the scale [0, 1] is rms_255 = 255 e / sqrt(C H W): the same visibility at any image size.
+
+    Args:
+        images: x, uint8 [B, C, H, W].
+        delta: any scale, float32 [B, C, H, W]; an image whose delta is zero stays as it is.
+        rms_255: bound on the root mean square of each image's change, in 8-bit steps.
+
+    Returns:
+        uint8 [B, C, H, W].
+    """
+
+    def rms(change: Tensor) -> Tensor:
+        return change.square().mean((1, 2, 3), keepdim=True).sqrt()
+
+    scaled = delta * (rms_255 / rms(delta).clamp_min(1e-12))
+    while True:
+        change = scaled.round()
+        over = rms(change) > rms_255
+        if not over.any():  # soon: rounding adds a 12th to a mean square of 36
+            break
+        scaled = torch.where(over, scaled * 0.998, scaled)
+    return (images + change).clamp(0, 255).to(torch.uint8)
+
+
+def signed_step(
+    network: nn.Module,
+    x: Tensor,
+    delta: Tensor,
+    targets: Tensor,
+    step: float,
+    epsilon: float,
+    *,
+    owners: Tensor | None = None,
+    seen: Callable[[Tensor], Tensor] = nn.Identity(),  # noqa: B008  # it holds nothing
+) -> Tensor:
+    """One step of projected gradient descent on the cross-entropy at x + delta.
+
+        delta <- clip( delta - step sign(d/d delta sum_i CE(f(T(x_i + delta_i)), t_i)), -epsilon, epsilon )
+
+    and x + delta is kept in [0, 1]. Source: Madry et al., ICLR 2018, arXiv 1706.06083.
+
+    Args:
+        network: f; its weights stay as they are.
+        x: float32 [B, C, H, W] in [0, 1].
+        delta: float32 [B, C, H, W], or [K, C, H, W] with `owners`.
+        targets: int64 [B].
+        step: its length, on the scale [0, 1]; a negative one climbs.
+        epsilon: L_inf bound, on the scale [0, 1].
+        owners: the rows of delta that the images share, int64 [B]; None where each has its own.
+        seen: T, what happens to the perturbed images on their way to the network.
+
+    Returns:
+        The new delta.
+    """
+    delta = delta.detach().requires_grad_()
+    added = delta if owners is None else delta[owners]
+    loss = F.cross_entropy(network(seen((x + added).clamp(0, 1))), targets, reduction="sum")
+    (gradient,) = torch.autograd.grad(loss, delta)
+    moved = (delta.detach() - step * gradient.sign()).clamp(-epsilon, epsilon)
+    return moved if owners is not None else (x + moved).clamp(0, 1) - x

@@ -1,0 +1,95 @@
+"""Targeted adversarial poisoning (TAP): Fowl et al., "Adversarial Examples Make Strong Poisons", NeurIPS 2021.
+
+arXiv 2106.10807. A network f is trained on the originals and then attacked, with theta fixed:
+
+    targeted     min_delta CE(f(x + delta), pi(y))      untargeted     max_delta CE(f(x + delta), y)
+
+under |delta|_inf <= epsilon, pi a permutation of the classes without a fixed point. The labels stay y, so whoever
+learns from the copies learns features of pi(y) under the name of y. Targeted is the stronger one.
+
+Deviations: pi is the next class; the augmentation that each step on delta draws is that of `uge.training`; lengths of
+steps fall as stated below; deltas are rounded to 8-bit steps at the end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from uge.baselines.baseline import LearntBaseline, LinfConfig, signed_step, uniform
+from uge.networks import parse_network
+from uge.protection import Telling
+from uge.runtime import seed_for
+from uge.training import Shift, fit, recommended_recipe
+
+
+@dataclass(frozen=True)
+class TAPConfig(LinfConfig):
+    """Settings of adversarial poisoning; the defaults are the paper's for CIFAR-10.
+
+    Attributes:
+        targeted: towards the next class, or away from its own.
+        network: f.
+        network_epochs: its training on the originals.
+        steps: signed gradient steps on each image.
+        step_share: length of the first steps as a share of epsilon; halved after half and three quarters of them.
+        batch_size: images a step.
+    """
+
+    targeted: bool = True
+    network: str = "resnet:depth=18"
+    network_epochs: int = 40
+    steps: int = 250
+    step_share: float = 0.1
+    batch_size: int = 128
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        parse_network(self.network)
+        self.check_counts("network_epochs", "steps", "batch_size")
+        self.check_positive("step_share")
+
+
+class TAPProtection(LearntBaseline[TAPConfig]):
+    """Publishes adversarial examples under their old labels."""
+
+    Config = TAPConfig
+    stream = "tap"
+
+    @property
+    def rounds(self) -> int:
+        return len(self._batches(self.config.batch_size))
+
+    def begin(self, telling: Telling) -> None:
+        """Train the network, once."""
+        self.delta = torch.zeros(self.clean.images.shape)
+        self.surrogate = self.network(self.config.network, "surrogate", self.config.network)
+        self.surrogate.load_state_dict(self.kept("network", lambda: self._trained(telling)))
+        self.surrogate.eval()
+
+    def _trained(self, telling: Telling) -> dict[str, Tensor]:
+        recipe = recommended_recipe(self.config.network, self.config.network_epochs)
+        seed = seed_for(self.seed, "tap network")
+        fit(self.surrogate, self.clean, recipe, seed=seed, device=self.device, on_epoch=telling("network"))
+        return self.surrogate.state_dict()
+
+    def round(self, number: int, rng: torch.Generator) -> dict[str, float]:
+        """Perturb one batch; `reached` is the share of it that the network then takes for what it should."""
+        config = self.config
+        pick = self._batches(config.batch_size)[number]
+        epsilon = config.epsilon_255 / 255
+        x, y = self._batch(pick)
+        targets = (y + 1) % self.clean.classes if config.targeted else y
+        delta = uniform(x.shape, epsilon, rng).to(self.device)
+        for done in range(config.steps):
+            shift = Shift.draw(len(x), self.clean.image_size, rng)
+            halved = (2 * done >= config.steps) + (4 * done >= 3 * config.steps)
+            step = config.step_share * epsilon / 2**halved
+            step = step if config.targeted else -step
+            delta = signed_step(self.surrogate, x, delta, targets, step, epsilon, seen=shift)
+        self.delta[pick] = delta.cpu()
+        with torch.no_grad():
+            found = self.surrogate(x + delta).argmax(1)
+        return {"reached": float(((found == targets) == config.targeted).float().mean())}

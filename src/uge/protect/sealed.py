@@ -1,0 +1,375 @@
+"""The sealed protection: a generator makes a shift that is easy to learn and misleads; its key undoes it exactly.
+
+    minimise over G   E_{f, h} CE(h(f(x_u)), y) + w E_{f, r} CE(r(f(x_u)), t_y),   x_u = 2 (floor(x / 2) + d) + coin
+
+d is made of the levels that G(x, y) proposes, as a letter tells them (`uge.keys.letter`): a gray field of one value a
+pixel, and coarse colour nodes. f is what a hacker may do first: a random member of `filtered`, a flip, a move. h is a
+surrogate, a hacker in training on the copies; r a reference, which knows the originals and is frozen; t_y is another
+class than y, from the key. Who finds the shift easy has little reason to learn the picture; what he learns of the
+picture all the same, he learns under a wrong name. Generator and surrogates begin from a secret seed: whoever trains
+another generator has another shift, and a denoiser learnt from it undoes that one.
+
+Sources: surrogates as in Huang et al., "Unlearnable Examples", ICLR 2021; targets as in Fowl et al., "Adversarial
+Examples Make Strong Poisons", NeurIPS 2021; a generator in the place of noise as in Feng et al., "Learning to Confuse",
+NeurIPS 2019. Ours: the letter's shift, the filters, and the key's targets.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Unpack
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from uge.data.images import ImageSet, to_float
+from uge.errors import ConfigError
+from uge.filters import jpeg
+from uge.keys.key import Key
+from uge.keys.letter import MOST_LEVEL, TOP, Layout, channels_equal, derive, layout_of, seal
+from uge.keys.sealed import SealedKey
+from uge.losses.misdirection import misdirection
+from uge.networks import parse_network
+from uge.networks.unet import UNet
+from uge.operations import blur
+from uge.protect.trajectory import LiveRun
+from uge.protection import OnStep, Protection, RunOptions, Settings, preparing
+from uge.runtime import generator_for, repeatable, seed_for
+from uge.training import PlainTraining, Shift, fit, recommended_recipe
+
+TARGETS = "uge/targets/1"
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
+FIELD_GAIN, NODE_GAIN = 4.0, 8.0  # of a proposal, before it is bent into the range of levels: nodes are means of many
+LEARNING_RATE = 2e-3  # of the generator (Adam), falling linearly to zero
+
+
+@dataclass(frozen=True)
+class SealedConfig(Settings):
+    """Settings of the sealed protection.
+
+    Attributes:
+        epsilon_255: L_inf bound of the copies in 8-bit steps.
+        steps: of the generator at most.
+        epochs: passes of the generator over the originals at most.
+        batch_size: images a step.
+        width: filters of the generator's first level.
+        surrogates: hackers in training, in turn; each begins anew after `surrogate_steps`.
+        surrogate_steps: of one surrogate.
+        references: networks that know the originals.
+        reference_epochs: how long they learn, at most as many as `epochs`.
+        reference_images: how many originals they learn from at most.
+        misdirection: w, the weight of what references see.
+    """
+
+    epsilon_255: int = 16
+    steps: int = 1200
+    epochs: int = 40
+    batch_size: int = 128
+    width: int = 24
+    surrogates: tuple[str, ...] = ("vgg:depth=8,width=16", "convnet:width=32", "mlp")
+    surrogate_steps: int = 120
+    references: tuple[str, ...] = ("vgg:depth=8,width=16", "resnet:depth=8,width=16", "convnet:width=32", "mlp")
+    reference_epochs: int = 12
+    reference_images: int = 4000
+    misdirection: float = 1.0
+
+    def __post_init__(self) -> None:
+        self.check_epsilon(255)
+        self.check_counts("steps", "epochs", "batch_size", "width", "surrogate_steps")
+        self.check_counts("reference_epochs", "reference_images")
+        self.check_not_negative("misdirection")
+        if not self.surrogates or (self.misdirection and not self.references):
+            raise ConfigError("surrogates and references are lists of one network at least")
+        for network in (*self.surrogates, *self.references):
+            parse_network(network)
+
+
+class SealedProtection(Protection[SealedConfig]):
+    """Makes sealed copies.
+
+    Raises:
+        ConfigError: several keys, for an image has one letter; images that have no room for it; a single class.
+    """
+
+    takes = SealedKey.kind
+    Config = SealedConfig
+
+    def __init__(self, clean: ImageSet, keys: Sequence[Key], config: SealedConfig, **run: Unpack[RunOptions]) -> None:
+        if len(keys) > 1:
+            raise ConfigError("an image has one letter: give one key, and its recipient's file to everybody authorised")
+        super().__init__(clean, keys, config, **run)
+        if clean.classes < 2:
+            raise ConfigError(f"all images are of the class {clean.class_names[0]!r}; sealed copies need two at least")
+        self.secret = keys[0].secret if isinstance(keys[0], SealedKey) else b""
+        equal = channels_equal(clean.images)  # such images have a layout of their own
+        self.kinds = [kind.nonzero()[:, 0] for kind in (~equal, equal) if kind.any()]
+        for kind in self.kinds:
+            self._layout(kind)  # what has no room for a letter fails here
+        self.targets = draw_targets(self.secret, clean.classes)
+        self.generator = UNet(clean.channels, clean.classes, config.width, seed_for(self.seed, "generator"))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed_for(self.seed, "first proposals"))
+            nn.init.normal_(self.generator.last.weight, std=0.02)
+        self.generator.to(self.device)
+        epoch = sum(-(-len(kind) // config.batch_size) for kind in self.kinds)
+        self.steps = min(config.steps, config.epochs * epoch)
+
+    @repeatable()
+    def train(self, on_step: OnStep | None = None) -> None:
+        """Train references, then the generator, going on from the work folder where it holds an unfinished run."""
+        config = self.config
+        references = self._references(on_step)
+        rng = generator_for(self.seed, "sealed")
+        optimiser = torch.optim.Adam(self.generator.parameters(), lr=LEARNING_RATE)
+        runs = [self._surrogate(turn, 0) for turn in range(len(config.surrogates))]
+        queue: list[Tensor] = []
+        if (state := self.resumed()) is not None:
+            self.generator.load_state_dict(state["generator"])
+            optimiser.load_state_dict(state["optimiser"])
+            rng.set_state(state["rng"])
+            for run, kept in zip(runs, state["surrogates"], strict=True):
+                run.load(kept)
+            queue = state["queue"]
+
+        def step(number: int) -> dict[str, Any]:
+            nonlocal queue
+            queue = queue or self._shuffled(rng)
+            turn, age = number % len(runs), number // len(runs)
+            if age and age % config.surrogate_steps == 0:
+                runs[turn] = self._surrogate(turn, age)
+            optimiser.param_groups[0]["lr"] = LEARNING_RATE * (1 - number / self.steps)
+            return self._step(queue.pop(), runs[turn], references, optimiser, rng)
+
+        def reached() -> dict[str, Any]:
+            return {
+                "generator": self.generator.state_dict(),
+                "optimiser": optimiser.state_dict(),
+                "rng": rng.get_state(),
+                "surrogates": [run.state() for run in runs],
+                "queue": queue,
+            }
+
+        self.take_steps(self.steps, step, reached, on_step)
+
+    @torch.no_grad()
+    def copies(self, batch_size: int = 250) -> Iterator[Tensor]:
+        """The sealed copies in order, uint8 [B, C, H, W] batch by batch; every call seals them anew."""
+        self.generator.eval()
+        for pick in torch.arange(len(self.clean)).split(batch_size):
+            copies = torch.empty_like(self.clean.images[pick])
+            equal = channels_equal(self.clean.images[pick])
+            for gray in equal.unique():
+                rows = (equal == gray).nonzero()[:, 0]
+                images, layout = self.clean.images[pick[rows]], self._layout(pick[rows])
+                field, nodes = (_level(free).to(torch.int8).cpu() for free in self._proposed(pick[rows], layout))
+                copies[rows] = seal(images, field, nodes, self.secret, self.config.epsilon_255)
+            yield copies
+
+    # -- one step --------------------------------------------------------------------------------------------------
+
+    def _step(
+        self,
+        pick: Tensor,
+        run: LiveRun,
+        references: Sequence[nn.Module],
+        optimiser: torch.optim.Optimizer,
+        rng: torch.Generator,
+    ) -> dict[str, Any]:
+        """One step of the generator and of one surrogate on the images of these numbers."""
+        labels = self.clean.labels[pick]
+        self.generator.train()
+        x_u = filtered(self._rendered(pick, rng), rng)
+        seen = Shift.draw(len(pick), self.clean.image_size, rng)(x_u).contiguous(memory_format=torch.channels_last)
+        shown = seen.detach().requires_grad_()
+        learnt = F.cross_entropy(_answer(run.network, shown), labels.to(self.device))
+        pull, *own = torch.autograd.grad(learnt, [shown, *run.parameters])
+        run.advance(own)
+        terms: dict[str, Any] = {"shortcut": round(float(learnt.detach()), 4)}
+        if references:
+            reference = references[int(torch.randint(len(references), (), generator=rng))]
+            misled = misdirection(_answer(reference, shown), self.targets[labels].to(self.device))
+            pull = pull + self.config.misdirection * torch.autograd.grad(misled, shown)[0]
+            terms["misdirection"] = round(float(misled.detach()), 4)
+        optimiser.zero_grad(set_to_none=True)
+        seen.backward(pull)
+        optimiser.step()
+        return terms
+
+    def _proposed(self, pick: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
+        """What the generator proposes for images of one layout, in levels before they are rounded.
+
+        Field float32 [B, rows, columns] and nodes float32 [B, C, rows, columns], empty where there are none.
+        """
+        x = to_float(self.clean.images[pick].to(self.device))
+        told = F.one_hot(self.clean.labels[pick], self.clean.classes).float().to(self.device)
+        with quick(self.device):
+            proposal = self.generator.residual(x, told).float()
+        field = _pooled(proposal[:, :1], layout.field_step)[:, 0]
+        nodes = _pooled(proposal, layout.node_step) if layout.node_step else proposal.new_empty(len(x), 0, 0, 0)
+        return MOST_LEVEL * (FIELD_GAIN * field).tanh(), MOST_LEVEL * (NODE_GAIN * nodes).tanh()
+
+    def _rendered(self, pick: Tensor, rng: torch.Generator) -> Tensor:
+        """x_u float32 [B, C, H, W] in [0, 1], with gradients; coins stand for letters.
+
+        Rounding passes gradients straight through (Bengio, Léonard & Courville 2013). The bounds 0 and 127 are kept
+        value by value here, and node by node in the end.
+        """
+        layout, size = self._layout(pick), self.clean.image_size
+        half = (self.clean.images[pick] >> 1).float().to(self.device)
+        field, nodes = (_through(free, _level(free)) / MOST_LEVEL for free in self._proposed(pick, layout))
+        shift = layout.field_reach * _enlarged(field[:, None], layout.field_step, size)
+        if layout.node_step:
+            shift = shift + layout.node_reach * _enlarged(nodes, layout.node_step, size)
+        shift = shift.clamp(-layout.reach, layout.reach)
+        shift = torch.minimum(torch.maximum(shift, -half), TOP - half)
+        coins = torch.randint(2, half.shape, generator=rng).to(self.device)
+        return (2 * (half + _through(shift, shift.round())) + coins) / 255
+
+    def _layout(self, pick: Tensor) -> Layout:
+        """Of images that all have equal channels, or none has."""
+        channels, height, width = self.clean.images.shape[1:]
+        gray = bool(channels_equal(self.clean.images[pick[:1]]))
+        return layout_of((1 if gray else channels, height, width), self.config.epsilon_255)
+
+    def _shuffled(self, rng: torch.Generator) -> list[Tensor]:
+        """The numbers of all images, in batches of one layout each, in a new order."""
+        batches: list[Tensor] = []
+        for kind in self.kinds:
+            batches += kind[torch.randperm(len(kind), generator=rng)].split(self.config.batch_size)
+        return [batches[at] for at in torch.randperm(len(batches), generator=rng).tolist()]
+
+    # -- who looks at the copies -----------------------------------------------------------------------------------
+
+    def _surrogate(self, turn: int, age: int) -> LiveRun:
+        """A new hacker, who is to be replaced before he has learnt all that he could."""
+        text = self.config.surrogates[turn]
+        steps = round(1.3 * self.config.surrogate_steps)
+        return LiveRun(self.network(text, "surrogate", turn, age), recommended_recipe(text), steps, self.device)
+
+    def _references(self, on_step: OnStep | None) -> list[nn.Module]:
+        """The reference networks, frozen; each is trained once and kept."""
+        config = self.config
+        originals = self.clean.take(config.reference_images, generator_for(self.seed, "reference images"))
+        networks = []
+        for number, text in enumerate(config.references if config.misdirection else ()):
+            network = self.network(text, "reference", number)
+
+            def trained(network: nn.Module = network, text: str = text, number: int = number) -> dict[str, Tensor]:
+                fit(
+                    network,
+                    originals,
+                    recommended_recipe(text, min(config.reference_epochs, config.epochs)),
+                    seed=seed_for(self.seed, "reference training", number),
+                    countermeasure=_Filtered(),
+                    device=self.device,
+                    on_epoch=preparing(f"reference {text.partition(':')[0]}", self.steps, on_step),
+                )
+                return network.state_dict()
+
+            network.load_state_dict(self.kept(f"reference-{number}", trained))
+            networks.append(network.eval().requires_grad_(False))
+        return networks
+
+
+class _Filtered(PlainTraining):
+    """How references learn: every batch behind filters drawn for it."""
+
+    def batch(self, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        return filtered(x, generator), y
+
+
+def filtered(x: Tensor, rng: torch.Generator) -> Tensor:
+    """Members of the family of filters, drawn for each image: no list that a hacker could look beside.
+
+    In most cases a random mix of the colours, half of them luma, in the place of all, or taken out of them; in half of
+    the cases a blur, a high-pass or a sharpening of random width; in some JPEG of random quality.
+
+    Args:
+        x: float32 [B, C, H, W] in [0, 1].
+        rng: draws.
+
+    Returns:
+        The same shape and range; differentiable in x.
+    """
+    count = len(x)
+    draws = torch.rand(3, generator=rng).tolist()
+
+    def each(least: float = 0.0, most: float = 1.0) -> Tensor:
+        return (least + (most - least) * torch.rand(count, generator=rng)).view(-1, 1, 1, 1).to(x.device)
+
+    if x.shape[1] == 3 and draws[0] < 0.6:
+        mix = torch.rand(count, 3, generator=rng)
+        mix = torch.where(torch.rand(count, 1, generator=rng) < 0.6, torch.tensor(LUMA), mix / mix.sum(1, keepdim=True))
+        gray = (x * mix.view(-1, 3, 1, 1).to(x.device)).sum(1, keepdim=True)
+        share = torch.where(each() < 0.6, 1.0, each())
+        without = x - share * (gray - gray.mean((2, 3), keepdim=True))
+        x = torch.where(each() < 0.15, without, x + share * (gray - x)).clamp(0, 1)
+    if draws[1] < 0.5:
+        low = blur(x, each(0.4, 1.8).flatten().cpu())
+        kind, detail = each(0, 3).floor(), each(1, 3) * (x - low)
+        x = torch.where(kind == 0, low, torch.where(kind == 1, 0.5 + detail, x + detail)).clamp(0, 1)
+    if draws[2] < 0.15:
+        x = jpeg(x, float(10 + 60 * torch.rand((), generator=rng)))
+    return x
+
+
+def draw_targets(secret: bytes, classes: int) -> Tensor:
+    """Another class for every class, from the key alone: int64 [K], each class once, nowhere the class itself.
+
+    The key puts the classes in a circle; the target of each is the next one.
+
+    Args:
+        secret: of the key.
+        classes: K, two at least.
+    """
+    stream = hashlib.shake_256(derive(secret, TARGETS)).digest(8 * classes)
+    circle = torch.frombuffer(bytearray(stream), dtype=torch.int64).argsort()
+    targets = torch.empty_like(circle)
+    targets[circle] = circle.roll(-1)
+    return targets
+
+
+def quick(device: torch.device) -> torch.autocast:
+    """bfloat16 where the hardware computes in it."""
+    capabilities: Callable[[], dict[str, Any]] = getattr(torch.cpu, "get_capabilities", dict)  # not in torch 2.4
+    able = device.type == "cuda" or bool(capabilities().get("avx512_bf16"))
+    return torch.autocast(device.type, torch.bfloat16, enabled=able)
+
+
+def _answer(network: nn.Module, shown: Tensor) -> Tensor:
+    """Logits float32 [B, K]."""
+    with quick(shown.device):
+        return network(shown).float()
+
+
+def _level(free: Tensor) -> Tensor:
+    """The nearest level."""
+    return free.clamp(-MOST_LEVEL, MOST_LEVEL).round()
+
+
+def _through(free: Tensor, rounded: Tensor) -> Tensor:
+    """The rounded numbers, with the gradient of the free ones."""
+    return free + (rounded - free).detach()
+
+
+def _pooled(proposal: Tensor, step: int) -> Tensor:
+    """Means over squares of step x step pixels, cut off at the lower and right edges: [B, C, rows, columns]."""
+    return F.avg_pool2d(proposal, step, ceil_mode=True, count_include_pad=False)
+
+
+def _enlarged(values: Tensor, step: int, size: tuple[int, int]) -> Tensor:
+    """Nodes [B, C, rows, columns] -> pixels [B, C, H, W], bilinearly at half-pixel centres, as letters have it."""
+    if step == 1:
+        return values
+    rows, columns = (_weights(side, step).to(values.device) for side in size)
+    return rows @ values @ columns.T
+
+
+def _weights(length: int, step: int) -> Tensor:
+    """float32 [length, nodes]: how nodes every `step` pixels make a line of pixels."""
+    count = -(-length // step)
+    place = ((torch.arange(length) + 0.5) / step - 0.5).clamp(0, count - 1)
+    return (1 - (place[:, None] - torch.arange(count)).abs()).clamp_min(0)

@@ -1,0 +1,283 @@
+"""What all protections share: originals, keys, settings, one seed, a log, and a work folder to go on from."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Generic, NotRequired, TypedDict, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from uge.checkpoint import claim_workdir, load_checkpoint, save_checkpoint
+from uge.data.images import ImageSet, normalisation_of
+from uge.errors import ConfigError
+from uge.keys.key import Key
+from uge.networks import NetworkSpec, build_network, parse_network
+from uge.records import config_hash
+from uge.runtime import seed_for
+from uge.training import OnEpoch
+
+CHECKPOINT_VERSION = 2  # another content of checkpoints is another run
+NO_KEY = "none"
+OnStep = Callable[[dict[str, Any], int], None]
+Telling = Callable[[str], OnEpoch | None]  # from a network's name for people to what `fit` calls after each epoch
+K = TypeVar("K")
+
+
+def preparing(what: str, steps: int, on_step: OnStep | None) -> OnEpoch | None:
+    """What `fit` calls after each epoch of a network that is trained before a run's first step.
+
+    Args:
+        what: names the network, for people.
+        steps: all steps of the run.
+        on_step: hears of them: {"step": 0, "preparing": "reference network, epoch 3"}.
+    """
+    if on_step is None:
+        return None
+    return lambda epoch, loss, accuracy: on_step({"step": 0, "preparing": f"{what}, epoch {epoch}"}, steps)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of a protection: the defaults are what to use. Subclasses check theirs in `__post_init__`."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    def check_epsilon(self, most: int = 128) -> None:
+        """Refuse an `epsilon_255` outside 1..most."""
+        epsilon = getattr(self, "epsilon_255", None)
+        if not (isinstance(epsilon, int) and 1 <= epsilon <= most):
+            raise ConfigError(f"epsilon {epsilon} is outside 1..{most} (8-bit steps)")
+
+    def check_counts(self, *names: str) -> None:
+        """Refuse settings below 1."""
+        self._check(names, lambda value: value >= 1, "must be at least 1")
+
+    def check_positive(self, *names: str) -> None:
+        """Refuse settings that are not above 0 and finite."""
+        self._check(names, lambda value: 0 < value < float("inf"), "must be positive")
+
+    def check_not_negative(self, *names: str) -> None:
+        """Refuse settings below 0 or infinite."""
+        self._check(names, lambda value: 0 <= value < float("inf"), "must not be negative")
+
+    def check_shares(self, *names: str) -> None:
+        """Refuse settings outside 0..1."""
+        self._check(names, lambda value: 0 <= value <= 1, "is a share from 0 to 1")
+
+    def _check(self, names: Sequence[str], good: Callable[[Any], bool], words: str) -> None:
+        for name in names:
+            if not good(value := getattr(self, name)):
+                raise ConfigError(f"{name} {words}, got {value}")
+
+
+class RunOptions(TypedDict):
+    """The keyword arguments of every protection, as `Protection` explains them."""
+
+    seed: int
+    workdir: NotRequired[Path | None]
+    device: NotRequired[torch.device | str]
+    checkpoint_seconds: NotRequired[float]
+
+
+C = TypeVar("C", bound=Settings)
+
+
+class Protection(ABC, Generic[C]):
+    """Makes the copy of one data set.
+
+    Args:
+        clean: the originals.
+        keys: of those who may learn from the copy; none where the class takes none.
+        config: settings.
+        seed: decides everything but keys; the same keys, settings and seed give the same copy on the same machine.
+        workdir: where checkpoints go; None keeps none.
+        device: where to compute.
+        checkpoint_seconds: least time between two checkpoints.
+
+    Attributes:
+        takes: the kind of key, or "none".
+        Config: the type of the settings.
+
+    Raises:
+        ConfigError: a key of another kind, or none where one is needed.
+        KeyFileError: a key is for other images.
+    """
+
+    takes: ClassVar[str]
+    Config: ClassVar[type[Settings]]
+
+    def __init__(
+        self,
+        clean: ImageSet,
+        keys: Sequence[Key],
+        config: C,
+        *,
+        seed: int,
+        workdir: Path | None = None,
+        device: torch.device | str = "cpu",
+        checkpoint_seconds: float = 30.0,
+    ) -> None:
+        self._check_keys(keys, clean)
+        self.clean = clean
+        self.keys = list(keys)
+        self.config = config
+        self.seed = seed
+        self.workdir = workdir
+        self.device = torch.device(device)
+        self.checkpoint_seconds = checkpoint_seconds
+        self.log: list[dict[str, Any]] = []
+
+    def _check_keys(self, keys: Sequence[Key], clean: ImageSet) -> None:
+        if self.takes == NO_KEY and keys:
+            raise ConfigError("this method takes no key; leave --key out")
+        got = sorted({key.kind for key in keys}) or [NO_KEY]
+        if got != [self.takes]:
+            raise ConfigError(
+                f"this method takes a key of the kind {self.takes}, got {', '.join(got)}; 'uge key new' makes one"
+            )
+        for key in keys:
+            key.check_fits(clean)
+
+    # -- what a protection says ------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def train(self, on_step: OnStep | None = None) -> None:
+        """Whatever comes before the copies, resuming from the work folder where it holds an unfinished run.
+
+        Args:
+            on_step: called after each step with its log row and the number of all steps; before the first one also
+                as `preparing` says.
+
+        Raises:
+            PublishError: the work folder belongs to another run.
+        """
+
+    @abstractmethod
+    def copies(self, batch_size: int = 250) -> Iterator[Tensor]:
+        """The protected copies in order, uint8 [B, C, H, W] batch by batch, so that no second data set is held."""
+
+    @property
+    def epsilon_255(self) -> int | None:
+        """The L_inf bound of the copies in 8-bit steps; None without one."""
+        return getattr(self.config, "epsilon_255", None)
+
+    def told(self) -> dict[str, Any]:
+        """What the manifest tells besides the settings."""
+        return {}
+
+    def secrets(self) -> dict[str, bytes]:
+        """Private files of this copy alone, by the ending that goes behind the copy's name: {".lock": content}."""
+        return {}
+
+    @classmethod
+    def opened(cls, copy: ImageSet, out: Path) -> ImageSet | None:
+        """The originals, as nearly as the files of `secrets` give them back; None where there are none.
+
+        Args:
+            copy: as published.
+            out: the copy's folder, beside which the files lie.
+
+        Raises:
+            KeyFileError: one of them cannot be read, or is of another copy.
+        """
+        return None
+
+    def identity(self) -> str:
+        """Names this run."""
+        return config_hash(
+            {
+                "version": CHECKPOINT_VERSION,
+                "method": type(self).__name__,
+                "data": self.clean.digest(),
+                "config": self.config.to_dict(),
+                "seed": self.seed,
+                "keys": [key.digest() for key in self.keys],
+            }
+        )
+
+    def network(self, text: str, *purpose: object) -> nn.Module:
+        """A network of the protector's own for these images, such as "vgg:depth=8"; seed and purpose decide it."""
+        name, options = parse_network(text)
+        spec = NetworkSpec(name, self.clean.channels, self.clean.image_size, self.clean.classes, options)
+        network = build_network(spec, *normalisation_of(self.clean.images), seed=seed_for(self.seed, *purpose))
+        return network.to(self.device)
+
+    # -- the work folder -------------------------------------------------------------------------------------------
+
+    def claim(self) -> None:
+        """Make the work folder this run's own, if there is to be one.
+
+        Raises:
+            PublishError: it belongs to another run.
+        """
+        if self.workdir is not None:
+            claim_workdir(self.workdir, self.identity())
+
+    def kept(self, name: str, make: Callable[[], K]) -> K:
+        """What `make` gives, computed once and kept in the work folder, where there is one.
+
+        Raises:
+            PublishError: what was kept is damaged.
+        """
+        file = self.workdir / f"{name}.pt" if self.workdir else None
+        if file and file.exists():
+            return cast(K, load_checkpoint(file))
+        made = make()
+        if file:
+            save_checkpoint(file, made)
+        return made
+
+    def resumed(self) -> dict[str, Any] | None:
+        """What the last checkpoint holds, None without one; the log goes on from it.
+
+        Raises:
+            PublishError: it is damaged.
+        """
+        self.log = []
+        if self.workdir is None or not (file := self.workdir / "checkpoint.pt").exists():
+            return None
+        state: dict[str, Any] = load_checkpoint(file)
+        self.log = state["log"]
+        return state
+
+    def take_steps(
+        self,
+        total: int,
+        step: Callable[[int], dict[str, Any]],
+        state: Callable[[], dict[str, Any]],
+        on_step: OnStep | None,
+        enough: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Take the steps that the log lacks, with a checkpoint now and then and one at the end.
+
+        Args:
+            total: all steps.
+            step: takes the one of this number, from 0, and gives its log row.
+            state: what a checkpoint holds besides the log.
+            on_step: as for `train`.
+            enough: asked before each step whether to end here.
+        """
+
+        def save() -> None:
+            if self.workdir is not None:
+                save_checkpoint(self.workdir / "checkpoint.pt", state() | {"log": self.log})
+
+        saved = time.perf_counter()
+        started = saved - (self.log[-1]["seconds"] if self.log else 0.0)
+        while len(self.log) < total and not enough():
+            terms = step(len(self.log))
+            seconds = round(time.perf_counter() - started, 2)
+            self.log.append({"step": len(self.log) + 1, **terms, "seconds": seconds})
+            if on_step:
+                on_step(self.log[-1], total)
+            if time.perf_counter() - saved > self.checkpoint_seconds:
+                save()
+                saved = time.perf_counter()
+        save()

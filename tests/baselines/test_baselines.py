@@ -1,0 +1,326 @@
+"""What the papers say of their protections, checked on small images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from uge.baselines import BASELINES
+from uge.baselines.ar import ARConfig, ARProtection, autoregress
+from uge.baselines.baseline import Baseline, add_within_linf, add_within_rms, signed_step
+from uge.baselines.cuda import CUDAConfig, CUDAProtection
+from uge.baselines.learnability_lock import LearnabilityLockProtection, load_lock
+from uge.baselines.pil import PILConfig, PILProtection, gradient
+from uge.baselines.rem import REMConfig, REMProtection
+from uge.copy import Copy
+from uge.data.images import ImageSet, normalisation_of
+from uge.errors import ConfigError, KeyFileError
+from uge.networks import NetworkSpec, build_network
+from uge.pipeline import protect_and_publish
+from uge.protect import resolve_config
+from uge.training import Recipe, fit
+
+TINY: dict[str, dict[str, Any]] = {
+    "lsp": {"patch": 4},
+    "em": {"network": "convnet:width=4", "network_steps": 2, "steps": 3, "rounds": 2, "error": 0, "batch_size": 8},
+}
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Batches are tiny here, and threads would cost more than they save."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def toy(
+    channels: int = 3, size: tuple[int, int] = (12, 10), count: int = 24, least: int = 0, most: int = 255
+) -> ImageSet:
+    """Random images of three classes."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(least, most + 1, (count, channels, *size), generator=generator, dtype=torch.uint8)
+    labels = torch.arange(count) % 3
+    return ImageSet(images, labels, ("ant", "bee", "cat"), tuple(f"{number:03d}" for number in range(count)))
+
+
+def trained(images: ImageSet, name: str, seed: int = 0, **changes: Any) -> Baseline[Any]:
+    config = resolve_config(name, TINY.get(name, {}) | changes)
+    protection = BASELINES[name](images, [], config, seed=seed)
+    protection.train()
+    return protection
+
+
+def copies(images: ImageSet, name: str, **options: Any) -> Tensor:
+    return torch.cat(list(trained(images, name, **options).copies()))
+
+
+def changes_of(images: ImageSet, name: str, **options: Any) -> Tensor:
+    """Published minus original, float32 [N, C, H, W] in 8-bit steps."""
+    return copies(images, name, **options).float() - images.images.float()
+
+
+@pytest.mark.parametrize("name", ["lsp", "ar"])
+def test_an_l2_bound_holds_and_is_used(name: str) -> None:
+    for rms in (4.6, 2.5):
+        found = changes_of(toy(least=100, most=150), name, rms_255=rms).square().mean((1, 2, 3)).sqrt()
+        assert (found <= rms).all() and (found > 0.9 * rms).all()
+
+
+def test_ops_changes_one_pixel() -> None:
+    assert ((changes_of(toy(), "ops") != 0).any(1).sum((1, 2)) <= 1).all()
+
+
+@pytest.mark.parametrize("name", ["random-noise", "em"])
+def test_noise_is_of_the_image_or_of_the_class(name: str) -> None:
+    images = toy(least=100, most=150)  # what is added shows unclipped
+    assert len({bytes(part.to(torch.int8).numpy()) for part in changes_of(images, name)}) == 24
+    change = changes_of(images, name, scope="class")
+    patterns = torch.stack([change[label] for label in range(3)])
+    assert torch.equal(change, patterns[torch.arange(24) % 3])
+    assert all(not torch.equal(patterns[i], patterns[i - 1]) for i in range(3))
+
+
+@pytest.mark.parametrize("name", ["lsp", "ops", "cuda"])  # AR's classes differ in their filters alone, see below
+def test_equal_images_are_changed_by_their_class(name: str) -> None:
+    images = toy(least=7, most=7, count=60)
+    edges = images.images.clone()
+    edges[:, :, 3:8, 2:7] = 200  # something for filters to work on
+    change = changes_of(images.with_images(edges), name).flatten(1)
+    means = torch.stack([change[label::3].mean(0) for label in range(3)])
+    spread = torch.stack([change[label::3].var(0) for label in range(3)]).mean()
+    between = (means[[0, 1, 2]] - means[[1, 2, 0]]).square().mean()
+    assert between > spread
+
+
+def test_a_process_answers_its_own_filter_least() -> None:
+    """What a convolution needs to tell AR's classes: the filter of a class predicts its signals exactly."""
+    protection = ARProtection(toy(size=(24, 24)), [], ARConfig(), seed=0)
+    beta = protection._processes.flatten(0, 1)
+    signals = autoregress(torch.randn(9, 28, 28, generator=torch.Generator().manual_seed(0)), beta)[:, 4:, 4:]
+    signals = signals / signals.square().mean((1, 2), keepdim=True).sqrt()
+    filters = torch.cat([beta, -torch.ones(9, 1)], 1)
+    filters = (filters / filters.norm(dim=1, keepdim=True)).view(9, 1, 3, 3)
+    answers = F.conv2d(signals[:, None], filters).square().mean((2, 3)).sqrt()  # [signal, filter]
+    assert (answers.diagonal() < 1e-3).all()
+    assert (answers + torch.eye(9)).min() > 0.01
+
+
+def test_ar_covers_large_images_with_signals_of_one_process() -> None:
+    images = toy(1, (40, 70), count=3, least=128, most=128)
+    protection = ARProtection(images, [], ARConfig(rms_255=15), seed=0)  # nothing is clipped
+    change = torch.cat(list(protection.copies())).float() - 128
+    for label in range(3):
+        kernel = torch.cat([protection._processes[label, 0], -torch.ones(1)]).view(1, 1, 3, 3)
+        answer = F.conv2d(change[label][None], kernel / kernel.norm())[0, 0]  # position i, j sees pixels up to i + 2
+        for rows, columns in (
+            (slice(0, 30), slice(0, 30)),
+            (slice(32, 38), slice(32, 62)),
+            (slice(0, 30), slice(64, 68)),
+        ):
+            assert answer[rows, columns].abs().max() < 2, "more than rounding"
+        assert answer[:, 30:32].abs().max() > 5, "where two signals meet"
+
+
+def test_ops_takes_the_pixel_that_changes_most_and_most_evenly() -> None:
+    images = toy(1, least=100, most=255)
+    images.images[images.labels == 0, :, 4, 5] = torch.arange(8, dtype=torch.uint8).view(8, 1) % 2  # nearly black
+    images.images[images.labels == 1, :, 2, 3] = 250
+    found = copies(images, "ops")
+    assert (found[images.labels == 0, 0, 4, 5] == 255).all()
+    assert (found[images.labels == 1, 0, 2, 3] == 0).all()
+
+
+def test_ops_gives_classes_with_equal_borders_different_pixels() -> None:
+    found = copies(toy(least=0, most=0), "ops")
+    assert len({bytes(found[label].numpy()) for label in range(3)}) == 3
+
+
+def test_lsp_can_be_told_by_a_linear_classifier(eurosat: ImageSet) -> None:
+    images = eurosat.subset(torch.arange(0, 3000, 3))
+    patches = F.avg_pool2d(changes_of(images, "lsp", patch=8), 8).flatten(1)
+    wanted = F.one_hot(images.labels, 10).float()
+    weights = torch.linalg.lstsq(patches[::2], wanted[::2]).solution
+    right = (patches[1::2] @ weights).argmax(1) == images.labels[1::2]
+    assert right.double().mean() > 0.8
+
+
+def test_cuda_with_one_filter_is_the_convolution_of_the_paper() -> None:
+    images = toy()
+    protection = CUDAProtection(images, [], CUDAConfig(), seed=0)
+    x, weights = images.images[4].double() / 255, protection._filters[1].double()
+    padded = F.pad(x, (1, 1, 1, 1))
+    blurred = sum(weights[i, j] * padded[:, i : i + 12, j : j + 10] for i in range(3) for j in range(3))
+    wanted = (255 * blurred / blurred.max()).round()  # type: ignore[union-attr,operator]
+    assert (torch.cat(list(protection.copies()))[4].double() - wanted).abs().max() <= 1
+    assert weights[1, 1] == 1 and weights.flatten().sort().values[-2] <= 0.3
+
+
+def gratings(count: int, seed: int) -> ImageSet:
+    """Faint gratings of four directions in any phase, [N, 3, 16, 16]: what a network has to look for."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(count) % 4
+    angle, phase = labels * torch.pi / 4, 2 * torch.pi * torch.rand(count, generator=generator)
+    down, right = torch.arange(16).view(1, 16, 1), torch.arange(16).view(1, 1, 16)
+    distance = down * angle.cos().view(-1, 1, 1) + right * angle.sin().view(-1, 1, 1)
+    x = 128 + 9 * (1.3 * distance + phase.view(-1, 1, 1)).sin()[:, None]
+    x = (x + 6 * torch.randn(count, 3, 16, 16, generator=generator)).round().clamp(0, 255)
+    return ImageSet(x.to(torch.uint8), labels, ("n", "ne", "e", "se"), tuple(map(str, range(count))))
+
+
+def test_a_naive_hacker_falls_to_shortcuts_and_not_to_random_noise() -> None:
+    clean, test = gratings(512, 0), gratings(400, 1)
+    surrogate = {"network": "convnet:width=8", "batch_size": 32, "network_steps": 10, "steps": 10, "error": 0.01}
+    lock = {"network": "convnet:width=8", "batch_size": 32, "network_steps": 10, "learning_rate": 0.1, "rounds": 8}
+
+    def accuracy(images: Tensor) -> float:
+        spec = NetworkSpec("convnet", 3, (16, 16), 4, {"width": 8})
+        network = build_network(spec, *normalisation_of(images), seed=1)
+        recipe = Recipe(epochs=6, batch_size=32, augmentation="none")
+        return fit(network, clean.with_images(images), recipe, seed=0, test=test).accuracy
+
+    assert accuracy(clean.images) > 95
+    assert accuracy(copies(clean, "random-noise")) > 95
+    assert accuracy(copies(clean, "lsp")) < 65  # chance is 25
+    assert accuracy(copies(clean, "em", **surrogate, rounds=30)) < 65
+    assert accuracy(copies(clean, "pil", batch_size=64)) < 65
+    assert accuracy(copies(clean, "learnability-lock", **lock)) < 65
+
+
+def test_em_ends_when_the_network_errs_no_more_or_after_its_rounds() -> None:
+    for error, rounds in ((0.0, 3), (0.999, 1)):
+        log = trained(toy(), "em", error=error, rounds=3).log
+        assert len(log) == rounds and all(0 <= row["error"] <= 1 for row in log)
+
+
+@pytest.mark.parametrize("owners", [None, torch.tensor([0, 1, 0, 1])], ids=["sample", "class"])
+def test_a_signed_step_goes_downhill_within_its_bounds(owners: Tensor | None) -> None:
+    generator = torch.Generator().manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2))
+    x, y = torch.rand(4, 3, 2, 2, generator=generator), torch.tensor([0, 1, 0, 1])
+    delta = torch.zeros(4 if owners is None else 2, 3, 2, 2)
+
+    def loss(delta: Tensor) -> float:
+        return F.cross_entropy(network((x + (delta if owners is None else delta[owners])).clamp(0, 1)), y).item()
+
+    down = signed_step(network, x, delta, y, 0.03, 0.1, owners=owners)
+    up = signed_step(network, x, delta, y, -0.03, 0.1, owners=owners)
+    assert loss(down) < loss(delta) < loss(up)
+    for _ in range(5):
+        down = signed_step(network, x, down, y, 0.03, 0.1, owners=owners)
+    assert down.abs().max() == pytest.approx(0.1)
+    assert owners is not None or 0 <= (x + down).min() <= (x + down).max() <= 1
+    assert all(parameter.grad is None for parameter in network.parameters())
+
+
+def test_pil_follows_the_gradient_of_its_loss() -> None:
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(3, 10, generator=generator, dtype=torch.float64)
+    x, delta = torch.rand(2, 4, 10, generator=generator, dtype=torch.float64)
+    y = torch.tensor([0, 1, 2, 1])
+    for balance in (0.0, 0.3, 1.0):
+        delta.requires_grad_()
+        left = ((x - delta) @ weight.T).log_softmax(1)
+        uniform = torch.full_like(left, 1 / 3)
+        loss = balance * F.cross_entropy(delta @ weight.T, y, reduction="sum")
+        loss = loss + (1 - balance) * F.kl_div(left, uniform, reduction="sum")  # KL(uniform || softmax)
+        (wanted,) = torch.autograd.grad(loss, delta)
+        delta = delta.detach()
+        assert torch.allclose(gradient(weight, x, delta, y, balance), wanted)
+
+
+def test_pil_perturbations_carry_the_class_and_what_is_left_does_not() -> None:
+    images = gratings(256, 0)
+    protection = PILProtection(images, [], PILConfig(epochs=20, batch_size=64), seed=0)
+    protection.train()
+    weight, change = protection.weight, protection.delta.flatten(1)  # x - delta is published
+    x = images.images.flatten(1).float() / 255
+    assert ((-change @ weight.T).argmax(1) == images.labels).float().mean() > 0.99
+    assert (((x + change) @ weight.T).argmax(1) == images.labels).float().mean() < 0.1  # a chance of 0.25, and less
+
+
+def test_rem_resists_its_adversary() -> None:
+    """What the method is for: the network that it was learnt with knows the classes of attacked copies, too."""
+    both = gratings(256, 0)
+    pick = (both.labels % 2 == 0).nonzero().flatten()  # upright and level: the augmentation's flip keeps them apart
+    images = ImageSet(both.images[pick], both.labels[pick] // 2, ("n", "e"), tuple(map(str, range(128))))
+    settings = {"network_steps": 10, "steps": 4, "step_share": 0.4, "attack_steps": 2, "attack_share": 0.75}
+    config = REMConfig(network="convnet:width=8", draws=2, batch_size=32, **settings)
+    protection = REMProtection(images, [], config, seed=0)
+    protection.train()
+    rng = torch.Generator().manual_seed(1)
+
+    def error(x: Tensor) -> float:
+        attacked = protection._attacked(x, images.labels, rng)
+        return float((protection.surrogate(attacked).argmax(1) != images.labels).float().mean())
+
+    x = images.images.float() / 255
+    found = error(x), error((x + protection.delta).clamp(0, 1))
+    assert found[1] < found[0] / 2
+
+
+def test_a_lock_opens_to_within_a_step_and_no_other_does(tmp_path: Path) -> None:
+    images = gratings(128, 0)
+    extremes = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(64, 3, 16, 16)
+    images = images.with_images(torch.cat([images.images[:64], extremes]))
+    settings = {"network": "convnet:width=8", "batch_size": 32, "learning_rate": 1.0, "rounds": 2, "error": 0}
+    config = resolve_config("learnability-lock", settings)
+    for seed in (0, 1):
+        protect_and_publish(images, [], tmp_path / f"copy-{seed}", "learnability-lock", config, seed=seed)
+    locks = [load_lock(tmp_path / f"copy-{seed}.lock") for seed in (0, 1)]
+    read = [Copy.read(tmp_path / f"copy-{seed}") for seed in (0, 1)]
+    assert [copy.manifest.settings["lock"] for copy in read] == [lock.digest() for lock in locks]
+    assert locks[0].digest() != locks[1].digest() and not [*(tmp_path / "copy-0").rglob("*lock*")]
+    published = read[0].images
+    order = [images.names.index(name.rpartition("/")[2]) for name in published.names]
+    clean = images.images[order].short()
+    opened = LearnabilityLockProtection.opened(published, tmp_path / "copy-0")
+    error = (opened.images.short() - clean).abs()
+    inside = (published.images > 0) & (published.images < 255)
+    assert (published.images.short() - clean).abs().float().mean() > 3
+    assert error[inside].max() <= 1 and (error[inside] == 0).float().mean() > 0.95
+    assert error[~inside].max() <= 8, "values that were cut off at black or white"
+    assert (locks[1].unlock(published).images.short() - clean)[inside].abs().float().mean() > 1
+    # as the equations say, without the class
+    k, lock = int(published.labels[0]), locks[0]
+    wanted = (lock.weight[k] * clean[0] / 255 + lock.shift[k]) * 255
+    assert (published.images[0] - wanted.clamp(0, 255)).abs().max() <= 0.5001
+    assert (lock.weight - 1).abs().max() <= 4 / 255 + 1e-6 and lock.shift.abs().max() <= 4 / 255 + 1e-6
+    with pytest.raises(KeyFileError, match="the lock is for 4 classes"):
+        lock.unlock(toy())
+    (tmp_path / "copy-0.lock").write_bytes(b"no lock")
+    with pytest.raises(KeyFileError, match="is no lock of uge, or damaged"):
+        load_lock(tmp_path / "copy-0.lock")
+
+
+@pytest.mark.parametrize("targeted", [True, False])
+def test_tap_makes_its_network_err_as_it_should(targeted: bool) -> None:
+    settings = {"network": "convnet:width=8", "network_epochs": 4, "batch_size": 32, "steps": 20, "targeted": targeted}
+    log = trained(gratings(256, 0), "tap", **settings).log
+    reached = sum(row["reached"] for row in log) / len(log)
+    assert reached > 0.4  # the augmentation's flip takes two of the four directions for each other
+
+
+def test_adding_keeps_its_bounds() -> None:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (20, 3, 6, 6), generator=generator, dtype=torch.uint8)
+    delta = 9 * torch.randn(20, 3, 6, 6, generator=generator)
+    assert (add_within_linf(images, delta, 4).short() - images.short()).abs().max() == 4
+    for rms in (1.0, 1.3, 6.0, 128.0):
+        change = (add_within_rms(images, delta, rms).float() - images.float()).square().mean((1, 2, 3)).sqrt()
+        assert (change <= rms).all()
+    assert torch.equal(add_within_rms(images, torch.zeros(20, 3, 6, 6), 6.0), images)
+
+
+def test_too_few_or_too_many_patches_are_refused() -> None:
+    with pytest.raises(ConfigError, match="cannot tell 3 classes; lower patch"):
+        copies(toy(1, (8, 8)), "lsp", patch=8)
+    with pytest.raises(ConfigError, match="at most 4096; raise patch"):
+        copies(toy(3, (64, 64), 3), "lsp", patch=1)
