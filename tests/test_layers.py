@@ -19,7 +19,7 @@ STOREYS = (  # a room imports from its own storey, without going round in a circ
     {"data", "networks", "losses", "filters", "operations"},
     {"training"},
     {"encoders"},  # after training: the encoder `own` is trained, by the one loop
-    {"keys", "protect", "publish", "views"},
+    {"keys", "checkpoint", "copy", "protection", "baselines", "protect"},
     {"pipeline"},
     {"attack"},
     {"audit"},
@@ -28,7 +28,7 @@ STOREYS = (  # a room imports from its own storey, without going round in a circ
     {"cli", "__main__"},
 )
 STOREY = {room: number for number, rooms in enumerate(STOREYS) for room in rooms}
-ROOMS_OF_REPORT = {"report", "errors", "runtime", "records", "data", "publish"}  # records, manifest, images to show
+ROOMS_OF_REPORT = {"report", "errors", "runtime", "records", "data", "copy"}  # records, manifest, images to show
 HEAVY = {"torch", "numpy", "datasets", "kornia", "matplotlib", "transformers", "timm", "pandas"}
 
 
@@ -42,24 +42,51 @@ def rooms() -> dict[str, list[Path]]:
     return found
 
 
-def rooms_imported_by(path: Path) -> Iterator[str]:
-    """Rooms named by any import statement of a file, inside functions too."""
-    for node in ast.walk(ast.parse(path.read_text())):
+MODULES = {
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): path
+    for paths in rooms().values()
+    for path in paths
+}
+
+
+def modules_imported_by(path: Path, *, types: bool = True) -> Iterator[str]:
+    """Modules of the package that any import statement of a file names, inside functions too.
+
+    Without `types` those that only a type checker reads are passed over.
+    """
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING" and not types:
+            node.body = []
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             modules = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path.relative_to(PACKAGE)}: relative import in line {node.lineno}"
             base = node.module or ""
-            modules = [f"uge.{alias.name}" for alias in node.names] if base == "uge" else [base]
+            modules = [f"{base}.{alias.name}" for alias in node.names]
+            modules = [each if each.removeprefix("uge.") in MODULES else base for each in modules]
         else:
             continue
         for module in modules:
             package, _, rest = module.partition(".")
             if package == "uge" and rest and rest != "__version__":
-                yield rest.partition(".")[0]
+                yield rest
 
 
-IMPORTS = {room: {i for path in paths for i in rooms_imported_by(path)} - {room} for room, paths in rooms().items()}
+IMPORTS = {
+    room: {i.partition(".")[0] for path in paths for i in modules_imported_by(path)} - {room}
+    for room, paths in rooms().items()
+}
+
+
+def test_no_two_files_import_each_other() -> None:
+    """Inside a room, too."""
+    left = {name: {*modules_imported_by(path, types=False)} for name, path in MODULES.items()}
+    while free := [name for name, imported in left.items() if not imported & left.keys()]:
+        for name in free:
+            del left[name]
+    assert not left, f"these import each other in a circle: {sorted(left)}"
 
 
 def test_the_reading_of_imports_finds_those_that_are_there() -> None:

@@ -1,4 +1,4 @@
-"""Publish images that only an authorised network can learn from.
+"""Publish images that only the holder of a key can learn from.
 
 Names are loaded when they are first used, so that `import uge` and `uge --help` stay fast.
 """
@@ -8,25 +8,27 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _PUBLIC = {
     "ImageSet": "uge.data.images",
     "load": "uge.data.sources",
-    "Key": "uge.keys.key",
-    "new_key": "uge.keys.key",
-    "save_key": "uge.keys.key",
-    "load_key": "uge.keys.key",
-    "NullSpace": "uge.keys.null_space",
+    "Key": "uge.keys",
+    "SealedKey": "uge.keys",
+    "new_weights_key": "uge.keys",
+    "save_key": "uge.keys",
+    "load_key": "uge.keys",
     "NetworkSpec": "uge.networks",
     "build_network": "uge.networks",
     "Recipe": "uge.training",
     "fit": "uge.training",
-    "UngeneralizableConfig": "uge.protect.ungeneralizable",
+    "resolve_config": "uge.protect",
     "protect_and_publish": "uge.pipeline",
-    "verify": "uge.publish",
-    "load_published": "uge.views",
-    "authorised_view": "uge.views",
+    "Copy": "uge.copy",
+    "load_copy": "uge.copy",
+    "open_copy": "uge.copy",
+    "authorised_view": "uge.copy",
+    "verify": "uge.copy",
     "run_demo": "uge.demo",
     "UgeError": "uge.errors",
 }

@@ -97,47 +97,79 @@ def run() -> Iterator[Run]:
 
 
 @pytest.fixture(scope="session")
-def toy(fashion: ImageSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of 14x14 images of three classes: train/ with 48 and test/ with 24."""
+def toy(eurosat: ImageSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 16x16 photographs of three classes: train/ with 48 and test/ with 24."""
     folder = tmp_path_factory.mktemp("toy")
-    for label, name in enumerate(("t-shirt", "trouser", "sandal")):
-        members = (fashion.labels == (0, 1, 5)[label]).nonzero().flatten()[:24]
-        for number, image in enumerate(fashion.images[members, 0, ::2, ::2]):
+    for name, label in (("forest", "Forest"), ("river", "River"), ("sea", "SeaLake")):
+        members = (eurosat.labels == eurosat.class_names.index(label)).nonzero().flatten()[:24]
+        for number, image in enumerate(eurosat.images[members, :, ::2, ::2]):
             path = folder / ("train" if number < 16 else "test") / name / f"{number:03d}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(np.ascontiguousarray(image.numpy())).save(path)
+            Image.fromarray(np.ascontiguousarray(image.permute(1, 2, 0).numpy())).save(path)
     return folder
-
-
-@pytest.fixture(scope="session")
-def key(run: Run, toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """NAME of a key for the toy images: NAME.protector.uge and NAME.recipient.uge."""
-    name = tmp_path_factory.mktemp("keys") / "alice"
-    done = run(
-        "key", "new", "--no-passphrase", "--network", "convnet:width=8", "--data", toy, "--epochs", 2, "--out", name
-    )
-    assert done.code == 0, done
-    return name
 
 
 def role(key: Path, name: str) -> Path:
     return Path(f"{key}.{name}.uge")
 
 
-SETTINGS = ("epochs=8", "run_epochs=1", "batch_size=16", "students=mlp:width=8", "generator_width=8")
+def given(*settings: str) -> tuple[str, ...]:
+    """As options."""
+    return tuple(part for setting in settings for part in ("--set", setting))
+
+
+# -- sealed copies: what a user gets without options -------------------------------------------------------------------
+
+SMALL = given("epochs=1", "references=mlp:width=8", "surrogates=mlp:width=8", "width=8")
+
+
+@pytest.fixture(scope="session")
+def key(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """NAME of a sealed key: NAME.protector.uge and NAME.recipient.uge."""
+    name = tmp_path_factory.mktemp("keys") / "alice"
+    done = run("key", "new", "--no-passphrase", "--out", name)
+    assert done.code == 0, done
+    return name
 
 
 def protect_arguments(toy: Path, key: Path, out: Path) -> tuple[object, ...]:
-    """24 steps of the generator, all three terms on."""
-    settings = [part for setting in SETTINGS for part in ("--set", setting)]
-    return ("protect", toy, "--key", role(key, "protector"), "--out", out, "--preset", "quick", *settings)
+    return ("protect", toy, "--key", role(key, "protector"), "--out", out, *SMALL)
 
 
 @pytest.fixture(scope="session")
 def published(run: Run, toy: Path, key: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A protected copy of the toy images; do not write to it."""
+    """A sealed copy of the toy images; do not write to it."""
     out = tmp_path_factory.mktemp("published") / "copy"
-    done = run(*protect_arguments(toy, key, out), "--log", out.parent / "protect.jsonl")
+    done = run(*protect_arguments(toy, key, out))
+    assert done.code == 0, done
+    return out
+
+
+# -- the paper's method ----------------------------------------------------------------------------------------------
+
+WEIGHTS = ("key", "new", "--initial-weights", "--no-passphrase", "--network", "convnet:width=8", "--epochs", 2)
+UGE = given("epochs=8", "run_epochs=1", "batch_size=16", "students=mlp:width=8", "generator_width=8", "encoder=own")
+
+
+@pytest.fixture(scope="session")
+def weights(run: Run, toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """NAME of a key of initial weights for the toy images."""
+    name = tmp_path_factory.mktemp("keys") / "bob"
+    done = run(*WEIGHTS, "--data", toy, "--out", name)
+    assert done.code == 0, done
+    return name
+
+
+def uge_arguments(toy: Path, weights: Path, out: Path) -> tuple[object, ...]:
+    """24 steps of the generator, all three terms on."""
+    return ("protect", toy, "--key", role(weights, "protector"), "--out", out, *UGE)
+
+
+@pytest.fixture(scope="session")
+def ungeneralizable(run: Run, toy: Path, weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy by the paper's method; do not write to it."""
+    out = tmp_path_factory.mktemp("published") / "uge"
+    done = run(*uge_arguments(toy, weights, out))
     assert done.code == 0, done
     return out
 

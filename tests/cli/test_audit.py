@@ -19,6 +19,7 @@ from .conftest import ENVIRONMENT, INSTALLED, Run, bytes_of, role
 
 PLAN = """
 epochs = 1
+recipient = "convnet:width=4"
 [[hackers]]
 networks = ["authorised", "mlp:width=8"]
 countermeasures = ["none", "blur:1"]
@@ -90,7 +91,7 @@ def test_a_folder_of_another_program_is_audited_without_key_or_originals(
 ) -> None:
     foreign = tmp_path / "foreign"
     shutil.copytree(toy / "train", foreign)
-    (foreign / "sandal" / "notes.png").write_text("no image")
+    (foreign / "sea" / "notes.png").write_text("no image")
     arguments = ("audit", foreign, "--test", toy, "--plan", plan, "--runner", "local:workers=1")
     assert "notes.png" in run(*arguments, "--out", tmp_path / "audit").error
     done = run(*arguments, "--skip-bad", "--out", tmp_path / "audit")

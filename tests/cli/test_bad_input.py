@@ -13,7 +13,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from .conftest import Result, Run, bytes_of, protect_arguments, role
+from .conftest import (
+    ENVIRONMENT,
+    INSTALLED,
+    SMALL,
+    WEIGHTS,
+    Result,
+    Run,
+    bytes_of,
+    protect_arguments,
+    role,
+    uge_arguments,
+)
 
 
 @pytest.fixture
@@ -40,22 +51,22 @@ def test_an_empty_folder(run: Run, key: Path, tmp_path: Path) -> None:
 
 def test_one_class_only(run: Run, key: Path, data: Path) -> None:
     shutil.rmtree(data / "test")
-    for name in ("trouser", "sandal"):
+    for name in ("river", "sea"):
         shutil.rmtree(data / "train" / name)
-    assert "one class only ('t-shirt')" in refused(run, data, key)
+    assert "one class only ('forest')" in refused(run, data, key)
 
 
 def test_no_such_data(run: Run, key: Path, tmp_path: Path) -> None:
     assert "does not exist" in refused(run, tmp_path / "nowhere", key)
     assert (
-        "did you mean 'fashion-mini'?"
-        in run("protect", "fashion-mni", "--key", role(key, "protector"), "--out", tmp_path / "o").error
+        "did you mean 'eurosat'?"
+        in run("protect", "eurosta", "--key", role(key, "protector"), "--out", tmp_path / "o").error
     )
 
 
 @pytest.mark.parametrize("content", ["truncated", "text"])
 def test_a_bad_file_is_named_or_passed_over(run: Run, key: Path, data: Path, tmp_path: Path, content: str) -> None:
-    bad = data / "train" / "trouser" / "004.png"
+    bad = data / "train" / "river" / "004.png"
     bad.write_bytes(bad.read_bytes()[:-60] if content == "truncated" else b"shopping list\n")
     error = refused(run, data, key)
     assert str(bad) in error and "--skip-bad" in error
@@ -66,11 +77,11 @@ def test_a_bad_file_is_named_or_passed_over(run: Run, key: Path, data: Path, tmp
 
 
 def test_mixed_sizes_need_a_size(run: Run, key: Path, data: Path, tmp_path: Path) -> None:
-    bad = data / "train" / "trouser" / "004.png"
-    Image.fromarray(np.zeros((20, 16), np.uint8)).save(bad)
+    bad = data / "train" / "river" / "004.png"
+    Image.fromarray(np.arange(20 * 16 * 3, dtype=np.uint8).reshape(20, 16, 3)).save(bad)
     error = refused(run, data, key)
     assert "mixed sizes" in error and str(bad) in error and "--image-size" in error
-    assert run(*protect_arguments(data, key, tmp_path / "copy"), "--set", "epochs=1", "--image-size", 14).code == 0
+    assert run(*protect_arguments(data, key, tmp_path / "copy"), "--set", "epochs=1", "--image-size", 16).code == 0
 
 
 @pytest.mark.parametrize("size", ["big", "0", "3x4x5", "-3"])
@@ -81,83 +92,49 @@ def test_an_image_size_that_is_none(run: Run, key: Path, toy: Path, tmp_path: Pa
 # -- keys ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_network_that_is_none(run: Run, toy: Path, tmp_path: Path) -> None:
-    def error(network: str) -> str:
-        found = run("key", "new", "--no-passphrase", "--network", network, "--data", toy, "--out", tmp_path / "k").error
-        assert not [*tmp_path.iterdir()]
-        return found
+def test_a_network_that_is_none(run: Run, toy: Path, published: Path, tmp_path: Path) -> None:
+    new = ("key", "new", "--initial-weights", "--no-passphrase", "--data", toy, "--out", tmp_path / "k")
+    for base in (new, ("train", published, "--out", tmp_path / "o")):
 
-    assert error("convnt") == "unknown network 'convnt'; did you mean 'convnet'?"
-    assert error("convnet:widht=8") == "unknown option of network 'convnet' 'widht'; did you mean 'width'?"
-    assert "not NAME=VALUE" in error("convnet:8")
-    assert "whole number" in error("convnet:width=wide")
+        def error(network: str, base: tuple[object, ...] = base) -> str:
+            found = run(*base, "--network", network).error
+            assert not [*tmp_path.iterdir()]
+            return found
 
-
-def test_a_key_that_cannot_be_built_from_what_was_given(run: Run, tmp_path: Path) -> None:
-    new = ("key", "new", "--no-passphrase", "--network", "mlp", "--out", tmp_path / "k")
-    assert "give --data DATA" in run(*new).error
-    assert run(*new, "--class-names", "a,b", "--image-size", 8, "--channels", 2).error
-    assert not [*tmp_path.iterdir()]
+        assert error("convnt") == "unknown network 'convnt'; did you mean 'convnet'?"
+        assert error("convnet:widht=8") == "unknown option of network 'convnet' 'widht'; did you mean 'width'?"
+        assert "not NAME=VALUE" in error("convnet:8")
+        assert "whole number" in error("convnet:width=wide")
 
 
-def test_options_that_say_what_something_else_says_already(
-    run: Run, toy: Path, key: Path, published: Path, tmp_path: Path
+def test_a_key_for_other_classes_or_images(run: Run, weights: Path, data: Path) -> None:
+    def error(*more: object) -> str:
+        return run(*uge_arguments(data, weights, data.parent / "out" / "copy"), *more).error
+
+    assert "the key is for 16x16 pixels, the data has 10x10" in error("--image-size", 10)
+    shutil.copytree(data / "train" / "sea", data / "train" / "lake")
+    assert "the key is for 3 classes, the data has 4" in error()
+    assert not (data.parent / "out").exists()
+
+
+def test_images_that_have_no_room_for_a_letter(run: Run, key: Path, toy: Path, tmp_path: Path) -> None:
+    error = run(*protect_arguments(toy, key, tmp_path / "o"), "--image-size", 8).error
+    assert "8" in error and "letter" in error and not [*tmp_path.iterdir()]
+
+
+def test_missing_and_damaged_keys(
+    run: Run, toy: Path, key: Path, weights: Path, published: Path, tmp_path: Path
 ) -> None:
-    new = ("key", "new", "--no-passphrase", "--network", "mlp", "--data", toy, "--out", tmp_path / "k")
-    assert "--class-names and --channels are for keys without --data" in run(*new, "--class-names", "a,b").error
-    assert "--class-names and --channels are for keys without --data" in run(*new, "--channels", 3).error
-    train = ("train", published, "--key", role(key, "recipient"), "--out", tmp_path / "o", "--network", "mlp")
-    assert "--network is for training without a key" in run(*train).error
-    assert "of --public" in run("report", tmp_path, "--name", "x").error
-    assert not [*tmp_path.iterdir()]
-
-
-def test_a_key_is_never_overwritten(run: Run, toy: Path, key: Path) -> None:
-    before = bytes_of(key.parent)
-    assert (
-        "never overwritten"
-        in run("key", "new", "--no-passphrase", "--network", "mlp", "--data", toy, "--out", key).error
-    )
-    assert bytes_of(key.parent) == before
-
-
-def test_a_key_for_other_classes(run: Run, key: Path, data: Path) -> None:
-    shutil.copytree(data / "train" / "sandal", data / "train" / "shoe")
-    assert "the key is for 3 classes, the data has 4" in refused(run, data, key)
-
-
-def test_a_key_for_other_images(run: Run, key: Path, toy: Path, published: Path, tmp_path: Path) -> None:
-    assert (
-        "the key is for 14x14 pixels, the data has 10x10"
-        in run(*protect_arguments(toy, key, tmp_path / "o"), "--image-size", 10).error
-    )
-    other = (
-        "key",
-        "new",
-        "--no-passphrase",
-        "--network",
-        "mlp",
-        "--class-names",
-        "a,b,c",
-        "--channels",
-        1,
-        "--image-size",
-        14,
-    )
-    assert run(*other, "--out", tmp_path / "other").code == 0
-    error = run("train", published, "--key", tmp_path / "other.recipient.uge", "--out", tmp_path / "o").error
-    assert "is signed by" in error and "use the key of this release" in error and not (tmp_path / "o").exists()
-
-
-def test_missing_and_damaged_keys(run: Run, toy: Path, key: Path, published: Path, tmp_path: Path) -> None:
-    whole = role(key, "recipient").read_bytes()
-    (tmp_path / "half.uge").write_bytes(whole[: len(whole) // 2])
-    (tmp_path / "flipped.uge").write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
     (tmp_path / "text.uge").write_text("no key")
-    for name in ("missing.uge", "half.uge", "flipped.uge", "text.uge"):
+    for name in (key, weights):
+        whole = role(name, "recipient").read_bytes()
+        (tmp_path / f"{name.name}-half.uge").write_bytes(whole[: len(whole) // 2])
+        (tmp_path / f"{name.name}-flipped.uge").write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
+    for name in ("missing.uge", *(file.name for file in sorted(tmp_path.iterdir()))):
         for arguments in (
             ("key", "show", tmp_path / name),
             ("protect", toy, "--key", tmp_path / name, "--out", tmp_path / "o"),
+            ("open", published, "--key", tmp_path / name, "--out", tmp_path / "o"),
             ("train", published, "--key", tmp_path / name, "--out", tmp_path / "o"),
             ("attack", published, "--test", toy, "--key", tmp_path / name, "--out", tmp_path / "o"),
         ):
@@ -177,25 +154,15 @@ def test_missing_and_damaged_keys(run: Run, toy: Path, key: Path, published: Pat
         (("--set", "epochs=1.5"), "setting epochs"),
         (("--set", "epochs=inf"), "setting epochs"),
         (("--set", "epochs=0"), "epochs"),
-        (("--set", "batch_size=0"), "batch_size"),
-        (("--set", "generator_width=6"), "generator_width"),
-        (("--set", "live_runs=0"), "live_runs"),
-        (("--set", "clean_checkpoints=0"), "clean_checkpoints"),
-        (("--set", "feature_images=0"), "feature_images"),
-        (("--set", "temperature=0"), "temperature"),
-        (("--set", "learning_rate=nan"), "learning_rate"),
-        (("--set", "feature_distance=nan"), "feature_distance"),
-        (("--set", "label_conditional=perhaps"), "true or false"),
-        (("--set", "feature_distance=-1"), "negative"),
-        (("--set", "encoder=owl"), "unknown encoder 'owl'; did you mean 'own'?"),
-        (("--set", "students=vgh"), "unknown network 'vgh'; did you mean 'vgg'?"),
-        (("--set", "feature_objective=far"), "unknown feature objective 'far'"),
-        (("--epsilon", 0), "epsilon 0 is outside 1..128"),
+        (("--set", "misdirection=nan"), "misdirection"),
+        (("--set", "misdirection=-1"), "negative"),
+        (("--set", "references=vgh"), "unknown network 'vgh'; did you mean 'vgg'?"),
+        (("--epsilon", 0), "epsilon 0 is outside 1..255"),
+        (("--epsilon", 2), "2"),
         (("--epsilon", "wide"), "--epsilon"),
-        (("--preset", "quik"), "unknown preset 'quik'; did you mean 'quick'?"),
-        (("--method", "ugee"), "unknown method 'ugee'; did you mean 'uge'?"),
+        (("--method", "seald"), "unknown method 'seald'; did you mean 'sealed'?"),
         (("--device", "gpu"), "unknown device 'gpu'"),
-        (("--config", "nowhere.toml"), "nowhere.toml"),
+        (("--preset", "quick"), "--preset"),
         (("--colour",), "--colour"),
     ],
     ids=str,
@@ -204,15 +171,23 @@ def test_settings_that_are_none(
     run: Run, toy: Path, key: Path, tmp_path: Path, more: tuple[object, ...], told: str
 ) -> None:
     assert told in run(*protect_arguments(toy, key, tmp_path / "out" / "copy"), *more).error
-    assert not [*(tmp_path / "out").glob("*")]
+    assert not [*tmp_path.iterdir()]
 
 
-@pytest.mark.parametrize("content", [b"epochs = = 3", b"\xff\xfe\x00", b"epochs = [1]", b"students = 5", b"epoch = 2"])
-def test_a_settings_file_that_is_none(run: Run, toy: Path, key: Path, tmp_path: Path, content: bytes) -> None:
-    file = tmp_path / "settings.toml"
-    file.write_bytes(content)
-    assert run("protect", toy, "--key", role(key, "protector"), "--out", tmp_path / "o", "--config", file).error
-    assert [path.name for path in tmp_path.iterdir()] == ["settings.toml"]
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ("generator_width=6", "generator_width"),
+        ("label_conditional=perhaps", "true or false"),
+        ("encoder=owl", "unknown encoder 'owl'; did you mean 'own'?"),
+        ("feature_objective=far", "unknown feature objective 'far'"),
+    ],
+)
+def test_settings_of_another_method(
+    run: Run, toy: Path, weights: Path, tmp_path: Path, setting: str, told: str
+) -> None:
+    assert told in run(*uge_arguments(toy, weights, tmp_path / "copy"), "--set", setting).error
+    assert not [*tmp_path.iterdir()]
 
 
 @pytest.mark.parametrize(
@@ -234,12 +209,10 @@ def test_attacks_that_are_none(
     assert not (tmp_path / "o").exists()
 
 
-def test_folders_that_were_not_published(run: Run, toy: Path, key: Path, tmp_path: Path) -> None:
-    for arguments in (
-        ("verify", toy),
-        ("train", toy, "--out", tmp_path / "o"),
-    ):
-        assert "is no published folder" in run(*arguments).error
+def test_a_folder_that_was_not_published(run: Run, toy: Path, key: Path, tmp_path: Path) -> None:
+    mine, test, out = ("--key", role(key, "recipient")), ("--test", toy), ("--out", tmp_path / "o")
+    for call in (("verify", toy), ("train", toy, *mine, *out), ("audit", toy, *test, *mine, *out)):
+        assert "is no published folder" in run(*call).error
     assert not (tmp_path / "o").exists()
 
 
@@ -247,8 +220,8 @@ def test_originals_of_another_copy_are_not_compared_and_not_all_named(
     run: Run, toy: Path, published: Path, tmp_path: Path
 ) -> None:
     others = tmp_path / "others"
-    shutil.copytree(toy / "train" / "sandal", others / "train" / "sneaker")
-    shutil.copytree(toy / "train" / "trouser", others / "train" / "bag")
+    shutil.copytree(toy / "train" / "sea", others / "train" / "sneaker")
+    shutil.copytree(toy / "train" / "river", others / "train" / "bag")
     done = run("verify", published, "--clean", others)
     assert done.code == 1
     *named, more, _, verdict = done.stdout.splitlines()
@@ -259,7 +232,7 @@ def test_originals_of_another_copy_are_not_compared_and_not_all_named(
 
 def test_training_on_a_changed_copy_points_to_verify(run: Run, published: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(published, tmp_path / "copy")
-    shutil.copy(copy / "train/sandal/000.png", copy / "train/sandal/001.png")
+    shutil.copy(copy / "train/sea/000.png", copy / "train/sea/001.png")
     assert "run 'uge verify" in run("train", copy, "--out", tmp_path / "o").error
     assert not (tmp_path / "o").exists()
 
@@ -285,12 +258,15 @@ def test_unfinished_work_of_another_run(run: Run, toy: Path, key: Path, tmp_path
     assert not (tmp_path / "copy").exists()
 
 
-def test_the_current_folder_can_be_the_target(run: Run, toy: Path, key: Path, tmp_path: Path) -> None:
-    """ "." has no name of its own; the work in progress must not lie inside it."""
+def test_the_current_folder_can_be_the_target(toy: Path, tmp_path: Path) -> None:
+    """ "." has no name of its own; neither work in progress nor the new key may lie inside it."""
     (tmp_path / "copy").mkdir()
-    arguments = protect_arguments(toy, key, tmp_path / "copy" / "." / ".." / "copy")
-    assert run(*arguments, "--set", "epochs=1").code == 0
-    assert [path.name for path in tmp_path.iterdir()] == ["copy"]
+    command = [INSTALLED, "protect", str(toy), "--no-passphrase", "--out", ".", *SMALL]
+    assert subprocess.run(command, cwd=tmp_path / "copy", env=ENVIRONMENT).returncode == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"copy", "copy.protector.uge", "copy.recipient.uge"}
+    assert {path.name for path in (tmp_path / "copy").iterdir()} == {
+        *("train", "manifest.json", "manifest.sig", "README.md", "SHA256SUMS")
+    }
 
 
 @pytest.fixture
@@ -312,23 +288,20 @@ def remount(place: Path, option: str) -> None:
 
 
 def test_a_full_disk_leaves_nothing_and_the_same_command_goes_on(
-    run: Run, toy: Path, key: Path, published: Path, small_disk: Path
+    run: Run, toy: Path, weights: Path, ungeneralizable: Path, small_disk: Path
 ) -> None:
-    arguments = protect_arguments(toy, key, small_disk / "copy")
+    arguments = uge_arguments(toy, weights, small_disk / "copy")
     assert "cannot write" in run(*arguments).error
     assert not (small_disk / "copy").exists()
     remount(small_disk, "size=8m")
     assert run(*arguments).code == 0
-    assert bytes_of(small_disk) == {f"copy/{name}": data for name, data in bytes_of(published).items()}
+    assert bytes_of(small_disk) == {f"copy/{name}": data for name, data in bytes_of(ungeneralizable).items()}
 
 
 def test_a_full_disk_leaves_no_half_of_a_key_or_a_training(
     run: Run, toy: Path, published: Path, small_disk: Path
 ) -> None:
-    assert (
-        "cannot write"
-        in run("key", "new", "--no-passphrase", "--network", "mlp", "--data", toy, "--out", small_disk / "k").error
-    )
+    assert "cannot write" in run(*WEIGHTS, "--network", "mlp", "--data", toy, "--out", small_disk / "k").error
     train = ("train", published, "--network", "mlp", "--epochs", 1)
     assert "cannot write" in run(*train, "--out", small_disk / "run").error
     assert not [*small_disk.iterdir()]
@@ -338,7 +311,7 @@ def test_a_read_only_disk(run: Run, toy: Path, key: Path, published: Path, small
     remount(small_disk, "ro")
     refusals: list[Result] = [
         run(*protect_arguments(toy, key, small_disk / "copy")),
-        run("key", "new", "--no-passphrase", "--network", "mlp", "--data", toy, "--out", small_disk / "k"),
+        run(*WEIGHTS, "--data", toy, "--out", small_disk / "k"),
         run("train", published, "--network", "mlp", "--out", small_disk / "run"),
         run("attack", published, "--test", toy, "--hacker", "mlp", "--out", small_disk / "run"),
         run("demo", "--quick", "--out", small_disk / "demo"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from .conftest import Run, bytes_of, role
+from .conftest import Run, bytes_of, given, role
 
 
 def test_a_copy_without_a_key(run: Run, toy: Path, tmp_path: Path) -> None:
@@ -13,9 +13,11 @@ def test_a_copy_without_a_key(run: Run, toy: Path, tmp_path: Path) -> None:
     done = run(*command, "--out", tmp_path / "copy")
     assert done.code == 0 and not done.stderr
     assert "48 images of 3 classes" in done.stdout and "no bound asked" in done.stdout
+    assert f"Give {tmp_path / 'copy'} to anybody; it has no key.\n" in done.stdout
     manifest = json.loads((tmp_path / "copy" / "manifest.json").read_text())
     assert manifest["epsilon_255"] is None and 6 <= manifest["epsilon_measured_255"] < 128
     assert not (tmp_path / "copy" / "manifest.sig").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["copy"]
     checked = run("verify", tmp_path / "copy", "--clean", toy)
     assert checked.code == 0 and "all as published" in checked.stdout and "signature: none" in checked.stdout
     assert run(*command, "--out", tmp_path / "again").code == 0
@@ -40,34 +42,34 @@ def test_whoever_protects_hears_how_much_was_changed_and_when_it_is_next_to_noth
     assert 34 < float(enough.stdout.partition("PSNR ")[2].split()[0]) < 38  # rms 4.9, less where black clips it
 
 
-def test_keys_where_there_are_none_and_none_where_one_is_needed(run: Run, toy: Path, key: Path, tmp_path: Path) -> None:
-    out = ("--out", tmp_path / "copy")
-    done = run("protect", toy, "--key", role(key, "protector"), "--method", "ops", *out)
-    assert "takes one reversible key, got: initial weights" in done.error
-    for method in ((), ("--method", "uge"), ("--method", "null-space")):
-        assert "needs --key NAME.protector.uge" in run("protect", toy, *method, *out).error
+def test_keys_where_there_are_none_of_another_kind_and_none_where_one_is_needed(
+    run: Run, toy: Path, key: Path, weights: Path, tmp_path: Path
+) -> None:
+    out = ("--out", tmp_path / "copy", "--no-passphrase")
+    sealed, initial = (("--key", role(name, "protector")) for name in (key, weights))
+    assert "takes no key" in run("protect", toy, *sealed, "--method", "ops", *out).error
+    assert "takes a key of the kind initial-weights, got sealed" in run(
+        "protect", toy, *sealed, "--method", "uge", *out
+    ).error  # fmt: skip
+    assert "takes a key of the kind sealed, got initial-weights" in run(
+        "protect", toy, *initial, "--method", "sealed", *out
+    ).error  # fmt: skip
+    assert "takes a key of the kind initial-weights, got none" in run("protect", toy, "--method", "uge", *out).error
+    assert "one letter" in run("protect", toy, *sealed, *sealed, *out).error
     assert not [*tmp_path.iterdir()]
 
 
 def test_a_lock_opens_its_own_copy_alone(run: Run, toy: Path, tmp_path: Path) -> None:
-    small = ("--method", "learnability-lock", "--set", "network=mlp:width=8", "--set", "rounds=1")
+    small = ("--method", "learnability-lock", *given("network=mlp:width=8", "rounds=1"))
     for seed in (0, 1):
-        files = ("--lock", tmp_path / f"{seed}.lock", "--out", tmp_path / f"copy-{seed}")
-        assert run("protect", toy, *small, "--seed", seed, *files).code == 0
+        copy = tmp_path / f"copy-{seed}"
+        done = run("protect", toy, *small, "--seed", seed, "--out", copy)
+        assert done.code == 0 and f"{copy}.lock to the recipient alone" in done.stdout, done
+        assert copy.with_name(f"{copy.name}.lock").stat().st_mode & 0o777 == 0o600
     assert run("protect", toy, "--method", "ops", "--out", tmp_path / "other").code == 0
-    opened = tmp_path / "opened"
-    wrong = run("unlock", tmp_path / "copy-1", "--lock", tmp_path / "0.lock", "--out", opened)
-    assert "is the lock of another copy" in wrong.error
-    none = run("unlock", tmp_path / "other", "--lock", tmp_path / "0.lock", "--out", opened)
-    assert "was made by the method ops" in none.error and not opened.exists()
-    assert run("unlock", tmp_path / "copy-0", "--lock", tmp_path / "0.lock", "--out", opened).code == 0
-    assert opened.stat().st_mode & 0o777 == 0o700
-    manifest = tmp_path / "copy-0" / "manifest.json"
-    older = json.loads(manifest.read_text())
-    del older["settings"]["lock"]  # as it was before locks had names
-    manifest.write_text(json.dumps(older))
-    assert run("unlock", tmp_path / "copy-0", "--lock", tmp_path / "0.lock", "--out", tmp_path / "older").code == 0
-
-
-def test_the_list_names_them(run: Run) -> None:
-    assert "random-noise, lsp, ops, ar, cuda, em, tap" in run("list").stdout
+    mine, opened = ("--key", tmp_path / "copy-0.lock"), tmp_path / "opened"
+    for wrong in ("copy-1", "other"):
+        assert "is not the lock of" in run("open", tmp_path / wrong, *mine, "--out", opened).error
+    assert not opened.exists()
+    assert run("open", tmp_path / "copy-0", *mine, "--out", opened).code == 0
+    assert opened.stat().st_mode & 0o777 == 0o700 and len(bytes_of(opened)) == 48

@@ -26,7 +26,7 @@ countermeasures = ["blur:1", "clean-mixed:12"]
 PLAN = (
     """
 epochs = 1
-authorised = "convnet:width=8"
+recipient = "convnet:width=8"
 [[protections]]
 method = "lsp"
 [[protections]]
@@ -34,9 +34,8 @@ method = "learnability-lock"
 name = "lock.v1"
 settings = {network = "mlp:width=8", rounds = 1, network_steps = 1, passes = 1}
 [[protections]]
-method = "null-space"
-preset = "quick"
-settings = {epochs = 1, surrogates = ["mlp:width=8"], generator_width = 4}
+method = "sealed"
+settings = {epochs = 1, surrogates = ["mlp:width=8"], references = ["mlp:width=8"], width = 4}
 """
     + HACKERS
 )
@@ -56,13 +55,13 @@ def compared(run: Run, toy: Path, published: Path, tmp_path_factory: pytest.Temp
     given = ("--folder", f"theirs={folder / 'others'}", "--runner", "local:workers=1")
     done = run("bench", folder / "mine.toml", "--data", toy, *given, "--out", folder / "out")
     assert done.code == 0, done
-    assert "null-space-quick" in done.stdout
+    assert "sealed" in done.stdout
     return folder / "out"
 
 
 def test_every_protection_is_measured_in_the_same_way(compared: Path) -> None:
     results = {row["name"]: row for row in rows_of(compared, "result")}
-    assert set(results) == {"lsp", "lock.v1", "null-space-quick", "theirs"}
+    assert set(results) == {"lsp", "lock.v1", "sealed", "theirs"}
     hackers = [row for row in rows_of(compared, "hacker") if row["trained_on"] == "published"]
     for name, result in results.items():
         own = {row["countermeasure"]: row["accuracy"] for row in hackers if row["name"] == name}
@@ -71,15 +70,15 @@ def test_every_protection_is_measured_in_the_same_way(compared: Path) -> None:
         assert result["worst_without_clean"]["accuracy"] == max(free), name
         assert result["worst"]["accuracy"] == max(own.values()), name
         assert {"psnr_db", "ssim", "l_inf_255"} <= set(result["quality"]), name
-    for name in ("lock.v1", "null-space-quick"):  # who have a key
+    for name in ("lock.v1", "sealed"):  # who have a key
         result = results[name]
         users = [row for row in rows_of(compared, "authorised") if row["name"] == name]
         published = [row["accuracy"] for row in users if row["trained_on"] == "published"]
         assert result["authorised"]["accuracy"] == published[0]
         assert result["margin"] == pytest.approx(published[0] - result["worst"]["accuracy"], abs=1e-3)
     assert results["lsp"]["authorised"] is None and results["lsp"]["margin"] is None
-    assert results["null-space-quick"]["authorised"]["locked_clean_accuracy"] == results["null-space-quick"][
-        "authorised"]["accuracy"]  # fmt: skip
+    user = results["sealed"]["authorised"]
+    assert user["locked_clean_accuracy"] == user["accuracy"], "the recipient trains on the originals, bit for bit"
 
 
 def test_ceilings_are_trained_once_and_costs_are_compared_with_resnet_18(compared: Path) -> None:
@@ -88,12 +87,14 @@ def test_ceilings_are_trained_once_and_costs_are_compared_with_resnet_18(compare
     (yardstick,) = rows_of(compared, "yardstick")
     costs = {row["name"]: row["cost"] for row in rows_of(compared, "copy")}
     assert costs["theirs"] is None
-    for name in ("lsp", "lock.v1", "null-space-quick"):
+    for name in ("lsp", "lock.v1", "sealed"):
         assert costs[name]["trainings"] == pytest.approx(
             costs[name]["cpu_seconds"] / yardstick["cpu_seconds"], rel=0.01
         )
         assert 50 < costs[name]["peak_memory_mb"] < 4000
-    assert costs["null-space-quick"]["cpu_seconds"] > costs["lsp"]["cpu_seconds"]
+    assert costs["sealed"]["cpu_seconds"] > costs["lsp"]["cpu_seconds"]
+    beside = {path.name for path in compared.glob("*/copies/*")}
+    assert beside >= {"sealed-0.protector.uge", "sealed-0.recipient.uge", "lock.v1-0.lock"}
 
 
 def test_markdown_and_csv_say_what_the_records_say(compared: Path) -> None:

@@ -1,14 +1,54 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
+import typer
+
+from uge.cli import app
 
 from .conftest import ENVIRONMENT, INSTALLED, Run
 
-COMMANDS = ("key new", "key show", "protect", "verify", "train", "attack", "audit", "demo", "list", "doctor")
+COMMANDS = (
+    *("key new", "key show", "protect", "open", "verify", "train", "attack", "audit", "report", "bench", "demo"),
+    *("list", "doctor"),
+)
+
+
+def texts() -> Iterator[tuple[str, str]]:
+    """Every help text of every command, with the command's name."""
+
+    def of(command: typer.core.TyperCommand, name: str) -> Iterator[tuple[str, str]]:
+        yield name, command.help or ""
+        for parameter in command.params:
+            yield f"{name} {parameter.name}", getattr(parameter, "help", None) or ""
+        for sub, each in getattr(command, "commands", {}).items():
+            yield from of(each, f"{name} {sub}")
+
+    yield from of(typer.main.get_command(app), "uge")
+
+
+def test_help_says_the_result_first_in_sentences_of_at_most_20_words() -> None:
+    found = dict(texts())
+    assert len(found) > 80
+    for name, text in found.items():
+        assert text, f"{name} has no help"
+        for sentence in re.split(r"[.:;]\s|\n\n", text):
+            assert len(sentence.split()) <= 20, (name, sentence)
+
+
+def test_the_three_commands_of_a_protector_have_at_most_30_options_together() -> None:
+    def options(*path: str) -> int:
+        command = typer.main.get_command(app)
+        for name in path:
+            command = command.commands[name]
+        return sum(isinstance(each, typer.core.TyperOption) for each in command.params)
+
+    assert (options("key", "new"), options("protect"), options("audit")) == (8, 12, 10)
 
 
 def test_the_installed_command_helps_and_names_every_command() -> None:
@@ -52,14 +92,16 @@ def test_list_names_what_the_registries_hold(run: Run) -> None:
     from uge.attack import COUNTERMEASURES
     from uge.encoders import ENCODERS
     from uge.networks import NETWORKS
+    from uge.protect import PROTECTIONS
 
     shown = run("list").stdout
-    assert all(name in shown for name in (*NETWORKS, *ENCODERS, *COUNTERMEASURES, "fashion-mini"))
+    assert all(name in shown for name in (*NETWORKS, *ENCODERS, *COUNTERMEASURES, "eurosat"))
+    assert f"protections: {', '.join(PROTECTIONS)}\n" in shown and "preset" not in shown
 
 
 def test_doctor_tells_versions(run: Run) -> None:
     done = run("doctor")
-    assert done.code == 0 and "torch" in done.stdout and "cores" in done.stdout
+    assert done.code == 0 and "torch" in done.stdout and "pyrage" in done.stdout and "cores" in done.stdout
 
 
 def test_the_installed_command_fails_as_the_forked_one_does(run: Run) -> None:

@@ -17,6 +17,7 @@ from .conftest import Run, role
 
 PLAN = """
 epochs = 1
+recipient = "convnet:width=4"
 [[hackers]]
 networks = ["mlp:width=8", "convnet:width=4"]
 countermeasures = ["none"]
@@ -58,16 +59,6 @@ def test_the_public_files_hold_no_original_and_no_hash_of_one(audited: Path, toy
     assert str(toy) not in public
 
 
-def test_the_log_of_the_protection_is_for_the_private_page(run: Run, audited: Path, published: Path) -> None:
-    log = published.parent / "protect.jsonl"
-    assert "--log is for the private page" in run("report", audited, "--public", "--log", log).error
-    assert "Terms of the loss" not in (audited / "report.html").read_text()
-    done = run("report", audited, "--log", log)
-    assert done.code == 0, done
-    assert "Terms of the loss" in (audited / "report.html").read_text()
-    assert "nowhere.jsonl" in run("report", audited, "--log", audited / "nowhere.jsonl").error
-
-
 def test_the_summary_in_markdown_says_what_the_page_says(audited: Path) -> None:
     text = (audited / "report.md").read_text()
     summary = json.loads((audited / "summary.json").read_text())
@@ -91,8 +82,8 @@ def test_the_card_is_valid_and_reads_the_copy(audited: Path, published: Path, tm
     assert data.metadata.name == "toys" and data.metadata.license == ["https://example.org/licence"]
     records = list(data.records("labelled"))
     assert len(records) == 48
-    assert sorted({record["labelled/label"] for record in records}) == [b"sandal", b"t-shirt", b"trouser"]
-    assert {record["labelled/image"].size for record in records} == {(14, 14)}
+    assert sorted({record["labelled/label"] for record in records}) == [b"forest", b"river", b"sea"]
+    assert {record["labelled/image"].size for record in records} == {(16, 16)}
 
 
 def test_what_is_no_audit_or_damaged_is_one_line(run: Run, audited: Path, tmp_path: Path) -> None:

@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image, PngImagePlugin
-from published_folders import EPSILON, key_for, make_set, perturbed, published, published_behind
 
+from uge.copy import Copy, publish, read_manifest, verify
+from uge.copy.files import png_bytes, read_png
 from uge.data.images import ImageSet, pixel_sha256
 from uge.errors import KeyFileError, PublishError
-from uge.keys import Key
-from uge.keys.keyed_view import views_digest, with_headroom
-from uge.keys.signature import fingerprint_of
-from uge.publish import _png_bytes, _read_png, load_published, publish, read_manifest, verify
+from uge.keys import Key, SealedKey
+
+from .copies import EPSILON, make_set, perturbed, published, published_sealed, sealed, weights_key
 
 CAT, SECOND_CAT, ZEBRA = "train/cat/00001.png", "train/cat/00004.png", "train/zebra/00000.png"
 
@@ -35,7 +35,7 @@ def found(folder: Path, *words: str, clean: ImageSet | None = None, count: int =
 
 def refused(folder: Path, *words: str) -> None:
     with pytest.raises(PublishError) as error:
-        load_published(folder)
+        Copy.read(folder)
     assert "\n" not in str(error.value)
     for word in words:
         assert word in str(error.value)
@@ -69,9 +69,9 @@ def test_all_is_well(folder):
 
 
 def test_one_changed_pixel(folder):
-    image = _read_png((folder / CAT).read_bytes())
+    image = read_png((folder / CAT).read_bytes())
     image[2, 7, 7] ^= 1
-    (folder / CAT).write_bytes(_png_bytes(image))
+    (folder / CAT).write_bytes(png_bytes(image))
     found(folder, CAT, "pixels changed")
     refused(folder, CAT)
 
@@ -83,7 +83,7 @@ def test_the_same_pixels_in_another_file(folder):
         picture.load()
     picture.save(folder / CAT, pnginfo=text)
     found(folder, CAT, "rewritten", "pixels unchanged")
-    assert len(load_published(folder)) == 12
+    assert len(Copy.read(folder).images) == 12
 
 
 def test_a_file_moved_to_another_class(folder):
@@ -185,7 +185,7 @@ def test_epsilon_larger_than_stated(folder):
 def test_epsilon_of_one_image(folder):
     """One image replaced by a stronger copy, hashes and sums rewritten."""
     stronger = perturbed(make_set().images, 11)[4]
-    (folder / SECOND_CAT).write_bytes(_png_bytes(stronger))
+    (folder / SECOND_CAT).write_bytes(png_bytes(stronger))
     change_manifest(folder, lambda data: data["images"][4].update(sha256=pixel_sha256(stronger)), sums=True)
     assert verify(folder).ok
     found(folder, "epsilon: 11/255", SECOND_CAT, clean=make_set())
@@ -201,7 +201,7 @@ def test_other_originals(folder):
     found(folder, "train/T-shirt-top/00011.png", "no original", clean=clean.subset(torch.arange(11)))
     assert verify(folder, clean=make_set(15)).problems[0].endswith("has an original, but is not published")
     assert "epsilon" in verify(folder, clean=make_set(seed=9)).problems[0]
-    assert "8, 8" in verify(folder, clean=make_set(size=(4, 4))).problems[0]
+    assert "12, 12" in verify(folder, clean=make_set(size=(4, 4))).problems[0]
     shuffled = clean.subset(torch.randperm(12, generator=torch.Generator().manual_seed(0)))
     assert verify(folder, clean=shuffled).ok  # paired by name, not by place
 
@@ -213,14 +213,14 @@ def test_other_originals(folder):
         (lambda p: p.write_text("{"), "no manifest"),
         (lambda p: p.write_bytes(b"\xff\xfe"), "no published folder"),
         (lambda p: p.write_text("[]"), "no manifest"),
-        (lambda p: p.write_text('{"format_version": 2}'), "format version 2"),
-        (lambda p: p.write_text('{"format_version": 1}'), "damaged"),
+        (lambda p: p.write_text('{"format_version": 1}'), "format version 1"),
+        (lambda p: p.write_text('{"format_version": 2}'), "damaged"),
     ],
     ids=["missing", "cut", "bytes", "list", "version", "empty"],
 )
 def test_a_manifest_that_cannot_be_read(folder, change, words):
     change(folder / "manifest.json")
-    for call in (verify, load_published, read_manifest):
+    for call in (verify, read_manifest):
         with pytest.raises(PublishError, match=words) as error:
             call(folder)
         assert "\n" not in str(error.value)
@@ -246,158 +246,124 @@ def test_a_manifest_that_makes_no_sense(folder, change, words):
     assert "\n" not in str(error.value)
 
 
-# -- signatures and views --------------------------------------------------------------------------------------------
+# -- many files, signatures, letters ---------------------------------------------------------------------------------
 
 
-def problems_with(folder: Path, key: Key, clean: ImageSet | None = None) -> tuple[str, ...]:
-    problems = verify(folder, clean=clean, key=key).problems
-    assert all("\n" not in problem for problem in problems)
-    return problems
+def test_many_files_with_one_problem_are_one_line(folder):
+    for path in folder.rglob("*.png"):
+        with Image.open(path) as picture:
+            picture.save(path.with_suffix(".jpg"), quality=95)
+        with Image.open(path.with_suffix(".jpg")) as picture:
+            picture.save(path)
+        path.with_suffix(".jpg").unlink()
+    found(folder, "12 files: pixels changed; the first is train/zebra/00000.png", clean=make_set())
 
 
-def test_a_signature_is_checked_against_the_key_alone(tmp_path):
+@pytest.fixture
+def key() -> SealedKey:
+    return SealedKey.draw()
+
+
+@pytest.fixture
+def opening(key, tmp_path) -> Path:
+    """A copy with letters."""
+    published_sealed(tmp_path / "sealed", make_set(), key)
+    return tmp_path / "sealed"
+
+
+def test_every_letter_opens_and_every_view_is_that_of_the_original(opening, key):
+    result = verify(opening, clean=make_set(), key=key)
+    assert result.ok and (result.signature, result.letters, result.views) == ("valid", 12, 12)
+    assert 0 < result.epsilon_255 <= EPSILON
+    result = verify(opening, key=key)
+    assert result.ok and (result.signature, result.letters, result.views) == ("valid", 12, None)
+    result = verify(opening, clean=make_set())
+    assert result.ok and (result.signature, result.letters, result.views) == ("not checked", None, None)
+
+
+def problem_with(opening: Path, key: Key, clean: ImageSet | None = None) -> str:
+    (problem,) = verify(opening, clean=clean, key=key).problems
+    assert "\n" not in problem
+    return problem
+
+
+def test_a_wrong_key_is_one_line(opening):
+    problem = problem_with(opening, SealedKey.draw(), make_set())
+    assert problem.startswith("signature: ") and "use the key of this release" in problem
+    result = verify(opening, key=SealedKey.draw())
+    assert (result.signature, result.letters, result.views) == ("wrong", None, None)
+
+
+def test_a_changed_pixel_is_one_line(opening, key):
+    image = read_png((opening / CAT).read_bytes())
+    image[0, 3, 3] ^= 2
+    (opening / CAT).write_bytes(png_bytes(image))
+    assert problem_with(opening, key, make_set()) == f"{CAT}: pixels changed"
+    result = verify(opening, clean=make_set(), key=key)
+    assert (result.letters, result.views) == (11, 11)
+
+
+def test_letters_that_the_protector_spoilt_are_told(key, tmp_path):
+    """Signed all the same: one letter that does not open, then one image published under another's name."""
     clean = make_set()
-    key, other = key_for(clean), key_for(clean)
-    folder = tmp_path / "out"
-    published(folder, clean, signers=[key])
-    assert verify(folder).ok and verify(folder).signature == "not checked"
-    assert verify(folder, key=key).ok and verify(folder, key=key).signature == "valid"
-    result = verify(folder, key=other)
-    assert result.signature == "wrong" and "use the key of this release" in result.problems[0]
-    stored = json.loads((folder / "manifest.sig").read_text())
-    assert [fingerprint_of(bytes.fromhex(s["public_key"])) for s in stored["signatures"]] == [key.fingerprint]
+    options = {"method": "sealed", "settings": {}, "epsilon_255": EPSILON, "signers": [key]}
+    copies = sealed(clean.images, key)
+    spoilt = copies.clone()
+    spoilt[3, 0, 0, 0] ^= 1
+    publish(clean, spoilt, tmp_path / "spoilt", **options)
+    assert problem_with(tmp_path / "spoilt", key) == "letters: 11 of 12 open with this key"
+    other = clean.with_images(clean.images.clone())
+    other.images[4, 0, 5, 5] ^= 4
+    publish(other, sealed(other.images, key), tmp_path / "other", **(options | {"epsilon_255": None}))
+    assert problem_with(tmp_path / "other", key, clean).startswith("views: 11 of 12 are identical")
 
 
-def test_every_recipient_finds_the_signature_of_his_protector(tmp_path):
+def test_a_key_of_initial_weights_checks_the_signature_alone(tmp_path):
     clean = make_set()
-    keys = [key_for(clean) for _ in range(3)]
-    published(tmp_path / "out", clean, signers=keys[:2])
-    assert [verify(tmp_path / "out", key=key).signature for key in keys] == ["valid", "valid", "wrong"]
-
-
-def test_a_folder_without_a_signature(tmp_path):
-    clean = make_set()
-    published(tmp_path / "out", clean)
-    assert verify(tmp_path / "out").ok and verify(tmp_path / "out").signature == "none"
-    (problem,) = problems_with(tmp_path / "out", key_for(clean))
-    assert "has no manifest.sig" in problem
-
-
-def test_a_forger_who_signs_with_a_key_of_his_own_is_found(tmp_path):
-    """He edits the manifest, signs it, and rewrites the sums: all that travels with the copy agrees."""
-    clean = make_set()
-    key, forger = key_for(clean), key_for(clean)
-    folder = tmp_path / "out"
-    published(folder, clean, signers=[key])
-    change_manifest(folder, lambda data: data.update(method="harmless"))
-    public, signature = forger.sign((folder / "manifest.json").read_bytes())
-    pair = {"public_key": public.hex(), "signature": signature.hex()}
-    (folder / "manifest.sig").write_text(json.dumps({"algorithm": "ed25519", "signatures": [pair]}))
-    rewrite_sums(folder)
-    assert verify(folder).ok
-    (problem,) = problems_with(folder, key)
-    assert "signed by" in problem
-    pair["public_key"] = key.sign(b"")[0].hex()  # the true public key beside his own signature
-    (folder / "manifest.sig").write_text(json.dumps({"algorithm": "ed25519", "signatures": [pair]}))
-    rewrite_sums(folder)
-    (problem,) = problems_with(folder, key)
-    assert "edited after it was signed" in problem
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"",
-        b"[]",
-        b"\xff\xfe",
-        b'{"algorithm": "rsa"}',
-        b'{"algorithm": "ed25519", "signatures": [{}]}',
-        b'{"algorithm": "ed25519", "signatures": [{"public_key": "zz", "signature": ""}]}',
-    ],
-)
-def test_a_signature_that_is_none(content, tmp_path):
-    clean = make_set()
-    key = key_for(clean)
+    key = weights_key(clean)
     published(tmp_path / "out", clean, signers=[key])
-    (tmp_path / "out" / "manifest.sig").write_bytes(content)
-    first, second = problems_with(tmp_path / "out", key)
-    assert first.startswith("manifest.sig: edited") and "no signature, or damaged" in second
-
-
-@pytest.mark.parametrize("change", [lambda p: p.unlink(), lambda p: p.write_bytes(p.read_bytes() + b" ")])
-def test_a_signature_file_is_listed_in_the_sums(change, tmp_path):
-    clean = make_set()
-    published(tmp_path / "out", clean, signers=[key_for(clean)])
-    change(tmp_path / "out" / "manifest.sig")
-    found(tmp_path / "out", "manifest.sig")
-
-
-@pytest.mark.parametrize("headroom", [False, True])
-@pytest.mark.parametrize("kind", ["null-space", "reversible"])
-def test_a_key_with_a_view_shows_that_all_views_are_identical(kind, headroom, tmp_path):
-    clean = make_set()
-    key = key_for(clean, kind)
-    manifest = published_behind(tmp_path / "out", clean, key, headroom=headroom)
     result = verify(tmp_path / "out", clean=clean, key=key)
-    assert result.ok and result.views == 12 and result.epsilon_255 == EPSILON
-    reference = with_headroom(clean.images, EPSILON) if headroom else clean.images
-    views = key.view.integer_view_of_originals(reference)
-    assert [*manifest.nonces] == key.view.nonces(reference)
-    assert result.views_sha256 == views_digest(views)
-    change = load_published(tmp_path / "out").images.double() - reference.double()
-    assert result.budget_used == pytest.approx(change.square().mean().sqrt().item() / EPSILON, abs=1e-4)
-    assert verify(tmp_path / "out", clean=clean).views is None
-    assert verify(tmp_path / "out", key=key).views is None
+    assert result.ok and (result.signature, result.letters, result.views) == ("valid", None, None)
 
 
-def test_a_copy_that_left_the_null_space_is_told(tmp_path):
-    """Even signed by the protector: one image published with noise outside of the null space."""
+def test_whatever_is_not_signed_by_the_key_is_refused(opening, key):
+    """Labels exchanged in the manifest, sums made to agree; the signature taken away; the manifest, too."""
+
+    def exchange(data):
+        for at, label, file in ((0, 1, CAT), (1, 0, ZEBRA)):
+            data["images"][at] |= {"label": label, "file": file}
+
+    (opening / CAT).rename(opening / "x")
+    (opening / ZEBRA).rename(opening / CAT)
+    (opening / "x").rename(opening / ZEBRA)
+    change_manifest(opening, exchange, sums=True)
+    assert verify(opening).ok, "without a key nobody can tell"
+    assert "edited after it was signed" in problem_with(opening, key)
+    (opening / "manifest.sig").unlink()
+    rewrite_sums(opening)
+    assert verify(opening).ok
+    assert "has no manifest.sig" in problem_with(opening, key)
+    assert verify(opening, key=key).signature == "none"
+    (opening / "manifest.json").unlink()
+    with pytest.raises(PublishError, match="is no published folder"):
+        verify(opening, key=key)
+
+
+def test_every_recipient_finds_the_signature_of_his_key(tmp_path):
     clean = make_set()
-    key = key_for(clean, "null-space")
-    nonces = key.view.nonces(clean.images)
-    copy = clean.images.clone()
-    copy[3] = perturbed(clean.images)[3]
-    arguments = {"method": "null-space", "settings": {}, "epsilon_255": EPSILON, "signers": [key]}
-    publish(clean, copy, tmp_path / "out", nonces=nonces, **arguments)
-    (problem,) = problems_with(tmp_path / "out", key, clean)
-    assert problem == "views: 11 of 12 are identical to those of the originals"
-    assert verify(tmp_path / "out", clean=clean, key=key).views_sha256 is None
+    keys = [weights_key(clean) for _ in range(2)]
+    published(tmp_path / "out", clean, signers=keys)
+    assert all(verify(tmp_path / "out", key=key).signature == "valid" for key in keys)
 
 
-def test_a_null_space_key_and_a_copy_without_nonces(tmp_path):
-    clean = make_set()
-    key = key_for(clean, "null-space")
-    published(tmp_path / "out", clean, signers=[key])
-    (problem,) = problems_with(tmp_path / "out", key, clean)
-    assert "not made with a key that has a view" in problem
+@pytest.mark.parametrize("text", ["", "[]", '{"algorithm": "rsa", "signatures": []}', '{"algorithm": "ed25519"}'])
+def test_a_signature_that_is_none(opening, key, text):
+    (opening / "manifest.sig").write_text(text)
+    rewrite_sums(opening)
+    assert "is no signature, or damaged" in problem_with(opening, key)
 
 
-def test_equal_pixels_with_different_nonces_stop_publishing(tmp_path):
-    clean = make_set()
-    copy = clean.images.clone()
-    copy[4] = clean.images[1].clone()
-    clean = clean.with_images(copy)
-    nonces = [bytes([number] * 12) for number in range(12)]
-    arguments = {"method": "null-space", "settings": {}, "epsilon_255": EPSILON}
-    with pytest.raises(PublishError, match=r"train/cat/00001.png and train/cat/00004.png would have the same pixels"):
-        publish(clean, copy, tmp_path / "out", nonces=nonces, **arguments)
-    assert not list(tmp_path.iterdir())
-    nonces[4] = nonces[1]
-    manifest = publish(clean, copy, tmp_path / "out", nonces=nonces, **arguments)
-    assert manifest.nonces == tuple(nonces) and load_published(tmp_path / "out").nonces == tuple(nonces)
-
-
-def test_a_recipient_cannot_publish(tmp_path):
-    clean = make_set()
+def test_a_recipient_cannot_publish(key, tmp_path):
     with pytest.raises(KeyFileError, match="cannot sign"):
-        published(tmp_path / "out", clean, signers=[replace(key_for(clean), signing_key=None)])
+        published(tmp_path / "out", signers=[replace(key, signing_key=None)])
     assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("nonce", ["", "00", "G" * 24, "A" * 24, 7, None])
-def test_a_nonce_that_is_none(nonce, tmp_path):
-    clean = make_set()
-    published_behind(tmp_path / "out", clean, key_for(clean, "null-space"))
-    change_manifest(tmp_path / "out", lambda data: data["images"][2].update(nonce=nonce))
-    with pytest.raises(PublishError, match=r"damaged|some images only"):
-        read_manifest(tmp_path / "out")

@@ -2,6 +2,7 @@ import base64
 import hashlib
 import json
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -12,24 +13,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from published_folders import EPSILON, key_for, make_set, perturbed, published, published_behind
 
+from uge.copy import Copy, check_target, new_folder, publish, read_manifest
+from uge.copy.files import png_bytes, read_png
 from uge.data.images import ImageSet, batch_of, pixel_sha256
-from uge.errors import KeyFileError, PublishError
-from uge.keys import new_key, save_key
-from uge.keys.keyed_view import with_headroom
-from uge.networks import NetworkSpec
-from uge.publish import _png_bytes, _read_png, check_target, load_published, new_folder, publish, read_manifest
-from uge.training import Recipe
+from uge.errors import PublishError
+from uge.keys import SealedKey
+from uge.keys.letter import derive
 
-
-def content(folder: Path) -> dict[str, bytes]:
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+from .copies import EPSILON, content, make_set, perturbed, published, published_sealed, weights_key
 
 
 @settings(max_examples=80, deadline=None)
@@ -38,29 +33,29 @@ def test_png_is_lossless(channels, height, width, seed):
     image = torch.randint(
         0, 256, (channels, height, width), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed)
     )
-    assert torch.equal(_read_png(_png_bytes(image)), image)
+    assert torch.equal(read_png(png_bytes(image)), image)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_what_is_published_is_read_back(channels, tmp_path):
     clean = make_set(channels=channels, size=(5, 9))
     manifest = published(tmp_path / "out", clean)
-    loaded = load_published(tmp_path / "out")
+    loaded = Copy.read(tmp_path / "out").images
     assert torch.equal(loaded.images, perturbed(clean.images))
     assert torch.equal(loaded.labels, clean.labels)
     assert loaded.class_names == clean.class_names == manifest.class_names
     assert loaded.names[:3] == ("zebra/00000", "cat/00001", "T-shirt-top/00002")
     assert read_manifest(tmp_path / "out") == manifest
     assert (manifest.epsilon_255, manifest.epsilon_measured_255) == (EPSILON, EPSILON)
-    assert manifest.settings == {"preset": "quick"}
+    assert manifest.settings == {"strength": "much"}
 
 
 def test_published_again_from_what_was_read(tmp_path):
     """The names that come back are the names that go out."""
     published(tmp_path / "first")
-    again = load_published(tmp_path / "first")
+    again = Copy.read(tmp_path / "first").images
     publish(again, again.images, tmp_path / "second", method="none", settings={}, epsilon_255=0)
-    assert load_published(tmp_path / "second").names == again.names
+    assert Copy.read(tmp_path / "second").images.names == again.names
 
 
 def test_the_same_input_gives_the_same_bytes(tmp_path):
@@ -89,7 +84,7 @@ def test_a_single_pixel_past_the_bound_is_found(tmp_path):
     copy = clean.images.clone()
     copy[2400, 1, 1, 0] = 109
     with pytest.raises(PublishError, match="reaches 9/255"):
-        publish(clean, copy, tmp_path / "out", method="uge", settings={}, epsilon_255=8)
+        publish(clean, copy, tmp_path / "out", method="noise", settings={}, epsilon_255=8)
 
 
 def test_a_target_that_holds_something_is_left_alone(tmp_path):
@@ -129,7 +124,7 @@ def test_a_name_that_no_disk_takes_is_a_damaged_manifest(tmp_path):
 def test_an_empty_target_is_filled(tmp_path):
     (tmp_path / "out").mkdir()
     published(tmp_path / "out")
-    assert len(load_published(tmp_path / "out")) == 12
+    assert len(Copy.read(tmp_path / "out").images) == 12
     assert os.listdir(tmp_path) == ["out"]
 
 
@@ -149,9 +144,9 @@ def test_ctrl_c_leaves_nothing(tmp_path, monkeypatch):
     def interrupted(image):
         if next(pressed, "now") == "now":
             raise KeyboardInterrupt
-        return _png_bytes(image)
+        return png_bytes(image)
 
-    monkeypatch.setattr("uge.publish._png_bytes", interrupted)
+    monkeypatch.setattr("uge.copy.publishing.png_bytes", interrupted)
     with pytest.raises(KeyboardInterrupt):
         published(tmp_path / "out")
     assert os.listdir(tmp_path) == []
@@ -162,7 +157,7 @@ def publish_elsewhere(setup: str, out: Path) -> str:
     script = f"""
         import os, resource, sys
         sys.path.insert(0, {str(Path(__file__).parent)!r})
-        from published_folders import make_set, published
+        from copies import make_set, published
         from uge.errors import PublishError
         clean = make_set(60)
         {setup}
@@ -199,19 +194,6 @@ def test_a_full_disk_leaves_nothing(small_disk):
         published(small_disk / "out", make_set(60))
     assert "\n" not in str(error.value)
     assert os.listdir(small_disk) == []
-    key = new_key(NetworkSpec("mlp", 1, (8, 8), 2, {"width": 128}), ("a", "b"), (0.5,), (0.2,), Recipe())
-    with pytest.raises(KeyFileError, match="No space left on device"):  # 98 KB a file
-        save_key(key, small_disk / "mine")
-    assert os.listdir(small_disk) == []
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="tmpfs")
-def test_half_a_pair_of_keys_is_removed(small_disk):
-    key = new_key(NetworkSpec("mlp", 1, (8, 8), 2, {"width": 64, "depth": 1}), ("a", "b"), (0.5,), (0.2,), Recipe())
-    (small_disk / "ballast").write_bytes(bytes(36_000))  # room for one file of 19 KB, not for two
-    with pytest.raises(KeyFileError, match="No space left on device"):
-        save_key(key, small_disk / "mine")
-    assert os.listdir(small_disk) == ["ballast"]
 
 
 def test_a_read_only_target_leaves_nothing(tmp_path):
@@ -250,7 +232,7 @@ def test_read_as_image_folder(tmp_path):
     assert len(samples) == len(clean)
     by_name = dict(
         zip(
-            load_published(tmp_path / "out").names,
+            Copy.read(tmp_path / "out").images.names,
             zip(perturbed(clean.images), clean.labels.tolist(), strict=True),
             strict=True,
         )
@@ -279,7 +261,7 @@ def test_read_by_hugging_face(how, channels, tmp_path, monkeypatch):
     )
     got = []
     for row in data["train"]:
-        array = np.array(row["image"]).reshape(8, 8, channels)
+        array = np.array(row["image"]).reshape(12, 12, channels)
         got.append((names[row["label"]], pixel_sha256(torch.from_numpy(array).permute(2, 0, 1))))
     assert sorted(got) == expected
 
@@ -298,84 +280,64 @@ def traces(image: torch.Tensor) -> list[bytes]:
     planes = image.contiguous().numpy().tobytes()
     interleaved = image.permute(1, 2, 0).contiguous().numpy().tobytes()
     found = [planes, interleaved, pixel_sha256(image).encode(), bytes.fromhex(pixel_sha256(image))]
-    for data in (planes, interleaved, _png_bytes(image)):
+    for data in (planes, interleaved, png_bytes(image)):
         for name in ("md5", "sha1", "sha256", "sha512"):
             digest = hashlib.new(name, data)
             found += [digest.digest(), digest.hexdigest().encode()]
     return found
 
 
-def test_nothing_secret_is_published(tmp_path):
-    """Nothing of the originals or of the key is in any byte of the folder, as written or decompressed."""
-    clean = make_set(30)
-    spec = NetworkSpec("convnet", 3, (8, 8), 3, {"width": 8, "depth": 1})
-    mean, std = (0.123457, 0.234568, 0.345679), (0.456781, 0.567892, 0.678913)
-    key = new_key(spec, clean.class_names, mean, std, Recipe())
-    paths = save_key(key, tmp_path / "mine")
-    published(tmp_path / "out", clean)
-
+def test_nothing_of_originals_or_key_is_published(tmp_path):
+    """Neither secrets nor what only they give, in any encoding, in any byte, file name, PNG chunk or pixel."""
+    clean, key = make_set(30), SealedKey.draw()
+    published_sealed(tmp_path / "out", clean, key)
     haystack = b"".join(name.encode() + data for name, data in content(tmp_path / "out").items())
-    for path in (tmp_path / "out").rglob("*.png"):
+    copies = []
+    for path in sorted((tmp_path / "out").rglob("*.png")):
         data = path.read_bytes()
         assert set(png_chunks(data)) == {b"IHDR", b"IDAT", b"IEND"}  # no text, no time, no profile
-        image = _read_png(data)
-        haystack += image.numpy().tobytes() + image.permute(1, 2, 0).contiguous().numpy().tobytes()
+        copies.append(read_png(data))
+        haystack += copies[-1].numpy().tobytes() + copies[-1].permute(1, 2, 0).contiguous().numpy().tobytes()
 
-    copies = perturbed(clean.images)
     assert all(traces(copy)[i] in haystack for copy in copies for i in (0, 1, 2))  # the search finds what is there
-    for original in clean.images:
-        for trace in traces(original):
+    for image in (*clean.images, *key.seen(clean.images)):
+        for trace in traces(image):
             assert trace not in haystack
-
-    windows = {haystack[i : i + 12] for i in range(len(haystack) - 11)}
-    for name, tensor in key.weights.items():
-        if tensor.numel() > 3 and len(tensor.unique()) > 3:
-            data = tensor.contiguous().numpy().tobytes()
-            for place in range(0, len(data) - 11, 4):
-                assert data[place : place + 12] not in windows, name
-    for path in paths:
-        assert hashlib.sha256(path.read_bytes()).hexdigest().encode() not in haystack
-    for number in mean + std:
-        assert str(number).encode() not in haystack
-
-    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
-    assert set(manifest) == {
-        "format_version", "uge", "method", "settings", "epsilon_255", "epsilon_measured_255", "class_names", "images"
-    }  # fmt: skip
-    assert all(set(entry) == {"file", "label", "sha256"} for entry in manifest["images"])
-
-
-def test_nothing_that_only_the_secret_gives_is_published(tmp_path):
-    """Neither the secret nor any key derived from it, in any encoding, in any byte, file name or PNG chunk."""
-    clean = make_set(30)
-    key = key_for(clean, "null-space")
-    published_behind(tmp_path / "out", clean, key, headroom=True)
-    haystack = b"".join(name.encode() + data for name, data in content(tmp_path / "out").items())
-    for path in (tmp_path / "out").rglob("*.png"):
-        assert set(png_chunks(path.read_bytes())) == {b"IHDR", b"IDAT", b"IEND"}
-        haystack += _read_png(path.read_bytes()).numpy().tobytes()
-
-    space = key.view
-    layout = f"8|8|3|{space.cell}|{space.group_size}|{space.signs}|{space.channels}"
-    purposes = ("uge/nonce/v1|publish", "uge/nonce/v1|view", f"uge/groups/v1|{layout}", f"uge/rounding/v1|{layout}")
-    secrets = [space.secret, key.signing_key, bytes.fromhex(key.digest())]
-    secrets += [HKDF(SHA256(), 32, None, purpose.encode()).derive(space.secret) for purpose in purposes]
+    secrets = [key.secret, key.signing_key, bytes.fromhex(key.digest()), derive(key.secret, "uge/letter/1")]
     secrets += [hashlib.sha256(secret).digest() for secret in secrets]
-    mapped = with_headroom(clean.images, EPSILON)
-    secrets += [nonce for nonces in (space.nonces(mapped, "view"), space.nonces(clean.images)) for nonce in nonces]
     for secret in secrets:
         for part in (secret[:12], secret[-12:]):
             assert part not in haystack
             for text in (part.hex(), base64.b64encode(part).decode(), base64.urlsafe_b64encode(part).decode()):
                 assert text.encode() not in haystack and text.upper().encode() not in haystack
-    assert all(nonce.hex().encode() in haystack for nonce in space.nonces(mapped))  # the search finds what is there
-    for view in (space.integer_view(mapped, space.nonces(mapped)), space.view(mapped, space.nonces(mapped))):
-        assert all(image.numpy().tobytes()[:24] not in haystack for image in view)
+
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
-    assert all(set(entry) == {"file", "label", "sha256", "nonce"} for entry in manifest["images"])
+    assert set(manifest) == {
+        "format_version", "uge", "method", "settings", "epsilon_255", "epsilon_measured_255", "class_names", "images"
+    }  # fmt: skip
+    assert manifest["format_version"] == 2
+    assert all(set(entry) == {"file", "label", "sha256"} for entry in manifest["images"])
     signature = json.loads((tmp_path / "out" / "manifest.sig").read_text())
     assert set(signature) == {"algorithm", "signatures"}
     assert all(set(entry) == {"public_key", "signature"} for entry in signature["signatures"])
+
+
+def test_the_card_says_what_it_is_in_short_sentences(tmp_path):
+    clean = make_set()
+    published_sealed(tmp_path / "sealed", clean, SealedKey.draw())
+    published(tmp_path / "weights", clean, signers=[weights_key(clean)])
+    published(tmp_path / "lock", clean, settings={"lock": "00"})
+    published(tmp_path / "none", clean)
+    cards = {name: (tmp_path / name / "README.md").read_text() for name in ("sealed", "weights", "lock", "none")}
+    assert "has the originals back, exact but for the lowest bit" in cards["sealed"]
+    assert "`uge open`" in cards["sealed"] and "by more than 7 of 255; 8 was allowed" in cards["sealed"]
+    assert "learnt by one network, which a key defines" in cards["weights"]
+    assert "A secret lock undoes it" in cards["lock"]
+    assert "there is no key" in cards["none"]
+    for card in cards.values():
+        text = card.split("---\n")[2]
+        for sentence in re.split(r"[.:;]\s|\n\n|\n- ", text):
+            assert len(sentence.split()) <= 20, sentence
 
 
 def test_names_are_made_safe(tmp_path):
@@ -385,7 +347,7 @@ def test_names_are_made_safe(tmp_path):
     files = [entry.file for entry in read_manifest(tmp_path / "out").images]
     assert files == ["train/-/-etc-passwd.png", "train/cat/holiday photo.é 1.png", "train/a-b/--hidden.png"]
     assert os.listdir(tmp_path) == ["out"]
-    assert load_published(tmp_path / "out").class_names == ("..", "cat", "__a\\b")
+    assert Copy.read(tmp_path / "out").images.class_names == ("..", "cat", "__a\\b")
 
 
 @pytest.mark.parametrize(
@@ -411,7 +373,7 @@ def test_memory_does_not_grow_by_more_than_what_is_published(tmp_path):
     peaks = []
     for name in ("out", "again"):  # Python's table of interned strings, counted too, may double during one of the two
         tracemalloc.start()
-        publish(clean, copy, tmp_path / name, method="uge", settings={}, epsilon_255=EPSILON)
+        publish(clean, copy, tmp_path / name, method="noise", settings={}, epsilon_255=EPSILON)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert min(peaks) < sum(path.stat().st_size for path in (tmp_path / "out").rglob("*.png")) / 2
@@ -420,7 +382,7 @@ def test_memory_does_not_grow_by_more_than_what_is_published(tmp_path):
 def test_batches_are_published_as_the_whole_is(tmp_path):
     clean = make_set()
     copy = perturbed(clean.images)
-    options = {"method": "uge", "settings": {}, "epsilon_255": EPSILON}
+    options = {"method": "noise", "settings": {}, "epsilon_255": EPSILON}
     whole = publish(clean, copy, tmp_path / "whole", **options)
     assert publish(clean, iter(copy.split(3)), tmp_path / "batches", **options) == whole
     assert content(tmp_path / "batches") == content(tmp_path / "whole")
@@ -431,7 +393,7 @@ def test_a_last_batch_beyond_the_bound_leaves_nothing(tmp_path):
     batches = list(perturbed(clean.images).split(3))
     batches[-1] = 255 - clean.images[-len(batches[-1]) :]
     with pytest.raises(PublishError, match="the bound is"):
-        publish(clean, batches, tmp_path / "out", method="uge", settings={}, epsilon_255=EPSILON)
+        publish(clean, batches, tmp_path / "out", method="noise", settings={}, epsilon_255=EPSILON)
     assert os.listdir(tmp_path) == []
 
 

@@ -1,0 +1,89 @@
+"""`uge audit`: many hackers, one page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from uge.cli import options
+from uge.cli.terminal import Bar, say, trained_text
+
+
+def audit(
+    folder: options.Folder,
+    test: options.Test,
+    out: Annotated[Path, typer.Option("--out", help="Folder of the audit; the same command goes on in it.")],
+    plan: Annotated[str, typer.Option("--plan", help="quick, full, worst-case or FILE.toml.")] = "quick",
+    key: options.KeyFile = None,
+    clean: options.Clean = None,
+    passphrase_file: options.PassphraseFile = None,
+    runner: options.Runner = "local",
+    convert: options.Convert = False,
+    skip_bad: options.SkipBad = False,
+    device: options.Device = "auto",
+) -> None:
+    """One page that says how well a copy protects, after many hackers have tried it.
+
+    Originals (--clean) give every hacker his ceiling, and a key the recipient. What is left out is named.
+    Killed at any time, the same command goes on where it stopped.
+    """
+    from uge.audit.conduct import conduct
+    from uge.audit.plan import read_plan
+    from uge.audit.runners import build_runner
+    from uge.copy import Copy
+    from uge.data.sources import load
+    from uge.report.audit import write_reports
+    from uge.report.tables import print_table
+    from uge.runtime import resolve_device
+
+    chosen, where, place = read_plan(plan), build_runner(runner), resolve_device(device)
+    owner = options.read_key(key, passphrase_file) if key else None
+    how = {"convert": convert, "skip_bad": skip_bad}
+    copy = Copy.read(folder, owner, **how)
+    with Bar("trainings") as bar:
+        watcher = watching(bar)
+        summary = conduct(
+            copy.images,
+            options.test_like(test, copy.images, **how),
+            out,
+            chosen,
+            where,
+            manifest=copy.manifest,
+            key=owner,
+            clean=load(clean, "train", image_size=copy.images.image_size, **how) if clean else None,
+            device=str(place),
+            watcher=watcher,
+        )
+    print_table(summary)
+    say("", f"Page: {write_reports(out)[0]}   (private; 'uge report {out} --public' writes one for everybody)")
+    if watcher.failed:
+        say(f"{watcher.failed} trainings failed; the same command tries them again")
+        raise typer.Exit(1)
+
+
+def watching(bar: Bar) -> Any:
+    """A watcher of an audit that shows it on a bar, and counts what failed."""
+    from uge.audit.conduct import Watcher
+    from uge.audit.estimate import duration
+
+    class Shown(Watcher):
+        failed = 0
+        done = seconds = 0.0
+
+        def planned(self, trainings: int, seconds: float, skipped: Any) -> None:
+            say(f"{trainings} trainings, about {duration(seconds)} of one worker")
+            say(*(f"left out: {each['what']} ({each['why']})" for each in skipped))
+
+        def progress(self, missing: int, seconds_done: float, seconds_all: float) -> None:
+            self.done, self.seconds = seconds_done, seconds_all
+            bar.show(self.done, self.seconds)
+
+        def trained(self, row: dict[str, Any], seconds: float) -> None:
+            self.done += seconds
+            self.failed += "error" in row
+            bar.show(self.done, self.seconds)
+            bar.say(trained_text(row))
+
+    return Shown()

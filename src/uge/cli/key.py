@@ -1,0 +1,80 @@
+"""`uge key`: make a pair of key files, and show what may be told of one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from uge.cli import options
+from uge.cli.terminal import say
+from uge.errors import ConfigError
+
+if TYPE_CHECKING:
+    from uge.keys import Key
+
+EPOCHS = 30
+
+app = typer.Typer(help="Make keys, and look at them.", no_args_is_help=True)
+
+
+@app.command("new")
+def new(
+    out: Annotated[Path, typer.Option("--out", help="NAME of NAME.protector.uge and NAME.recipient.uge.")],
+    to: Annotated[
+        list[str] | None,
+        typer.Option("--to", help="Encrypt the recipient's file for age1... or an ssh public key; repeatable."),
+    ] = None,
+    passphrase_file: Annotated[
+        Path | None, typer.Option("--passphrase-file", help="Encrypts the files; a terminal asks without it.")
+    ] = None,
+    no_passphrase: Annotated[
+        bool, typer.Option("--no-passphrase", help="Leave the files open to whoever gets hold of them.")
+    ] = False,
+    initial_weights: Annotated[
+        bool, typer.Option("--initial-weights", help="A key for the paper's method: a network and how it begins.")
+    ] = False,
+    network: Annotated[
+        str | None, typer.Option("--network", help="--initial-weights: such as resnet:depth=18 (uge list).")
+    ] = None,
+    data: Annotated[str | None, typer.Option("--data", help="--initial-weights: DATA that the network is for.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option("--epochs", min=1, help=f"--initial-weights: of the training ({EPOCHS}).")
+    ] = None,
+) -> None:
+    """Make two files: one to publish with, one for the recipient. The key fits any images and any network."""
+    from uge.keys import SealedKey, save_key
+
+    if not initial_weights and (network or data or epochs):
+        raise ConfigError("--network, --data and --epochs belong to --initial-weights; other keys fit any network")
+    passphrase = options.new_passphrase(passphrase_file, no_passphrase)
+    made = _of_weights(network, data, epochs or EPOCHS) if initial_weights else SealedKey.draw()
+    protector, recipient = save_key(made, out, passphrase=passphrase, to=to or ())
+    say(f"{protector}  publish with this one, and keep it")
+    say(f"{recipient}  give this one to the recipient, and to nobody else")
+
+
+def _of_weights(network: str | None, data: str | None, epochs: int) -> Key:
+    from uge.data.images import normalisation_of
+    from uge.data.sources import load
+    from uge.keys import new_weights_key
+    from uge.networks import NetworkSpec, parse_network
+    from uge.training import recommended_recipe
+
+    if network is None or data is None:
+        raise ConfigError("--initial-weights needs --network NETWORK and --data DATA, so that the network can be built")
+    kind, settings = parse_network(network)
+    images = load(data, "train")
+    spec = NetworkSpec(kind, images.channels, images.image_size, images.classes, settings)
+    recipe = recommended_recipe(network, epochs)
+    return new_weights_key(spec, images.class_names, *normalisation_of(images.images), recipe)
+
+
+@app.command("show")
+def show(
+    file: Annotated[Path, typer.Argument(help="Key file.")], passphrase_file: options.PassphraseFile = None
+) -> None:
+    """Show what may be told of a key: nothing secret."""
+    say(*json.dumps(options.read_key(file, passphrase_file).public_facts(), indent=1).split("\n"))

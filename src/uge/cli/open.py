@@ -1,0 +1,45 @@
+"""`uge open`: the recipient's images as a plain class folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from uge.cli import options
+from uge.cli.terminal import say
+
+
+def open_(
+    source: Annotated[
+        Path, typer.Argument(metavar="COPY", help="Published folder, part of one, or a single PNG file.")
+    ],
+    key: Annotated[Path, typer.Option("--key", help="NAME.recipient.uge, or the COPY.lock of a learnability lock.")],
+    out: options.Out,
+    passphrase_file: options.PassphraseFile = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out what does not open, and list it.")] = False,
+) -> None:
+    """Your images as a plain class folder, for any training program: OUT/train/CLASS/NAME.png."""
+    from uge.copy import open_copy
+
+    count = (
+        _unlock(source, key, out)
+        if key.suffix == ".lock"
+        else open_copy(source, options.read_key(key, passphrase_file), out, skip_bad=skip_bad)
+    )
+    say(f"{out}: {count} images opened; private, as they are the originals up to the lowest bit.")
+
+
+def _unlock(source: Path, file: Path, out: Path) -> int:
+    """Undo a learnability lock: the originals, up to rounding."""
+    from uge.baselines.learnability_lock import load_lock
+    from uge.copy import Copy, check_target, write_images
+    from uge.errors import KeyFileError
+
+    check_target(out)
+    lock, copy = load_lock(file), Copy.read(source)
+    if copy.manifest is None or copy.manifest.settings.get("lock") != lock.digest():
+        raise KeyFileError(f"{file} is not the lock of {source}; use the one that was written beside it")
+    write_images(lock.unlock(copy.images), out)
+    return len(copy.images)

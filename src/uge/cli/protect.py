@@ -1,0 +1,122 @@
+"""`uge protect`: a protected copy, and what to do with it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from uge.cli import options
+from uge.cli.terminal import Bar, note, say
+from uge.errors import ConfigError, UgeError
+
+if TYPE_CHECKING:
+    from uge.copy import Manifest
+    from uge.data.images import ImageSet
+
+HARDLY_CHANGED_DB = 48.0  # PSNR of a change of one 8-bit step
+MOST_COMPARED = 1000  # images
+
+
+def protect(
+    data: Annotated[str, typer.Argument(metavar="DATA", help="Folder, .zip, .parquet, .npz, hub:NAME or eurosat.")],
+    out: options.Out,
+    key: Annotated[
+        list[Path] | None,
+        typer.Option("--key", help="NAME.protector.uge to sign and seal with; default: a new key beside the copy."),
+    ] = None,
+    passphrase_file: Annotated[
+        Path | None, typer.Option("--passphrase-file", help="Opens the key, or encrypts the new one.")
+    ] = None,
+    no_passphrase: Annotated[bool, typer.Option("--no-passphrase", help="Leave the new key's files open.")] = False,
+    method: Annotated[
+        str | None, typer.Option("--method", help="Protection (uge list); default: what the key is for.")
+    ] = None,
+    epsilon: Annotated[
+        int | None, typer.Option("--epsilon", help="Largest change of a value, of 255: more protects better.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="NAME=VALUE, one setting of the method; repeatable.")
+    ] = None,
+    image_size: options.Size = None,
+    convert: options.Convert = False,
+    skip_bad: options.SkipBad = False,
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="Secret; by default one that only images and keys give.")
+    ] = None,
+    device: options.Device = "auto",
+) -> None:
+    """A protected copy of DATA for everybody, and a key that gives the recipient the originals back.
+
+    Killed at any time, the same command goes on where it stopped.
+    """
+    from uge.copy import check_target
+    from uge.data.sources import load
+    from uge.keys import SealedKey
+    from uge.pipeline import key_beside, pair_of, protect_and_publish
+    from uge.protect import PROTECTIONS, method_for, resolve_config
+    from uge.runtime import resolve_device
+
+    out = out if out.name not in ("", "..") else Path(os.path.abspath(out))  # "." has no name to put a key's behind
+    check_target(out)
+    settings = _settings(set_ or []) | ({} if epsilon is None else {"epsilon_255": str(epsilon)})
+    place = resolve_device(device)
+    keys = [options.read_key(file, passphrase_file, "protector") for file in key or []]
+    chosen = method or method_for(keys)
+    config = resolve_config(chosen, settings)
+    draws = not keys and PROTECTIONS[chosen].takes == SealedKey.kind
+    ours = [*pair_of(out)] if draws else []
+    fresh = draws and not all(file.exists() for file in ours)
+    if fresh:  # asked before the long work
+        passphrase = options.new_passphrase(passphrase_file, no_passphrase)
+    elif draws:
+        passphrase = options.passphrase_of(ours[0], passphrase_file)
+    clean = load(data, "train", image_size=options.size_of(image_size), convert=convert, skip_bad=skip_bad)
+    if draws:
+        keys = [key_beside(out, passphrase)]
+    try:
+        with Bar("protecting") as bar:
+            manifest = protect_and_publish(clean, keys, out, chosen, config, seed=seed, device=place, on_step=bar.step)
+    except UgeError:
+        if fresh and not out.with_name(f"{out.name}.partial").exists():  # nothing was begun with the new key
+            for file in ours:
+                file.unlink(missing_ok=True)
+        raise
+    given = list(map(str, ours[:1] or key or ()))
+    recipients = [file.replace(".protector.uge", ".recipient.uge") for file in given]
+    _tell(out, manifest, clean, data, recipients, f", keep {ours[0]}" if ours else "")
+
+
+def _tell(out: Path, manifest: Manifest, clean: ImageSet, data: str, recipients: list[str], keep: str) -> None:
+    """What was published, how different it looks, what to give to whom, what to run next."""
+    import torch
+
+    from uge.audit.quality import psnr
+    from uge.copy import read_image
+
+    allowed = "no bound asked" if manifest.epsilon_255 is None else f"{manifest.epsilon_255} allowed"
+    sample = range(0, len(clean), max(1, len(clean) // MOST_COMPARED))  # one by one: a copy may be larger than memory
+    each = [psnr(clean.images[at][None], read_image(out, manifest.images[at])[None]) for at in sample]
+    noise = float(torch.cat(each).median())
+    say(f"Published {out}: {len(clean)} images of {clean.classes} classes, method {manifest.method}.")
+    say(f"PSNR {noise:.1f} dB (median), epsilon {manifest.epsilon_measured_255} of 255 measured, {allowed}.")
+    secret = " and ".join(recipients or ([f"{out}.lock"] if "lock" in manifest.settings else []))
+    say(f"Give {out} to anybody" + (f", {secret} to the recipient alone{keep}." if secret else "; it has no key."))
+    words = ["uge", "audit", str(out), "--test", data, "--clean", data]
+    words += ["--key", recipients[0]] if recipients else []
+    say("Next: " + shlex.join([*words, "--out", f"{out}-audit"]))
+    if noise > HARDLY_CHANGED_DB:
+        note("the copies hardly differ from the originals, expect all to learn them")
+
+
+def _settings(texts: list[str]) -> dict[str, str]:
+    pairs = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise ConfigError(f"--set '{text}' is not NAME=VALUE, as in --set epochs=1")
+        pairs[name.strip().replace("-", "_")] = value.strip()
+    return pairs

@@ -1,0 +1,91 @@
+"""What commands say. Names that come out of files are shown, never obeyed: a terminal takes some text as commands."""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+from typing import Any, NoReturn, Self
+
+
+def plain(text: str) -> str:
+    r"""The same on one line, with everything that a terminal would not just show as its number, such as \x1b."""
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+
+
+def say(*lines: object) -> None:
+    """Print lines; what was done is on the disk by then."""
+    for line in lines:
+        print(plain(str(line)), flush=True)
+
+
+def note(text: str) -> None:
+    """Tell on stderr what the user should hear of."""
+    print("note: " + plain(" ".join(text.split())), file=sys.stderr)
+
+
+def fail(message: str) -> NoReturn:
+    """End with one line on stderr."""
+    print("error: " + plain(" ".join(message.split())), file=sys.stderr)
+    sys.exit(2)
+
+
+class Bar:
+    """A progress bar with time left, for every command. Only a terminal gets one: redrawn lines spoil a log.
+
+    Args:
+        what: is being done.
+    """
+
+    def __init__(self, what: str) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+        columns = (
+            TextColumn("  {task.description}", markup=False),
+            BarColumn(bar_width=24),
+            TaskProgressColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}", style="dim", markup=False),
+        )
+        self._console = Console(stderr=True)
+        # The speed is the mean over the whole run: steps may end minutes apart.
+        self._progress = Progress(
+            *columns, console=self._console, disable=not self._console.is_terminal, speed_estimate_period=1e9
+        )
+        self._task = self._progress.add_task(plain(what), total=None, note="")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def show(self, done: float, total: float, *, note: str = "") -> None:
+        """Draw the bar anew, or for the first time: what is printed before stays on stdout."""
+        self._progress.start()
+        self._progress.update(self._task, completed=done, total=total, note=plain(note))
+
+    def restart(self, what: str) -> None:
+        """Begin with something else."""
+        self._progress.start()
+        self._progress.reset(self._task, description=plain(what), total=None, note="")
+
+    def say(self, text: str) -> None:
+        """Print a line on stderr, above the bar."""
+        self._console.print(plain(text), markup=False, highlight=False, soft_wrap=True)
+
+    def step(self, row: dict[str, Any], total: int) -> None:
+        """Show a step of a protection, with the terms of its loss."""
+        terms = (f"{name} {value:.3g}" for name, value in row.items() if isinstance(value, float) and name != "seconds")
+        self.show(row["step"], total, note=row.get("preparing") or "  ".join(terms))
+
+
+def trained_text(row: dict[str, Any]) -> str:
+    """What is said of a finished training."""
+    from uge.report.tables import countermeasure_label
+
+    how = "" if row["countermeasure"] == "none" else f", {countermeasure_label(row['countermeasure'])}"
+    result = f"failed: {row['error']}" if "error" in row else f"{row['accuracy']:.1f} %"
+    return f"  {row['kind']} on the {row['trained_on']}: {row['network']}{how}, seed {row['seed']}: {result}"

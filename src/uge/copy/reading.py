@@ -1,0 +1,210 @@
+"""A copy, read once and checked once: for training, for opening, and as torch Datasets for one's own training code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from uge.copy.files import PNG_ERRORS, read_png
+from uge.copy.manifest import MANIFEST, SIGNATURE, Manifest, read_image, read_manifest
+from uge.data.images import ImageSet, pixel_sha256, to_float
+from uge.data.sources import load
+from uge.errors import ConfigError, PublishError
+from uge.keys import Key
+
+
+class CopyDataset(Dataset[tuple[Any, int]]):
+    """Images as everybody sees them; with a transform it behaves as torchvision's ImageFolder.
+
+    Args:
+        images: to show.
+        transform: called with the PIL image (mode L or RGB). Without one, items are float32 [C, H, W] in [0, 1],
+            ready to be batched.
+
+    Attributes:
+        images: the same as an ImageSet.
+        classes: class names in label order.
+        class_to_idx: name -> label.
+        targets: the label of every image.
+    """
+
+    def __init__(self, images: ImageSet, transform: Callable[[Any], Any] | None = None) -> None:
+        self.images = images
+        self.transform = transform
+        self.classes = list(images.class_names)
+        self.class_to_idx = {name: label for label, name in enumerate(self.classes)}
+        self.targets: list[int] = images.labels.tolist()
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        image, label = self.images.images[index], self.targets[index]
+        return (to_float(image) if self.transform is None else self._transformed(image)), label
+
+    def _transformed(self, image: Tensor) -> Any:
+        assert self.transform is not None
+        array = image.permute(1, 2, 0).contiguous().numpy()
+        return self.transform(Image.fromarray(array[:, :, 0] if image.shape[0] == 1 else array))
+
+
+class AuthorisedDataset(CopyDataset):
+    """Images as the recipient's network sees them; the transform is called with the float32 tensor [C, H, W]."""
+
+    def _transformed(self, image: Tensor) -> Any:
+        assert self.transform is not None
+        return self.transform(to_float(image))
+
+
+@dataclass(frozen=True, eq=False)
+class Copy:
+    """A published folder; `Copy.read` makes it.
+
+    Attributes:
+        folder: that it was read from.
+        manifest: None for a folder of another program, in ImageFolder layout.
+        images: every pixel and label as the manifest has them.
+        signed_by: fingerprint of the key that its signature was held against; None if against none.
+    """
+
+    folder: Path
+    manifest: Manifest | None
+    images: ImageSet
+    signed_by: str | None = None
+
+    @classmethod
+    def read(cls, folder: Path | str, key: Key | None = None, *, convert: bool = False, skip_bad: bool = False) -> Copy:
+        """Read a published folder, or without a key any ImageFolder of another program.
+
+        Args:
+            folder: to read.
+            key: its protector must have signed the folder. Labels and hashes can then be trusted, so files that were
+                renamed or moved inside the folder are found by their pixels.
+            convert: of a folder of another program, as `uge.load` says.
+            skip_bad: of a folder of another program, as `uge.load` says.
+
+        Raises:
+            PublishError: a file is missing or unreadable, or differs from what was published; or see `read_manifest`.
+            DataError: it is no folder of images at all.
+        """
+        folder = Path(folder)
+        if key is None and not (folder / MANIFEST).exists():
+            if (folder / SIGNATURE).exists():
+                raise PublishError(f"{folder} has lost its {MANIFEST}: get the published folder again")
+            return cls(folder, None, load(str(folder), "train", convert=convert, skip_bad=skip_bad))
+        signed_by = key.fingerprint if key else None
+        manifest = read_manifest(folder, signed_by=signed_by)
+        return cls(folder, manifest, _images(folder, manifest, signed=key is not None), signed_by)
+
+    def view(self, key: Key) -> ImageSet:
+        """The images as the key's network sees them: letters opened, or as they are for a key of initial weights.
+
+        Raises:
+            PublishError: the folder is not signed by the key's protector, or letters do not open.
+            KeyFileError: the key is for other images.
+        """
+        if self.signed_by != key.fingerprint:
+            return Copy.read(self.folder, key).view(key)
+        key.check_fits(self.images)
+        return self.images.with_images(key.opened(self.images.images))
+
+    def dataset(self, transform: Callable[[Image.Image], Any] | None = None) -> CopyDataset:
+        """What everybody sees, as a map-style torch Dataset."""
+        return CopyDataset(self.images, transform)
+
+    def authorised(self, key: Key, transform: Callable[[Tensor], Any] | None = None) -> AuthorisedDataset:
+        """What the key's network sees (`view`), as a map-style torch Dataset."""
+        return AuthorisedDataset(self.view(key), transform)
+
+
+load_copy = Copy.read
+
+
+def authorised_view(
+    source: Path | str | Copy | ImageSet, key: Key, transform: Callable[[Tensor], Any] | None = None
+) -> AuthorisedDataset:
+    """What the recipient's network sees as a map-style torch Dataset: float32 [C, H, W] and an int label an item.
+
+    Pass test images through here too, so that training and testing see the same thing.
+
+    Args:
+        source: a copy or its folder, or an ImageSet that was never published, such as the test images.
+        key: the recipient's key; a copy must be signed by its protector.
+        transform: augmentation, called with the float tensor.
+
+    Raises:
+        KeyFileError: the key is for other images.
+        PublishError: the folder cannot be read, differs from what was published, or is not signed by the protector.
+        ConfigError: the images of an ImageSet are published ones.
+    """
+    if not isinstance(source, ImageSet):
+        return (source if isinstance(source, Copy) else Copy.read(source, key)).authorised(key, transform)
+    key.check_fits(source)
+    if key.opens and _opens(key, source.images[:1]):
+        raise ConfigError("these images were published: give the folder of the copy, so that its letters are opened")
+    return AuthorisedDataset(source.with_images(key.seen(source.images)), transform)
+
+
+def _opens(key: Key, copies: Tensor) -> bool:
+    try:
+        key.opened(copies)
+    except PublishError:
+        return False
+    return True
+
+
+def _images(folder: Path, manifest: Manifest, *, signed: bool) -> ImageSet:
+    """The images in the manifest's order, every pixel and label checked against the manifest.
+
+    Raises:
+        PublishError: a file is missing or unreadable, or differs from what was published.
+    """
+    images: Tensor | None = None
+    by_pixels: dict[str, Path] | None = None
+    for index, entry in enumerate(manifest.images):
+        try:
+            image = read_image(folder, entry)
+            found = pixel_sha256(image) == entry.sha256
+        except PNG_ERRORS as error:
+            if not signed:
+                raise PublishError(f"cannot read {folder / entry.file}: {error}; run 'uge verify {folder}'") from error
+            found = False
+        if not found and signed:
+            by_pixels = files_by_pixels(folder) if by_pixels is None else by_pixels
+            if entry.sha256 not in by_pixels:
+                raise PublishError(
+                    f"no PNG below {folder} has the pixels of {entry.file}: lossy formats and resizing change pixels;"
+                    f" copy the published files again, or run 'uge verify {folder}'"
+                )
+            image, found = read_png(by_pixels[entry.sha256].read_bytes()), True
+        if not found or not manifest.in_its_folder(entry):
+            raise PublishError(
+                f"{folder / entry.file} is not what was published (pixels or label changed); run 'uge verify {folder}'"
+            )
+        if images is None:
+            images = torch.empty((len(manifest.images), *image.shape), dtype=torch.uint8)
+        if image.shape != images.shape[1:]:
+            raise PublishError(f"{folder / entry.file} has another size than the images before it; publish again")
+        images[index] = image
+    assert images is not None  # a manifest lists at least one image
+    labels = torch.tensor([entry.label for entry in manifest.images], dtype=torch.int64)
+    names = tuple(entry.file.removeprefix("train/").removesuffix(".png") for entry in manifest.images)
+    return ImageSet(images, labels, manifest.class_names, names)
+
+
+def files_by_pixels(folder: Path) -> dict[str, Path]:
+    """Every PNG below a folder by its `pixel_sha256`."""
+    found = {}
+    for path in sorted(folder.rglob("*.png")):
+        try:
+            found[pixel_sha256(read_png(path.read_bytes()))] = path
+        except PNG_ERRORS:
+            continue
+    return found

@@ -1,0 +1,177 @@
+import shutil
+import stat
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from uge.copy import open_copy
+from uge.copy.files import png_bytes, read_png
+from uge.data.sources import DataWarning, load
+from uge.errors import KeyFileError, PublishError
+from uge.keys import SealedKey
+
+from .copies import content, make_set, published, published_sealed, weights_key
+
+
+@pytest.fixture
+def key() -> SealedKey:
+    return SealedKey.draw()
+
+
+@pytest.fixture
+def recipient(key) -> SealedKey:
+    return replace(key, signing_key=None)
+
+
+@pytest.fixture
+def copy(key, tmp_path) -> Path:
+    published_sealed(tmp_path / "copy", make_set(), key)
+    return tmp_path / "copy"
+
+
+def expected() -> dict[str, torch.Tensor]:
+    """By name, what every image opens to."""
+    clean = make_set()
+    return {name.rpartition("/")[2]: image & 0xFE for name, image in zip(clean.names, clean.images, strict=True)}
+
+
+def opened(out: Path) -> dict[str, torch.Tensor]:
+    return {name: read_png(data) for name, data in content(out).items()}
+
+
+def test_a_copy_opens_to_a_class_folder_of_the_originals_but_for_the_lowest_bit(copy, recipient, tmp_path):
+    assert open_copy(copy, recipient, tmp_path / "mine") == 12
+    found = opened(tmp_path / "mine")
+    folders = {"zebra": "zebra", "cat": "cat", "T-shirt/top": "T-shirt-top"}
+    assert set(found) == {f"train/{folders[n.rpartition('/')[0]]}/{n.rpartition('/')[2]}.png" for n in make_set().names}
+    assert all(torch.equal(image, expected()[Path(name).stem]) for name, image in found.items())
+    assert stat.S_IMODE((tmp_path / "mine").stat().st_mode) == 0o700
+    assert len(load(tmp_path / "mine", "train")) == 12
+
+
+def test_single_files_and_parts_open_without_a_manifest(copy, recipient, tmp_path):
+    file = tmp_path / "holiday.png"
+    shutil.copy(copy / "train/cat/00001.png", file)
+    assert open_copy(file, recipient, tmp_path / "one") == 1
+    assert torch.equal(opened(tmp_path / "one")["holiday.png"], expected()["00001"])
+
+    part = tmp_path / "part"
+    shutil.copytree(copy / "train/cat", part / "cats of mine")
+    shutil.copy(copy / "train/zebra/00003.png", part / "loose.png")
+    assert open_copy(part, recipient, tmp_path / "parts") == 5
+    found = opened(tmp_path / "parts")
+    assert torch.equal(found["train/cats of mine/00004.png"], expected()["00004"])
+    assert torch.equal(found["loose.png"], expected()["00003"])
+
+    assert open_copy(copy / "train", recipient, tmp_path / "train") == 12
+    shutil.copytree(copy / "train", tmp_path / "bare" / "train")
+    assert open_copy(tmp_path / "bare", recipient, tmp_path / "whole") == 12
+    assert content(tmp_path / "whole") == content(tmp_path / "train")
+
+
+def test_part_of_a_copy_with_its_manifest_opens_under_the_signed_names_and_says_what_is_missing(
+    copy, recipient, tmp_path
+):
+    (copy / "train/cat/00001.png").rename(copy / "train/zebra/moved.png")
+    (copy / "train/cat/00004.png").unlink()
+    with pytest.warns(DataWarning, match=r"1 of 12 images of the manifest are not there \(train/cat/00004.png\)"):
+        assert open_copy(copy, recipient, tmp_path / "mine") == 11
+    found = opened(tmp_path / "mine")
+    assert torch.equal(found["train/cat/00001.png"], expected()["00001"])
+    assert "train/zebra/moved.png" not in found and "train/cat/00004.png" not in found
+
+
+def refused(words: str, *arguments: object, out: Path, **options: object) -> None:
+    with pytest.raises((PublishError, KeyFileError), match=words) as error:
+        open_copy(*arguments, out, **options)
+    assert "\n" not in str(error.value)
+    assert not out.exists() and not list(out.parent.glob(".mine*"))
+
+
+def test_labels_without_the_signature_are_refused(copy, key, recipient, tmp_path):
+    out = tmp_path / "mine"
+    refused("the key trusts", copy, SealedKey.draw(), out=out)
+    manifest = (copy / "manifest.json").read_text()
+    (copy / "manifest.json").write_text(manifest.replace('"label": 0', '"label": 1', 1))
+    refused("edited after it was signed", copy, recipient, out=out)
+    (copy / "manifest.json").unlink()
+    refused("with a key only what it signed is read", copy, recipient, out=out)
+    (copy / "manifest.sig").unlink()
+    refused("is no published folder", copy, recipient, out=out)
+
+
+def test_what_does_not_open_is_one_line_and_writes_nothing(copy, recipient, tmp_path):
+    out = tmp_path / "mine"
+    file = copy / "train/cat/00001.png"
+    data = file.read_bytes()
+    single = tmp_path / "single.png"
+
+    def wrong(content: bytes) -> None:
+        for place, source, told in (
+            (file, copy, "1 of 12 images do not open"),
+            (single, single, "1 of 1 images do not"),
+        ):
+            place.write_bytes(content)
+            refused(told, source, recipient, out=out)
+            refused(str(place), source, recipient, out=out)
+
+    image = read_png(data)
+    image[1, 2, 3] ^= 1
+    wrong(png_bytes(image))
+    wrong(png_bytes(make_set().images[1]))
+    wrong(data[:200])
+    wrong(b"no picture")
+    with Image.open(single.with_name("copy") / "train/cat/00004.png") as picture:
+        picture.save(tmp_path / "lossy.jpg", quality=95)
+    refused("1 of 1 images do not open", tmp_path / "lossy.jpg", recipient, out=out)
+    single.write_bytes(data)
+    refused("1 of 1 images do not open", single, SealedKey.draw(), out=out)
+    refused("does not exist", tmp_path / "nowhere", recipient, out=out)
+    (tmp_path / "empty").mkdir()
+    refused("holds no PNG", tmp_path / "empty", recipient, out=out)
+
+
+def test_the_rest_opens_where_bad_files_are_to_be_passed_over(copy, recipient, tmp_path):
+    (copy / "train/cat/00001.png").write_bytes(png_bytes(make_set().images[1]))
+    (copy / "train/cat/stranger.png").write_bytes(b"no picture")
+    with pytest.warns(DataWarning) as told:
+        assert open_copy(copy, recipient, tmp_path / "mine", skip_bad=True) == 11
+    assert "2 of 13 images do not open with this key" in str(told[-1].message)
+    found = opened(tmp_path / "mine")
+    assert len(found) == 11 and "train/cat/00001.png" not in found
+    for file in copy.rglob("*.png"):
+        file.write_bytes(png_bytes(make_set().images[1]))
+    refused("12|13", copy, recipient, out=tmp_path / "none", skip_bad=True)
+
+
+def test_two_files_of_one_name_are_not_made_one(copy, recipient, tmp_path):
+    part = tmp_path / "part"
+    shutil.copytree(copy / "train/cat", part / "cat")
+    shutil.copytree(copy / "train/cat", part / "train" / "cat")
+    refused("File exists", part, recipient, out=tmp_path / "mine")
+
+
+def test_images_of_several_sizes_open_together(key, recipient, tmp_path):
+    for name, size in (("a", (12, 12)), ("b", (16, 20)), ("c", (12, 12))):
+        published_sealed(tmp_path / name, make_set(3, size=size), key)
+        shutil.copytree(tmp_path / name / "train", tmp_path / "all" / name)
+    shutil.copytree(tmp_path / "a" / "train", tmp_path / "all" / "z")
+    assert open_copy(tmp_path / "all", recipient, tmp_path / "mine") == 12
+    assert opened(tmp_path / "mine")["train/b/cat/00001.png"].shape == (3, 16, 20)
+
+
+def test_gray_images_stay_gray(key, recipient, tmp_path):
+    clean = make_set(channels=1, size=(24, 24))
+    published_sealed(tmp_path / "copy", clean, key)
+    open_copy(tmp_path / "copy", recipient, tmp_path / "mine")
+    assert torch.equal(opened(tmp_path / "mine")["train/cat/00001.png"], clean.images[1] & 0xFE)
+
+
+def test_a_key_that_opens_nothing_says_what_to_do(tmp_path):
+    clean = make_set()
+    key = weights_key(clean)
+    published(tmp_path / "copy", clean, signers=[key])
+    refused("sees the copy as it is; train on", tmp_path / "copy", key, out=tmp_path / "mine")
