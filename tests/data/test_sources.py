@@ -320,8 +320,8 @@ def test_convert_says_nothing_when_nothing_was_converted(image_folder: Path, tru
 
 
 def test_missing_path_suggests_embedded_names(tmp_path: Path) -> None:
-    refuses(tmp_path / "nowhere", "nowhere does not exist", "fashion-mini")
-    refuses("fashion-mni", "did you mean 'fashion-mini'?")
+    refuses(tmp_path / "nowhere", "nowhere does not exist", "eurosat")
+    refuses("eurosatt", "did you mean 'eurosat'?")
 
 
 def test_unknown_kind(tmp_path: Path) -> None:

@@ -21,14 +21,18 @@ HACKERS = (  # network, counter-measure, knows, accuracy, peak, clean accuracy
 )
 
 
-def make_summary(hackers: tuple[tuple[Any, ...], ...] = HACKERS, accuracy: float = 54.3) -> dict[str, Any]:
-    """The summary of one training on the copy and one on the originals for each of these hackers; a repeated one has
-    another seed."""
+def make_summary(
+    hackers: tuple[tuple[Any, ...], ...] = HACKERS, accuracy: float = 54.3, *, sealed: bool = False
+) -> dict[str, Any]:
+    """One training on the copy and one on the originals for each of these hackers; a repeated one has another seed.
+
+    The key is one of initial weights, or a sealed one.
+    """
     names = ("network", "countermeasure", "knows", "accuracy", "peak_accuracy", "clean_accuracy")
     users = [{"kind": "hacker", **dict(zip(names, hacker, strict=True))} for hacker in hackers]
     users.append(
         {"kind": "authorised", "network": "convnet", "countermeasure": "none", "knows": "key", "accuracy": accuracy}
-        | {"peak_accuracy": accuracy, "clean_accuracy": 57.0}
+        | {"peak_accuracy": accuracy, "clean_accuracy": 57.0, "locked": sealed}
     )
     rows = []
     for number, user in enumerate(users):
@@ -43,10 +47,12 @@ def make_summary(hackers: tuple[tuple[Any, ...], ...] = HACKERS, accuracy: float
 def make_records(summary: dict[str, Any]) -> list[dict[str, Any]]:
     """One training a row of the summary on the published copy, and one on clean images."""
     users = [{"kind": "authorised", "countermeasure": "none", "knows": "key", "seed": 0, **summary["authorised"]}]
-    users += [{"kind": "hacker", **hacker} for hacker in summary["hackers"]]
+    users += [
+        {"kind": "hacker", "locked_clean_accuracy": hacker["clean_accuracy"], **hacker} for hacker in summary["hackers"]
+    ]
     records = []
     for user in users:
-        for trained_on, final in (("published", user["accuracy"]), ("clean", user["clean_accuracy"])):
+        for trained_on, final in (("published", user["accuracy"]), ("clean", user["locked_clean_accuracy"])):
             records.append(
                 {key: user[key] for key in ("kind", "network", "countermeasure", "knows", "seed")}
                 | {"trained_on": trained_on, "accuracy": final, "peak_accuracy": user.get("peak_accuracy", final)}
@@ -57,27 +63,24 @@ def make_records(summary: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="session")
-def report_input(fashion: ImageSet) -> ReportInput:
-    picks = torch.stack([(fashion.labels == label).nonzero()[0, 0] for label in range(4)])
-    shown = fashion.subset(picks)
+def report_input(eurosat: ImageSet) -> ReportInput:
+    picks = torch.stack([(eurosat.labels == label).nonzero()[0, 0] for label in range(4)])
+    shown = eurosat.subset(picks)
     noise = torch.randint(-16, 17, shown.images.shape, generator=torch.Generator().manual_seed(0))
     copies = (shown.images.int() + noise).clamp(0, 255).byte()
-    names = ("t-shirt & <b>top</b>", *fashion.class_names[1:])  # names come from folders: they may hold anything
-    terms = {"gradient_matching": 0.5, "feature_distance": -0.2, "undistillation": None, "seconds": 1.0}
+    names = ("field & <b>meadow</b>", *eurosat.class_names[1:])  # names come from folders: they may hold anything
     summary = make_summary()
     return ReportInput(
         summary=summary,
         records=make_records(summary),
-        protect_log=[{"step": 10 * n, "epoch": n // 5, "loss": 1.0 / (n + 1), **terms} for n in range(20)],
         settings={"protect": {"epsilon_255": 16, "undistillation": None}, "data": "/home/somebody/private/pictures"},
         manifest={
             "method": "uge",
             "epsilon_asked": 16,
             "epsilon_measured": 16,
             "count": 6000,
-            "headroom": 0,
-            "image_size": fashion.image_size,
-            "classes": fashion.classes,
+            "image_size": eurosat.image_size,
+            "classes": eurosat.classes,
         },
         examples=Examples(shown.images, copies, tuple(shown.labels.tolist()), names),
         quality={

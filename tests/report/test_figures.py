@@ -12,54 +12,47 @@ from uge.report.tables import accuracy_table
 from .conftest import HACKERS, make_records, make_summary
 
 
-@pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (-0.803, -0.5), (3.0, 3.0), (0.0, 0.0), (1e-6, 3e-6)])
-def test_nice_ticks_enclose_the_values(low: float, high: float) -> None:
-    ticks = figures.nice_ticks(low, high)
-    assert ticks[0] <= low <= high <= ticks[-1] and ticks[0] < ticks[-1]
-    assert 2 <= len(ticks) <= 6
-
-
 def test_lines_stay_in_their_box_and_keep_their_direction() -> None:
     drawn = figures.line("term", [(0, 1.0), (5, 0.5), (10, 0.0)], (0, 10), [0.0, 1.0])
     assert drawn.points == "0.00,0.00 50.00,50.00 100.00,100.00"
     assert figures.line("term", [(7, 0.5)], (7, 7), [0.0, 1.0]).points == "0.00,50.00 100.00,50.00"
 
 
-def test_long_lines_are_shortened_to_means() -> None:
-    values = [(float(n), float(n % 2)) for n in range(10_000)]
-    short = figures.shorten(values)
-    assert len(short) == figures.MOST_POINTS
-    assert {y for _, y in short} == {0.5}
-    assert figures.shorten(values[:3]) == values[:3] and figures.shorten([]) == []
+def test_the_first_screen_has_eight_bars_at_most_and_the_strongest_come_last() -> None:
+    rows = figures.bars(accuracy_table(make_summary()))
+    assert [row.published for row in rows] == [54.3, 28.4, 35.1, 53.9, 36.0]  # the student after those who do not ask
+    many = tuple(("vgg", f"jpeg:{q}", "nothing", float(q), float(q), 60.0) for q in range(20, 32))
+    alone = ("vgg", "clean-only:500", "clean images", 59.0, 59.0, 60.0)  # no word about the copy
+    rows = figures.bars(accuracy_table(make_summary((*many, *HACKERS[3:], alone))))
+    assert [row.published for row in rows] == [54.3, 26.0, 27.0, 28.0, 29.0, 30.0, 31.0, 36.0]
+    students = tuple(
+        ("vgg", f"distillation:soft,temperature={t}", "model outputs", 40.0 + t, 50.0, 60.0) for t in range(9)
+    )
+    rows = figures.bars(accuracy_table(make_summary((*many, *students))))
+    assert [row.published for row in rows] == [54.3, 26.0, 27.0, 28.0, 29.0, 30.0, 31.0, 48.0]
+    rows = figures.bars(accuracy_table(make_summary(students)))
+    assert [row.published for row in rows] == [54.3, *(42.0 + t for t in range(7))]
+    keyless = make_summary((*many, HACKERS[0])) | {"authorised": None, "margin": None}
+    assert [row.published for row in figures.bars(accuracy_table(keyless))][-1] == 35.1
 
 
-def test_dots_hold_every_accuracy_inside_the_axis() -> None:
-    plot = figures.dot_plot(accuracy_table(make_summary()), 10.0)
-    assert plot.top == 60
-    assert plot.place(30.0) == 50
-    assert [row.role for row in plot.rows] == ["authorised"] + ["hacker"] * len(HACKERS)
-    assert figures.dot_plot(accuracy_table(make_summary(accuracy=99.9)), 10.0).top == 100
+def test_bars_are_described_with_their_numbers() -> None:
+    rows = figures.bars(accuracy_table(make_summary()))
+    text = figures.described(rows, 10.0)
+    assert "guessing 10.0" in text and "convnet, recipient: 54.3 on the copy, 57.0 on the originals" in text
 
 
 def test_curves_pair_each_hacker_with_the_authorised_and_his_own_clean_run() -> None:
     summary = make_summary()
     panels = figures.training_curves(accuracy_table(summary), make_records(summary))
-    assert [panel.title for panel in panels] == ["convnet", "convnet", "vgg", "vgg", "resnet(depth=18)"]
+    assert [panel.title for panel in panels] == ["convnet", "resnet(depth=18)", "vgg", "convnet", "vgg"]
     records = make_records(summary)
     others = [row | {"budget": budget, "test_accuracy": [90.0]} for row in records for budget in (0.25, 2.0)]
     assert figures.training_curves(accuracy_table(summary), records + others) == panels
     assert [line.role for line in panels[0].lines] == ["clean", "authorised"]
     assert [line.role for line in panels[2].lines] == ["clean", "authorised", "hacker"]
     last = {line.role: float(line.points.split(",")[-1]) for line in panels[2].lines}  # % below the top, of 60 %
-    assert last == pytest.approx({"clean": 100 - 59.5 / 0.6, "authorised": 100 - 54.3 / 0.6, "hacker": 40}, abs=0.01)
-
-
-def test_terms_that_were_off_have_no_panel() -> None:
-    log = [{"step": n, "loss": 1.0, "gradient_matching": 0.1 * n, "undistillation": None} for n in range(3)]
-    assert [panel.title for panel in figures.loss_panels(log)] == ["total loss", "gradient matching"]
-    assert figures.loss_panels([]) == []
-    long = [{"step": n, "loss": float(n)} for n in range(5000)]
-    assert figures.loss_panels(long)[0].subtitle == "0 → 5e+03"  # the first step and the last, not means around them
+    assert last == pytest.approx({"clean": 100 - 59.5 / 0.6, "authorised": 100 - 54.3 / 0.6, "hacker": 41.5}, abs=0.01)
 
 
 def test_differences_are_amplified_around_gray_without_clipping_the_bound() -> None:
@@ -76,3 +69,27 @@ def test_data_uris_hold_the_pixels(channels: int) -> None:
     uri = figures.png_uri(image)
     pixels = np.array(Image.open(io.BytesIO(b64decode(uri.removeprefix("data:image/png;base64,")))))
     assert (pixels.reshape(6, 4, channels) == image.permute(1, 2, 0).numpy()).all()
+
+
+@pytest.mark.parametrize("shape", [(3, 32, 32), (1, 28, 28), (3, 200, 320), (3, 300, 90)])
+def test_a_comparison_picture_shows_originals_copies_and_differences(shape: tuple[int, int, int]) -> None:
+    originals = torch.randint(30, 220, (9, *shape), generator=torch.Generator().manual_seed(0)).byte()
+    copies = originals + 10
+    picture = Image.open(io.BytesIO(figures.comparison_picture(originals, copies)))
+    assert picture.format == "PNG" and picture.mode == "RGB" and 400 <= picture.width <= 800
+    pixels = np.array(picture).astype(int)
+    height = (picture.height - 2 * figures.GAP) // 3
+    rows = [
+        pixels[top : top + height, figures.MARGIN :] for top in (0, height + figures.GAP, 2 * (height + figures.GAP))
+    ]
+    images = rows[2].reshape(-1, 3)
+    assert {tuple(value) for value in images.tolist()} == {(248,) * 3, (255,) * 3}  # 128 + 12 * 10; white between them
+    shown = (rows[2] == 248).all(-1)
+    assert (abs((rows[1] - rows[0])[shown] - 10) <= 1).all()  # reduced images are rounded
+    assert (pixels[:, : figures.MARGIN] < 100).any()  # the names of the rows
+
+
+def test_few_images_make_a_narrow_picture() -> None:
+    images = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
+    picture = Image.open(io.BytesIO(figures.comparison_picture(images, images)))
+    assert picture.size == (figures.MARGIN + 2 * (96 + figures.GAP), 3 * 96 + 2 * figures.GAP)

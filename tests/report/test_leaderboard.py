@@ -45,7 +45,6 @@ def result(name: str, naive: float, worst: float, authorised: float | None, trai
         "hackers": 5,
         "quality": {"psnr_db": 31.0, "ssim": 0.9, "l_inf_255": 8},
         "epsilon_asked_255": 8,
-        "headroom": False,
         "cost": None
         if trainings is None
         else {

@@ -16,7 +16,7 @@ from uge.report.page import ReportInput, write_page
 from uge.report.tables import accuracy_table
 from uge.runtime import without_folders
 
-from .conftest import DATA_HASH, make_summary
+from .conftest import DATA_HASH, HACKERS, make_records, make_summary
 
 Opener = Callable[..., Any]
 
@@ -97,12 +97,14 @@ def test_text_has_enough_contrast(pages: dict[str, Path], open_page: Opener, sch
 def test_table_is_the_summary(pages: dict[str, Path], open_page: Opener, report_input: ReportInput) -> None:
     page = open_page(pages["private"])
     read = "rows => rows.map(row => [...row.querySelectorAll('.network, td')].map(cell => cell.innerText.trim()))"
-    shown = page.eval_on_selector_all("#accuracy tbody tr", read)
+    shown = page.eval_on_selector_all("#accuracy tbody tr:not(.part)", read)
+    titles = page.eval_on_selector_all("#accuracy tr.part", "all => all.map(one => one.innerText)")
+    assert titles == ["Hackers: the margin is measured against these", "Hackers who query the recipient's network"]
     assert [tuple(cells) for cells in shown] == [row.cells() for row in accuracy_table(report_input.summary)]
     assert page.locator("#accuracy thead th[scope=col]").count() == len(shown[0])
     assert page.locator("#accuracy tbody th[scope=row]").count() == len(shown)
     foot = page.inner_text("#accuracy tfoot")
-    assert "+0.4 points" in foot and "convnet, other initial weights, 53.9" in foot
+    assert "+0.4 points" in foot and "convnet, same network, no key, 53.9" in foot and "36.0\u00a0%" in foot
     assert page.locator("#trainings tbody tr").count() == len(report_input.records)
     page.close()
 
@@ -112,7 +114,7 @@ def test_every_picture_is_described_and_focus_reaches_what_folds(pages: dict[str
     assert page.eval_on_selector_all("img", "all => all.every(one => one.alt)")
     assert page.eval_on_selector_all("svg", "all => all.every(one => one.closest('[aria-hidden=true]'))")
     described = page.eval_on_selector_all("[role=img]", "all => all.map(one => one.getAttribute('aria-label'))")
-    assert len(described) == 1 + 5 + 3 and all(len(text) > 20 for text in described)  # dots, curves, loss terms
+    assert len(described) == 1 + 5 and all(len(text) > 20 for text in described)  # bars, curves
     headings = page.eval_on_selector_all("h1, h2, h3", "all => all.map(one => one.tagName)")
     assert headings[0] == "H1" and headings.count("H1") == 1
     page.eval_on_selector_all("details", "all => all.forEach(one => one.open = false)")
@@ -122,16 +124,42 @@ def test_every_picture_is_described_and_focus_reaches_what_folds(pages: dict[str
     page.close()
 
 
-def test_marks_sit_where_the_numbers_say(pages: dict[str, Path], open_page: Opener) -> None:
+def test_bars_and_marks_are_as_long_as_the_numbers_say(pages: dict[str, Path], open_page: Opener) -> None:
     page = open_page(pages["private"])
-    boxes = page.eval_on_selector_all(
-        ".dot-row .track",
-        """tracks => tracks.map(track => {
-            const mark = track.querySelector('circle.authorised-mark, rect.hacker-mark').getBoundingClientRect();
-            const box = track.getBoundingClientRect();
-            return (mark.left + mark.width / 2 - box.left) / box.width * 60; })""",
+    shares = page.eval_on_selector_all(
+        ".bars .track",
+        """tracks => tracks.map(track => ['.fill', '.clean', '.guess'].map(name => {
+            const mark = track.querySelector(name).getBoundingClientRect(), box = track.getBoundingClientRect();
+            const end = name === '.fill' ? mark.right : mark.left + (name === '.clean' ? mark.width / 2 : 0);
+            return 100 * (end - box.left) / box.width; }))""",
     )
-    assert boxes == pytest.approx([54.3, 53.9, 36.0, 35.1, 28.4], abs=0.1)
+    assert [share[0] for share in shares] == pytest.approx([54.3, 28.4, 35.1, 53.9, 36.0], abs=0.2)
+    assert [share[1] for share in shares] == pytest.approx([57.0, 53.3, 59.5, 57.2, 59.5], abs=0.2)
+    assert all(share[2] == pytest.approx(10, abs=0.3) for share in shares)
+    assert page.locator(".bars .asks").count() == 1  # the student
+    page.close()
+
+
+def test_the_first_screen_holds_verdict_picture_and_bars(
+    report_input: ReportInput, open_page: Opener, tmp_path: Path
+) -> None:
+    more = tuple(("vgg", how, "nothing", 20.0, 21.0, 59.5) for how in ("grayscale", "jpeg:10", "blur:1", "pool:2"))
+    summary = make_summary((*more, HACKERS[0], HACKERS[2], HACKERS[3]), accuracy=76.2, sealed=True)
+    write_page(replace(report_input, summary=summary, records=make_records(summary)), tmp_path / "page.html")
+    page = open_page(tmp_path / "page.html")
+    assert page.inner_text("h1") == "The protection holds in this run"
+    assert page.locator(".bars .bar").count() == 8
+    for what in ("h1", "#verdict", ".examples", ".bars"):
+        box = page.locator(what).bounding_box()
+        assert box is not None and box["y"] + box["height"] <= 800, what
+    page.close()
+
+
+def test_no_sentence_is_long(pages: dict[str, Path], open_page: Opener) -> None:
+    page = open_page(pages["private"])
+    for text in page.eval_on_selector_all("h1, h2, p, li, caption", "all => all.map(one => one.innerText)"):
+        for sentence in re.split(r"(?<=[.])\s", re.sub(r"\(.*?\)", "", text)):
+            assert len(sentence.replace("\u00a0%", "").split()) <= 20, sentence
     page.close()
 
 
@@ -148,28 +176,12 @@ def test_prints_on_white_with_details_unfolded(pages: dict[str, Path], open_page
 
 
 def test_epsilon_is_what_was_measured_and_a_manifest_that_says_otherwise_is_told(report_input: ReportInput) -> None:
-    manifest = report_input.manifest | {"epsilon_asked": 4, "epsilon_measured": 4, "headroom": 0}
+    manifest = report_input.manifest | {"epsilon_asked": 4, "epsilon_measured": 4}
     assert epsilon_text(manifest, {"l_inf_255": 16.0}) == (
         "epsilon 16/255 measured, though its manifest states 4/255, 4/255 allowed"
     )
     assert epsilon_text(manifest, {}) == "epsilon 4/255 by its manifest, 4/255 allowed"
-    assert epsilon_text(manifest | {"headroom": 8}, {"l_inf_255": 16.0}).startswith("epsilon 4/255 by its manifest")
-
-
-def test_headroom_moves_more_than_epsilon_and_the_page_says_so(report_input: ReportInput, tmp_path: Path) -> None:
-    """Epsilon refers to originals mapped off black and white first; the originals that are shown are not."""
-    mapped = replace(
-        report_input,
-        manifest=report_input.manifest | {"headroom": 16},
-        quality=report_input.quality | {"l_inf_255": 31},
-    )
-    for public in (False, True):
-        write_page(mapped, tmp_path / "page.html", public=public)
-        html = tmp_path.joinpath("page.html").read_text().replace("&nbsp;", " ")
-        assert "by more than 31 of 255" in html and "by more than 16 of 255" not in html
-        assert "of originals mapped onto 16..239" in html
-    write_page(mapped, tmp_path / "page.html")
-    assert "amplified 4 times" in (tmp_path / "page.html").read_text()  # 31 grey levels still fit in
+    assert epsilon_text(manifest | {"epsilon_measured": None}, {}) == "no manifest, so no bound is stated"
 
 
 def test_private_page_says_so_and_shows_the_pairs(pages: dict[str, Path], report_input: ReportInput) -> None:
@@ -194,7 +206,7 @@ def test_public_page_holds_nothing_of_the_originals(pages: dict[str, Path], repo
 
 def test_names_from_folders_are_text_and_not_markup(pages: dict[str, Path]) -> None:
     html = pages["private"].read_text()
-    assert "t-shirt &amp; &lt;b&gt;top&lt;/b&gt;" in html and "<b>top</b>" not in html
+    assert "field &amp; &lt;b&gt;meadow&lt;/b&gt;" in html and "<b>meadow</b>" not in html
 
 
 def test_numbers_of_the_copy_are_shown(pages: dict[str, Path], open_page: Opener, report_input: ReportInput) -> None:
@@ -202,12 +214,11 @@ def test_numbers_of_the_copy_are_shown(pages: dict[str, Path], open_page: Opener
     text = page.inner_text("section[aria-labelledby=protection]")
     assert f"{report_input.quality['psnr_db']:.1f} dB" in text and f"{report_input.quality['ssim']:.3f}" in text
     assert text.count("16 / 255") == 2
-    assert "undistillation" not in text  # the term was switched off
     page.close()
 
 
 def test_a_bare_report_is_still_a_page(report_input: ReportInput, tmp_path: Path, open_page: Opener) -> None:
-    bare = ReportInput(make_summary(()), [], [], {}, report_input.manifest)
+    bare = ReportInput(make_summary(()), [], {}, report_input.manifest)
     write_page(bare, tmp_path / "bare.html")
     page = open_page(tmp_path / "bare.html", width=390)
     assert page.heard == []
@@ -216,7 +227,7 @@ def test_a_bare_report_is_still_a_page(report_input: ReportInput, tmp_path: Path
     page.close()
     nobody = replace(bare, summary=make_summary() | {"authorised": None, "margin": None})
     write_page(nobody, tmp_path / "bare.html")
-    assert "No authorised network was trained" in (tmp_path / "bare.html").read_text()
+    assert "Nobody trained with a key" in (tmp_path / "bare.html").read_text()
 
 
 def test_unwritable_target_is_one_clear_error(report_input: ReportInput, tmp_path: Path) -> None:

@@ -4,30 +4,53 @@ import pytest
 from rich.console import Console
 
 from uge.report.tables import (
-    COLUMNS,
     accuracy_table,
     closing_lines,
     countermeasure_label,
-    markdown,
+    margin,
+    parts,
     points,
     print_table,
+    strongest,
 )
 
 from .conftest import HACKERS, make_summary
 
 
-def test_rows_are_the_summary_in_order() -> None:
+def test_the_strongest_comes_last_and_students_apart() -> None:
     rows = accuracy_table(make_summary())
     assert [row.role for row in rows] == ["authorised"] + ["hacker"] * len(HACKERS) + ["chance"]
-    assert [row.published for row in rows] == [54.3, 53.9, 36.0, 35.1, 28.4, 10.0]
-    assert rows[0].cells() == ("convnet", "authorised", "key", "57.0", "54.3", "54.3", "\u22122.7")
-    assert rows[3].cells() == ("vgg", "plain training", "nothing", "59.5", "35.1", "36.4", "\u221224.4")
+    assert [row.published for row in rows] == [54.3, 28.4, 35.1, 53.9, 36.0, 10.0]
+    assert rows[0].cells() == ("convnet", "recipient", "key", "57.0", "54.3", "54.3", "\u22122.7")
+    assert rows[2].cells() == ("vgg", "plain training", "nothing", "59.5", "35.1", "36.4", "\u221224.4")
+    assert [len(members) for _, members in parts(rows)] == [1, 3, 1, 1]
+
+
+def test_controls_stand_apart_and_set_no_margin() -> None:
+    stolen = ("convnet", "stolen-key", "key", 56.0, 57.0, 57.0)
+    alone = ("vgg", "clean-only:500", "clean images", 56.5, 57.0, 57.0)
+    summary = make_summary((*HACKERS, stolen, alone))
+    titles = [(title, len(members)) for title, members in parts(accuracy_table(summary))]
+    assert titles[3] == ("Controls, who count for no margin", 2)
+    assert margin(summary) == pytest.approx(0.4)
+
+
+def test_the_margin_leaves_students_out_and_names_them() -> None:
+    summary = make_summary((HACKERS[0], ("vgg", "distillation:soft", "model outputs", 53.0, 54.0, 59.5)))
+    assert margin(summary) == pytest.approx(54.3 - 35.1)
+    assert strongest(summary, asking=True)["accuracy"] == 53.0
+    assert closing_lines(summary) == [
+        "Margin against hackers who do not query the recipient's network: +19.2 points",
+        "Strongest of them: vgg, plain training, 35.1 %",
+        "Strongest who queries the recipient's network: vgg, distillation (soft), 53.0 %",
+    ]
+    assert margin(make_summary(HACKERS[3:])) is None and len(closing_lines(make_summary(HACKERS[3:]))) == 1
 
 
 def test_seeds_of_one_hacker_share_a_row() -> None:
     summary = make_summary((*HACKERS, ("vgg", "none", "nothing", 37.1, 37.1, 59.5)))
     (vgg,) = [row for row in accuracy_table(summary) if row.network == "vgg" and row.countermeasure == "none"]
-    assert (vgg.seeds, vgg.span) == (2, (35.1, 37.1))
+    assert vgg.seeds == 2
     assert vgg.published == pytest.approx(36.1) and vgg.peak == pytest.approx(36.75)
 
 
@@ -42,7 +65,7 @@ def test_without_authorised_network_or_hackers() -> None:
     assert closing_lines(summary) == ["No hacker was trained, so there is no margin."]
     summary = make_summary() | {"authorised": None, "margin": None}
     assert [row.role for row in accuracy_table(summary)] == ["hacker"] * len(HACKERS) + ["chance"]
-    assert len(closing_lines(summary)) == 1
+    assert len(closing_lines(summary)) == 2 and margin(summary) is None
 
 
 @pytest.mark.parametrize(("value", "text"), [(1.26, "+1.3"), (-0.01, "0.0"), (-3, "\u22123.0"), (None, "\u2013")])
@@ -65,14 +88,5 @@ def test_terminal_table_fits_80_columns_with_every_number_whole() -> None:
     for row in accuracy_table(summary):
         numbers = [cell for cell in row.cells()[3:] if cell]
         assert any(line.split()[-len(numbers) :] == numbers for line in text.splitlines())
-    assert text.index("chance") < text.index("Margin") < text.index("Strongest hacker")
+    assert text.index("chance") < text.index("Margin") < text.index("Strongest of them")
     assert "+0.4 points" in text
-
-
-def test_markdown_has_a_cell_a_column_and_escapes_bars() -> None:
-    summary = make_summary((("a|b", "none", "nothing", 30.0, 31.0, 50.0),))
-    lines = markdown(accuracy_table(summary)).splitlines()
-    assert lines[0] == "| " + " | ".join(COLUMNS) + " |"
-    assert lines[2] == "| **convnet** | **authorised** | **key** | **57.0** | **54.3** | **54.3** | **\u22122.7** |"
-    assert lines[3] == "| a\\|b | plain training | nothing | 50.0 | 30.0 | 31.0 | \u221220.0 |"
-    assert all(line.replace("\\|", "").count("|") == len(COLUMNS) + 1 for line in lines)

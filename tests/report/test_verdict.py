@@ -1,3 +1,4 @@
+import re
 from typing import Any
 
 from uge.report.verdict import judge, limits, name_of
@@ -7,6 +8,7 @@ from .conftest import make_records, make_summary
 OTHERS = (("vgg", "none", "nothing", 30.0, 31.0, 59.0), ("resnet", "none", "nothing", 28.0, 29.0, 56.0))
 TWIN = ("convnet", "other-init", "architecture", 30.0, 31.0, 57.0)
 MANIFEST = {"method": "uge", "count": 6000, "image_size": (28, 28), "classes": 10}
+NO_STUDENT = "No hacker who queries the recipient's network was tried."
 
 
 def cautions(*hackers: tuple[Any, ...], accuracy: float = 54.3) -> str:
@@ -15,12 +17,48 @@ def cautions(*hackers: tuple[Any, ...], accuracy: float = 54.3) -> str:
 
 def test_a_clear_result_is_told_with_its_numbers_and_one_seed_is_no_evidence() -> None:
     verdict = judge(make_summary((*OTHERS, TWIN)))
-    assert verdict.heading == "The authorised network learns more than every hacker tried"
-    (caution,) = verdict.cautions
-    assert "no evidence of protection" in caution and "1 of 3 seeds" in caution
-    assert judge(make_summary((*OTHERS, TWIN)) | {"why_no_evidence": []}).cautions == ()
-    for number in ("54.3 %", "57.0 %", "30.0 %", "+24.3 points", "10.0 %"):
+    assert verdict.heading == "The recipient learns more than every hacker who does not query his network"
+    assert "no evidence of protection" in verdict.cautions[0] and "1 of 3 seeds" in verdict.cautions[0]
+    assert judge(make_summary((*OTHERS, TWIN)) | {"why_no_evidence": []}).cautions == (NO_STUDENT,)
+    for number in ("54.3 %", "57.0 %", "30.0 %", "24.3 points", "10.0 %"):
         assert number in verdict.sentence
+
+
+def test_a_margin_of_35_points_or_weak_hackers_let_it_say_that_the_protection_holds() -> None:
+    assert judge(make_summary(OTHERS, accuracy=65.0, sealed=True)).heading == "The protection holds in this run"
+    assert judge(make_summary(OTHERS, accuracy=64.9, sealed=True)).heading != "The protection holds in this run"
+    weak = (("vgg", "none", "nothing", 20.0, 21.0, 60.0),)  # where there is little to learn at all
+    assert judge(make_summary(weak, accuracy=53.0, sealed=True)).heading == "The protection holds in this run"
+    barely = judge(make_summary((("mlp", "none", "nothing", 35.0, 36.0, 45.0),), accuracy=75.0, sealed=True))
+    assert barely.heading == "The protection holds in this run, but one hacker recovers most of what he could learn"
+    assert "no evidence" in barely.cautions[0], "one seed is small, whatever it shows"
+
+
+def test_what_a_student_reaches_is_told_and_does_not_make_the_margin() -> None:
+    student = ("vgg", "distillation:soft", "model outputs", 58.0, 59.0, 60.0)
+    verdict = judge(make_summary((*OTHERS, student), accuracy=66.0, sealed=True))
+    assert verdict.heading == "The protection holds in this run" and "36.0 points ahead" in verdict.sentence
+    assert "A student of the recipient's network reaches 58.0 %: this protection does not stop him." in verdict.sentence
+    assert "Who lets others query the recipient's network" in verdict.cautions[-1]
+    weak = judge(make_summary((*OTHERS, (*student[:3], 15.0, 16.0, 60.0)), accuracy=66.0, sealed=True))
+    assert "reaches 15.0 %." in weak.sentence and "lets others query" not in " ".join(weak.cautions)
+    alone = judge(make_summary((student,), sealed=True))
+    assert alone.heading == "Only students of the recipient's network were tried" and "58.0 %" in alone.sentence
+
+
+def test_sentences_are_short() -> None:
+    student = ("vgg", "distillation:soft", "model outputs", 58.0, 59.0, 60.0)
+    hard = ("mlp", "none", "nothing", 40.0, 52.0, 42.0)
+    told = []
+    for accuracy in (11.0, 25.0, 34.0, 45.0, 54.3, 80.0):
+        for hackers in (OTHERS, (*OTHERS, TWIN, student), (hard, TWIN), (student,), ()):
+            for summary in (make_summary(hackers, accuracy), make_summary(hackers, accuracy, sealed=True)):
+                for verdict in (judge(summary), judge(summary | {"authorised": None, "margin": None})):
+                    told += [verdict.heading, verdict.sentence, *verdict.cautions]
+                told += limits(summary, [], MANIFEST)
+    for sentence in re.split(r"(?<=[.])\s", " ".join(re.sub(r" \(.*?\)", "", text) + ". " for text in told)):
+        words = [word for word in sentence.split() if word != "%"]
+        assert len(words) <= 20, sentence
 
 
 def test_the_best_epoch_of_a_single_run_is_not_averaged_away() -> None:
@@ -41,8 +79,8 @@ def test_a_hacker_without_a_ceiling_is_not_passed_over() -> None:
 def test_a_negative_margin_is_a_failure() -> None:
     verdict = judge(make_summary(OTHERS, accuracy=25.0))
     assert verdict.heading == "The protection fails in this run"
-    assert "\u22125.0 points" in verdict.sentence
-    assert "learns more" in verdict.cautions[0] and "below its clean accuracy" in verdict.cautions[1]
+    assert "5.0 points ahead of him" in verdict.sentence
+    assert "learns more" in verdict.cautions[0] and "below his accuracy on the originals" in verdict.cautions[1]
 
 
 def test_a_small_margin_is_hardly_any_protection() -> None:
@@ -52,8 +90,8 @@ def test_a_small_margin_is_hardly_any_protection() -> None:
 
 def test_the_price_of_the_authorised_user_is_named() -> None:
     verdict = judge(make_summary(OTHERS, accuracy=45.0))
-    assert verdict.heading == "Hackers learn less, and so does the authorised network"
-    assert "12.0 points below its clean accuracy" in verdict.cautions[0]
+    assert verdict.heading == "Hackers learn less, and so does the recipient"
+    assert "12.0 points below his accuracy" in verdict.cautions[1]
 
 
 def test_a_copy_useless_to_everyone_is_called_so() -> None:
@@ -63,7 +101,7 @@ def test_a_copy_useless_to_everyone_is_called_so() -> None:
 def test_the_same_architecture_is_named_where_it_learns_and_missed_where_absent() -> None:
     learns = ("convnet", "other-init", "architecture", 54.0, 54.0, 57.0)
     text = cautions(*OTHERS, learns)
-    assert "54.0 % (convnet, other initial weights)" in text and "weak key" in text
+    assert "54.0 % (convnet, same network, no key)" in text and "weak key" in text
     assert "other architectures stay 24.3 points" in text
     assert "weak key" not in cautions(*OTHERS, TWIN)
     assert "hardest case for this key is missing" in cautions(*OTHERS)
@@ -72,16 +110,16 @@ def test_the_same_architecture_is_named_where_it_learns_and_missed_where_absent(
 def test_a_hacker_who_loses_nothing_is_hardly_hindered() -> None:
     verdict = judge(make_summary((("mlp", "none", "nothing", 40.0, 41.0, 42.0), TWIN)))
     assert verdict.heading == "The strongest hacker is hardly hindered"
-    assert "loses only 2.0 points" in verdict.cautions[0]
-    assert "15.0 points of the margin exist on clean images already" in verdict.cautions[1]
+    assert "loses only 2.0 points" in verdict.cautions[1]
+    assert "15.0 points of the margin exist on the originals already" in verdict.cautions[2]
 
 
 def test_who_recovers_most_of_what_a_weaker_network_could_learn_is_in_the_heading() -> None:
     twin = ("convnet", "other-init", "architecture", 20.0, 21.0, 57.0)
     hackers = (("vgg", "none", "nothing", 40.0, 41.0, 80.0), ("mlp", "jpeg:10", "nothing", 34.0, 34.0, 35.0), twin)
     verdict = judge(make_summary(hackers))
-    assert verdict.heading == "Ahead of every hacker tried, but one recovers most of what he could learn"
-    assert "mlp, jpeg recovers 96 % of what it could learn (34.0 % on the copy, 35.0 %" in verdict.cautions[0]
+    assert verdict.heading == "The recipient is ahead, but one hacker recovers most of what he could learn"
+    assert "mlp, jpeg recovers 96 % of what it could learn (34.0 % on the copy, 35.0 %" in verdict.cautions[1]
 
 
 def test_what_originals_alone_teach_is_no_break_of_the_copy() -> None:
@@ -139,28 +177,28 @@ def test_limits_name_what_was_not_tried() -> None:
     assert "offers them: grayscale. Screened with a part of the epochs and given up" in given_up
     assert "others taught more: blur." in given_up
     assert "3 kinds of hacker with 2 architectures" in text
-    assert "These numbers are no evidence of protection" in text and "at least 3 seeds" in text
-    assert "No hacker with the authorised architecture" in text
+    assert "These numbers are no evidence of protection" in text and "from 3 seeds on" in text
+    assert "No hacker with the recipient's architecture" in text
 
 
 def test_limits_with_enough_seeds_and_a_twin() -> None:
     summary = make_summary((TWIN, TWIN, TWIN)) | {"why_no_evidence": []}
     text = " ".join(limits(summary, [], MANIFEST))
     assert "no evidence" not in text and "three seeds or more" in text
-    assert "here he reaches 30.0 %" in text
+    assert "Here he reaches 30.0 %" in text
 
 
 def test_sentences_speak_of_the_means_that_the_table_shows() -> None:
     summary = make_summary((*OTHERS, TWIN, *[(*TWIN[:3], 51.0, *TWIN[4:])] * 2))
     assert "reaches 44.0 %" not in " ".join(judge(summary).cautions)  # 10.3 below the authorised network: no caution
-    assert "here he reaches 44.0 %" in " ".join(limits(summary, [], MANIFEST))
+    assert "Here he reaches 44.0 %" in " ".join(limits(summary, [], MANIFEST))
 
 
 def test_students_are_not_taken_for_the_same_architecture_without_help() -> None:
     student = ("convnet", "distillation:soft", "model outputs", 53.0, 54.0, 57.0)
     summary = make_summary((*OTHERS, ("convnet", "other-init", "architecture", 12.0, 13.0, 57.0), student))
     told = " ".join([*judge(summary).cautions, *limits(summary, make_records(summary), MANIFEST)])
-    assert "here he reaches 12.0 %" in told and "53.0 % (convnet" not in told
+    assert "Here he reaches 12.0 %" in told and "53.0 % (convnet" not in told
     alone = make_summary((*OTHERS, student))
     assert "hardest case for this key is missing" in " ".join(judge(alone).cautions)
 

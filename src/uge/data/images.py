@@ -6,7 +6,6 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -27,21 +26,17 @@ class ImageSet:
         labels: int64 [N] in 0..classes-1.
         class_names: one name a class, in label order.
         names: one name an image, unique, without suffix ("00042" or "cat/00042"); from the source's file names.
-        nonces: one an image where the images were published for a null-space key; they belong to these pixels.
     """
 
-    dtype: ClassVar[torch.dtype] = torch.uint8
     images: Tensor
     labels: Tensor
     class_names: tuple[str, ...]
     names: tuple[str, ...]
-    nonces: tuple[bytes, ...] | None = None
 
     def __post_init__(self) -> None:
-        if self.images.dtype != self.dtype or self.images.ndim != 4 or self.images.shape[1] not in (1, 3):
+        if self.images.dtype != torch.uint8 or self.images.ndim != 4 or self.images.shape[1] not in (1, 3):
             raise DataError(
-                f"expected {str(self.dtype).removeprefix('torch.')} images [N, 1 or 3, H, W],"
-                f" got {self.images.dtype} {list(self.images.shape)}"
+                f"expected uint8 images [N, 1 or 3, H, W], got {self.images.dtype} {list(self.images.shape)}"
             )
         if self.labels.dtype != torch.int64 or self.labels.shape != self.images.shape[:1]:
             raise DataError(
@@ -50,8 +45,6 @@ class ImageSet:
             )
         if len(self.names) != len(self.images):
             raise DataError(f"expected one name an image, got {len(self.names)} for {len(self.images)}")
-        if self.nonces is not None and len(self.nonces) != len(self.images):
-            raise DataError(f"expected one nonce an image, got {len(self.nonces)} for {len(self.images)}")
         if twice := repeated(self.class_names):
             raise DataError(f"two classes are called {twice!r}; rename one")
         if len(self.labels) and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < self.classes:
@@ -83,7 +76,6 @@ class ImageSet:
             images=self.images[indices],
             labels=self.labels[indices],
             names=tuple(self.names[i] for i in indices.tolist()),
-            nonces=None if self.nonces is None else tuple(self.nonces[i] for i in indices.tolist()),
         )
 
     def take(self, count: int, generator: torch.Generator) -> ImageSet:
@@ -145,8 +137,8 @@ class ImageSet:
         return alike or bool((seen - own).abs().sum() <= CLEARLY * (seen - other).abs().sum())
 
     def with_images(self, images: Tensor) -> ImageSet:
-        """The same labels and names on other images, such as a protected copy; nonces stay with their pixels."""
-        return replace(self, images=images, nonces=None)
+        """The same labels and names on other images, such as a protected copy."""
+        return replace(self, images=images)
 
     def digest(self) -> str:
         """SHA-256 over pixels, shape, labels and class names: names the data in records."""
@@ -154,16 +146,6 @@ class ImageSet:
         hasher.update(self.images.contiguous().numpy().data)  # as it lies in memory, not a second copy of it
         hasher.update(self.labels.contiguous().numpy().data)
         return hasher.hexdigest()
-
-
-@dataclass(frozen=True, eq=False)
-class ImageView(ImageSet):
-    """What the network of a null-space key sees of an image set.
-
-    `images` is float32 on the scale 0..255, which a view may leave. It trains and tests as an image set does.
-    """
-
-    dtype: ClassVar[torch.dtype] = torch.float32
 
 
 def repeated(names: Sequence[str]) -> str:
@@ -186,7 +168,7 @@ def pixel_sha256(image: Tensor) -> str:
 
 
 def to_float(images: Tensor) -> Tensor:
-    """uint8 in 0..255 -> float32 in [0, 1], same shape and device; a view may lie outside of both."""
+    """uint8 in 0..255 -> float32 in [0, 1], same shape and device."""
     return images.float() / 255
 
 

@@ -41,11 +41,12 @@ from uge.data.images import ImageSet
 from uge.errors import DataError
 
 EMBEDDED = {
-    "fashion-mini": (
-        "t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot",
+    "eurosat": (
+        "AnnualCrop", "Forest", "HerbaceousVegetation", "Highway", "Industrial",
+        "Pasture", "PermanentCrop", "Residential", "River", "SeaLake",
     ),
 }  # fmt: skip
-"""Images that travel inside the package: name -> class names. Built by tools/build_fashion_mini.py."""
+"""Images that travel inside the package: name -> class names. Built by tools/build_eurosat.py."""
 
 _SPLITS = {
     "train": "train", "training": "train",
@@ -566,21 +567,21 @@ def _same(pixels: Pixels) -> Pixels:
 
 
 def _read_embedded(name: str) -> _Source:
-    """The embedded grid of tiles: rows of 28x28 images, class after class, equally many of each."""
+    """The embedded grid of tiles: rows of 32x32 colour images, class after class, equally many of each."""
     class_names = EMBEDDED[name]
 
     def entries(split: str) -> Iterator[_Entry]:
         with (
-            resources.files("uge.data").joinpath("embedded", f"{name}-{split}.png").open("rb") as file,
+            resources.files("uge.data").joinpath("embedded", f"{name}-{split}.webp").open("rb") as file,
             Image.open(file) as grid,
         ):
-            rows, columns = grid.height // 28, grid.width // 28
-            tiles = np.asarray(grid).reshape(rows, 28, columns, 28).swapaxes(1, 2).reshape(-1, 28, 28)
+            rows, columns = grid.height // 32, grid.width // 32
+            tiles = np.asarray(grid).reshape(rows, 32, columns, 32, 3).swapaxes(1, 2).reshape(-1, 32, 32, 3)
         per_class = len(tiles) // len(class_names)
         for number, pixels in enumerate(tiles):
             label, place = divmod(number, per_class)
             where = f"{name}: {split} image {number}"
-            yield _Entry(f"{class_names[label]}/{place:05d}", label, where, partial(_same, pixels))
+            yield _Entry(f"{class_names[label]}/{place:04d}", label, where, partial(_same, pixels))
 
     return _Source(class_names, {split: entries(split) for split in ("train", "test")})
 

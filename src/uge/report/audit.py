@@ -14,25 +14,19 @@ import torch
 from uge.errors import PublishError
 from uge.records import read_records
 from uge.report import tables, verdict
-from uge.report.page import Examples, ReportInput, measured_epsilon, write_page
+from uge.report.page import Examples, ReportInput, write_page
 from uge.runtime import write_atomically
 
 FORMAT_VERSION = 1
 SUMMARY_KEYS = {"chance", "authorised", "hackers", "groups", "margin", "worst", "why_no_evidence"}
 
 
-def read_audit(folder: Path, protect_log: Path | None = None) -> ReportInput:
-    """Everything that an audit's folder tells (see `uge.audit.folder`).
-
-    Args:
-        folder: of a finished audit.
-        protect_log: the terms of the protection's loss, as `uge protect --log` wrote them.
+def read_audit(folder: Path) -> ReportInput:
+    """Everything that the folder of a finished audit tells (see `uge.audit.folder`).
 
     Raises:
         PublishError: the folder holds no finished audit, or a file of it is damaged.
     """
-    if protect_log is not None and not protect_log.is_file():
-        raise PublishError(f"there is no log {protect_log}; 'uge protect --log FILE' writes one")
     try:
         facts = json.loads((folder / "audit.json").read_text(encoding="utf-8"))
         if facts["format_version"] != FORMAT_VERSION:
@@ -52,7 +46,6 @@ def read_audit(folder: Path, protect_log: Path | None = None) -> ReportInput:
         return ReportInput(
             summary=summary,
             records=records,
-            protect_log=read_records(protect_log) if protect_log else [],
             settings={"method": facts["manifest"]["method"], **facts["settings"]},
             manifest=facts["manifest"],
             examples=_examples(folder / "examples.npz"),
@@ -83,7 +76,6 @@ def write_reports(
     folder: Path,
     *,
     public: bool = False,
-    protect_log: Path | None = None,
     name: str = "protected-images",
     license_url: str | None = None,
 ) -> list[Path]:
@@ -93,14 +85,13 @@ def write_reports(
         folder: of the audit.
         public: a page for everybody, beside the private one: without originals, differences and whatever is computed
             from single originals; and, of a folder with a manifest, the data card.
-        protect_log: see `read_audit`.
         name: see `data_card`.
         license_url: see `data_card`.
 
     Returns:
         The files.
     """
-    data = read_audit(folder, protect_log)
+    data = read_audit(folder)
     page, text = (folder / f"{'public' if public else 'report'}.{kind}" for kind in ("html", "md"))
     write_page(data, page, public=public)
     data = data.without_folders() if public else data
@@ -138,17 +129,13 @@ def markdown(data: ReportInput) -> str:
 
 def epsilon_text(manifest: dict[str, Any], quality: dict[str, float]) -> str:
     """The bound in words: measured where originals were there, else what the manifest states."""
-    asked, stated, seen = manifest["epsilon_asked"], manifest["epsilon_measured"], measured_epsilon(manifest, quality)
+    asked, stated, seen = manifest["epsilon_asked"], manifest["epsilon_measured"], quality.get("l_inf_255")
+    allowed = "no bound asked" if asked is None else f"{asked}/255 allowed"
     if seen is not None:
         told = "" if stated in (None, seen) else f", though its manifest states {stated}/255"
-        told += "" if asked is None else f", {asked}/255 allowed"
-        return f"epsilon {seen:g}/255 measured{told}"
-    if stated is None:
-        return "no manifest, so no bound is stated"
-    low = manifest["headroom"]
-    mapped = f", of the originals mapped onto {low}..{255 - low}" if low else ""
+        return f"epsilon {seen:g}/255 measured{told}, {allowed}"
     return (
-        f"epsilon {stated}/255 by its manifest, {'no bound asked' if asked is None else f'{asked}/255 allowed'}{mapped}"
+        "no manifest, so no bound is stated" if stated is None else f"epsilon {stated}/255 by its manifest, {allowed}"
     )
 
 
@@ -167,7 +154,7 @@ def data_card(data: ReportInput, name: str = "protected-images", license_url: st
     height, width = manifest["image_size"]
     about = (
         f"{manifest['count']} labelled images of {width} x {height} pixels in {manifest['classes']} classes, protected"
-        f" with the method {manifest['method']} so that an authorised network alone should learn from them"
+        f" with the method {manifest['method']} so that the recipient of a key alone should learn from them"
         f" ({epsilon_text(manifest, data.quality)}). An audit says: {judged.heading}. {judged.sentence}"
     )
     card: dict[str, Any] = {

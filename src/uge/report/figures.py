@@ -10,21 +10,17 @@ import io
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from uge.report.tables import MINUS, Row, countermeasure_label, percent
 
-MOST_POINTS = 200  # a line keeps at most this many; more cannot be seen and make the page heavy
-TERMS = (
-    ("loss", "total loss"),
-    ("gradient_matching", "gradient matching"),
-    ("shortcut", "shortcut"),
-    ("feature_distance", "feature distance"),
-    ("misdirection", "misdirection"),
-    ("undistillation", "undistillation"),
-)
+if TYPE_CHECKING:
+    import PIL.Image
+
+MOST_BARS = 8  # the recipient and seven hackers
+TILE, GAP, MARGIN = 108, 4, 96  # of a comparison picture, in pixels: an image, between two, what names the rows
 
 
 @dataclass(frozen=True)
@@ -56,39 +52,6 @@ class Panel:
     description: str
 
 
-@dataclass(frozen=True)
-class DotPlot:
-    """Clean against published accuracy, a row a network; the axis runs from 0 to `top` percent."""
-
-    rows: tuple[Row, ...]
-    top: float
-    chance: float
-    ticks: tuple[Tick, ...]
-    description: str
-
-    def place(self, accuracy: float) -> float:
-        """Where an accuracy lies, in percent of the plot's width."""
-        return 100 * accuracy / self.top
-
-
-def nice_ticks(low: float, high: float, count: int = 3) -> list[float]:
-    """About `count` round numbers that enclose low..high; the first and last are the ends of the axis."""
-    if high <= low:
-        low, high = low - 0.5 * abs(low or 1), high + 0.5 * abs(high or 1)
-    rough = (high - low) / count
-    scale = 10 ** math.floor(math.log10(rough))
-    step = next(m * scale for m in (1, 2, 2.5, 5, 10) if m * scale >= rough * 0.999)
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [number * step for number in range(first, last + 1)]
-
-
-def shorten(values: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """At most `MOST_POINTS` points: means over runs of equal length."""
-    size = math.ceil(len(values) / MOST_POINTS)
-    parts = [values[start : start + size] for start in range(0, len(values), max(size, 1))]
-    return [(sum(x for x, _ in part) / len(part), sum(y for _, y in part) / len(part)) for part in parts]
-
-
 def line(role: str, values: Sequence[tuple[float, float]], x_range: tuple[float, float], ticks: list[float]) -> Line:
     """Place (x, y) values; a single one becomes a level line, for a lone point has no stroke."""
     low, high, width = ticks[0], ticks[-1], x_range[1] - x_range[0]
@@ -109,22 +72,30 @@ def axis_top(accuracies: Iterable[float]) -> float:
     return 20.0 * max(1, math.ceil(max(accuracies, default=0.0) / 20))
 
 
-def dot_plot(rows: Sequence[Row], chance: float) -> DotPlot:
-    """The plot of the accuracy table, without its chance row (that one is a line)."""
-    rows = [row for row in rows if row.role != "chance" and row.published is not None]
-    values = [v for row in rows for v in (row.clean, row.published, row.peak, *(row.span or ())) if v is not None]
-    top = axis_top([*values, chance])
+def bars(rows: Sequence[Row]) -> list[Row]:
+    """The rows that the first screen draws: the recipient, then at most seven hackers, the strongest last.
+
+    Where there are more, these are the strongest, with room for one at least who queries the recipient's network.
+
+    Args:
+        rows: the accuracy table.
+    """
+    recipient = [row for row in rows if row.role == "authorised"]
+    hackers = [row for row in rows if row.role == "hacker" and row.counts]
+    asking = [row for row in hackers if row.asks]
+    others = [row for row in hackers if not row.asks]
+    room = MOST_BARS - len(recipient)
+    asking = asking[-max(1, room - len(others)) :]
+    return [*recipient, *others[-(room - len(asking)) :], *asking]
+
+
+def described(rows: Sequence[Row], chance: float) -> str:
+    """The bars for people who hear the page."""
     said = "; ".join(
-        f"{row.network}, {row.role_label}: {percent(row.clean)} on clean, {percent(row.published)} on published images"
+        f"{row.network}, {row.role_label}: {percent(row.published)} on the copy, {percent(row.clean)} on the originals"
         for row in rows
     )
-    return DotPlot(
-        rows=tuple(rows),
-        top=top,
-        chance=chance,
-        ticks=tick_marks([20.0 * number for number in range(round(top / 20) + 1)]),
-        description=f"Accuracy in percent, chance {percent(chance)}. {said}.",
-    )
+    return f"Accuracy in percent, guessing {percent(chance)}. {said}."
 
 
 def training_curves(rows: Sequence[Row], records: Sequence[dict[str, Any]]) -> list[Panel]:
@@ -166,7 +137,7 @@ def training_curves(rows: Sequence[Row], records: Sequence[dict[str, Any]]) -> l
         panels.append(
             Panel(
                 title=row.network,
-                subtitle="authorised" if row.role == "authorised" else countermeasure_label(row.countermeasure),
+                subtitle="recipient" if row.role == "authorised" else countermeasure_label(row.countermeasure),
                 lines=tuple(lines),
                 ticks=tick_marks(ticks, " %"),
                 first="epoch 1",
@@ -239,31 +210,6 @@ def _is_number(text: str) -> bool:
         return False
 
 
-def loss_panels(protect_log: Sequence[dict[str, Any]]) -> list[Panel]:
-    """The terms of the protection's loss over its steps, one panel a term that was switched on."""
-    panels = []
-    for name, title in TERMS:
-        known = [(float(row["step"]), row[name]) for row in protect_log if row.get(name) is not None]
-        finite = [(step, value) for step, value in known if math.isfinite(value)]
-        if not finite:
-            continue
-        values = shorten(finite)
-        ticks = nice_ticks(min(y for _, y in values), max(y for _, y in values))
-        first, last = finite[0][1], finite[-1][1]
-        panels.append(
-            Panel(
-                title=title,
-                subtitle=f"{first:.3g} → {last:.3g}".replace("-", MINUS),
-                lines=(line("term", values, (values[0][0], values[-1][0]), ticks),),
-                ticks=tick_marks(ticks),
-                first=f"step {known[0][0]:.0f}",
-                last=f"{known[-1][0]:.0f}",
-                description=f"{title}: from {first:.3g} at the first step to {last:.3g} at the last.",
-            )
-        )
-    return panels
-
-
 def amplification(epsilon_255: int) -> int:
     """How far differences are stretched: the largest whole factor that keeps +-epsilon inside 0..255 around 128."""
     return max(1, 127 // max(1, epsilon_255))
@@ -276,9 +222,53 @@ def amplified(originals: Tensor, copies: Tensor, factor: int) -> Tensor:
 
 def png_uri(image: Tensor) -> str:
     """One image, uint8 [C, H, W] with C = 1 or 3, as a PNG in a data URI."""
+    return "data:image/png;base64," + base64.b64encode(_png(_picture(image))).decode()
+
+
+def comparison_picture(originals: Tensor, copies: Tensor) -> bytes:
+    """Originals above their copies above the differences, as one PNG of 800 pixels at most, for a README.
+
+    Args:
+        originals: uint8 [N, C, H, W]; as many are shown as fit beside each other, seven of 32x32.
+        copies: uint8, same shape.
+
+    Returns:
+        The bytes of the PNG. Small images are enlarged by whole factors, large ones are reduced.
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    factor = amplification(int((originals.int() - copies.int()).abs().max()))
+    rows = {"original": originals, "copy": copies, f"difference\ntimes {factor}": amplified(originals, copies, factor)}
+    size = _shown_size(*originals.shape[2:])
+    count = min(len(originals), (800 - MARGIN) // (size[0] + GAP))
+    sheet = Image.new("RGB", (MARGIN + count * (size[0] + GAP), len(rows) * (size[1] + GAP) - GAP), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(15)
+    for row, (title, images) in enumerate(rows.items()):
+        top = row * (size[1] + GAP)
+        draw.text((6, top + size[1] // 2), title, fill="black", font=font, anchor="lm")
+        for column, image in enumerate(images[:count]):
+            larger = size[0] > image.shape[2]
+            shown = _picture(image).resize(size, Image.Resampling.NEAREST if larger else Image.Resampling.LANCZOS)
+            sheet.paste(shown, (MARGIN + column * (size[0] + GAP), top))
+    return _png(sheet)
+
+
+def _shown_size(height: int, width: int) -> tuple[int, int]:
+    """Width and height of an image in a comparison picture: the largest whole factor, or reduced to a tile."""
+    scale = TILE / max(height, width)
+    scale = int(scale) if scale >= 1 else scale
+    return max(1, round(scale * width)), max(1, round(scale * height))
+
+
+def _picture(image: Tensor) -> PIL.Image.Image:
+    """uint8 [C, H, W] with C = 1 or 3 as a Pillow image."""
     from PIL import Image
 
     pixels = image[0] if image.shape[0] == 1 else image.permute(1, 2, 0)
+    return Image.fromarray(pixels.contiguous().numpy())
+
+
+def _png(picture: PIL.Image.Image) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(pixels.contiguous().numpy()).save(buffer, format="PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    picture.save(buffer, format="PNG", optimize=True)
+    return buffer.getvalue()

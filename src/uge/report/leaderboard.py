@@ -103,7 +103,7 @@ def _at_peak(result: Result) -> str:
 
 def _epsilon(result: Result) -> str:
     asked = result["epsilon_asked_255"]
-    return "" if asked is None else f"{asked} asked" + (" beyond the headroom" if result["headroom"] else "")
+    return "" if asked is None else f"{asked} asked"
 
 
 COLUMNS = (
@@ -118,7 +118,7 @@ COLUMNS = (
         _who("worst_without_clean"),
     ),
     Column("worst case, %", _of("worst", "accuracy"), tables.percent, _who("worst")),
-    Column("authorised, %", _of("authorised", "accuracy"), tables.percent, _authorised),
+    Column("recipient, %", _of("authorised", "accuracy"), tables.percent, _authorised),
     Column("margin, points", _of("margin"), tables.points, _at_peak),
     Column("PSNR, dB", _of("quality", "psnr_db"), _decimals(1)),
     Column("SSIM", _of("quality", "ssim"), _decimals(3)),
@@ -277,7 +277,7 @@ def facts(records: Sequence[dict[str, Any]], dataset: str) -> list[str]:
     if parts:
         said.append(f"Interrupted while it was made, so that its cost counts some work twice: {', '.join(parts)}.")
     if any(result["margin"] is not None for result in results):
-        said.append("A margin is the mean authorised accuracy less that of the strongest single run on any copy.")
+        said.append("A margin is the recipient's mean accuracy less that of the strongest single run on any copy.")
     doubted: dict[str, dict[str, str]] = {}  # why, whatever its numbers -> the protections and what is said of each
     for result in results:
         for doubt in result["why_no_evidence"]:

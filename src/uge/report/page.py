@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
 from importlib import resources
@@ -13,8 +14,8 @@ from torch import Tensor
 from uge.report import figures, tables, verdict
 from uge.runtime import without_folders, write_atomically
 
-MOST_EXAMPLES = 10
-MOST_ROWS = 10  # hackers in the plot and the first table; the others fold
+MOST_EXAMPLES = 5
+MOST_CURVES = 10  # the others fold
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,11 +42,9 @@ class ReportInput:
     Attributes:
         summary: summary.json.
         records: rows of records.jsonl, one a training.
-        protect_log: rows of protect.jsonl, one a logged step.
         settings: the resolved configuration; may be nested.
         manifest: facts of the published copy: `method`, `epsilon_asked` and `epsilon_measured` (of 255; None
-            where nobody stated them), `headroom` (of 255; the epsilons refer to originals mapped onto this..255-this),
-            `count`, `image_size` (height, width), `channels` and `classes` (their number).
+            where nobody stated them), `count`, `image_size` (height, width), `channels` and `classes` (their number).
         examples: images to show, the first `MOST_EXAMPLES` of them; None leaves the section out.
         quality: means over the whole copy, as `uge.audit.quality` measures them; empty where nobody measured.
         environment: `uge.runtime.environment()` of the run.
@@ -56,7 +55,6 @@ class ReportInput:
 
     summary: dict[str, Any]
     records: list[dict[str, Any]]
-    protect_log: list[dict[str, Any]]
     settings: dict[str, Any]
     manifest: dict[str, Any]
     examples: Examples | None = None
@@ -96,23 +94,13 @@ def write_page(data: ReportInput, out: Path, *, public: bool = False) -> None:
     write_atomically(out, environment.from_string(template).render(**contents(data, public=public)))
 
 
-def measured_epsilon(manifest: dict[str, Any], quality: dict[str, float]) -> float | None:
-    """The largest change of any value, of 255, where the audit has seen it itself.
-
-    None without originals, and with headroom: that moves blacks and whites by more than epsilon, which refers to
-    originals mapped first.
-    """
-    return None if manifest["headroom"] else quality.get("l_inf_255")
-
-
 def contents(data: ReportInput, *, public: bool) -> dict[str, Any]:
     """What the template shows, by name."""
     data = data.without_folders() if public else data
     rows = tables.accuracy_table(data.summary)
-    largest = data.quality.get("l_inf_255", data.manifest["epsilon_measured"])  # with headroom the former is larger
+    drawn = figures.bars(rows)
+    largest = data.quality.get("l_inf_255", data.manifest["epsilon_measured"])
     factor = figures.amplification(8 if largest is None else int(largest))
-    most = MOST_ROWS + sum(row.role == "authorised" for row in rows)
-    shown = [row for row in rows if row.role != "chance"][:most]
     curves = figures.training_curves(rows, data.records)
     return {
         "public": public,
@@ -120,23 +108,22 @@ def contents(data: ReportInput, *, public: bool) -> dict[str, Any]:
         "summary": data.summary,
         "manifest": data.manifest,
         "quality": data.quality,
-        "rows": rows,
-        "most": most,
+        "parts": tables.parts(rows),
+        "bars": drawn,
+        "bars_described": figures.described(drawn, data.summary["chance"]),
+        "hackers_drawn": sum(row.role == "hacker" for row in drawn),
+        "hackers": sum(row.role == "hacker" for row in rows),
         "columns": tables.COLUMNS,
         "several_seeds": any(row.seeds > 1 for row in rows),
         "closing": tables.closing_lines(data.summary),
         "largest": largest,
-        "measured": "l_inf_255" in data.quality,
-        "measured_epsilon": measured_epsilon(data.manifest, data.quality),
         "factor": factor,
         "examples": list(example_images(data.examples, factor, public=public)) if data.examples else [],
         "pairs": data.examples is not None and data.examples.originals is not None and not public,
-        "dots": figures.dot_plot(shown, data.summary["chance"]),
         "heat": tables.heatmap(data.summary),
         "ladders": figures.ladders(data.summary),
-        "curves": curves[:most],
-        "more_curves": curves[most:],
-        "terms": figures.loss_panels(data.protect_log),
+        "curves": curves[:MOST_CURVES],
+        "more_curves": curves[MOST_CURVES:],
         "limits": verdict.limits(data.summary, data.records, data.manifest, data.offered),
         "skipped": data.skipped,
         "settings": list(flat(data.settings)),
@@ -146,7 +133,7 @@ def contents(data: ReportInput, *, public: bool) -> dict[str, Any]:
     }
 
 
-def example_images(examples: Examples, factor: int, *, public: bool) -> Iterator[dict[str, str]]:
+def example_images(examples: Examples, factor: int, *, public: bool) -> Iterator[dict[str, Any]]:
     """The examples as data URIs; a public page gets the published copies alone."""
     originals = None if public else examples.originals
     for index, label in enumerate(examples.labels[:MOST_EXAMPLES]):
@@ -155,7 +142,8 @@ def example_images(examples: Examples, factor: int, *, public: bool) -> Iterator
         if originals is not None:
             difference = figures.amplified(originals[index], copy, factor)
             images |= {"original": figures.png_uri(originals[index]), "difference": figures.png_uri(difference)}
-        yield images | {"name": examples.class_names[label]}
+        name = examples.class_names[label]
+        yield images | {"name": name, "words": re.split(r"(?=[A-Z_])", name)}  # where a long name may break
 
 
 def training_facts(record: dict[str, Any], *, public: bool) -> dict[str, Any]:
@@ -163,7 +151,7 @@ def training_facts(record: dict[str, Any], *, public: bool) -> dict[str, Any]:
     data_hash = "" if public and record["trained_on"] == "clean" else record.get("data", "")
     return {
         "network": record["network"],
-        "role": "authorised"
+        "role": "recipient"
         if record["kind"] == "authorised"
         else tables.countermeasure_label(record["countermeasure"]),
         "trained_on": record["trained_on"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
 
 MINUS, DASH = "\u2212", "\u2013"
 COLUMNS = ("network", "counter-measure / role", "knows", "clean %", "published %", "peak %", "difference")
+
+
+ASKS = "model outputs"  # what a hacker knows who queries the recipient's trained network
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,6 @@ class Row:
         clean: after the same training on the originals, mean over seeds.
         published: after training on the published copy, mean over seeds.
         peak: the best epoch on the published copy, picked on test data, mean over seeds.
-        span: lowest and highest `published` over the seeds.
         seeds: trainings behind the row.
         counts: whether he speaks of the protection; see `uge.audit.metrics.counts`.
     """
@@ -38,9 +41,13 @@ class Row:
     clean: float | None = None
     published: float | None = None
     peak: float | None = None
-    span: tuple[float, float] | None = None
     seeds: int = 0
     counts: bool = True
+
+    @property
+    def asks(self) -> bool:
+        """Whether he queries the recipient's network; the margin is measured against all who do not."""
+        return self.role == "hacker" and self.knows == ASKS
 
     @property
     def difference(self) -> float | None:
@@ -52,7 +59,7 @@ class Row:
         """The second column in words."""
         if self.role == "hacker":
             return countermeasure_label(self.countermeasure)
-        return {"authorised": "authorised", "chance": "guessing"}[self.role]
+        return {"authorised": "recipient", "chance": "guessing"}[self.role]
 
     def cells(self) -> tuple[str, ...]:
         """The row as text, in the order of `COLUMNS`."""
@@ -77,7 +84,7 @@ def points(value: float | None) -> str:
 
 def countermeasure_label(spec: str) -> str:
     """A counter-measure's spec in words: "jpeg:30+pairs:9,depth=4" -> "jpeg (30) + pairs (9, depth 4)"."""
-    named = {"none": "plain training", "other-init": "other initial weights"}
+    named = {"none": "plain training", "other-init": "same network, no key"}
     if spec in named:
         return named[spec]
     parts = []
@@ -88,7 +95,9 @@ def countermeasure_label(spec: str) -> str:
 
 
 def accuracy_table(summary: dict[str, Any]) -> list[Row]:
-    """The rows: the authorised user first, then the hackers from the strongest down, then chance.
+    """The rows: recipient, hackers who do not query his network, those who do, controls, chance.
+
+    Within each part the weakest comes first, so that the last hacker is the one who wins.
 
     Args:
         summary: summary.json. Trainings that differ in their seed alone share a row.
@@ -100,16 +109,12 @@ def accuracy_table(summary: dict[str, Any]) -> list[Row]:
                 role="authorised",
                 network=authorised["network"],
                 knows="key",
-                clean=authorised.get("clean_accuracy"),
+                clean=authorised.get("locked_clean_accuracy"),
                 published=authorised.get("accuracy"),
                 peak=authorised.get("peak_accuracy"),
-                span=authorised.get("span"),
                 seeds=len(authorised["seeds"]),
             )
         )
-    finals: dict[tuple[str, str, str], list[float]] = {}
-    for hacker in summary["hackers"]:
-        finals.setdefault(who(hacker), []).append(hacker["accuracy"])
     hackers = [
         Row(
             role="hacker",
@@ -119,14 +124,50 @@ def accuracy_table(summary: dict[str, Any]) -> list[Row]:
             clean=group["clean_accuracy"],
             published=group["accuracy"],
             peak=group["peak_accuracy"],
-            span=(min(finals[who(group)]), max(finals[who(group)])),
             seeds=group["seeds"],
             counts=counts(group),
         )
         for group in summary["groups"]
     ]
-    rows += sorted(hackers, key=lambda row: -math.inf if row.published is None else row.published, reverse=True)
+    rows += sorted(hackers, key=lambda row: (not row.counts, row.asks, row.published))
     return [*rows, Row(role="chance", network="chance", clean=summary["chance"], published=summary["chance"])]
+
+
+def parts(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
+    """The rows of the accuracy table in its parts, each with a title; "" where it needs none."""
+    return [(title, list(members)) for title, members in groupby(rows, _part)]
+
+
+def _part(row: Row) -> str:
+    if row.role != "hacker":
+        return ""
+    if not row.counts:
+        return "Controls, who count for no margin"
+    return "Hackers who query the recipient's network" if row.asks else "Hackers: the margin is measured against these"
+
+
+def counted_runs(summary: dict[str, Any], *, asking: bool | None = None) -> list[dict[str, Any]]:
+    """Single trainings of hackers who speak of the protection.
+
+    Args:
+        summary: summary.json.
+        asking: those alone who query the recipient's network, or those alone who do not; None for all.
+    """
+    counted = {who(group) for group in summary["groups"] if counts(group)}
+    return [
+        hacker for hacker in summary["hackers"] if who(hacker) in counted and asking in (None, hacker["knows"] == ASKS)
+    ]
+
+
+def strongest(summary: dict[str, Any], *, asking: bool) -> dict[str, Any] | None:
+    """The strongest single training of the hackers who query the recipient's network, or of those who do not."""
+    return max(counted_runs(summary, asking=asking), key=lambda run: run["accuracy"], default=None)
+
+
+def margin(summary: dict[str, Any]) -> float | None:
+    """The recipient's accuracy less that of the strongest hacker who does not query his network, in points."""
+    best, authorised = strongest(summary, asking=False), summary.get("authorised")
+    return authorised["accuracy"] - best["accuracy"] if best and authorised else None
 
 
 def counts(group: dict[str, Any]) -> bool:
@@ -210,15 +251,25 @@ def heatmap_markdown(heat: Heatmap) -> str:
 
 
 def closing_lines(summary: dict[str, Any]) -> list[str]:
-    """What stands beneath the table: the margin and the worst (that is, strongest) hacker."""
-    worst, margin = summary.get("worst"), summary.get("margin")
-    if not worst:
+    """What stands beneath the table: the margin, who sets it, and the best student of the recipient's network."""
+    best, student, gap = strongest(summary, asking=False), strongest(summary, asking=True), margin(summary)
+    if not best and not student:
         return ["No hacker was trained, so there is no margin."]
-    name = f"{worst['network']}, {countermeasure_label(worst['countermeasure'])}"
-    lines = [f"Strongest hacker: {name}, {percent(worst['accuracy'])} %"]
-    if margin is not None:
-        lines.insert(0, f"Margin (authorised minus strongest hacker): {points(margin)} points")
+    lines = []
+    if gap is not None:
+        lines.append(f"Margin against hackers who do not query the recipient's network: {points(gap)} points")
+    if best:
+        lines.append(f"Strongest of them: {hacker_label(best)}, {percent(best['accuracy'])} %")
+    if student:
+        lines.append(
+            f"Strongest who queries the recipient's network: {hacker_label(student)}, {percent(student['accuracy'])} %"
+        )
     return lines
+
+
+def hacker_label(hacker: dict[str, Any]) -> str:
+    """Network and counter-measure in words."""
+    return f"{hacker['network']}, {countermeasure_label(hacker['countermeasure'])}"
 
 
 def print_table(summary: dict[str, Any], console: Console | None = None) -> None:
@@ -238,7 +289,7 @@ def print_table(summary: dict[str, Any], console: Console | None = None) -> None
     styles = {"authorised": "bold cyan", "hacker": "", "chance": "dim"}
     rows = accuracy_table(summary)
     for row, following in zip(rows, [*rows[1:], None], strict=True):
-        boundary = following is not None and following.role != row.role
+        boundary = following is not None and _part(following) != _part(row)
         network, *others = row.cells()
         table.add_row(
             network.replace("(", " (").replace(",", ", "), *others, style=styles[row.role], end_section=boundary
@@ -246,12 +297,3 @@ def print_table(summary: dict[str, Any], console: Console | None = None) -> None
     console.print(table)
     for line in closing_lines(summary):
         console.print(line, markup=False, highlight=False)
-
-
-def markdown(rows: Sequence[Row]) -> str:
-    """The rows as a Markdown table, for a README."""
-    lines = ["| " + " | ".join(COLUMNS) + " |", "|---|---|---|--:|--:|--:|--:|"]
-    for row in rows:
-        cells = [cell.replace("|", "\\|") for cell in row.cells()]
-        lines.append("| " + " | ".join(f"**{c}**" if row.role == "authorised" and c else c for c in cells) + " |")
-    return "\n".join(lines) + "\n"

@@ -6,9 +6,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from uge.report.tables import Row, accuracy_table, countermeasure_label, counts, percent, points, who
+from uge.report.tables import (
+    ASKS,
+    Row,
+    accuracy_table,
+    counted_runs,
+    countermeasure_label,
+    counts,
+    margin,
+    percent,
+    points,
+    strongest,
+    who,
+)
 
 CLEAR = 5.0  # points; a smaller gap is called small
+HOLDS = 35.0  # points; from this margin a protection holds
 BROKEN, DENTED = 0.6, 0.3  # the share recovered from which a protection is called broken, or partly broken
 ENOUGH_SEEDS = 3
 
@@ -19,8 +32,8 @@ class Verdict:
 
     Attributes:
         heading: a few words.
-        sentence: the numbers in one sentence.
-        cautions: what weakens the result, one sentence each; empty if nothing found does.
+        sentence: the numbers, in two to four short sentences.
+        cautions: what weakens the result, one entry each; empty if nothing found does.
     """
 
     heading: str
@@ -35,144 +48,191 @@ def name_of(network: str, countermeasure: str) -> str:
 
 
 def is_same_architecture(row: Row, summary: dict[str, Any]) -> bool:
-    """Whether a hacker of the table uses the authorised architecture without its initial weights."""
+    """Whether a hacker of the table uses the recipient's architecture without his initial weights."""
     network = (summary.get("authorised") or {}).get("network")
     return row.knows != "key" and (row.network == network or row.countermeasure == "other-init")
 
 
 def without_help(rows: Sequence[Row], summary: dict[str, Any]) -> list[Row]:
-    """Those of them who have the architecture and the copy alone: no originals, and no answers of its network."""
-    return [row for row in rows if is_same_architecture(row, summary) and row.knows == "architecture"]
+    """Those of them who have the architecture and the copy alone, the strongest first."""
+    found = [row for row in rows if is_same_architecture(row, summary) and row.knows == "architecture"]
+    return sorted(found, key=lambda row: row.published or 0.0, reverse=True)
 
 
 def judge(summary: dict[str, Any]) -> Verdict:
     """Judge one run by its summary.json.
 
-    The heading says the worst that holds: the protection fails, hardly protects, costs the authorised user too much,
-    or leaves the strongest hacker where he would be on clean images. Only when none holds is the result called clear.
+    The margin is that against every hacker who does not query the recipient's network; whoever does is told beside it.
+    The heading says the worst that holds. Only where nothing bad is found does it say that the protection holds.
     """
-    authorised, chance = summary.get("authorised"), summary["chance"]
-    worst, margin = summary.get("worst"), summary.get("margin")
-    strongest = f"the strongest hacker ({name_of(worst['network'], worst['countermeasure'])})" if worst else ""
-    guess = f"chance is {percent(chance)} %"
+    authorised = summary.get("authorised")
     if not authorised:
         return judge_without_key(summary)
-    accuracy, clean = authorised["accuracy"], authorised.get("clean_accuracy")
-    own_clean = "" if clean is None else f" ({percent(clean)} % on clean images)"
-    reached = f"the authorised network {authorised['network']} reaches {percent(accuracy)} %{own_clean}"
-    if not worst or margin is None:
-        sentence = f"Trained on the published copy, {reached}; {guess}, and nothing is known about hackers."
-        return Verdict("No hacker was trained", sentence, ())
-
-    sentence = (
-        f"Trained on the published copy, {reached} and {strongest}"
-        f" {percent(worst['accuracy'])} %: a margin of {points(margin)} points, where {guess}."
+    best, gap = strongest(summary, asking=False), margin(summary)
+    reached = f"The recipient reaches {percent(authorised['accuracy'])} %{_on_originals(authorised)}."
+    guess = f"Guessing gives {percent(summary['chance'])} %."
+    student = _student(summary)
+    if best is None or gap is None:
+        heading = "Only students of the recipient's network were tried" if student else "No hacker was trained"
+        return Verdict(heading, _joined(reached, student, guess), _cautions_of_student(summary))
+    ahead = (
+        f"The recipient is {gap:.1f} points ahead of every hacker who does not query his network."
+        if gap >= 0
+        else f"A hacker who does not query the recipient's network is {-gap:.1f} points ahead of him."
     )
-    cost = 0.0 if clean is None else clean - accuracy
-    harm = None if worst.get("clean_accuracy") is None else worst["clean_accuracy"] - worst["accuracy"]
-    rows = [row for row in accuracy_table(summary) if row.role == "hacker" and row.published is not None]
-    hackers = [row for row in rows if row.counts]
-    twins = without_help(hackers, summary)  # strongest first, as in the table
-    others = [row.published for row in hackers if not is_same_architecture(row, summary) and row.published is not None]
-    other_margin = accuracy - max(others, default=accuracy)
-    peak_margin = accuracy - max(_peaks(summary), default=accuracy - margin)
+    strong = f"The strongest of these hackers reaches {percent(best['accuracy'])} % ({_name(best)})."
+    sentence = _joined(ahead, student, reached, strong, guess)
+    return Verdict(_heading(summary, best, gap), sentence, tuple(_cautions(summary, best, gap)))
 
-    cautions = []
-    if margin < 0:
-        cautions.append("A hacker learns more from the published copy than the authorised network does.")
-    elif margin < CLEAR:
-        cautions.append(f"The margin is below {CLEAR:.0f} points: too small to call these images protected.")
+
+def _joined(*sentences: str) -> str:
+    return " ".join(filter(None, sentences))
+
+
+def _name(hacker: dict[str, Any]) -> str:
+    return name_of(hacker["network"], hacker["countermeasure"])
+
+
+def _on_originals(user: dict[str, Any]) -> str:
+    clean = user.get("locked_clean_accuracy")
+    return "" if clean is None else f", {percent(clean)} % on the originals"
+
+
+def _student(summary: dict[str, Any]) -> str:
+    """What the best hacker does who queries the recipient's network."""
+    student = strongest(summary, asking=True)
+    if student is None:
+        return ""
+    reached = f"A student of the recipient's network reaches {percent(student['accuracy'])} %"
+    return reached + (": this protection does not stop him." if _share(student, summary) >= DENTED else ".")
+
+
+def _share(hacker: dict[str, Any], summary: dict[str, Any]) -> float:
+    """The part recovered of what a hacker could learn; without a ceiling, of what the recipient learnt."""
+    ceiling = hacker["clean_accuracy"] or summary["authorised"]["accuracy"]
+    return (hacker["accuracy"] - summary["chance"]) / max(1.0, ceiling - summary["chance"])
+
+
+def _cost(summary: dict[str, Any]) -> float:
+    """What the protection itself takes from the recipient, in points."""
+    authorised = summary["authorised"]
+    clean = authorised.get("locked_clean_accuracy")
+    return 0.0 if clean is None else clean - authorised["accuracy"]
+
+
+def _harm(hacker: dict[str, Any]) -> float | None:
+    """What the protection takes from a hacker, in points."""
+    return None if hacker.get("clean_accuracy") is None else hacker["clean_accuracy"] - hacker["accuracy"]
+
+
+def _heading(summary: dict[str, Any], best: dict[str, Any], gap: float) -> str:
+    harm, most = _harm(best), _most_recovered(summary, asking=False)
+    if gap < 0:
+        return "The protection fails in this run"
+    if gap < CLEAR:
+        return "Hardly any protection in this run"
+    if _cost(summary) > CLEAR:
+        return "Hackers learn less, and so does the recipient"
+    if harm is not None and harm < CLEAR:
+        return "The strongest hacker is hardly hindered"
+    if most and most["recovered"] >= BROKEN:
+        ahead = "The protection holds in this run" if gap >= HOLDS else "The recipient is ahead"
+        return f"{ahead}, but one hacker recovers most of what he could learn"
+    if gap >= HOLDS or (most and most["recovered"] < DENTED):
+        return "The protection holds in this run"
+    return "The recipient learns more than every hacker who does not query his network"
+
+
+def _cautions(summary: dict[str, Any], best: dict[str, Any], gap: float) -> list[str]:
+    authorised, chance = summary["authorised"], summary["chance"]
+    accuracy, clean, cost, harm = (
+        authorised["accuracy"],
+        authorised.get("locked_clean_accuracy"),
+        _cost(summary),
+        _harm(best),
+    )
+    found = no_evidence(summary) if gap >= CLEAR else []
+    if gap < 0:
+        found.append("A hacker learns more from the published copy than the recipient does.")
+    elif gap < CLEAR:
+        found.append(f"The margin is below {CLEAR:.0f} points: too small to call these images protected.")
     if cost > CLEAR:
-        cautions.append(
-            f"The authorised network pays for the protection itself: {cost:.1f} points below its clean accuracy."
-        )
+        found.append(f"The recipient pays for the protection: {cost:.1f} points below his accuracy on the originals.")
     if accuracy < chance + CLEAR:
-        cautions.append("The authorised network is close to guessing: the copy is of no use to anyone.")
-    if twins and twins[0].published > accuracy - CLEAR:
-        text = (
-            f"The same architecture without the key reaches {percent(twins[0].published)} %"
-            f" ({name_of(twins[0].network, twins[0].countermeasure)}):"
-            + (
-                " secret initial weights alone are a weak key."
-                if not authorised.get("locked")
-                else " nearly what the key gives."
-            )
-        )
-        if others and margin < CLEAR <= other_margin:
-            text += (
-                f" Hackers of other architectures stay {other_margin:.1f} points or more below the authorised network."
-            )
-        cautions.append(text)
-    if not twins:
-        cautions.append("The hardest case for this key is missing: the same architecture with other initial weights.")
+        found.append("The recipient is close to guessing: the copy is of no use to anyone.")
+    if not authorised.get("locked"):
+        found += _cautions_of_weights(summary, gap)
     if harm is not None and harm < CLEAR:
         loses = f"loses only {harm:.1f} points" if harm > 0 else "loses nothing"
-        cautions.append(
-            f"The strongest hacker {loses} against his own accuracy on clean images: he is hardly hindered."
+        found.append(f"The strongest hacker {loses} against his own training on the originals.")
+    if harm is not None and clean is not None and gap >= CLEAR > gap - (clean - best["clean_accuracy"]):
+        found.append(
+            f"{clean - best['clean_accuracy']:.1f} points of the margin exist on the originals already:"
+            " his network is simply the weaker one."
         )
-    if (
-        harm is not None
-        and margin >= CLEAR
-        and clean is not None
-        and margin - (clean - worst["clean_accuracy"]) < CLEAR
-    ):
-        gap = clean - worst["clean_accuracy"]
-        cautions.append(
-            f"{gap:.1f} points of the margin exist on clean images already: his network is simply the weaker one."
+    at_peak = accuracy - max(run["peak_accuracy"] for run in counted_runs(summary, asking=False))
+    if at_peak < CLEAR <= gap:
+        found.append(
+            f"Against the best epoch of every hacker, picked on test data, the margin is {points(at_peak)} points."
         )
-    if peak_margin < CLEAR <= margin:
-        cautions.append(
-            f"Against the best epoch of every hacker, picked on test data, the margin is {points(peak_margin)} points."
+    most = _most_recovered(summary, asking=False)
+    if most and most["recovered"] >= BROKEN and gap >= CLEAR:
+        found.append(
+            f"{_name(most)} recovers {100 * most['recovered']:.0f} % of what it could learn"
+            f" ({percent(most['accuracy'])} % on the copy, {percent(most['clean_accuracy'])} % on the originals)."
+            " To be ahead of it is not to keep it out."
         )
+    return [*found, *_cautions_of_student(summary), *_owe_nothing(summary)]
 
-    best = _most_recovered(summary)
-    broken = best if best and best["recovered"] >= BROKEN and margin >= CLEAR else None
-    if broken:
-        cautions.append(
-            f"{name_of(broken['network'], broken['countermeasure'])} recovers {100 * broken['recovered']:.0f} % of what"
-            f" it could learn ({percent(broken['accuracy'])} % on the copy, {percent(broken['clean_accuracy'])} %"
-            " on the originals): to be ahead of it is not to keep it out."
-        )
-    cautions += _owe_nothing(summary)
-    if margin >= CLEAR:
-        cautions += no_evidence(summary)
 
-    if margin < 0:
-        heading = "The protection fails in this run"
-    elif margin < CLEAR:
-        heading = "Hardly any protection in this run"
-    elif cost > CLEAR:
-        heading = "Hackers learn less, and so does the authorised network"
-    elif harm is not None and harm < CLEAR:
-        heading = "The strongest hacker is hardly hindered"
-    elif broken:
-        heading = "Ahead of every hacker tried, but one recovers most of what he could learn"
-    else:
-        heading = "The authorised network learns more than every hacker tried"
-    return Verdict(heading, sentence, tuple(cautions))
+def _cautions_of_weights(summary: dict[str, Any], gap: float) -> list[str]:
+    """The hardest hacker for a key of initial weights: the same architecture with others."""
+    accuracy = summary["authorised"]["accuracy"]
+    rows = [row for row in accuracy_table(summary) if row.role == "hacker" and row.counts and not row.asks]
+    twins = without_help(rows, summary)
+    if not twins:
+        return ["The hardest case for this key is missing: the same architecture with other initial weights."]
+    reached = twins[0].published or 0.0
+    if reached <= accuracy - CLEAR:
+        return []
+    text = (
+        f"The same architecture without the key reaches {percent(reached)} %"
+        f" ({name_of(twins[0].network, twins[0].countermeasure)}): secret initial weights alone are a weak key."
+    )
+    others = [row.published or 0.0 for row in rows if not is_same_architecture(row, summary)]
+    if others and gap < CLEAR <= accuracy - max(others):
+        text += f" Hackers of other architectures stay {accuracy - max(others):.1f} points or more below the recipient."
+    return [text]
+
+
+def _cautions_of_student(summary: dict[str, Any]) -> tuple[str, ...]:
+    student = strongest(summary, asking=True)
+    if student is None:
+        return ("No hacker who queries the recipient's network was tried.",)
+    if _share(student, summary) < DENTED:
+        return ()
+    return ("Who lets others query the recipient's network gives away what it has learnt.",)
 
 
 def judge_without_key(summary: dict[str, Any]) -> Verdict:
     """Judge a copy that nobody here is authorised to learn from, such as another program's: how much was recovered?"""
-    guess = f"chance is {percent(summary['chance'])} %"
+    guess = f"Guessing gives {percent(summary['chance'])} %."
     groups = [group for group in summary["groups"] if counts(group)]
     if not groups:
-        return Verdict("No hacker was trained", f"Nothing is known about this copy; {guess}.", ())
+        return Verdict("No hacker was trained", f"Nothing is known about this copy. {guess}", ())
     known = [group for group in groups if group["recovered"] is not None]
     if not known:
         best = max(groups, key=lambda group: group["accuracy"])
         sentence = (
-            f"The strongest hacker ({name_of(best['network'], best['countermeasure'])}) reaches"
-            f" {percent(best['accuracy'])} %, where {guess}. Without originals nobody can say how much of what he could"
-            " learn that is."
+            f"The strongest hacker ({_name(best)}) reaches {percent(best['accuracy'])} %. {guess}"
+            " Without originals nobody can say how much of what he could learn that is."
         )
         return Verdict("How far hackers get, without the originals to compare", sentence, tuple(no_evidence(summary)))
-    best = _most_recovered(summary) or max(known, key=lambda group: group["recovered"])
-    name = name_of(best["network"], best["countermeasure"])
+    best = _most_recovered(summary, asking=None) or max(known, key=lambda group: group["recovered"])
     sentence = (
-        f"The strongest hacker ({name}) reaches {percent(best['accuracy'])} % on the copy and"
-        f" {percent(best['clean_accuracy'])} % on the originals, where {guess}: he recovers"
-        f" {100 * best['recovered']:.0f} % of what he could learn."
+        f"The strongest hacker ({_name(best)}) recovers {100 * best['recovered']:.0f} % of what he could learn."
+        f" He reaches {percent(best['accuracy'])} % on the copy, {percent(best['clean_accuracy'])} % on the originals."
+        f" {guess}"
     )
     plain = [group["recovered"] for group in known if group["countermeasure"] == "none"]
     if plain and best["countermeasure"] != "none":
@@ -180,12 +240,13 @@ def judge_without_key(summary: dict[str, Any]) -> Verdict:
     loudest = max(groups, key=lambda group: group["accuracy"])
     unknown = loudest["recovered"] is None and loudest["accuracy"] > best["accuracy"]
     if unknown:
-        name = name_of(loudest["network"], loudest["countermeasure"])
         sentence += (
-            f" Another ({name}) reaches {percent(loudest['accuracy'])} %, and nobody knows his level on originals."
+            f" Another ({_name(loudest)}) reaches {percent(loudest['accuracy'])} %, and nobody knows his level on"
+            " originals."
         )
+    how = countermeasure_label(best["countermeasure"])
     if best["recovered"] >= BROKEN:
-        return Verdict(f"Broken by {countermeasure_label(best['countermeasure'])}", sentence, _owe_nothing(summary))
+        return Verdict(f"Broken by {how}", sentence, _owe_nothing(summary))
     cautions, for_an_epoch = [*_owe_nothing(summary)], _recovered_at_peak(summary)
     on_the_way = any(best["recovered"] < bar <= for_an_epoch for bar in (DENTED, BROKEN))
     if on_the_way:
@@ -193,17 +254,29 @@ def judge_without_key(summary: dict[str, Any]) -> Verdict:
             f"In the best epoch of a single run, picked on test data, a hacker recovers {100 * for_an_epoch:.0f} %."
         )
     if best["recovered"] >= DENTED:
-        return Verdict(f"Partly broken by {countermeasure_label(best['countermeasure'])}", sentence, tuple(cautions))
+        return Verdict(f"Partly broken by {how}", sentence, tuple(cautions))
     heading = "How far hackers get, one without originals to compare" if unknown else "No hacker tried here gets far"
     if on_the_way and not unknown:
         heading = "No hacker tried here gets far in the end, but one does on the way"
     return Verdict(heading, sentence, (*cautions, *no_evidence(summary)))
 
 
-def _most_recovered(summary: dict[str, Any]) -> dict[str, Any] | None:
-    """Who recovers the largest share of what he could learn, among those whom the copy taught anything."""
+def _most_recovered(summary: dict[str, Any], *, asking: bool | None) -> dict[str, Any] | None:
+    """Who recovers the largest share of what he could learn, among those whom the copy taught anything.
+
+    Args:
+        summary: summary.json.
+        asking: as for `counted_runs`.
+    """
     idle = _idle(summary)
-    known = [each for each in summary["groups"] if counts(each) and each["recovered"] is not None and each not in idle]
+    known = [
+        each
+        for each in summary["groups"]
+        if counts(each)
+        and each["recovered"] is not None
+        and each not in idle
+        and asking in (None, each["knows"] == ASKS)
+    ]
     return max(known, key=lambda each: each["recovered"], default=None)
 
 
@@ -237,22 +310,12 @@ def _owe_nothing(summary: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _peaks(summary: dict[str, Any]) -> list[float]:
-    """The best epoch of every single run that counts; margins are taken from single runs, too."""
-    return [hacker["peak_accuracy"] for hacker in _counted_runs(summary)]
-
-
-def _counted_runs(summary: dict[str, Any]) -> list[dict[str, Any]]:
-    counted = {who(group) for group in summary["groups"] if counts(group)}
-    return [hacker for hacker in summary["hackers"] if who(hacker) in counted]
-
-
 def _recovered_at_peak(summary: dict[str, Any]) -> float:
     """The largest share that the best epoch of a single run recovers of what the same run learns from originals."""
     chance, idle = summary["chance"], {who(group) for group in _idle(summary)}
     shares = [
         (hacker["peak_accuracy"] - chance) / (hacker["clean_accuracy"] - chance)
-        for hacker in _counted_runs(summary)
+        for hacker in counted_runs(summary)
         if who(hacker) not in idle and (hacker["clean_accuracy"] or 0) >= chance + 1  # a ceiling that is no guessing
     ]
     return max(shares, default=0.0)
@@ -277,55 +340,57 @@ def limits(
     """
     authorised, hackers = summary.get("authorised"), summary["hackers"]
     height, width = manifest["image_size"]
-    rows = [row for row in accuracy_table(summary) if row.role != "chance"]
-    kinds = counted(sum(row.role == "hacker" for row in rows), "kind")
-    networks = counted(len({hacker["network"] for hacker in hackers}), "architecture")
+    rows = [row for row in accuracy_table(summary) if row.role == "hacker"]
     scope = (
-        "Every accuracy is the share of clean held-out images classified correctly after training on"
-        f" {manifest['count']:,} images of {width} by {height} pixels in {manifest['classes']} classes."
-        f" Tried: {kinds} of hacker with {networks}, all through the same training loop as the authorised user."
+        "Every accuracy is the share of clean held-out images that is classified correctly."
+        f" Training used {manifest['count']:,} images of {width} by {height} pixels in {manifest['classes']} classes."
+        f" Tried: {counted(len(rows), 'kind')} of hacker with"
+        f" {counted(len({hacker['network'] for hacker in hackers}), 'architecture')}."
+        " All train through the same loop as the recipient."
         " The numbers speak of these data, networks and recipes and of no others."
     )
     if why := summary["why_no_evidence"]:
         evidence = (
-            f"These numbers are no evidence of protection. {' '.join(why)} Another seed moves such accuracies by a few"
-            f" points; at least {ENOUGH_SEEDS} seeds and an interval are needed before a difference counts."
+            f"These numbers are no evidence of protection. {' '.join(why)}"
+            " Another seed moves such accuracies by a few points."
+            f" A difference counts from {ENOUGH_SEEDS} seeds on, with its interval."
         )
     else:
-        who_has = "The authorised network and the strongest hacker have" if authorised else "The strongest hacker has"
+        who_has = "The recipient and the strongest hacker have" if authorised else "The strongest hacker has"
         evidence = (
-            f"{who_has} three seeds or more, and every hacker was trained"
-            " long enough: on clean data twice the epochs would have taught him hardly more."
+            f"{who_has} three seeds or more. Every hacker was trained long enough:"
+            " on clean data twice the epochs would have taught him hardly more."
         )
-    peak = (
-        "Peak is the best epoch picked on the test images. Nobody can pick it without them, so it favours the hacker."
-        " The margin is the authorised accuracy minus that of the strongest single hacker run, after the last epoch."
+    measure = (
+        "The margin is the recipient's accuracy less that of the strongest single run, after the last epoch."
+        " It counts every hacker who does not query the recipient's network."
+        " Peak is the best epoch picked on the test images. Nobody can pick it without them: it favours the hacker."
     )
-    twins = without_help([row for row in rows if row.role == "hacker"], summary)
+    return [scope, evidence, measure, _worth_of_key(summary, rows), not_tried(hackers, manifest, offered, records)]
+
+
+def _worth_of_key(summary: dict[str, Any], rows: Sequence[Row]) -> str:
+    """What the key does here, and how a hacker with the same architecture fares without it."""
+    authorised, twins = summary.get("authorised"), without_help(rows, summary)
     if not authorised:
-        key = "No authorised network was trained, so nothing here says what a key is worth."
-    elif authorised.get("locked"):
-        key = (
-            "The key brings a view of its own, which the perturbation does not change. So the authorised network"
-            " learns from the copy exactly what it would learn from the original through the same view. The view itself"
-            f" costs something: {percent(authorised['locked_clean_accuracy'])} % through it on the originals,"
-            f" {percent(authorised['clean_accuracy'])} % without it."
+        return "Nobody trained with a key, so nothing here says what a key is worth."
+    if authorised.get("locked"):
+        text = (
+            "The key opens the letter in each copy. So the recipient sees his originals, but for the lowest bit of each"
+            f" value. That teaches him {percent(authorised['accuracy'])} %; training on the same view of the"
+            f" originals, {percent(authorised['locked_clean_accuracy'])} %."
         )
-        if twins:
-            key += f" A hacker with the same architecture and no key reaches {percent(twins[0].published)} %."
-    elif twins:
-        key = (
-            "The key is a set of secret initial weights. A hacker who knows the architecture and draws other weights is"
-            f" the hardest case for it, and must always be reported: here he reaches {percent(twins[0].published)} %,"
-            f" the authorised network {percent(authorised['accuracy'])} %. Initial weights alone are a weak key;"
-            " whoever guesses the architecture has to be expected to learn about as much."
+        return text + (f" The same network without the key reaches {percent(twins[0].published)} %." if twins else "")
+    if twins:
+        return (
+            "The key is a set of secret initial weights. Who knows the architecture and draws other weights is the"
+            f" hardest case for it. Here he reaches {percent(twins[0].published)} %, the recipient"
+            f" {percent(authorised['accuracy'])} %. Initial weights alone are a weak key."
         )
-    else:
-        key = (
-            "No hacker with the authorised architecture and other initial weights was tried. Initial weights alone are"
-            " a weak key, and that hacker is the hardest case for it: without him the margin says little."
-        )
-    return [scope, evidence, peak, key, not_tried(hackers, manifest, offered, records)]
+    return (
+        "No hacker with the recipient's architecture and other initial weights was tried. He is the hardest case for"
+        " this key. Without him the margin says little."
+    )
 
 
 def not_tried(
@@ -348,8 +413,8 @@ def not_tried(
     if given_up:
         known += f"Screened with a part of the epochs and given up, for others taught more: {', '.join(given_up)}. "
     return (
-        f"{known}A hacker is free to try more, with other settings, combined, or in ways that nobody has thought of."
-        " A small accuracy of the hackers who were tried is no proof against the others."
+        f"{known}A hacker is free to try more: other settings, combinations, ways that nobody has thought of."
+        " What those who were tried do not learn is no proof against the others."
     )
 
 

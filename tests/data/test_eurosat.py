@@ -1,0 +1,98 @@
+"""The embedded images: what they are, how small and fast, and that they are what the build script makes."""
+
+from __future__ import annotations
+
+import importlib.util
+import statistics
+import time
+from importlib import resources
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from uge.data import EMBEDDED, ImageSet, load
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = ROOT / "tools" / "build_eurosat.py"
+SOURCE = ROOT.parent / "shared" / "data" / "eurosat-7k.zip"
+DIGESTS = {
+    "train": "d91e95c890def694fda9007f8def23a84c6f9b8bf119733c0019ae3f265b92fc",
+    "test": "8d8edfcb65aedb904fd5a129393ddf2213b30dd3c74a83002ebafaf59e37e432",
+}
+
+
+@pytest.mark.parametrize(("split", "per_class"), [("train", 300), ("test", 100)])
+def test_balanced_colour_images_whose_digest_is_fixed(split: str, per_class: int) -> None:
+    found = load("eurosat", split)
+    assert found.images.shape == (10 * per_class, 3, 32, 32)
+    assert found.labels.tolist() == sorted([*range(10)] * per_class)
+    assert found.class_names == EMBEDDED["eurosat"]
+    assert found.names[per_class] == "Forest/0000" and len(set(found.names)) == len(found)
+    assert found.digest() == DIGESTS[split]
+
+
+def test_no_image_occurs_twice() -> None:
+    every = [image.numpy().tobytes() for split in DIGESTS for image in load("eurosat", split).images]
+    assert len(set(every)) == len(every) == 4000
+
+
+def test_it_can_be_resized() -> None:
+    assert load("eurosat", "test", image_size=(16, 16)).image_size == (16, 16)
+
+
+def test_small_and_fast() -> None:
+    files = [file for file in resources.files("uge.data").joinpath("embedded").iterdir() if file.is_file()]
+    assert sum(len(file.read_bytes()) for file in files) < 6_000_000
+
+    def seconds() -> float:
+        start = time.process_time()  # not the clock on the wall, which other tests slow down
+        load("eurosat")
+        return time.process_time() - start
+
+    assert statistics.median(seconds() for _ in range(5)) < 0.5
+
+
+def test_the_licence_and_the_sources_travel_with_it() -> None:
+    text = resources.files("uge.data").joinpath("embedded", "LICENSE-eurosat").read_text()
+    for part in (
+        "Copyright (c) 2023 Patrick Helber",
+        "Permission is hereby granted",
+        "WITHOUT WARRANTY OF ANY KIND",
+        "10.5281/zenodo.7711810",
+        "modified Copernicus Sentinel data",
+    ):
+        assert part in text
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    if not SCRIPT.exists() or not SOURCE.exists():
+        pytest.skip("needs the build script of a source checkout and the zip that it reads")
+    spec = importlib.util.spec_from_file_location("build_eurosat", SCRIPT)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("split", DIGESTS)
+def test_it_is_what_the_script_builds(script: ModuleType, split: str) -> None:
+    """Pixels, not bytes: these depend on the WebP library below Pillow."""
+    file = resources.files("uge.data").joinpath("embedded", f"eurosat-{split}.webp")
+    with file.open("rb") as stream, Image.open(stream) as committed:
+        assert np.array_equal(np.asarray(committed), script.grid_of(SOURCE, split))
+
+
+def test_labels_and_names_are_those_of_the_zip(script: ModuleType) -> None:
+    whole, found = load(SOURCE, "test"), load("eurosat", "test")
+    assert found.class_names == whole.class_names
+    assert told(whole).items() >= told(found).items() and len(found) == 1000
+
+
+def told(images: ImageSet) -> dict[bytes, tuple[str, int]]:
+    """Name and label by the pixels."""
+    pixels = [image.numpy().tobytes() for image in images.images]
+    return dict(zip(pixels, zip(images.names, images.labels.tolist(), strict=True), strict=True))
