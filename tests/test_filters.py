@@ -42,7 +42,7 @@ def test_filters_follow_each_other_in_their_order() -> None:
 
 @pytest.mark.parametrize("name", [name for name in FILTERS if name != "none"])
 def test_no_filter_does_nothing(name: str) -> None:
-    x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)).square()
     assert (parse_filter(name)(x) - x).abs().mean() > 0.01
     assert torch.equal(parse_filter("none")(x), x)
 
@@ -106,6 +106,68 @@ def test_wavelet_shrinks_noise_and_leaves_an_edge_and_what_is_flat() -> None:
     assert seen[0, 0, :, 16].mean() - seen[0, 0, :, 15].mean() > 0.4
     flat = torch.full((1, 1, 9, 11), 0.3)
     torch.testing.assert_close(parse_filter("wavelet")(flat), flat)
+
+
+GAUSS = (0.0545, 0.2442, 0.4026, 0.2442, 0.0545)  # sigma 1, five pixels
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_high_pass_is_what_a_blur_takes_away_about_middle_gray(channels: int) -> None:
+    x = torch.full((1, channels, 9, 12), 0.4)
+    torch.testing.assert_close(parse_filter("high-pass")(x), torch.full_like(x, 0.5))
+    x[..., 6:] = 0.6
+    seen = parse_filter("high-pass")(x)[0, 0, 4]
+    beside, next_to_it = 0.2 * (GAUSS[3] + GAUSS[4]), 0.2 * GAUSS[4]  # of the step, what reaches over it
+    expected = [0.5] * 4 + [0.5 - 2 * next_to_it, 0.5 - 2 * beside, 0.5 + 2 * beside, 0.5 + 2 * next_to_it] + [0.5] * 4
+    torch.testing.assert_close(seen, torch.tensor(expected), atol=1e-3, rtol=0)
+    assert (parse_filter("high-pass:3")(x) - 0.5).abs().mean() > (parse_filter("high-pass")(x) - 0.5).abs().mean()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_sobel_is_the_slope_of_the_luma(channels: int) -> None:
+    step = torch.zeros(1, channels, 6, 8)
+    step[..., 4:] = 1
+    expected = torch.tensor([0.0, 0, 0, 1, 1, 0, 0, 0])
+    for x, along in ((step, (0, channels - 1, 3)), (step.transpose(2, 3), (0, channels - 1, slice(None), 3))):
+        seen = parse_filter("sobel")(x)
+        torch.testing.assert_close(seen[along].flatten(), expected, atol=1e-3, rtol=0)
+    ramp = 0.05 * torch.arange(8.0).expand(1, channels, 6, 8)
+    inside = parse_filter("sobel")(ramp)[:, :, 1:-1, 1:-1]
+    torch.testing.assert_close(inside, torch.full_like(inside, 8 * 0.05 / 4))
+    if channels == 3:  # a colour edge without a step of the luma is none
+        tint = torch.tensor([0.2, -0.2 * 0.299 / 0.587, 0]).view(1, 3, 1, 1) * step
+        assert parse_filter("sobel")(0.4 + tint).max() < 1e-3
+
+
+def test_chroma_has_the_same_luma_everywhere_and_the_colours_as_they_were() -> None:
+    x = 0.4 + 0.2 * smooth_pictures()
+    seen = parse_filter("chroma")(x)
+    light, before = parse_filter("grayscale")(seen)[:, 0], parse_filter("grayscale")(x)[:, 0]
+    torch.testing.assert_close(light, before.mean((1, 2), keepdim=True).expand_as(light))
+    torch.testing.assert_close(seen[:, 0] - seen[:, 2], x[:, 0] - x[:, 2])
+    gray = smooth_pictures(channels=1)
+    torch.testing.assert_close(parse_filter("chroma")(gray), gray.mean((2, 3), keepdim=True).expand_as(gray))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_local_contrast_forgets_light_and_contrast(channels: int) -> None:
+    flat = torch.full((1, channels, 9, 9), 0.7)
+    torch.testing.assert_close(parse_filter("local-contrast")(flat), torch.full_like(flat, 0.5))
+    stripes = 0.5 + 0.2 * (1 - 2.0 * (torch.arange(16) % 2)).expand(1, channels, 16, 16)  # far finer than the window
+    seen = parse_filter("local-contrast")(stripes)[..., 8, 8:10]
+    expected = torch.tensor([0.5 + 0.2 / (4 * 0.2 + 0.08), 0.5 - 0.2 / (4 * 0.2 + 0.08)])
+    torch.testing.assert_close(seen, expected.expand_as(seen), atol=5e-3, rtol=0)
+    x = torch.rand(2, channels, 16, 16, generator=torch.Generator().manual_seed(0))
+    one, other = (parse_filter("local-contrast")(each) for each in (x, 0.3 + 0.5 * x))
+    assert (one - other).abs().mean() < 0.1 * (one - 0.5).abs().mean()
+
+
+def test_equalise_gives_every_value_its_rank() -> None:
+    x = torch.tensor([0.1, 0.2, 0.2, 0.9]).view(1, 1, 2, 2)
+    torch.testing.assert_close(parse_filter("equalise")(x).flatten(), torch.tensor([0, 2 / 3, 2 / 3, 1]))
+    rough = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    darker = parse_filter("equalise")(0.5 * rough)
+    torch.testing.assert_close(darker, parse_filter("equalise")(rough), atol=0.05, rtol=0)
 
 
 def test_depth_leaves_that_many_levels() -> None:

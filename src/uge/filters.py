@@ -16,16 +16,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from uge import operations
 from uge.errors import ConfigError, unknown_name
+from uge.operations import luma
 
 Filter = Callable[[Tensor], Tensor]
 
 
 def grayscale(x: Tensor) -> Tensor:
     """Luma of ITU-R BT.601 in every channel; gray images stay as they are."""
-    if x.shape[1] == 1:
-        return x
-    return kornia.color.rgb_to_grayscale(x).expand_as(x)
+    return luma(x).expand_as(x)
 
 
 def blur(x: Tensor, sigma: float = 1.0) -> Tensor:
@@ -102,6 +102,42 @@ def _shrink(x: Tensor, threshold: float, levels: int) -> Tensor:
     return F.pixel_shuffle(torch.stack(back, dim=2).flatten(1, 2) / 2, 2)
 
 
+def high_pass(x: Tensor, sigma: float = 1.0) -> Tensor:
+    """What a blur takes away, twice as strong about middle gray: 0.5 + 2 (x - G x); sigma in pixels."""
+    return (0.5 + 2 * (x - blur(x, sigma))).clamp(0, 1)
+
+
+def sobel(x: Tensor) -> Tensor:
+    """How steep the luma is, in every channel: |(S x, S' x)| / 4, which is 1 at a step from black to white.
+
+    S is Sobel's kernel (Sobel & Feldman 1968).
+    """
+    across = x.new_tensor([[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]]) / 4
+    slopes = F.conv2d(F.pad(luma(x), (1, 1, 1, 1), mode="replicate"), torch.stack([across, across.T])[:, None])
+    return (slopes.square().sum(1, keepdim=True) + 1e-8).sqrt().clamp(max=1).expand_as(x)
+
+
+def chroma(x: Tensor) -> Tensor:
+    """The colours alone: luma is its mean everywhere."""
+    light = luma(x)
+    return (x - light + light.mean((2, 3), keepdim=True)).clamp(0, 1)
+
+
+def local_contrast(x: Tensor, sigma: float = 2.0) -> Tensor:
+    """Every channel with the same mean and contrast everywhere: 0.5 + (x - G x) / (4 s + 0.08), s^2 = G (x - G x)^2.
+
+    Divisive normalisation (Jarrett et al., What is the Best Multi-Stage Architecture for Object Recognition?, ICCV
+    2009) in a Gaussian window of sigma pixels. Ours: the 0.08 keeps what is flat from becoming noise.
+    """
+    rest = x - blur(x, sigma)
+    return (0.5 + rest / (4 * (blur(rest.square(), sigma) + 1e-8).sqrt() + 0.08)).clamp(0, 1)
+
+
+def equalise(x: Tensor) -> Tensor:
+    """Histogram equalisation of each channel (see `operations.equalise`); its gradient is passed straight through."""
+    return x + (operations.equalise(x, x.new_zeros(len(x))) - x).detach()
+
+
 def deciding_directions(weights: Tensor, others: Tensor | None = None) -> Tensor:
     """Q float32 [D, K - 1], an orthonormal basis of the differences between the classes' weights [K, D].
 
@@ -128,6 +164,11 @@ FILTERS: dict[str, tuple[Callable[..., Tensor], float | None, float | None]] = {
     "median": (median, 3, 15),
     "low-pass": (low_pass, 0.01, 0.95),
     "wavelet": (wavelet, 1, 255),
+    "high-pass": (high_pass, 0.3, 10),
+    "sobel": (sobel, None, None),
+    "chroma": (chroma, None, None),
+    "local-contrast": (local_contrast, 0.5, 10),
+    "equalise": (equalise, None, None),
 }
 
 

@@ -48,7 +48,8 @@ def _blend(x: Tensor, other: Tensor, factor: Strength) -> Tensor:
     return (other + factor.view(-1, 1, 1, 1).to(x.device) * (x - other)).clamp(0, 1)
 
 
-def _luma(x: Tensor) -> Tensor:
+def luma(x: Tensor) -> Tensor:
+    """Luma of ITU-R BT.601, [B, 1, H, W]; of gray images what they are."""
     if x.shape[1] == 1:
         return x
     return (x * torch.tensor([0.299, 0.587, 0.114], device=x.device).view(1, 3, 1, 1)).sum(1, keepdim=True)
@@ -61,12 +62,12 @@ def brightness(x: Tensor, factor: Strength) -> Tensor:
 
 def contrast(x: Tensor, factor: Strength) -> Tensor:
     """Away from the mean luma, or towards it."""
-    return _blend(x, _luma(x).mean((1, 2, 3), keepdim=True), factor)
+    return _blend(x, luma(x).mean((1, 2, 3), keepdim=True), factor)
 
 
 def colour(x: Tensor, factor: Strength) -> Tensor:
     """Away from the gray image, or towards it; gray images stay."""
-    return _blend(x, _luma(x), factor)
+    return _blend(x, luma(x), factor)
 
 
 def jitter(x: Tensor, light: Strength, difference: Strength, saturation: Strength) -> Tensor:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -99,11 +99,31 @@ class Countermeasure(Protocol):
 class PlainTraining:
     """No counter-measure: the seven hooks as identities. Counter-measures override what they need.
 
+    What one needs it takes as arguments (see `uge.attack.build_countermeasure`).
+
     Attributes:
-        findings: what a counter-measure found out on the way, for the record of the training; nothing by default.
+        knows: what the hacker has besides the published images and our code, one of `uge.attack.KNOWLEDGE`.
+        cost: of a step as a multiple of plain training's, about, with what comes before the first one spread over 30
+            epochs.
+        sees_copy: whether he learns from the published images at all.
+        findings: what he found out on the way, for the record of the training; nothing by default.
     """
 
+    knows: ClassVar[str] = "nothing"
+    cost: ClassVar[float] = 1.0
+    sees_copy: ClassVar[bool] = True
     findings: Mapping[str, Any] = MappingProxyType({})
+
+    @classmethod
+    def unfit(cls, images: ImageSet, given: Mapping[str, Any], options: Mapping[str, str]) -> str:
+        """Why this is of no use against some images; empty if it may be.
+
+        Args:
+            images: the published ones.
+            given: what there is of the arguments that an audit gives.
+            options: as a user wrote them.
+        """
+        return ""
 
     def prepare(self, images: ImageSet) -> tuple[Tensor, Tensor]:
         """Once before training: what to train on, uint8 [N, C, H, W] and targets [N, ...] that `loss` understands."""

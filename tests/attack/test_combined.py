@@ -35,8 +35,8 @@ class WithLoss(PlainTraining):
 
 
 @pytest.fixture
-def few(trousers_and_boots: tuple[ImageSet, ImageSet]) -> ImageSet:
-    return trousers_and_boots[0].subset(torch.arange(8))
+def few(two_classes: tuple[ImageSet, ImageSet]) -> ImageSet:
+    return two_classes[0].subset(torch.arange(8))
 
 
 class Teacher(nn.Module):
@@ -126,7 +126,7 @@ def test_a_wrong_part_is_one_clear_line(text: str, message: str) -> None:
 def test_a_combined_student_trains_on_what_its_batch_hook_leaves(few: ImageSet) -> None:
     both = build_countermeasure("blur+distillation:hard", teacher=Teacher())
     x, y = both.prepare(few)
-    network = nn.Sequential(nn.Flatten(), nn.Linear(28 * 28, 2))
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 2))
     loss = both.loss(network, to_float(x), y)
     expected = nn.functional.cross_entropy(network(to_float(x)), y.argmax(1))
     torch.testing.assert_close(loss, expected)

@@ -21,8 +21,8 @@ def network_for(images: ImageSet, seed: int, **options: int) -> nn.Module:
 
 
 @pytest.fixture(scope="module")
-def teacher(trousers_and_boots: tuple[ImageSet, ImageSet]) -> nn.Module:
-    train, _ = trousers_and_boots
+def teacher(two_classes: tuple[ImageSet, ImageSet]) -> nn.Module:
+    train, _ = two_classes
     network = network_for(train, 0)
     fit(network, train, Recipe(epochs=3), seed=0)
     network.zero_grad()
@@ -30,8 +30,8 @@ def teacher(trousers_and_boots: tuple[ImageSet, ImageSet]) -> nn.Module:
 
 
 @pytest.fixture
-def few(trousers_and_boots: tuple[ImageSet, ImageSet]) -> ImageSet:
-    return trousers_and_boots[0].subset(torch.arange(6))
+def few(two_classes: tuple[ImageSet, ImageSet]) -> ImageSet:
+    return two_classes[0].subset(torch.arange(6))
 
 
 def direct_soft_loss(teacher: Tensor, student: Tensor, temperature: float) -> Tensor:
@@ -53,7 +53,7 @@ def test_soft_labels_are_all_the_teachers_outputs(teacher: nn.Module, few: Image
 
 
 def test_hard_labels_are_the_class_the_teacher_names_right_or_wrong(few: ImageSet) -> None:
-    class Stubborn(nn.Linear):  # a teacher that calls everything an ankle boot
+    class Stubborn(nn.Linear):  # a teacher that calls everything Industrial
         def forward(self, x: Tensor) -> Tensor:
             return torch.tensor([0.3, 0.4]).expand(len(x), 2)
 
@@ -97,9 +97,9 @@ def test_asking_leaves_the_teacher_as_it_was(teacher: nn.Module, few: ImageSet) 
 
 @pytest.mark.parametrize("text", ["distillation:soft", "distillation:hard", "distillation:soft,queries=any"])
 def test_a_student_learns_from_answers_alone(
-    teacher: nn.Module, trousers_and_boots: tuple[ImageSet, ImageSet], text: str
+    teacher: nn.Module, two_classes: tuple[ImageSet, ImageSet], text: str
 ) -> None:
-    train, test = trousers_and_boots
+    train, test = two_classes
     assert accuracy_of(teacher, test) >= 95
     wrong = ImageSet(train.images, 1 - train.labels, train.class_names, train.names)  # labels it must not look at
     student = network_for(train, 7, width=16)
@@ -130,7 +130,7 @@ def test_texts_are_read_into_names_and_options() -> None:
     ("text", "message"),
     [
         ("destillation:soft", "unknown counter-measure 'destillation'; did you mean 'distillation'"),
-        ("xyz", "unknown counter-measure 'xyz'; choose from: adversarial, blur, clean-mixed"),
+        ("xyz", "unknown counter-measure 'xyz'; choose from: adversarial, blur, candidates"),
         ("none:soft", "counter-measure 'none' has no options, got 'none:soft'"),
         ("distillation:sotf", "labels soft or hard .* got 'sotf' and 'published'"),
         ("distillation:soft,queries=all", "queries published or any, got 'soft' and 'all'"),

@@ -12,7 +12,8 @@ from uge.errors import ConfigError
 from uge.networks import NetworkSpec, build_network
 from uge.training import Recipe, fit
 
-FILTERED = ("grayscale", "jpeg:10", "blur:1", "pool:4", "depth:2", "median", "low-pass", "wavelet")
+FILTERED = ("grayscale", "jpeg:10", "blur:1", "pool:4", "depth:2", "median", "low-pass", "wavelet", "high-pass",
+    "sobel", "chroma", "local-contrast", "equalise", "grayscale+high-pass:0.8")  # fmt: skip
 
 
 def pictures(count: int, seed: int) -> ImageSet:
@@ -52,11 +53,24 @@ def left_of(pattern: Tensor, text: str) -> float:
     return float(seen.square().sum() / (copy.images.float() - clean.images.float()).square().sum())
 
 
-@pytest.mark.parametrize("text", ["grayscale", "blur:1", "pool:4", "jpeg:10", "low-pass:0.5", "wavelet:24"])
+@pytest.mark.parametrize(
+    "text",
+    ["grayscale", "blur:1", "pool:4", "jpeg:10", "low-pass:0.5", "wavelet:24", "high-pass", "sobel", "chroma",
+        "local-contrast", "equalise"],
+)  # fmt: skip
 def test_it_takes_away_what_is_known_to_fall_to_it_and_not_the_rest(text: str) -> None:
     tint = torch.tensor([12.0, -0.299 / 0.587 * 12, 0]).view(3, 1, 1).expand(3, 16, 16)  # no luma
     grid = 12.0 * (1 - 2 * ((torch.arange(16)[:, None] + torch.arange(16)) % 2)).expand(3, 16, 16)
-    falls, stays = (tint, grid) if text == "grayscale" else (grid, tint)
+    light = torch.full((3, 16, 16), 12.0)
+    stripes = 12.0 * (1 - 2 * (torch.arange(16) // 2 % 2)).expand(3, 16, 16)
+    falls, stays = {
+        "grayscale": (tint, grid),
+        "chroma": (grid, tint),
+        "high-pass": (light, grid),
+        "sobel": (light, stripes),
+        "local-contrast": (light, grid),
+        "equalise": (light, grid),
+    }.get(text, (grid, tint))
     assert left_of(falls, text) < 0.1
     assert left_of(stays, text) > 0.5
     assert left_of(falls, "none") == 1
@@ -96,7 +110,9 @@ def test_wavelet_shrinkage_recovers_accuracy_under_a_fine_pattern() -> None:
         ("wavelet:0", "expected a number from 1"),
         ("depth:8", "expected a number from 1 to 7"),
         ("median:even", "expected a number"),
-        ("depth:x", "whole number of bits"),
+        ("depth:x", "expected a number from 1 to 7"),
+        ("sobel:2", "has no options"),
+        ("high-pass:sharp", "expected a number from 0.3"),
         ("blr", "did you mean 'blur'"),
         ("blur:strength=2", "unknown option"),
     ],

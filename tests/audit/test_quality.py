@@ -5,7 +5,6 @@ import torch
 
 from uge.audit.quality import psnr, quality, ssim
 from uge.data.images import ImageSet
-from uge.keys.keyed_view import with_headroom
 
 
 def test_psnr_of_known_errors() -> None:
@@ -31,8 +30,8 @@ def test_ssim_of_flat_images_is_the_luminance_term() -> None:
     assert ssim(a, b).item() == pytest.approx(expected, abs=1e-4)
 
 
-def test_ssim_falls_with_the_noise_and_batches_change_nothing(fashion: ImageSet) -> None:
-    clean = fashion.images[:20]
+def test_ssim_falls_with_the_noise_and_batches_change_nothing(eurosat: ImageSet) -> None:
+    clean = eurosat.images[:20]
     generator = torch.Generator().manual_seed(0)
     means = []
     for epsilon in (0, 8, 32):
@@ -70,12 +69,3 @@ def test_separability_is_no_matter_of_having_more_values_than_images() -> None:
     for change, least, most in ((noise, 15, 35), (pattern[clean.labels] + noise, 95, 100)):
         copy = clean.with_images((clean.images.int() + change).byte())
         assert least <= quality(copy, clean)["held_out_separability_difference"] <= most
-
-
-def test_the_mapping_of_headroom_is_no_perturbation_to_read_labels_from(fashion: ImageSet) -> None:
-    clean = fashion.subset(torch.arange(0, len(fashion), 10))
-    copy = clean.with_images(with_headroom(clean.images, 8))
-    found = quality(copy, clean, headroom_255=8)
-    assert found["held_out_separability_difference"] <= 100 / clean.classes + 5
-    assert quality(copy, clean)["held_out_separability_difference"] > 30  # a darker copy of the image itself
-    assert found["l_inf_255"] == 8 and found["psnr_db"] == quality(copy, clean)["psnr_db"]

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +16,21 @@ import torch
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
-from uge.attack import build_countermeasure
+from uge.attack import build_countermeasure, why_unfit
 from uge.audit.estimate import Estimate
 from uge.audit.plan import AUTHORISED, Cell
-from uge.audit.run import Audit
+from uge.audit.run import Audit, Service
+from uge.copy import Manifest
 from uge.data.images import ImageSet, normalisation_of, to_float
 from uge.errors import ConfigError, DataError, PublishError
-from uge.keys import NullSpace, Reversible
-from uge.keys.key import Key, load_key, new_key, save_key
-from uge.keys.keyed_view import KeyedView, with_headroom
-from uge.networks import NetworkSpec
-from uge.publish import Manifest
-from uge.training import Recipe, accuracy_of, fit
+from uge.keys.files import load_key, save_key
+from uge.keys.key import RECIPIENT_NETWORK
+from uge.keys.letter import layout_of, seal
+from uge.keys.sealed import SealedKey
+from uge.keys.weights import WeightsKey, new_weights_key
+from uge.networks import NetworkSpec, build_network
+from uge.runtime import seed_for
+from uge.training import Recipe, accuracy_of, fit, logits_of, recommended_recipe
 
 RECIPE = Recipe(epochs=2, batch_size=32)
 STUDENT = "distillation:soft,temperature=2"
@@ -41,11 +45,11 @@ CELLS = [
 
 
 @pytest.fixture(scope="module")
-def images(trousers_and_boots: tuple[ImageSet, ImageSet]) -> tuple[ImageSet, ImageSet, ImageSet]:
-    """Originals, a copy and test images: 128, 128 and 64 at 14x14."""
+def images(two_classes: tuple[ImageSet, ImageSet]) -> tuple[ImageSet, ImageSet, ImageSet]:
+    """Originals, a copy and test images: 128, 128 and 64 at 16x16."""
     train, test = (
         part.with_images(F.avg_pool2d(to_float(part.images), 2).mul(255).round().to(torch.uint8))
-        for part in trousers_and_boots
+        for part in two_classes
     )
     clean = train.subset(torch.arange(128))
     noise = torch.randint(-16, 17, clean.images.shape, generator=torch.Generator().manual_seed(0))
@@ -54,14 +58,28 @@ def images(trousers_and_boots: tuple[ImageSet, ImageSet]) -> tuple[ImageSet, Ima
 
 
 @pytest.fixture(scope="module")
-def key(images: tuple[ImageSet, ...]) -> Key:
+def key(images: tuple[ImageSet, ...]) -> WeightsKey:
+    """A key of initial weights: a convnet."""
     clean = images[0]
-    spec = NetworkSpec("convnet", 1, clean.image_size, 2, {"width": 8})
-    return new_key(spec, clean.class_names, *normalisation_of(clean.images), RECIPE)
+    spec = NetworkSpec("convnet", 3, clean.image_size, 2, {"width": 8})
+    return new_weights_key(spec, clean.class_names, *normalisation_of(clean.images), RECIPE)
+
+
+@pytest.fixture(scope="module")
+def sealed(images: tuple[ImageSet, ...]) -> tuple[SealedKey, ImageSet]:
+    """A sealed key, and a copy of the originals for it: a shift a class."""
+    clean, key = images[0], SealedKey.draw()
+    layout = layout_of((3, 16, 16), 16)
+    rng = torch.Generator().manual_seed(0)
+    field, nodes = (
+        torch.randint(-2, 3, (2, *shape), generator=rng).to(torch.int8)[clean.labels]
+        for shape in (layout.field_shape, layout.node_shape)
+    )
+    return key, clean.with_images(seal(clean.images, field, nodes, key.secret, 16))
 
 
 @pytest.fixture
-def audit(images: tuple[ImageSet, ...], key: Key) -> Callable[..., Audit]:
+def audit(images: tuple[ImageSet, ...], key: WeightsKey) -> Callable[..., Audit]:
     clean, copy, test = images
 
     def make(folder: Path, **changes: Any) -> Audit:
@@ -73,7 +91,7 @@ def audit(images: tuple[ImageSet, ...], key: Key) -> Callable[..., Audit]:
 
 @pytest.fixture(scope="module")
 def undisturbed(
-    images: tuple[ImageSet, ...], key: Key, tmp_path_factory: pytest.TempPathFactory
+    images: tuple[ImageSet, ...], key: WeightsKey, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, list[dict[str, Any]]]:
     clean, copy, test = images
     folder = tmp_path_factory.mktemp("undisturbed")
@@ -88,7 +106,7 @@ def rows_on_disk(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
 
 
-def test_rows_hold_what_the_contract_says(undisturbed: tuple[Path, list[dict[str, Any]]], key: Key) -> None:
+def test_rows_hold_what_the_contract_says(undisturbed: tuple[Path, list[dict[str, Any]]], key: WeightsKey) -> None:
     folder, rows = undisturbed
     assert timeless(rows_on_disk(folder)) == timeless(rows)
     assert [(row["kind"], row["network"], row["countermeasure"], row["knows"], row["trained_on"]) for row in rows] == [
@@ -110,15 +128,12 @@ def test_rows_hold_what_the_contract_says(undisturbed: tuple[Path, list[dict[str
 
 
 def test_a_row_is_what_training_by_hand_gives(
-    undisturbed: tuple[Path, list[dict[str, Any]]], images: tuple[ImageSet, ...], key: Key
+    undisturbed: tuple[Path, list[dict[str, Any]]], images: tuple[ImageSet, ...], key: WeightsKey
 ) -> None:
     """The authorised user starts from the key's weights; the student learns from that trained network."""
-    from uge.networks import build_network
-    from uge.runtime import seed_for
-
     folder, rows = undisturbed
     _, copy, test = images
-    network = key.network_module()
+    network = key.module(copy, RECIPIENT_NETWORK, 0)
     seed = seed_for(0, AUTHORISED, AUTHORISED, "none")
     history = fit(network, copy, RECIPE, seed=seed, test=test)
     assert list(history.test_accuracy) == rows[0]["test_accuracy"]
@@ -126,7 +141,7 @@ def test_a_row_is_what_training_by_hand_gives(
     kept = load_file(folder / "authorised" / f"{rows[0]['cell']}.safetensors")
     assert all(torch.equal(kept[name], tensor) for name, tensor in network.state_dict().items())
 
-    spec = NetworkSpec("mlp", 1, copy.image_size, 2, {"width": 8})
+    spec = NetworkSpec("mlp", 3, copy.image_size, 2, {"width": 8})
     student = build_network(spec, *normalisation_of(copy.images), seed=seed_for(0, "hacker", "mlp:width=8"))
     history = fit(
         student,
@@ -166,7 +181,7 @@ import torch
 from uge.audit.plan import AUTHORISED, Cell
 from uge.audit.run import Audit
 from uge.data.images import ImageSet
-from uge.keys.key import load_key
+from uge.keys.files import load_key
 from uge.training import Recipe
 
 folder = Path(sys.argv[1])
@@ -184,7 +199,7 @@ def test_a_killed_audit_goes_on_in_another_process(
     audit: Callable[..., Audit],
     undisturbed: tuple[Path, list[dict[str, Any]]],
     images: tuple[ImageSet, ...],
-    key: Key,
+    key: WeightsKey,
     tmp_path: Path,
 ) -> None:
     torch.save([vars(part) for part in images], tmp_path / "images.pt")
@@ -220,7 +235,7 @@ def test_a_finished_audit_trains_nothing(audit: Callable[..., Audit], undisturbe
 
 
 def test_other_data_recipe_or_key_is_another_cell(
-    audit: Callable[..., Audit], images: tuple[ImageSet, ...], key: Key, tmp_path: Path
+    audit: Callable[..., Audit], images: tuple[ImageSet, ...], key: WeightsKey, tmp_path: Path
 ) -> None:
     clean, copy, test = images
     plain, mine, other_init, student, *_ = CELLS[1], CELLS[0], CELLS[2], CELLS[3]
@@ -232,8 +247,10 @@ def test_other_data_recipe_or_key_is_another_cell(
     tested = Audit(copy, test.subset(torch.arange(32)), tmp_path, key=key, recipe=lambda network: RECIPE)
     assert tested.cell_name(plain) != base.cell_name(plain)
 
-    redrawn = new_key(key.network, key.class_names, key.mean, key.std, key.recipe)
-    wider = new_key(replace(key.network, options={"width": 16}), key.class_names, key.mean, key.std, key.recipe)
+    redrawn, wider = (
+        new_weights_key(replace(key.network, options={"width": width}), key.class_names, key.mean, key.std, RECIPE)
+        for width in (8, 16)
+    )
     for cell in (mine, student):
         names = {audit(tmp_path, key=each).cell_name(cell) for each in (key, redrawn, wider)}
         assert len(names) == 3
@@ -243,7 +260,7 @@ def test_other_data_recipe_or_key_is_another_cell(
     assert audit(tmp_path, key=wider).cell_name(other_init) != base.cell_name(other_init)
 
 
-def test_hackers_draw_weights_of_their_own(audit: Callable[..., Audit], key: Key, tmp_path: Path) -> None:
+def test_hackers_draw_weights_of_their_own(audit: Callable[..., Audit], key: WeightsKey, tmp_path: Path) -> None:
     """The key never reaches a hacker of the same architecture; another seed is another draw."""
     make = audit(tmp_path).network_of
     mine, first, second = (dict(make(cell).state_dict()) for cell in (CELLS[0], CELLS[2], replace(CELLS[2], seed=1)))
@@ -309,7 +326,7 @@ def test_images_that_do_not_belong_together_are_refused(
     images: tuple[ImageSet, ...], audit: Callable[..., Audit], tmp_path: Path
 ) -> None:
     clean, copy, test = images
-    renamed = replace(test, class_names=("boot", "trouser"))
+    renamed = replace(test, class_names=("Forest", "Sea"))
     with pytest.raises(DataError, match="the test images differ from the published ones"):
         Audit(copy, renamed, tmp_path, recipe=lambda network: RECIPE)
     smaller = clean.with_images(clean.images[..., :12, :12].contiguous())
@@ -325,109 +342,95 @@ def test_a_folder_that_cannot_be_written_is_one_line(audit: Callable[..., Audit]
         assert "\n" not in str(caught.value)
 
 
-def test_the_authorised_network_of_a_null_space_key_sees_views_alone(
-    images: tuple[ImageSet, ...], key: Key, tmp_path: Path
+@pytest.mark.parametrize("network", [RECIPIENT_NETWORK, "vit:width=16,depth=1,heads=2"])
+def test_the_recipient_of_a_sealed_copy_trains_as_on_the_originals_bit_for_bit(
+    images: tuple[ImageSet, ...], sealed: tuple[SealedKey, ImageSet], tmp_path: Path, network: str
 ) -> None:
-    """On a copy inside the null space it trains as on the originals, bit for bit; hackers see the published pixels."""
-    clean, _, test = images
-    clean = clean.with_images(clean.images.clamp(4, 251))  # room for every step
-    space = NullSpace.draw(group_size=4, cell=7)
-    nonces = tuple(space.nonces(clean.images))
-    moved = clean.images.int() + 4 * space.groups(nonces, clean.images.shape[1:]).sign.view(clean.images.shape)
-    copy = replace(clean, images=moved.to(torch.uint8), nonces=nonces)
-    assert (copy.images != clean.images).float().mean() > 0.9
-    mine = replace(key, view=space)
-    audit = Audit(copy, test, tmp_path, key=mine, clean=clean, recipe=lambda network: RECIPE)
-    rows = audit.run(CELLS)
-    assert rows[0]["train_loss"] == rows[4]["train_loss"] and rows[0]["test_accuracy"] == rows[4]["test_accuracy"]
-    first, second = (load_file(tmp_path / "authorised" / f"{rows[i]['cell']}.safetensors") for i in (0, 4))
+    """Whatever network he names; and whoever steals his key is he. Nobody else sees what he sees."""
+    (clean, _, test), (key, copy) = images, sealed
+    recipe = partial(recommended_recipe, epochs=2)
+    audit = Audit(copy, test, tmp_path, key=key, clean=clean, recipe=recipe, recipient=network)
+    mine, stolen, ceiling, stolen_ceiling, plain = audit.run(
+        [
+            Cell(AUTHORISED),
+            Cell("hacker", AUTHORISED, "stolen-key"),
+            Cell(AUTHORISED, trained_on="clean"),
+            Cell("hacker", AUTHORISED, "stolen-key", trained_on="clean"),
+            Cell("hacker", AUTHORISED),
+        ]
+    )
+    for figure in ("accuracy", "peak_accuracy", "test_accuracy", "train_loss", "recipe", "network"):
+        assert mine[figure] == stolen[figure] == ceiling[figure] == stolen_ceiling[figure]
+    assert plain["train_loss"] != mine["train_loss"] and plain["network"] == mine["network"]
+    assert mine["locked"] and stolen["knows"] == "key" and len({mine["cell"], stolen["cell"], ceiling["cell"]}) == 3
+    first, second = (load_file(tmp_path / "authorised" / f"{row['cell']}.safetensors") for row in (mine, ceiling))
     assert all(torch.equal(first[name], second[name]) for name in first)
-    assert mine.digest() not in (tmp_path / "records.jsonl").read_text()
-    with pytest.raises(PublishError, match="not made with a null-space key"):
-        Audit(images[1], test, tmp_path, key=mine, recipe=lambda network: RECIPE)
+    assert key.digest() not in (tmp_path / "records.jsonl").read_text()
+    other = Audit(copy, test, tmp_path, key=key, clean=clean, recipe=recipe, recipient="mlp:width=8")
+    assert other.cell_name(Cell(AUTHORISED)) != mine["cell"]
 
 
-@pytest.mark.parametrize("headroom", [0, 8])
-@pytest.mark.parametrize(
-    "view", [None, NullSpace.draw(), Reversible.draw()], ids=["weights", "null-space", "reversible"]
-)
-def test_a_stolen_key_is_the_authorised_user_bit_for_bit(
-    images: tuple[ImageSet, ...], key: Key, tmp_path: Path, view: KeyedView | None, headroom: int
+def test_a_stolen_key_of_initial_weights_is_the_recipient_bit_for_bit(
+    audit: Callable[..., Audit], tmp_path: Path
 ) -> None:
-    clean, copy, test = images
-    key = replace(key, view=view)
-    if view is not None:
-        copy = replace(copy, nonces=tuple(view.nonces(copy.images)))
-    manifest = Manifest("any", {"headroom": headroom > 0}, headroom, headroom, copy.class_names, (), "")
-    audit = Audit(copy, test, tmp_path, key=key, clean=clean, manifest=manifest, recipe=lambda network: RECIPE)
     for source in ("published", "clean"):
-        mine, stolen = audit.run(
+        mine, stolen = audit(tmp_path).run(
             [Cell(AUTHORISED, trained_on=source), Cell("hacker", AUTHORISED, "stolen-key", trained_on=source)]
         )
         for figure in ("accuracy", "peak_accuracy", "test_accuracy", "train_loss", "recipe", "network"):
             assert stolen[figure] == mine[figure]
-        assert stolen["knows"] == "key" and stolen["cell"] != mine["cell"]
 
 
-def test_hackers_of_a_copy_with_headroom_see_all_other_images_in_its_range(
-    images: tuple[ImageSet, ...], key: Key, tmp_path: Path
+def test_a_copy_that_is_not_for_the_key_is_refused_at_once(
+    images: tuple[ImageSet, ...], sealed: tuple[SealedKey, ImageSet], tmp_path: Path
 ) -> None:
-    clean, copy, test = images
-    mapped_clean, mapped_test = (part.with_images(with_headroom(part.images, 40)) for part in (clean, test))
-    copy = copy.with_images(with_headroom(copy.images, 40))
-    manifest = Manifest("null-space", {"headroom": True}, 40, 40, copy.class_names, (), "")
-    options = {"key": key, "recipe": lambda network: RECIPE}
-    told = Audit(copy, test, tmp_path / "told", clean=clean, manifest=manifest, **options)
-    mapped = Audit(copy, mapped_test, tmp_path / "mapped", clean=mapped_clean, **options)
-    raw = Audit(copy, test, tmp_path / "raw", clean=clean, **options)
-    hows = ("none", "clean-mixed:64", "refit:64", "pairs:64,steps=4")
-    cells = [Cell("hacker", "convnet:width=8", how) for how in hows]
-    for cell, ours, theirs, before in zip(cells, *(each.run(cells) for each in (told, mapped, raw)), strict=True):
-        for figure in ("test_accuracy", "train_loss"):
-            assert ours[figure] == theirs[figure], cell
-        assert len({ours["cell"], theirs["cell"], before["cell"]}) == 3
-        assert torch.equal(told._seen(cell, "test").images, mapped_test.images)
-    ceiling = Cell("hacker", "convnet:width=8", trained_on="clean")
-    assert torch.equal(told._seen(ceiling, "test").images, test.images)
-    assert told.cell_name(ceiling) == raw.cell_name(ceiling)
+    for copy, key in ((images[1], sealed[0]), (sealed[1], SealedKey.draw())):
+        with pytest.raises(PublishError, match="do not open with this key"):
+            Audit(copy, images[2], tmp_path, key=key, recipe=lambda network: RECIPE)
 
 
-def test_students_of_a_copy_with_headroom_ask_about_it_as_it_is(
-    images: tuple[ImageSet, ...], key: Key, tmp_path: Path
+def test_students_ask_the_recipients_service_which_opens_nothing(
+    images: tuple[ImageSet, ...], sealed: tuple[SealedKey, ImageSet], tmp_path: Path
 ) -> None:
-    clean, copy, test = images
-    key = replace(key, view=Reversible.draw())
-    copy = replace(copy.with_images(with_headroom(copy.images, 40)), nonces=tuple(key.view.nonces(copy.images)))
-    manifest = Manifest("reversible", {"headroom": True}, 40, 40, copy.class_names, (), "")
-    audit = Audit(copy, test, tmp_path, key=key, clean=clean, manifest=manifest, recipe=lambda network: RECIPE)
-    audit.run([Cell(AUTHORISED), Cell(AUTHORISED, trained_on="clean")])
-    asked = [audit._teacher(Cell("hacker", "mlp", "distillation:soft", trained_on=on)) for on in ("published", "clean")]
-    assert [teacher.headroom_255 for teacher in asked] == [0, 40]
+    (_, _, test), (key, copy) = images, sealed
+    audit = Audit(copy, test, tmp_path, key=key, recipe=lambda network: RECIPE, recipient="convnet:width=8")
+    audit.run([Cell(AUTHORISED)])
+    service = audit._teacher(Cell("hacker", "mlp", "distillation:soft"))
+    assert isinstance(service, Service)
+    x = torch.rand(8, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    asked = (255 * x).round().to(torch.uint8) & 0xFE
+    torch.testing.assert_close(service(x), logits_of(service.network, asked))
+    assert not torch.allclose(logits_of(service, copy.images), logits_of(service.network, key.opened(copy.images)))
 
 
 def test_hackers_who_read_our_pages_go_by_the_manifest(images: tuple[ImageSet, ...], tmp_path: Path) -> None:
     _, copy, test = images
 
     def audit(epsilon: int) -> Audit:
-        settings = {"epsilon_255": epsilon, "magnitudes": "full"}
-        manifest = Manifest("reversible", settings, epsilon, epsilon, copy.class_names, (), "")
+        manifest = Manifest("random-noise", {"epsilon_255": epsilon}, epsilon, epsilon, copy.class_names, (), "")
         return Audit(copy, test, tmp_path, manifest=manifest, recipe=lambda network: RECIPE)
 
     cell = Cell("hacker", "mlp:width=8", "own-pairs")
-    measure = audit(16).countermeasure_of(cell, None)
-    assert measure.space.layout == {"epsilon_255": 16, "magnitudes": "full"}
+    assert audit(16).countermeasure_of(cell, None).config.epsilon_255 == 16
     assert audit(16).cell_name(cell) != audit(8).cell_name(cell)
     plain = replace(cell, countermeasure="none")
     assert audit(16).cell_name(plain) == audit(8).cell_name(plain)
 
 
-def test_a_part_of_the_key_needs_its_architecture(audit: Callable[..., Audit], key: Key, tmp_path: Path) -> None:
+def test_a_sealed_key_cannot_be_known_roughly(sealed: tuple[SealedKey, ImageSet], key: WeightsKey) -> None:
+    for text in ("noisy-key:0.1", "wrong-key"):
+        assert why_unfit(text, sealed[1], key=sealed[0]) == "a sealed key that is wrong opens nothing"
+        assert why_unfit(text, sealed[1], key=key) == ""
+    assert why_unfit("stolen-key", sealed[1], key=sealed[0]) == ""
+
+
+def test_a_part_of_the_key_needs_its_architecture(audit: Callable[..., Audit], key: WeightsKey, tmp_path: Path) -> None:
     for text in ("stolen-key", "noisy-key:0.1", "wrong-key"):
-        with pytest.raises(ConfigError, match=f"'{text}' trains the key's architecture: give the network 'authorised'"):
+        with pytest.raises(ConfigError, match=f"'{text}' trains the authorised network: give the network 'authorised'"):
             audit(tmp_path).run([Cell("hacker", "mlp:width=8", text)])
         with pytest.raises(ConfigError, match="give --key"):
             audit(tmp_path, key=None).run([Cell("hacker", AUTHORISED, text)])
-    redrawn = new_key(key.network, key.class_names, key.mean, key.std, key.recipe)
+    redrawn = new_weights_key(key.network, key.class_names, key.mean, key.std, RECIPE)
     cell = Cell("hacker", AUTHORISED, "noisy-key:0.1")
     assert audit(tmp_path).cell_name(cell) != audit(tmp_path, key=redrawn).cell_name(cell)
 
@@ -470,7 +473,11 @@ def test_a_combination_is_timed_without_training_what_comes_first(
     assert Estimate(audit(tmp_path)).seconds(Cell("hacker", "mlp:width=8", "pairs:3+self-supervised")) > 0
 
 
-def test_the_keys_network_is_known_by_any_name(audit: Callable[..., Audit], tmp_path: Path) -> None:
+def test_the_recipients_network_is_known_by_any_name(
+    audit: Callable[..., Audit], sealed: tuple[SealedKey, ImageSet], tmp_path: Path
+) -> None:
     names = ("convnet:width=8", "convnet:width=16", "mlp:width=8", AUTHORISED)
     assert [audit(tmp_path).is_authorised_architecture(name) for name in names] == [True, False, False, True]
     assert not audit(tmp_path, key=None).is_authorised_architecture("convnet:width=8")
+    named = Audit(sealed[1], sealed[1], tmp_path, key=sealed[0], recipe=lambda network: RECIPE, recipient="mlp:width=8")
+    assert [named.is_authorised_architecture(name) for name in names] == [False, False, True, True]

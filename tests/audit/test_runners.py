@@ -21,7 +21,7 @@ from uge.audit.run import Audit, read_finished
 from uge.audit.runners import Local, _answer, build_runner, save_job
 from uge.data.images import ImageSet, normalisation_of, to_float
 from uge.errors import ConfigError, PublishError
-from uge.keys.key import Key, new_key
+from uge.keys.weights import WeightsKey, new_weights_key
 from uge.networks import NetworkSpec
 from uge.report.audit import read_audit
 from uge.training import Recipe, recommended_recipe
@@ -38,10 +38,10 @@ TRAININGS = 5 + 1 + 5 + 1 + 4 + 4  # both sources, the budget check, the stronge
 
 
 @pytest.fixture(scope="module")
-def images(trousers_and_boots: tuple[ImageSet, ImageSet]) -> dict[str, ImageSet]:
+def images(two_classes: tuple[ImageSet, ImageSet]) -> dict[str, ImageSet]:
     train, test = (
         part.with_images(F.avg_pool2d(to_float(part.images), 2).mul(255).round().to(torch.uint8))
-        for part in trousers_and_boots
+        for part in two_classes
     )
     clean = train.subset(torch.arange(96))
     noise = torch.randint(-16, 17, clean.images.shape, generator=torch.Generator().manual_seed(0))
@@ -50,10 +50,10 @@ def images(trousers_and_boots: tuple[ImageSet, ImageSet]) -> dict[str, ImageSet]
 
 
 @pytest.fixture(scope="module")
-def key(images: dict[str, ImageSet]) -> Key:
+def key(images: dict[str, ImageSet]) -> WeightsKey:
     clean = images["clean"]
-    spec = NetworkSpec("convnet", 1, clean.image_size, 2, {"width": 8})
-    return new_key(spec, clean.class_names, *normalisation_of(clean.images), Recipe(epochs=2, batch_size=32))
+    spec = NetworkSpec("convnet", 3, clean.image_size, 2, {"width": 8})
+    return new_weights_key(spec, clean.class_names, *normalisation_of(clean.images), Recipe(epochs=2, batch_size=32))
 
 
 def records(folder: Path) -> list[dict[str, Any]]:
@@ -62,7 +62,7 @@ def records(folder: Path) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(images: dict[str, ImageSet], key: Key, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def undisturbed(images: dict[str, ImageSet], key: WeightsKey, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("audits") / "undisturbed"
     conduct(**images, key=key, out=folder, plan=PLAN, runner=Local(1))
     return folder
@@ -107,7 +107,7 @@ def test_an_audit_trains_its_plan_and_leaves_what_the_contract_says(undisturbed:
 
 
 def test_an_audit_says_beforehand_how_much_there_is_to_do_and_a_finished_one_trains_nothing(
-    images: dict[str, ImageSet], key: Key, undisturbed: Path
+    images: dict[str, ImageSet], key: WeightsKey, undisturbed: Path
 ) -> None:
     heard = Heard()
     before = (undisturbed / "records.jsonl").read_bytes()
@@ -118,8 +118,10 @@ def test_an_audit_says_beforehand_how_much_there_is_to_do_and_a_finished_one_tra
     assert (undisturbed / "records.jsonl").read_bytes() == before
 
 
-def test_a_plan_caps_the_epochs_of_the_keys_architecture(images: dict[str, ImageSet], key: Key, tmp_path: Path) -> None:
-    patient = replace(key, recipe=replace(key.recipe, epochs=50))
+def test_a_plan_caps_the_epochs_of_the_keys_architecture(
+    images: dict[str, ImageSet], key: WeightsKey, tmp_path: Path
+) -> None:
+    patient = replace(key, own_recipe=replace(key.own_recipe, epochs=50))
     plan = replace(PLAN, hackers=(Hackers((AUTHORISED, "mlp:width=8")),), budget_check=False, strongest=0)
     for key_epochs, epochs in ((3, 3), (80, 50)):
         audit = Audit(**images, key=patient, folder=tmp_path, recipe=recommended_recipe, key_epochs=key_epochs)
@@ -131,7 +133,7 @@ def test_a_plan_caps_the_epochs_of_the_keys_architecture(images: dict[str, Image
         ("hacker", "convnet"): 1,
         ("hacker", "mlp"): 2,
     }
-    assert trained["authorised", "convnet"]["batch_size"] == key.recipe.batch_size
+    assert trained["authorised", "convnet"]["batch_size"] == key.own_recipe.batch_size
 
 
 def test_without_key_and_originals_the_rest_is_tried(images: dict[str, ImageSet], tmp_path: Path) -> None:
@@ -145,7 +147,7 @@ def test_without_key_and_originals_the_rest_is_tried(images: dict[str, ImageSet]
 
 @pytest.mark.parametrize("text", ["local:workers=2", "ray:workers=2", "slurm:cluster=local"])
 def test_the_same_plan_gives_the_same_records_on_each_runner(
-    images: dict[str, ImageSet], key: Key, undisturbed: Path, tmp_path: Path, text: str
+    images: dict[str, ImageSet], key: WeightsKey, undisturbed: Path, tmp_path: Path, text: str
 ) -> None:
     package = {"ray": "ray", "slurm": "submitit"}.get(text.partition(":")[0])
     if package:
@@ -207,7 +209,7 @@ def test_one_folder_holds_one_audit(images: dict[str, ImageSet], undisturbed: Pa
 
 
 def test_a_damaged_facts_file_costs_no_training(
-    images: dict[str, ImageSet], key: Key, undisturbed: Path, tmp_path: Path
+    images: dict[str, ImageSet], key: WeightsKey, undisturbed: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "audit"
     shutil.copytree(undisturbed, folder)
@@ -254,7 +256,7 @@ def test_a_runner_that_makes_no_sense_is_refused(text: str, message: str) -> Non
 
 
 def test_random_order_of_finishing_changes_nothing(
-    images: dict[str, ImageSet], key: Key, undisturbed: Path, tmp_path: Path
+    images: dict[str, ImageSet], key: WeightsKey, undisturbed: Path, tmp_path: Path
 ) -> None:
     class Shuffled(Local):
         def run(self, job: Path, more: Any) -> Any:
@@ -271,7 +273,7 @@ def test_random_order_of_finishing_changes_nothing(
     assert records(tmp_path / "audit") == records(undisturbed)
 
 
-def test_teachers_begin_first_then_long_trainings(images: dict[str, ImageSet], key: Key, tmp_path: Path) -> None:
+def test_teachers_begin_first_then_long_trainings(images: dict[str, ImageSet], key: WeightsKey, tmp_path: Path) -> None:
     stages: list[int] = []
 
     class Stages(Heard):
@@ -295,7 +297,7 @@ def test_teachers_begin_first_then_long_trainings(images: dict[str, ImageSet], k
 
 
 def test_students_wait_for_their_teachers_and_nobody_else(
-    images: dict[str, ImageSet], key: Key, tmp_path: Path
+    images: dict[str, ImageSet], key: WeightsKey, tmp_path: Path
 ) -> None:
     """While the teacher of the copy is in training, everybody else is handed out but his students."""
     held: list[Any] = []
@@ -320,7 +322,7 @@ def test_students_wait_for_their_teachers_and_nobody_else(
 
 
 def test_ceilings_of_another_audit_of_the_same_originals_are_not_trained_again(
-    images: dict[str, ImageSet], key: Key, undisturbed: Path, tmp_path: Path
+    images: dict[str, ImageSet], key: WeightsKey, undisturbed: Path, tmp_path: Path
 ) -> None:
     other = images["published"].with_images(255 - images["published"].images)
     plan = replace(PLAN, strongest=0)

@@ -25,11 +25,10 @@ def key_of(secret: bytes) -> bytes:
 
 
 def layout(shape: tuple[int, int, int], epsilon: int) -> dict[str, int]:
-    """Steps and reaches of a letter for images of `shape`."""
+    """Steps and reach of a letter for images of `shape`."""
     channels, height, width = shape
     most = (epsilon - 1) // 2
     colour = channels > 1 and most > 1
-    node_reach = floor(Fraction(3 * most, 7) + Fraction(1, 2)) if colour else 0
     nodes = channels * ((height + 3) // 4) * ((width + 3) // 4) if colour else 0
     room = channels * height * width // 8 * 8 - 96 - 128
     for step in (1, 2, 3, 4):
@@ -41,8 +40,6 @@ def layout(shape: tuple[int, int, int], epsilon: int) -> dict[str, int]:
             return {
                 "step": step,
                 "node_step": 4 if colour else 0,
-                "field_reach": most,
-                "node_reach": node_reach,
                 "reach": most,
             }
     raise ValueError("no room for a letter")
@@ -118,8 +115,8 @@ def seal(image: Image, field: list[list[int]], nodes: Image, secret: bytes, epsi
         def node_fits(row: int, column: int, value: int, channel: list[list[int]] = h[c]) -> bool:
             return 0 <= channel[row][column] + value <= 127
 
-        bounded_nodes.append(drawn_in(grid, plan["node_reach"], 4, size, node_fits))
-        colour[c] = enlarged(bounded_nodes[c], plan["node_reach"], 4, size)
+        bounded_nodes.append(drawn_in(grid, plan["reach"], 4, size, node_fits))
+        colour[c] = enlarged(bounded_nodes[c], plan["reach"], 4, size)
 
     def moved(c: int, row: int, column: int, value: int) -> int:
         return h[c][row][column] + clamped(value + colour[c][row][column], plan["reach"])
@@ -127,8 +124,8 @@ def seal(image: Image, field: list[list[int]], nodes: Image, secret: bytes, epsi
     def field_fits(row: int, column: int, value: int) -> bool:
         return all(0 <= moved(c, row, column, value) <= 127 for c in range(shape[0]))
 
-    field = drawn_in(field, plan["field_reach"], plan["step"], size, field_fits)
-    gray = enlarged(field, plan["field_reach"], plan["step"], size)
+    field = drawn_in(field, plan["reach"], plan["step"], size, field_fits)
+    gray = enlarged(field, plan["reach"], plan["step"], size)
     carrier = [[[moved(c, i, j, gray[i][j]) for j in range(size[1])] for i in range(size[0])] for c in range(shape[0])]
     assert all(0 <= v <= 127 for channel in carrier for row in channel for v in row)
 
@@ -192,13 +189,13 @@ def view(copy: Image, secret: bytes) -> Image | None:
         levels += [word // 5**place % 5 - 2 for place in reversed(range(digits))]
     rows = iter(levels)
     field = [[next(rows) for _ in range(grid[1])] for _ in range(grid[0])]
-    gray = enlarged(field, plan["field_reach"], step, shape[1:])
+    gray = enlarged(field, plan["reach"], step, shape[1:])
     result = []
     for c in range(shape[0]):
         colour = [[0] * shape[2] for _ in range(shape[1])]
         if node_step:
             nodes = [[next(rows) for _ in range(node_grid[1])] for _ in range(node_grid[0])]
-            colour = enlarged(nodes, plan["node_reach"], node_step, shape[1:])
+            colour = enlarged(nodes, plan["reach"], node_step, shape[1:])
         result.append(
             [
                 [2 * (carrier[c][i][j] - clamped(gray[i][j] + colour[i][j], plan["reach"])) for j in range(shape[2])]

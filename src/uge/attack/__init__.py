@@ -8,7 +8,7 @@ it left.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -16,38 +16,33 @@ from torch import nn
 
 from uge.attack.adversarial import Adversarial
 from uge.attack.augmented import RandAugment, UEraser
+from uge.attack.candidates import Candidates
 from uge.attack.clean_subset import CleanMixed, CleanOnly, Refit
 from uge.attack.combined import Combined
 from uge.attack.distillation import Distillation
-from uge.attack.filtered import Jpeg, blur, depth, grayscale, low_pass, median, pool, wavelet
-from uge.attack.guessed_views import GuessedViews
-from uge.attack.jpeg_lattice import NO_LATTICE, JpegLattice, read_lattice
+from uge.attack.filtered import Jpeg, of_filter
 from uge.attack.keyed import NoisyKey, StolenKey, WrongKey
 from uge.attack.mixing import Cutmix, Cutout, Mixup
+from uge.attack.own_pairs import OwnPairs
 from uge.attack.pair_means import PairMeans
 from uge.attack.pretrained import PretrainedFinetune, PretrainedProbe
 from uge.attack.projection import Projection
-from uge.attack.purification import KEYS, NO_PAIRS, OwnPairs, Pairs, Purify, key_of
+from uge.attack.purification import NO_PAIRS, Pairs, Purify
 from uge.attack.relabelled import Relabel
 from uge.attack.residuals import ResidualMeans, Transplant
 from uge.attack.self_supervised import SelfSupervised
 from uge.data.images import ImageSet
 from uge.encoders import is_installed
 from uge.errors import ConfigError, unknown_name
+from uge.filters import FILTERS
 from uge.keys.key import Key
 from uge.training import Countermeasure, PlainTraining
 
-COUNTERMEASURES: dict[str, Callable[..., Countermeasure]] = {
+COUNTERMEASURES: dict[str, type[PlainTraining]] = {
     "none": PlainTraining,
     "distillation": Distillation,
-    "grayscale": grayscale,
+    **{name: of_filter(name) for name in FILTERS if name != "none"},
     "jpeg": Jpeg,
-    "blur": blur,
-    "pool": pool,
-    "depth": depth,
-    "median": median,
-    "low-pass": low_pass,
-    "wavelet": wavelet,
     "cutout": Cutout,
     "mixup": Mixup,
     "cutmix": Cutmix,
@@ -59,13 +54,12 @@ COUNTERMEASURES: dict[str, Callable[..., Countermeasure]] = {
     "clean-mixed": CleanMixed,
     "residual-means": ResidualMeans,
     "transplant": Transplant,
-    "jpeg-lattice": JpegLattice,
-    "guessed-views": GuessedViews,
     "relabel": Relabel,
     "purify": Purify,
     "pairs": Pairs,
     "pair-means": PairMeans,
     "own-pairs": OwnPairs,
+    "candidates": Candidates,
     "refit": Refit,
     "pretrained-probe": PretrainedProbe,
     "pretrained-finetune": PretrainedFinetune,
@@ -74,31 +68,17 @@ COUNTERMEASURES: dict[str, Callable[..., Countermeasure]] = {
     "wrong-key": WrongKey,
     "stolen-key": StolenKey,
 }
-# What a hacker may have besides the published folder and our code, the least first.
+# What a hacker may have besides the published folder and our code, the least first. Whoever knows the key is a control
+# and counts for no margin.
 KNOWLEDGE = ("nothing", "method", "architecture", "clean images", "pairs", "model outputs", "key")
-KNOWS = {  # everything else knows nothing; whoever knows the key is a control and counts for no margin
-    "own-pairs": "method",  # what our pages and code tell about keys
-    "guessed-views": "method",
-    "relabel": "method",
-    "distillation": "model outputs",
-    "pairs": "pairs",
-    "pair-means": "pairs",
-    "clean-only": "clean images",
-    "clean-mixed": "clean images",
-    "refit": "clean images",
-    "wrong-key": "architecture",
-    "noisy-key": "key",
-    "stolen-key": "key",
-}
-ALONE = {"wrong-key", "stolen-key"}  # their network may see a view, which is no image that others could change
 # Arguments that come from the audit and not from the text, and what is said where one is missing.
 _GIVEN = {
     "teacher": "queries the authorised network: give --key",
+    "untrained": "begins with the authorised network: give --key",
+    "key": "needs the key: give --key",
     "clean": "has some of the clean images: give --clean",
-    "authorised_key": "needs the key: give --key",
     "settings": "",
     "seed": "",
-    "headroom_255": "",
     "device": "",
 }
 
@@ -153,7 +133,7 @@ def needs_teacher(text: str) -> bool:
 
 def needs_key(text: str) -> bool:
     """Whether a counter-measure, or any part of a combined one, cannot do without the key: it queries or copies."""
-    return _needs(text, "teacher", "authorised_key")
+    return _needs(text, "teacher", "untrained", "key")
 
 
 def needs_clean(text: str) -> bool:
@@ -167,18 +147,17 @@ def needs_settings(text: str) -> bool:
 
 
 def trains_key_network(text: str) -> bool:
-    """Whether a counter-measure trains the architecture of the key it is given, and that alone."""
-    return _needs(text, "authorised_key")
+    """Whether a counter-measure trains the authorised network, and that alone."""
+    return _needs(text, "untrained")
 
 
 def beginning(text: str) -> str:
     """The parts of a counter-measure that begin with another network or recipe than the hacker's; "" if none does."""
-
-    def begins(part: str) -> bool:
-        classes = [COUNTERMEASURES[name] for name, _ in parse_countermeasures(part)]
-        return any(getattr(each, "begin", PlainTraining.begin) is not PlainTraining.begin for each in classes)
-
-    return "+".join(part for part in text.split("+") if begins(part))
+    return "+".join(
+        part
+        for part in text.split("+")
+        if COUNTERMEASURES[parse_countermeasure(part)[0]].begin is not PlainTraining.begin
+    )
 
 
 def encoder_of(text: str) -> str:
@@ -191,8 +170,16 @@ def encoder_of(text: str) -> str:
 
 def knowledge_of(text: str) -> str:
     """What a counter-measure knows, one of `KNOWLEDGE`; of a combined one the strongest of its parts."""
-    known = [KNOWS.get(name, "nothing") for name, _ in parse_countermeasures(text)]
-    return max(known, key=KNOWLEDGE.index)
+    return max((each.knows for each in _classes(text)), key=KNOWLEDGE.index)
+
+
+def cost_of(text: str) -> float:
+    """Of a step, as a multiple of plain training's (see `PlainTraining`); the highest of all parts."""
+    return max(each.cost for each in _classes(text))
+
+
+def _classes(text: str) -> list[type[PlainTraining]]:
+    return [COUNTERMEASURES[name] for name, _ in parse_countermeasures(text)]
 
 
 def on_originals(text: str) -> str:
@@ -202,7 +189,7 @@ def on_originals(text: str) -> str:
 
 def sees_copy(text: str) -> bool:
     """Whether a hacker learns from the copy at all, and not from clean images alone."""
-    return all(name != "clean-only" for name, _ in parse_countermeasures(text))
+    return all(each.sees_copy for each in _classes(text))
 
 
 def without(text: str, *names: str) -> str:
@@ -211,7 +198,11 @@ def without(text: str, *names: str) -> str:
 
 
 def why_unfit(
-    text: str, images: ImageSet, settings: Mapping[str, Any] | None = None, clean: ImageSet | None = None
+    text: str,
+    images: ImageSet,
+    settings: Mapping[str, Any] | None = None,
+    clean: ImageSet | None = None,
+    key: Key | None = None,
 ) -> str:
     """Why a counter-measure is of no use against these images; empty if it may be.
 
@@ -220,22 +211,18 @@ def why_unfit(
         images: what it would work on.
         settings: what their manifest says, where there is one.
         clean: the originals, where there are any.
+        key: the key, where there is one.
     """
     if not is_installed(encoder_of(text)):
         return f"the weights of {encoder_of(text)} are not installed"
+    given = {"settings": settings or {}, "clean": clean, "key": key}
     for name, options in parse_countermeasures(text):
-        if name == "grayscale" and images.channels == 1:
-            return "the images are gray already"
-        if name == "jpeg-lattice" and not options and read_lattice(images.images) is None:
-            return NO_LATTICE
-        if name == "own-pairs" and settings:
-            kind, _ = key_of(settings)
-            if (wanted := options.get("key", kind)) != kind or not kind:
-                return f"the copy is behind no {wanted or ' or '.join(KEYS)} key"
-        if KNOWS.get(name) == "pairs" and clean is not None and not clean.aligned(images):
-            return NO_PAIRS
-        if clean is not None and needs_clean(name):  # whose first option says how many
-            wanted = _value(name, options, _options_of(name)[0])
+        if why := COUNTERMEASURES[name].unfit(images, given, options):
+            return why
+        if clean is not None and needs_clean(name):
+            if COUNTERMEASURES[name].knows == "pairs" and not clean.aligned(images):
+                return NO_PAIRS
+            wanted = _value(name, options, _options_of(name)[0])  # whose first option says how many
             if wanted.isdecimal() and int(wanted) > len(clean):
                 return f"there are only {len(clean)} originals"
     return ""
@@ -245,11 +232,11 @@ def build_countermeasure(
     text: str,
     *,
     teacher: nn.Module | None = None,
-    clean: ImageSet | None = None,
+    untrained: nn.Module | None = None,
     key: Key | None = None,
+    clean: ImageSet | None = None,
     settings: Mapping[str, Any] | None = None,
     seed: int = 0,
-    headroom_255: int = 0,
     device: torch.device | str = "cpu",
 ) -> Countermeasure:
     """A counter-measure from its text.
@@ -257,11 +244,11 @@ def build_countermeasure(
     Args:
         text: such as "none", "distillation:hard" or "jpeg:30+cutmix".
         teacher: the trained authorised network, for those that query it.
-        clean: the originals, for those that have some of them.
+        untrained: the same before its training, for those that begin with it.
         key: the key, for those that show what it is worth.
-        settings: what the copy's manifest says of the protection and its key, "method" among it.
+        clean: the originals, for those that have some of them.
+        settings: what the copy's manifest says of the protection, "method" among it.
         seed: decides what a counter-measure draws before the training: which originals, a denoiser's weights, an order.
-        headroom_255: of the copy's manifest, where images were not mapped already.
         device: where those that learn something beforehand do so.
 
     Raises:
@@ -269,18 +256,14 @@ def build_countermeasure(
     """
     given = {
         "teacher": teacher,
+        "untrained": untrained,
+        "key": key,
         "clean": clean,
-        "authorised_key": key,
         "settings": settings or {},
         "seed": seed,
-        "headroom_255": headroom_255,
         "device": device,
     }
-    parsed = parse_countermeasures(text)
-    alone = [name for name, _ in parsed if name in ALONE]
-    if alone and len(parsed) > 1:
-        raise ConfigError(f"counter-measure '{alone[0]}' cannot be combined with others, got '{text}'")
-    parts = [_build(name, options, given) for name, options in parsed]
+    parts = [_build(name, options, given) for name, options in parse_countermeasures(text)]
     return parts[0] if len(parts) == 1 else Combined(list(zip(text.split("+"), parts, strict=True)))
 
 

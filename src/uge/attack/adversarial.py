@@ -25,6 +25,8 @@ class Adversarial(PlainTraining):
         step_255: a in steps of 255; a quarter of e by default, their 2 of 8.
     """
 
+    cost = 8.0
+
     def __init__(self, epsilon_255: str | float = 8, steps: str | int = 7, step_255: str | float | None = None) -> None:
         self.epsilon = number("adversarial: epsilon_255", epsilon_255, 0.1, 255) / 255
         self.steps = whole("adversarial: steps", steps, 1, 1000)

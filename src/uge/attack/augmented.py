@@ -46,6 +46,8 @@ class UEraser(PlainTraining):
         share: of the training, from its start, in which the worst of K counts; 1 is their UEraser-max.
     """
 
+    cost = 3.0
+
     def __init__(self, draws: str | int = 5, share: str | float = 0.3) -> None:
         self.most = self.draws = whole("ueraser: draws", draws, 1, 50)
         self.share = number("ueraser: share", share, 0, 1)

@@ -39,6 +39,9 @@ class CleanOnly(PlainTraining):
         seed: decides which.
     """
 
+    knows = "clean images"
+    sees_copy = False
+
     def __init__(self, clean: ImageSet, images: str | int = 500, seed: int = 0) -> None:
         self.subset = subset_of(clean, images, "clean-only", seed)
 
@@ -56,6 +59,8 @@ class CleanMixed(PlainTraining):
         times: how often each of them counts.
         seed: decides which.
     """
+
+    knows = "clean images"
 
     def __init__(self, clean: ImageSet, images: str | int = 500, times: str | int = 1, seed: int = 0) -> None:
         self.subset = subset_of(clean, images, "clean-mixed", seed)
@@ -78,6 +83,8 @@ class Refit(PlainTraining):
         images: how many of them the hacker has.
         seed: decides which.
     """
+
+    knows = "clean images"
 
     def __init__(self, clean: ImageSet, images: str | int = 500, seed: int = 0) -> None:
         self.subset = subset_of(clean, images, "refit", seed)

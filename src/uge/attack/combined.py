@@ -58,7 +58,7 @@ class Combined(PlainTraining):
                 answers, y = y, images.labels
             same = len(x) == len(images)
             names = images.names if same else tuple(f"{number:06d}" for number in range(len(x)))
-            images = replace(images, images=x, labels=y, names=names, nonces=None)
+            images = replace(images, images=x, labels=y, names=names)
         return images.images, images.labels if answers is None else answers
 
     def at_test(self, images: ImageSet) -> ImageSet:

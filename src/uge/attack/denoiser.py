@@ -182,11 +182,6 @@ class Denoised(PlainTraining, ABC):
         """What the original was, float32 [B, C, H, W] in [0, 1], for uint8 images of the same shape."""
         return self.network(to_float(images.to(self.device))).clamp(0, 1)
 
-    @torch.no_grad()
-    def removed(self, images: Tensor) -> Tensor:
-        """What it takes away, in steps of 255, float32 [B, C, H, W] for uint8 images of the same shape."""
-        return 255 * (to_float(images.to(self.device)) - self.estimate(images))
-
     def supervised(self, copies: Tensor, originals: Tensor) -> Error:
         """The error of a denoiser on pairs, both uint8 [N, C, H, W]."""
         copies, originals = copies.to(self.device), originals.to(self.device)

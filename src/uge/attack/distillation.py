@@ -31,6 +31,9 @@ class Distillation(PlainTraining):
             the augmented published images, half of them mixed in pairs).
     """
 
+    knows = "model outputs"
+    cost = 1.3
+
     def __init__(
         self, teacher: nn.Module, labels: str = "soft", temperature: float | str = 4.0, queries: str = "published"
     ) -> None:

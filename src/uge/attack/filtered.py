@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import io
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,9 +13,10 @@ from PIL import Image
 from torch import Tensor
 
 from uge.data.images import ImageSet, to_float, to_uint8
-from uge.errors import ConfigError
-from uge.filters import parse_filter
+from uge.filters import FILTERS, parse_filter
 from uge.training import PlainTraining
+
+COLOURS = ("grayscale", "chroma")  # take out one of the two things that only colour images have
 
 
 class Filtered(PlainTraining):
@@ -63,38 +67,17 @@ class Jpeg(Filtered):
         return coded
 
 
-def grayscale() -> Filtered:
-    """Luma in every channel: perturbations in the colours vanish."""
-    return Filtered("grayscale")
+def of_filter(name: str) -> type[Filtered]:
+    """The counter-measure that is one of `uge.filters.FILTERS`, with the filter's number as its option."""
 
+    class OneFilter(Filtered):
+        __signature__ = inspect.Signature(list(inspect.signature(FILTERS[name][0]).parameters.values())[1:])
 
-def blur(sigma: str | float = 1.0) -> Filtered:
-    """Gaussian blur, sigma in pixels: perturbations finer than that vanish."""
-    return Filtered(f"blur:{sigma}")
+        def __init__(self, **number: str | float) -> None:
+            super().__init__(":".join([name, *map(str, number.values())]))
 
+        @classmethod
+        def unfit(cls, images: ImageSet, given: Mapping[str, Any], options: Mapping[str, str]) -> str:
+            return "the images are gray already" if name in COLOURS and images.channels == 1 else ""
 
-def pool(side: str | int = 2) -> Filtered:
-    """Average pooling and back: what is zero on the mean over a square vanishes."""
-    return Filtered(f"pool:{side}")
-
-
-def depth(bits: str | int = 3) -> Filtered:
-    """Fewer bits a value."""
-    if not str(bits).isdecimal():
-        raise ConfigError(f"depth: expected a whole number of bits, got '{bits}'")
-    return Filtered(f"depth:{bits}")
-
-
-def median(side: str | int = 3) -> Filtered:
-    """Median over a square: perturbations of single pixels and thin lines vanish."""
-    return Filtered(f"median:{side}")
-
-
-def low_pass(share: str | float = 0.5) -> Filtered:
-    """The lower share of the frequencies alone."""
-    return Filtered(f"low-pass:{share}")
-
-
-def wavelet(threshold: str | float = 16) -> Filtered:
-    """Haar details below a threshold (in steps of 255) vanish, greater ones shrink by it: edges stay sharp."""
-    return Filtered(f"wavelet:{threshold}")
+    return OneFilter

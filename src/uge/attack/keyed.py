@@ -1,23 +1,23 @@
-"""What the key is worth: a hacker with noisy copies of its weights, with another key, or with the key itself.
+"""What the key is worth: a hacker with a part of it, with another one, or with the key itself.
 
-All three train the key's architecture in the order and with the augmentation of the authorised user (see `Audit`), so
-that nothing but the key differs.
+All of them train the recipient's network in the order and with the augmentation of the recipient (see `Audit`), so that
+nothing but the key differs.
 """
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import replace
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from uge.attack.options import number
-from uge.data.images import ImageSet, normalisation_of
+from uge.data.images import ImageSet
+from uge.errors import PublishError
 from uge.keys.key import Key
-from uge.networks import Normalise, build_network
 from uge.training import PlainTraining, Recipe
-from uge.views import original_view, view_of
 
 
 class NoisyKey(PlainTraining):
@@ -25,75 +25,75 @@ class NoisyKey(PlainTraining):
 
         theta = theta_0 + r * rms(theta_0) * xi,   xi ~ N(0, 1),   tensor by tensor
 
-    Of a key with a view of its own (null-space, reversible) this hacker knows the weights and not the secret: he sees
-    the copy as everybody does, through his own normalisation. A secret cannot be known roughly (any wrong bit gives
-    another key stream), so there is no other ladder to climb; at noise 0 this shows what the weights alone are worth.
+    A sealed key cannot be known roughly: any wrong bit opens nothing.
 
     Args:
-        authorised_key: the key.
-        noise: r; at 0 a key of initial weights is the authorised user's.
+        untrained: the recipient's network.
+        noise: r; at 0 this is the recipient.
     """
 
-    def __init__(self, authorised_key: Key, noise: str | float = 0.1) -> None:
-        self.key = authorised_key
+    knows = "key"
+
+    def __init__(self, untrained: nn.Module, noise: str | float = 0.1) -> None:
+        self.untrained = untrained
         self.noise = number("noisy-key: noise", noise, 0, 1000)
-        self.normalise: nn.Module | None = None
 
-    def prepare(self, images: ImageSet) -> tuple[Tensor, Tensor]:
-        if self.key.view is not None:  # its constants are those of the view
-            self.normalise = Normalise(*normalisation_of(images.images))
-        return images.images, images.labels
+    @classmethod
+    def unfit(cls, images: ImageSet, given: Mapping[str, Any], options: Mapping[str, str]) -> str:
+        key = given["key"]
+        return "a sealed key that is wrong opens nothing" if key is not None and key.opens else ""
 
+    @torch.no_grad()
     def begin(self, network: nn.Module, recipe: Recipe, generator: torch.Generator) -> tuple[nn.Module, Recipe]:
-        noisy = self.key.network_module()
-        with torch.no_grad():
-            for weight in noisy.parameters():
-                xi = torch.randn(weight.shape, generator=generator)
-                weight.add_(self.noise * weight.square().mean().sqrt() * xi)
-        if self.normalise is not None:
-            assert isinstance(noisy, nn.Sequential)
-            noisy[0] = self.normalise
-        return noisy, recipe
+        own = deepcopy(self.untrained)
+        for weight in own.parameters():
+            weight.copy_(self.changed(weight, generator))
+        return own, recipe
+
+    def changed(self, weight: Tensor, generator: torch.Generator) -> Tensor:
+        """One tensor of the key as this hacker has it."""
+        xi = torch.randn(weight.shape, generator=generator)
+        return weight + self.noise * weight.square().mean().sqrt() * xi
+
+
+class WrongKey(NoisyKey):
+    """Use another key of initial weights as if it were the right one: the same values, drawn in another order.
+
+    Args:
+        untrained: the recipient's network.
+    """
+
+    knows = "architecture"
+
+    def __init__(self, untrained: nn.Module) -> None:
+        super().__init__(untrained)
+
+    def changed(self, weight: Tensor, generator: torch.Generator) -> Tensor:
+        return weight.flatten()[torch.randperm(weight.numel(), generator=generator)].view(weight.shape)
 
 
 class StolenKey(PlainTraining):
-    """Train as the authorised user does: a control, which must equal him bit for bit.
+    """Train as the recipient does: a control, which must equal him bit for bit.
 
     Args:
-        authorised_key: the key.
-        headroom_255: what other images than the copy still need before their view.
+        untrained: the recipient's network.
+        key: the key.
     """
 
-    def __init__(self, authorised_key: Key, headroom_255: int = 0) -> None:
-        self.key = authorised_key
-        self.headroom_255 = headroom_255
+    knows = "key"
+
+    def __init__(self, untrained: nn.Module, key: Key) -> None:
+        self.untrained, self.key = untrained, key
 
     def begin(self, network: nn.Module, recipe: Recipe, generator: torch.Generator) -> tuple[nn.Module, Recipe]:
-        return self.key.network_module(), recipe
+        return deepcopy(self.untrained), recipe
 
     def prepare(self, images: ImageSet) -> tuple[Tensor, Tensor]:
-        """The view, float32 where the key has one of its own; images without nonces are originals."""
-        look = original_view if images.nonces is None else view_of
-        return look(images, self.key, headroom_255=self.headroom_255).images, images.labels
+        """The view; originals, which hold no letters, as the recipient sees what was never published."""
+        try:
+            return self.key.opened(images.images), images.labels
+        except PublishError:
+            return self.at_test(images).images, images.labels
 
     def at_test(self, images: ImageSet) -> ImageSet:
-        return view_of(images, self.key, headroom_255=self.headroom_255)
-
-
-class WrongKey(StolenKey):
-    """Use another key as if it were the right one: other initial weights, and another secret where there is one.
-
-    Nothing of the key's secrets is used: the architecture and the layout of the view are public.
-
-    Args:
-        authorised_key: the right key.
-        headroom_255: what other images than the copy still need before their view.
-    """
-
-    def __init__(self, authorised_key: Key, headroom_255: int = 0) -> None:
-        view = authorised_key.view and replace(authorised_key.view, secret=hashlib.sha256(b"uge/a wrong key").digest())
-        super().__init__(replace(authorised_key, view=view), headroom_255)
-
-    def begin(self, network: nn.Module, recipe: Recipe, generator: torch.Generator) -> tuple[nn.Module, Recipe]:
-        seed = int(torch.randint(2**62, (), generator=generator))
-        return build_network(self.key.network, self.key.mean, self.key.std, seed), recipe
+        return images.with_images(self.key.seen(images.images))

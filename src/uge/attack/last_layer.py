@@ -34,7 +34,7 @@ def features_before(layer: nn.Module, network: nn.Module, images: Tensor) -> Ten
     Args:
         layer: a part of the network that sees vectors.
         network: the network.
-        images: uint8 [N, C, H, W], or a view.
+        images: uint8 [N, C, H, W].
     """
     given: list[Tensor] = []
     hook = layer.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0].float().cpu()))
@@ -52,7 +52,7 @@ def refit_last_layer(network: nn.Module, images: Tensor, targets: Tensor, classe
 
     Args:
         network: changed in place.
-        images: uint8 [N, C, H, W], or a view.
+        images: uint8 [N, C, H, W].
         targets: labels, int64 [N], or a teacher's outputs [N, K], of which the largest counts.
         classes: how many there are.
         seed: decides the order of the regression's steps.

@@ -25,6 +25,8 @@ class PairMeans(PlainTraining):
         seed: decides which.
     """
 
+    knows = "pairs"
+
     def __init__(self, clean: ImageSet, pairs: str | int = 100, seed: int = 0) -> None:
         self.clean, self.seed = clean, seed
         self.pairs = pairs_asked_for(clean, pairs, "pair-means")

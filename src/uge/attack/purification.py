@@ -1,32 +1,18 @@
-"""Learnt purification: without pairs, with true pairs, and with pairs that the hacker makes himself."""
+"""Learnt purification: without pairs, and with true pairs."""
 
 from __future__ import annotations
-
-from collections.abc import Callable, Mapping
-from dataclasses import fields, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from uge.attack.denoiser import Denoised, patches
-from uge.attack.guessed_views import space_of
 from uge.attack.options import whole
-from uge.data.images import ImageSet, to_float, to_uint8
-from uge.data.sources import load
-from uge.errors import ConfigError, unknown_name
-from uge.filters import grayscale
-from uge.keys.keyed_view import KeyedView, needs_headroom
-from uge.keys.reversible import Reversible
-from uge.protect import PRESETS, PROTECTIONS, resolve_config
-from uge.protect.keyed import KeyedProtection, random_bytes
-from uge.protect.protection import Settings
+from uge.data.images import ImageSet, to_float
+from uge.errors import ConfigError
 from uge.runtime import generator_for
 
 STRIDE = 3  # of the blind spots; no two of them touch
-KEYS = ("null-space", "reversible")  # whose pairs a hacker can make
-SETTINGS = {kind: {field.name for field in fields(PRESETS[kind]["default"])} for kind in KEYS}
 
 
 class Purify(Denoised):
@@ -45,6 +31,8 @@ class Purify(Denoised):
         device: where the denoiser trains and works.
         seed: of its weights and draws.
     """
+
+    cost = 3.5
 
     def __init__(
         self,
@@ -130,6 +118,9 @@ class Pairs(Denoised):
         seed: of its weights and draws.
     """
 
+    knows = "pairs"
+    cost = 4.0
+
     def __init__(
         self,
         clean: ImageSet,
@@ -150,198 +141,10 @@ class Pairs(Denoised):
         copies, originals = images.images[chosen], self.clean.images[chosen]
         result = self.fitted(images.channels, self.supervised(copies, originals), len(chosen))
         copies, originals = copies[result.held_out], originals[result.held_out]
-        self.findings = {**self.findings, "rms_left": left_over(self.estimate, copies, originals)}
+        self.findings = {**self.findings, "rms_left": left_over(self.pixels(copies), copies, originals)}
 
 
-def key_of(settings: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
-    """The kind of key that a copy is behind by its manifest, and its layout; "" where pairs cannot be made."""
-    if isinstance(view := settings.get("view"), Mapping):  # of a baseline behind a key
-        return str(view.get("kind", "")), view
-    method = settings.get("method", "")
-    return (method, settings) if method in KEYS else ("", {})
-
-
-class OwnPairs(Denoised):
-    """A denoiser learnt from pairs that the hacker makes: other images, our code and recipe, keys of his own.
-
-        x_hat = x_u - clip(round(x_u - D(x_u)), -epsilon, epsilon)
-
-    He trains a generator of ours on his images, keys his copies by secrets of his own, learns D from these pairs until
-    nothing more is gained, and snaps what D takes away to whole steps within the bound, which is all that a copy can
-    hold. How the published copy was made is no secret: what no option says is as its manifest has it, the layout of
-    the key and the settings of the protection, or where there is none the default.
-
-    Findings, on own pairs held out: `sign_accuracy`, the share of changed values whose direction D tells, in percent
-    (chance 50); `rms_left`, root mean square of x_hat - x over that of x_u - x; `shortcut_left`, how much is left of
-    what the changes of a class have in common.
-
-    Args:
-        settings: what the copy's manifest says, its method among it; empty for a folder of another program.
-        data: DATA of the other images, of any size and colours. Without it they are the published images themselves, as
-            if they were clean, under labels drawn at random: D then learns to take a second perturbation from a
-            protected image, and meets images that hold the first one.
-        key: the kind of the keys, "null-space" or "reversible".
-        pairs: how many to make; images are used again under other keys where there are fewer.
-        preset: of settings, in the place of those published.
-        epochs: of the generator's training, in the place of the settings'.
-        steps: the most steps of the denoiser's training.
-        depth: layers of the denoiser.
-        width: filters of each.
-        epsilon_255: bound of the published images, in steps of 255.
-        group_size: s of a null space.
-        cell: p of a null space, in pixels.
-        signs: of a null space, "balanced" or "random".
-        channels: of a null space, "mixed" or "tied".
-        magnitudes: of a reversible key, "half" or "full".
-        device: where generator and denoiser train.
-        seed: of both, of his keys, and of which images he takes.
-    """
-
-    def __init__(
-        self,
-        settings: Mapping[str, Any],
-        data: str = "",
-        key: str = "",
-        pairs: str | int = 5000,
-        preset: str = "",
-        epochs: str | int = "",
-        steps: str | int = 6000,
-        depth: str | int = 8,
-        width: str | int = 32,
-        epsilon_255: str | int = "",
-        group_size: str | int = "",
-        cell: str | int = "",
-        signs: str = "",
-        channels: str = "",
-        magnitudes: str = "",
-        device: torch.device | str = "cpu",
-        seed: int = 0,
-    ) -> None:
-        super().__init__("own-pairs", steps, depth, width, device, seed)
-        self.data = data
-        self.pairs = whole("own-pairs: pairs", pairs, 2)
-        told_kind, told_layout = key_of(settings)
-        kind = key or told_kind or KEYS[0]
-        if kind not in KEYS:
-            raise unknown_name("key of counter-measure 'own-pairs'", kind, KEYS)
-        layout_told = told_layout if kind == told_kind else {}
-        self.told = settings if kind == settings.get("method") else {}  # of a baseline the layout of its key alone
-        bound = settings.get("epsilon_255", 8) if epsilon_255 == "" else epsilon_255
-        self.epsilon_255 = whole("own-pairs: epsilon_255", bound, 1, 64)
-        self.preset = preset
-        self.epochs = {} if epochs == "" else {"epochs": whole("own-pairs: epochs", epochs, 1)}
-        layout = {"group_size": group_size, "cell": cell, "signs": signs, "channels": channels}
-        self.space: KeyedView = space_of("own-pairs", layout_told, layout)
-        if kind == "reversible":
-            self.space = Reversible(bytes(32), self.epsilon_255, magnitudes or layout_told.get("magnitudes", "half"))
-        self.config_for(headroom=False)
-
-    def learn(self, images: ImageSet) -> None:
-        rng = generator_for(self.seed, "own pairs")
-        originals, copies = self.made(self.others(images, rng), rng)
-        result = self.fitted(images.channels, self.supervised(copies.images, originals.images), len(copies))
-        before, after = originals.subset(result.held_out), copies.subset(result.held_out)
-        self.findings = {
-            **self.findings,
-            "sign_accuracy": sign_accuracy(self.removed, after.images, before.images),
-            "rms_left": left_over(self.estimate, after.images, before.images),
-            "shortcut_left": shortcut_left(self.estimate, after, before),
-        }
-
-    def others(self, images: ImageSet, rng: torch.Generator) -> ImageSet:
-        """The hacker's own images, in the size and colours of the published ones."""
-        if not self.data:
-            labels = images.labels[torch.randperm(len(images), generator=rng)]
-            return replace(images, labels=labels, nonces=None)
-        own = load(self.data, "train", image_size=images.image_size, convert=True)
-        pixels = own.images
-        if own.channels < images.channels:
-            pixels = pixels.expand(-1, images.channels, -1, -1).contiguous()
-        elif own.channels > images.channels:
-            pixels = torch.cat([to_uint8(grayscale(to_float(part))[:, :1]) for part in pixels.split(500)])
-        return own.with_images(pixels)
-
-    def made(self, own: ImageSet, rng: torch.Generator) -> tuple[ImageSet, ImageSet]:
-        """Originals and their copies, `self.pairs` of each; every image meets a key at most once."""
-        own = own.take(self.pairs, rng)
-        protection = self.protection(own, replace(self.space, secret=random_bytes(32, rng)))
-        protection.train()
-        copies: list[Tensor] = []
-        for _ in range(-(-self.pairs // len(own))):
-            copies += protection.rekeyed(replace(self.space, secret=random_bytes(32, rng))).copies()
-        originals = protection.clean.subset(torch.arange(self.pairs) % len(own))
-        originals = replace(originals, names=tuple(f"{number:06d}" for number in range(self.pairs)))
-        return originals, originals.with_images(torch.cat(copies)[: self.pairs])
-
-    def protection(self, own: ImageSet, space: KeyedView) -> KeyedProtection[Any]:
-        """Ours, with its published settings."""
-        config = self.config_for(headroom=needs_headroom(own.images))
-        protection: KeyedProtection[Any] = PROTECTIONS[space.kind](
-            own, space, config, seed=self.seed, device=self.device
-        )
-        return protection
-
-    def config_for(self, *, headroom: bool) -> Settings:
-        """The settings of his own copies; an unknown preset is refused."""
-        known = {} if self.preset else {name: self.told[name] for name in SETTINGS[self.space.kind] & self.told.keys()}
-        wanted = known | self.epochs | {"epsilon_255": self.epsilon_255, "headroom": headroom}
-        return resolve_config(self.preset or "default", wanted, method=self.space.kind)
-
-    @torch.no_grad()
-    def removed(self, images: Tensor) -> Tensor:
-        """x_u - D(x_u) before it is snapped."""
-        x = to_float(images.to(self.device))
-        return 255 * (x - self.network(x))
-
-    def estimate(self, images: Tensor) -> Tensor:
-        step = self.removed(images).round().clamp(-self.epsilon_255, self.epsilon_255)
-        return ((images.to(self.device).float() - step) / 255).clamp(0, 1)
-
-
-# --- how much of a perturbation is left: u copies, o originals, both uint8 [N, C, H, W]
-
-Estimate = Callable[[Tensor], Tensor]
-
-
-def _in_steps(estimate: Estimate, copies: Tensor) -> Tensor:
-    """Estimates of the originals on the scale 0..255."""
-    return 255 * torch.cat([estimate(part).cpu() for part in copies.split(250)])
-
-
-def left_over(estimate: Estimate, copies: Tensor, originals: Tensor) -> float | None:
-    """rms(estimate - o) / rms(u - o): 1 for whoever does nothing; None where nothing was changed."""
-    before = (copies.float() - originals.float()).square().mean().sqrt()
-    after = (_in_steps(estimate, copies) - originals.float()).square().mean().sqrt()
+def left_over(seen: Tensor, copies: Tensor, originals: Tensor) -> float | None:
+    """rms(seen - o) / rms(u - o), all uint8 [N, C, H, W]: 1 for who does nothing; None where nothing was changed."""
+    after, before = ((each.float() - originals.float()).square().mean().sqrt() for each in (seen, copies))
     return round(float(after / before), 4) if before > 0 else None
-
-
-def sign_accuracy(removed: Estimate, copies: Tensor, originals: Tensor) -> float | None:
-    """Percent of changed values whose change has the sign of what a denoiser would remove; None without changes."""
-    change = copies.float() - originals.float()
-    told = torch.cat([removed(part).cpu() for part in copies.split(250)])
-    right = (told.sign() == change.sign())[change != 0]
-    return round(100 * float(right.float().mean()), 3) if len(right) else None
-
-
-def shortcut_left(estimate: Estimate, copies: ImageSet, originals: ImageSet) -> float | None:
-    """How much of the perturbation that a class has in common is left: its amplitude after over before.
-
-        a(r) = sum_y <m_y, r_y> / sum_y <m_y, m'_y>
-
-    m_y is the mean change of a class over one half of its images, m'_y and r_y the mean change and the mean of what
-    is left of it over the other half: changes of single images, alike in both, do not count. None where the classes
-    have next to nothing in common.
-    """
-    change = copies.images.float() - originals.images.float()
-    left = _in_steps(estimate, copies.images) - originals.images.float()
-    along = across = scale = torch.zeros(())
-    for label in range(copies.classes):
-        members = (copies.labels == label).nonzero()[:, 0]
-        one, other = members[::2], members[1::2]
-        if len(one) and len(other):
-            for a, b in ((one, other), (other, one)):
-                mean = change[a].mean(0)
-                along = along + (mean * left[b].mean(0)).sum()
-                across = across + (mean * change[b].mean(0)).sum()
-                scale = scale + mean.square().sum()
-    return round(float(along / across), 4) if across > 0.02 * scale else None

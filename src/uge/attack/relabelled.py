@@ -23,6 +23,8 @@ class Relabel(PlainTraining):
         shift: k; ours and the field's perturbations aim at the next class.
     """
 
+    knows = "method"
+
     def __init__(self, shift: str | int = 1) -> None:
         self.shift = whole("relabel: shift", shift, 1)
 

@@ -51,6 +51,8 @@ class SelfSupervised(PlainTraining):
         projected: values of z.
     """
 
+    cost = 2.3
+
     def __init__(self, passes: str | int = 2, temperature: str | float = 0.5, projected: str | int = 64) -> None:
         self.passes = whole("self-supervised: passes", passes, 1, 100)
         self.temperature = number("self-supervised: temperature", temperature, 0.01, 10)

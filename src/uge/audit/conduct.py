@@ -13,11 +13,9 @@ from uge.audit.folder import claimed, write_facts, write_summary
 from uge.audit.plan import Cell, Plan, Row, cells_of, possible
 from uge.audit.run import Audit
 from uge.audit.runners import Runner
+from uge.copy import Manifest
 from uge.data.images import ImageSet
-from uge.data.sources import load
-from uge.errors import PublishError
 from uge.keys.key import Key
-from uge.publish import MANIFEST, SIGNATURE, Manifest, load_published, read_manifest
 from uge.training import recommended_recipe
 
 
@@ -32,23 +30,6 @@ class Watcher:
 
     def trained(self, row: Row, seconds: float) -> None:
         """A training is finished or has failed; it was estimated to take so long."""
-
-
-def read_copy(
-    folder: Path, key: Key | None, *, convert: bool = False, skip_bad: bool = False
-) -> tuple[ImageSet, Manifest | None]:
-    """A published folder and its manifest, or any ImageFolder of another program (`uge.load` says how) and None.
-
-    Raises:
-        UgeError: the folder cannot be read, has a signature without a manifest, or has a manifest that is not signed by
-            the protector of the key.
-    """
-    if not (folder / MANIFEST).exists():
-        if (folder / SIGNATURE).exists():
-            raise PublishError(f"{folder} has lost its {MANIFEST}: get the published folder again")
-        return load(str(folder), "train", convert=convert, skip_bad=skip_bad), None
-    signer = key.fingerprint if key else None
-    return load_published(folder, signed_by=signer), read_manifest(folder, signed_by=signer)
 
 
 def conduct(
@@ -75,7 +56,7 @@ def conduct(
         plan: what to try; what needs a key or originals that are not given is left out and named.
         runner: where to train.
         manifest: of the copy; None for a folder of another program.
-        key: the authorised network.
+        key: the recipient's.
         clean: the originals, in whatever order (see `ImageSet.like`).
         device: where to train.
         threads: of each training.
@@ -94,6 +75,7 @@ def conduct(
         test,
         out,
         recipe=partial(recommended_recipe, epochs=plan.epochs),
+        recipient=plan.recipient,
         key_epochs=plan.key_epochs,
         key=key,
         clean=clean,
@@ -107,6 +89,7 @@ def conduct(
             images=published,
             settings=audit.settings,
             clean=audit.sources.get("clean"),
+            key=key,
         )
     )
     hackers, skipped = possible(

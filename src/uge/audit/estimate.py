@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from uge.attack import beginning
+from uge.attack import beginning, cost_of
 from uge.audit.plan import Cell
 from uge.audit.runners import threads
 from uge.data.images import to_float
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from uge.audit.run import Audit
 
 STEPS = 2  # timed, after one that is not
-# Steps as a multiple of plain ones of the same network, for about 30 epochs.
-COST = {"adversarial": 8.0, "ueraser": 3.0, "distillation": 1.3, "self-supervised": 2.3, "guessed-views": 1.5,
-    "purify": 3.5, "pairs": 4.0, "own-pairs": 20.0}  # fmt: skip
 SLACK = 1.15  # testing after each epoch, starting processes
 
 
@@ -49,15 +46,10 @@ class Estimate:
         step_seconds, share = self.timed[what]
         epochs = max(1.0, share * recipe.epochs)  # what trains no epoch still looks at every image
         steps = epochs * max(1, len(self.audit.sources[cell.trained_on]) // recipe.batch_size)
-        factor = max(COST.get(part, 1.0) for part in _parts(cell))
-        return SLACK * factor * steps * step_seconds
+        return SLACK * cost_of(cell.countermeasure) * steps * step_seconds
 
     def total(self, cells: Sequence[Cell]) -> float:
         return sum(self.seconds(cell) for cell in cells)
-
-
-def _parts(cell: Cell) -> list[str]:
-    return [part.partition(":")[0] for part in cell.countermeasure.split("+")]
 
 
 def _what(cell: Cell) -> tuple[str, str]:
@@ -72,7 +64,7 @@ def _time(audit: Audit, cell: Cell) -> tuple[float, float]:
     images = images.subset(torch.arange(min(recipe.batch_size, len(images))))
     network, begun = audit.network_of(Cell("hacker", cell.network)), recipe
     if how := beginning(cell.countermeasure):  # its other parts may have much to do before, and to many images
-        measure = audit.countermeasure_of(replace(cell, countermeasure=how), nn.Identity())
+        measure = audit.countermeasure_of(replace(cell, countermeasure=how), nn.Identity(), network)
         measure.prepare(images)
         network, begun = measure.begin(network, recipe, torch.Generator())
     network.to(audit.device).train()

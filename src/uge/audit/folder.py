@@ -28,9 +28,9 @@ from uge.audit.metrics import summarise
 from uge.audit.plan import Plan, Row
 from uge.audit.quality import quality
 from uge.audit.run import Audit
+from uge.copy import Manifest
 from uge.data.images import ImageSet
 from uge.errors import PublishError
-from uge.publish import Manifest
 from uge.runtime import check_writable, environment, exclusive, write_atomically
 
 FORMAT_VERSION = 1
@@ -92,15 +92,14 @@ def write_facts(
             "epsilon_asked": manifest.epsilon_255 if manifest else None,
             "epsilon_measured": manifest.epsilon_measured_255 if manifest else None,
             "count": len(published),
-            "headroom": audit.headroom_255,
             "channels": published.channels,
             "image_size": list(published.image_size),
             "classes": published.classes,
             "class_names": list(published.class_names),
-            "sha256": hashlib.sha256(manifest.to_json().encode()).hexdigest() if manifest else None,
+            "sha256": hashlib.sha256("".join(manifest.json_parts()).encode()).hexdigest() if manifest else None,
         },
         "settings": manifest.settings if manifest else {},
-        "quality": quality(published, clean, headroom_255=audit.headroom_255),
+        "quality": quality(published, clean),
         "skipped": list(skipped),
         "offered": [name for name in COUNTERMEASURES if name != "none"],
         "environment": environment(audit.device),

@@ -3,7 +3,8 @@
 A plan is a preset (`PLANS`) or a TOML file:
 
     epochs = 30
-    key_epochs = 10           # at most, of the key's architecture; 0: as its recipe says
+    recipient = "resnet:depth=8,width=16"   # what he trains whose key does not say it
+    key_epochs = 10           # at most, of the recipient's network; 0: as its recipe says
     seeds = [0]
     strongest = 10            # this many of the strongest hackers ...
     more_seeds = [1, 2]       # ... are trained with these seeds, too
@@ -34,10 +35,11 @@ from uge.attack import (
     sees_copy,
 )
 from uge.errors import ConfigError, UgeError, unknown_name
+from uge.keys.key import RECIPIENT_NETWORK
 from uge.networks import parse_network
 from uge.runtime import read_toml
 
-AUTHORISED = "authorised"  # in the place of a network's name: the architecture of the key
+AUTHORISED = "authorised"  # in the place of a network's name: the recipient's
 Row = dict[str, Any]
 Hacker = tuple[str, str]  # a network and a counter-measure
 
@@ -47,8 +49,8 @@ class Cell:
     """One training.
 
     Attributes:
-        role: "authorised" (starts from the key) or "hacker" (draws weights of its own).
-        network: a network as `parse_network` reads it, or "authorised" for the key's architecture.
+        role: "authorised" (the recipient) or "hacker" (draws weights of its own).
+        network: a network as `parse_network` reads it, or "authorised" for the recipient's.
         countermeasure: as `uge.attack.build_countermeasure` reads it.
         seed: decides initial weights of hackers, order and augmentation.
         trained_on: "published", or "clean" for the ceiling.
@@ -79,7 +81,7 @@ def grid(hackers: Iterable[Hacker], seeds: Iterable[int], *, clean: bool = True,
     """Authorised user and hackers for each seed, each on the copy and, where `clean`, on the originals.
 
     Args:
-        hackers: (network, counter-measure); "authorised" is the key's architecture with other initial weights.
+        hackers: (network, counter-measure); "authorised" is the recipient's network without the key.
         seeds: repetitions.
         clean: whether originals are there for the ceilings.
         key: whether there is an authorised network.
@@ -115,8 +117,9 @@ class Plan:
     Attributes:
         name: for the page.
         hackers: whom to train.
-        epochs: of every training but those of the key's architecture, which follow the key's recipe.
-        key_epochs: not 0: at most so many of those, too.
+        epochs: of every training but those of a network that a key defines, which follow the key's recipe.
+        recipient: the network that is trained with a key that does not define one.
+        key_epochs: not 0: at most so many epochs of the recipient's network.
         seeds: repetitions of every hacker.
         strongest: so many of the strongest hackers are repeated with `more_seeds`.
         more_seeds: see `strongest`.
@@ -133,6 +136,7 @@ class Plan:
     name: str
     hackers: tuple[Hackers, ...]
     epochs: int = 30
+    recipient: str = RECIPIENT_NETWORK
     key_epochs: int = 0
     seeds: tuple[int, ...] = (0,)
     strongest: int = 0
@@ -147,6 +151,7 @@ class Plan:
     def __post_init__(self) -> None:
         if not self.hackers:
             raise ConfigError(f"the plan {self.name} has no [[hackers]]")
+        parse_network(self.recipient)
         if self.epochs < 1 or not self.seeds or self.survivors < 1:
             raise ConfigError(f"the plan {self.name}: epochs, seeds and survivors must be one or more")
         if min(self.key_epochs, self.strongest, self.combined) < 0:
@@ -178,7 +183,7 @@ def possible(
         key: whether there is a key.
         clean: whether there are originals.
         unfit: from a counter-measure to why it can do nothing to these images, empty if it can.
-        twin: whether a network is the key's by another name: then it goes by that of the key's, and once.
+        twin: whether a network is the recipient's by another name: then it goes by that of his, and once.
     """
     chosen: list[Hacker] = []
     skipped = []
@@ -321,11 +326,11 @@ def _fit_together(one: str, other: str) -> bool:
 
 SMALL_NETWORKS = ("vgg:depth=8,width=16", "resnet:depth=8,width=16")
 FILTERS = ("grayscale", "jpeg:10", "jpeg:30", "jpeg:50", "jpeg:75", "blur:1", "pool:2", "median:3", "low-pass:0.5",
-    "wavelet:16", "depth:3")  # fmt: skip
+    "wavelet:16", "depth:3", "high-pass", "sobel", "chroma", "local-contrast", "equalise", "grayscale+high-pass",
+    "grayscale+equalise")  # fmt: skip
 AUGMENTATIONS = ("cutout", "mixup", "cutmix", "randaugment", "ueraser", "adversarial", "projection", "projection:100")
-RESIDUALS = ("residual-means", "transplant:low", "transplant:high,smoother=blur:3", "jpeg-lattice")
-READERS = ("guessed-views", "relabel")  # of our page
-LEARNT = ("purify", "own-pairs", "pairs:10", "pairs:100", "pairs:500")  # as long as a training or longer: one network
+RESIDUALS = ("residual-means", "transplant:low", "transplant:high,smoother=blur:3")
+LEARNT = ("purify", "own-pairs", "candidates", "pairs:10", "pairs:100", "pairs:500")  # as long as a training or longer
 DISTILLATIONS = ("distillation:soft", "distillation:hard", "distillation:soft,queries=any")
 WITH_CLEAN = ("clean-only:500", "clean-mixed:500", "refit:500")
 MORE_CLEAN = ("clean-only:100", "clean-mixed:100", "clean-only:2000", "clean-mixed:2000")  # with those a curve
@@ -333,15 +338,15 @@ PAIR_MEANS = ("pair-means:10", "pair-means:100")
 PRETRAINED = tuple(f"pretrained-{how}:efficientnet-lite{number}" for number in (0, 1) for how in ("probe", "finetune"))
 KEYS = ("noisy-key:0", "noisy-key:0.1", "noisy-key:0.3", "noisy-key:1", "wrong-key", "stolen-key")
 
+QUICK = ("grayscale", "grayscale+high-pass", "jpeg:30", "blur:1", "chroma", "projection", "cutmix",
+    "distillation:soft", "clean-mixed:100")  # fmt: skip
+
 PLANS: dict[str, Plan] = {
     "quick": Plan(
         name="quick",
         hackers=(
-            Hackers((AUTHORISED, "vgg:depth=8,width=8", "resnet:depth=8,width=8")),
-            Hackers(
-                ("vgg:depth=8,width=8",),
-                ("grayscale", "jpeg:30", "blur:1", "projection", "cutmix", "distillation:soft", "clean-mixed:100"),
-            ),
+            Hackers((AUTHORISED, "vgg:depth=8,width=8", "resnet:depth=8,width=8", "mlp")),
+            Hackers(("vgg:depth=8,width=8",), QUICK),
             Hackers((AUTHORISED,), ("stolen-key",)),
         ),
         epochs=8,
@@ -354,7 +359,7 @@ PLANS: dict[str, Plan] = {
             Hackers((AUTHORISED, *SMALL_NETWORKS, "mlp", "vit:width=64,depth=3")),
             Hackers(
                 SMALL_NETWORKS,
-                (*FILTERS, *AUGMENTATIONS, *RESIDUALS, *READERS, *DISTILLATIONS, *WITH_CLEAN, "self-supervised"),
+                (*FILTERS, *AUGMENTATIONS, *RESIDUALS, "relabel", *DISTILLATIONS, *WITH_CLEAN, "self-supervised"),
             ),
             Hackers(
                 SMALL_NETWORKS[:1], (*LEARNT, *PAIR_MEANS, *PRETRAINED, *MORE_CLEAN, "distillation:soft,temperature=1")
@@ -375,7 +380,7 @@ PLANS: dict[str, Plan] = {
                     *FILTERS,
                     *AUGMENTATIONS,
                     *RESIDUALS,
-                    *READERS,
+                    "relabel",
                     *DISTILLATIONS,
                     *WITH_CLEAN,
                     "self-supervised",

@@ -7,7 +7,6 @@ from torch import Tensor
 
 from uge.attack.projection import logistic_regression
 from uge.data.images import ImageSet, to_float
-from uge.keys.keyed_view import with_headroom
 from uge.runtime import generator_for
 
 SSIM_WINDOW = 11  # pixels; the Gaussian window of Wang et al. 2004, sigma 1.5
@@ -78,16 +77,12 @@ def linear_separability(x: Tensor, labels: Tensor, classes: int, *, epochs: int 
     return round(100 * right / len(x), 2)
 
 
-def quality(
-    published: ImageSet, clean: ImageSet | None, *, headroom_255: int = 0, most: int = 5000
-) -> dict[str, float]:
+def quality(published: ImageSet, clean: ImageSet | None, *, most: int = 5000) -> dict[str, float]:
     """Everything that the page says of the pictures themselves, means over the images.
 
     Args:
         published: the copy.
         clean: the originals in the same order, where there are any.
-        headroom_255: of the copy's manifest. The separability of differences is that of the change after the mapping
-            which makes the room; all other figures include it.
         most: images that the linear classifiers see.
 
     Returns:
@@ -99,7 +94,7 @@ def quality(
     found = {"held_out_separability_published": linear_separability(x, labels, published.classes)}
     if clean is None or not clean.aligned(published):
         return found
-    difference = x - to_float(with_headroom(clean.images[chosen], headroom_255))
+    difference = x - to_float(clean.images[chosen])
     pairs = list(zip(published.images.split(500), clean.images.split(500), strict=True))
     distances = torch.cat([(to_float(a) - to_float(b)).flatten(1).norm(dim=1) for a, b in pairs])
     largest = max(int((a.int() - b.int()).abs().max()) for a, b in pairs)

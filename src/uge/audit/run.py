@@ -9,8 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import torch as safetensors
-from torch import nn
+from torch import Tensor, nn
 
 from uge.attack import (
     build_countermeasure,
@@ -23,18 +24,17 @@ from uge.attack import (
 )
 from uge.audit.plan import AUTHORISED, Cell, Hacker, Plan, Row, cells_of
 from uge.audit.runners import CELLS, JOB, More, Runner, save_job
-from uge.data.images import ImageSet, normalisation_of
+from uge.copy import Manifest
+from uge.data.images import ImageSet, normalisation_of, to_float, to_uint8
 from uge.errors import ConfigError, DataError, PublishError
-from uge.keys.key import Key
-from uge.keys.keyed_view import with_headroom
+from uge.keys.key import RECIPIENT_NETWORK, Key
 from uge.networks import NetworkSpec, build_network, parse_network
-from uge.publish import Manifest
 from uge.records import RECORD_VERSION, append_record, config_hash, read_records
 from uge.runtime import check_writable, environment, seed_for, write_atomically
 from uge.training import Countermeasure, Recipe, fit
-from uge.views import Viewing, check_nonces, original_view, view_of
 
 RECORDS = "records.jsonl"
+FIRST = 100  # images that tell at once whether the key is that of the copy
 
 
 def read_finished(folder: Path) -> list[Row]:
@@ -65,10 +65,22 @@ def alike(published: ImageSet, other: ImageSet, what: str) -> ImageSet:
     return other
 
 
-def told(manifest: Manifest) -> dict[str, Any]:
-    """What a copy's manifest tells hackers who have read our pages: settings, method and bound."""
-    bound = {} if manifest.epsilon_255 is None else {"epsilon_255": manifest.epsilon_255}
-    return manifest.settings | {"method": manifest.method} | bound
+class Service(nn.Module):
+    """The recipient's trained network as he offers it to others: they ask with 8-bit images, and he does not open them.
+
+    Args:
+        network: trained on views.
+        key: whose images it sees.
+    """
+
+    def __init__(self, network: nn.Module, key: Key) -> None:
+        super().__init__()
+        self.network, self.key = network, key
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x float32 [B, C, H, W] in [0, 1] -> logits [B, K]."""
+        seen = to_float(self.key.seen(to_uint8(x).cpu())).to(x.device)
+        return self.network(seen.contiguous(memory_format=torch.channels_last))
 
 
 class Audit:
@@ -78,14 +90,18 @@ class Audit:
         published: the copy, as read from its files.
         test: clean held-out images; every accuracy is measured on them.
         folder: where `records.jsonl` and the authorised networks' trained weights go.
-        key: the authorised network, where there is one.
+        key: the recipient's, where there is one.
         clean: the originals, for the ceilings and for hackers who have some of them.
-        manifest: of the copy, where it has one. Its headroom maps test images and originals for the authorised network
-            and for hackers alike; hackers who have read our pages go by its settings.
-        recipe: from a network's text to how it is trained; the key's own recipe trains its architecture.
-        key_epochs: not 0: for so many epochs at most.
+        manifest: of the copy, where it has one; hackers who have read our pages go by what it tells.
+        recipe: from a network's text to how it is trained; a key that has a recipe of its own goes by that.
+        recipient: the network that the recipient trains, unless the key defines it.
+        key_epochs: not 0: he trains for so many epochs at most.
         device: where to train.
         threads: of every training, so that all runners and machines add up in the same order; None leaves torch's.
+
+    Raises:
+        DataError: test images or originals of another kind than the published ones.
+        UgeError: the key does not fit the copy.
     """
 
     def __init__(
@@ -95,6 +111,7 @@ class Audit:
         folder: Path,
         *,
         recipe: Callable[[str], Recipe],
+        recipient: str = RECIPIENT_NETWORK,
         key_epochs: int = 0,
         key: Key | None = None,
         clean: ImageSet | None = None,
@@ -110,15 +127,16 @@ class Audit:
         self.test_digest = test.digest()
         self.folder = folder
         self.recipe = recipe
+        self.recipient = recipient
         self.key_epochs = key_epochs
         self.key = key
-        self.headroom_255 = manifest.headroom_255 if manifest else 0
-        self.settings = told(manifest) if manifest else {}
+        self.settings = manifest.told if manifest else {}
         self.device = device
         self.threads = threads
-        self._views: dict[str, ImageSet] = {}
+        self._views: dict[str, ImageSet] = {}  # of the recipient
         if key is not None:
-            check_nonces(published, key)
+            key.check_fits(published)
+            key.opened(published.images[:FIRST])
 
     def run(
         self,
@@ -258,24 +276,17 @@ class Audit:
                 "data": self.digests[cell.trained_on],
                 "test": self.test_digest,
                 "recipe": self.recipe_of(cell).to_dict(),
-                "key": self._key_part(cell),
+                "key": self._key().digest() if self._uses_key(cell) else None,
+                "authorised": self._spec(cell).to_dict() if cell.network == AUTHORISED else None,
             }
             | ({"clean": self.digests.get("clean")} if needs_clean(cell.countermeasure) else {})
             | ({"settings": self.settings} if self.settings and needs_settings(cell.countermeasure) else {})
-            | ({"headroom": self.headroom_255} if self.headroom_255 and self._uses_key(cell) else {})
-            | ({"mapped": headroom} if (headroom := self._mapped(cell)) else {})
             | ({"teacher": self.cell_name(self._teacher_of(cell))} if self._queries(cell) else {})
         )
 
     def is_authorised_architecture(self, network: str) -> bool:
-        """Whether a network of a plan is that of the key."""
-        return self.key is not None and self._spec(Cell("hacker", network)).label == self.key.network.label
-
-    def _key_part(self, cell: Cell) -> str | dict[str, Any] | None:
-        """What a cell takes from the key: all of it, the architecture alone, or nothing."""
-        if self._uses_key(cell):
-            return self._key().digest()
-        return self._key().network.to_dict() if cell.network == AUTHORISED else None
+        """Whether a network of a plan is that of the recipient."""
+        return self.key is not None and self._spec(Cell("hacker", network)) == self._spec(Cell(AUTHORISED))
 
     def _check(self, cells: Sequence[Cell], done: Container[str]) -> None:
         """Fail before hours of training where a later cell is bound to fail."""
@@ -286,10 +297,12 @@ class Audit:
             self._spec(cell)
             if trains_key_network(cell.countermeasure) and cell.network != AUTHORISED:
                 raise ConfigError(
-                    f"'{cell.countermeasure}' trains the key's architecture: give the network '{AUTHORISED}' and not"
+                    f"'{cell.countermeasure}' trains the authorised network: give the network '{AUTHORISED}' and not"
                     f" '{cell.network}'"
                 )
-            self.countermeasure_of(cell, nn.Identity())  # the text is judged, and whether there is what it needs
+            self.countermeasure_of(
+                cell, nn.Identity(), nn.Identity()
+            )  # the text is judged, and whether there is what it needs
             if self.cell_name(cell) in done:
                 continue
             if self._queries(cell) and (cell.seed, cell.trained_on) not in teachers:
@@ -305,7 +318,9 @@ class Audit:
 
     def recipe_of(self, cell: Cell) -> Recipe:
         """How a cell is trained."""
-        recipe = self._key().recipe if cell.network == AUTHORISED else self.recipe(cell.network)
+        recipe = self.recipe(self.recipient if cell.network == AUTHORISED else cell.network)
+        if cell.network == AUTHORISED:
+            recipe = self._key().recipe(self.recipient, recipe.epochs)
         if cell.network == AUTHORISED and self.key_epochs:
             recipe = replace(recipe, epochs=min(recipe.epochs, self.key_epochs))
         return replace(recipe, epochs=max(1, round(recipe.epochs * cell.budget)))
@@ -316,62 +331,46 @@ class Audit:
         return self.key
 
     def _spec(self, cell: Cell) -> NetworkSpec:
-        if cell.network == AUTHORISED:
-            return self._key().network
-        name, options = parse_network(cell.network)
         images = self.sources["published"]
+        if cell.network == AUTHORISED:
+            return self._key().spec(images, self.recipient)
+        name, options = parse_network(cell.network)
         return NetworkSpec(name, images.channels, images.image_size, images.classes, options)
 
     def _seen(self, cell: Cell, name: str) -> ImageSet:
         """The images of this name ("published", "clean" or "test") as the cell's network sees them."""
         images = self.test if name == "test" else self.sources[name]
-        if name != "published" and self._mapped(cell):
-            return self._like_the_copy(images, name)
         if cell.role != AUTHORISED:
             return images
         if name not in self._views:
-            make = original_view if name == "clean" else view_of
-            self._views[name] = make(images, self._key(), headroom_255=self.headroom_255)
+            look = self._key().opened if name == "published" else self._key().seen
+            self._views[name] = images.with_images(look(images.images))
         return self._views[name]
 
-    def _mapped(self, cell: Cell) -> int:
-        """The headroom that whoever trains on the copy gives to other images, as its manifest says; 0 for none.
-
-        Before a view it is the view that maps them.
-        """
-        seen_directly = cell.role != AUTHORISED or self._key().view is None
-        return self.headroom_255 if seen_directly and cell.trained_on == "published" else 0
-
-    def _like_the_copy(self, images: ImageSet, name: str) -> ImageSet:
-        """Test images or originals in the range of the copy."""
-        if f"mapped {name}" not in self._views:
-            self._views[f"mapped {name}"] = images.with_images(with_headroom(images.images, self.headroom_255))
-        return self._views[f"mapped {name}"]
-
     def network_of(self, cell: Cell) -> nn.Module:
-        """The untrained network of a cell: the key's own, or one with weights of its own."""
+        """The untrained network of a cell: the recipient's own, or one with weights of its own."""
+        images = self._seen(cell, cell.trained_on)
         if cell.role == AUTHORISED:
-            return self._key().network_module()
+            return self._key().module(images, self.recipient, seed_for(cell.seed, AUTHORISED))
         seed = seed_for(cell.seed, "hacker", cell.network)
-        return build_network(self._spec(cell), *normalisation_of(self.sources[cell.trained_on].images), seed=seed)
+        return build_network(self._spec(cell), *normalisation_of(images.images), seed=seed)
 
-    def countermeasure_of(self, cell: Cell, teacher: nn.Module | None) -> Countermeasure:
-        """The counter-measure of a cell, with what it is given.
+    def countermeasure_of(
+        self, cell: Cell, teacher: nn.Module | None = None, untrained: nn.Module | None = None
+    ) -> Countermeasure:
+        """The counter-measure of a cell, with what it is given; the recipient's network, trained or not, if it asks.
 
         Raises:
             ConfigError: as `build_countermeasure`.
         """
-        clean = self.sources.get("clean")
-        if clean is not None and self._mapped(cell) and needs_clean(cell.countermeasure):
-            clean = self._like_the_copy(clean, "clean")
         return build_countermeasure(
             cell.countermeasure,
             teacher=teacher,
-            clean=clean,
+            untrained=untrained,
             key=self.key,
+            clean=self.sources.get("clean"),
             settings=self.settings,
             seed=cell.seed,
-            headroom_255=self.headroom_255 - self._mapped(cell),
             device=self.device,
         )
 
@@ -399,16 +398,19 @@ class Audit:
         return file
 
     def _teacher(self, cell: Cell) -> nn.Module:
-        network = self._key().network_module()
+        network = self.network_of(self._teacher_of(cell))
         network.load_state_dict(safetensors.load_file(self._trained_weights(cell)))
-        headroom = self.headroom_255 - self._mapped(cell)
-        return Viewing(network, self._key(), headroom).eval().requires_grad_(False).to(self.device)
+        return Service(network, self._key()).eval().requires_grad_(False).to(self.device)
 
     def train(self, cell: Cell, on_epoch: Callable[[int, int, float], None] | None = None) -> Row:
         """Train one cell and return its row; an authorised network's weights are kept for those who query it."""
         recipe = self.recipe_of(cell)
         network = self.network_of(cell)
-        measure = self.countermeasure_of(cell, self._teacher(cell) if self._queries(cell) else None)
+        measure = self.countermeasure_of(
+            cell,
+            self._teacher(cell) if self._queries(cell) else None,
+            self.network_of(self._teacher_of(cell)) if trains_key_network(cell.countermeasure) else None,
+        )
         history = fit(
             network,
             self._seen(cell, cell.trained_on),
@@ -446,7 +448,7 @@ class Audit:
             "trained_on": cell.trained_on,
             "countermeasure": "other-init" if same and cell.countermeasure == "none" else cell.countermeasure,
             "knows": cell.knows,
-            "locked": cell.role == AUTHORISED and self._key().view is not None,
+            "locked": cell.role == AUTHORISED and self._key().opens,
             "seed": cell.seed,
             "budget": cell.budget,
             "recipe": recipe.to_dict(),

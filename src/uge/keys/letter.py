@@ -60,16 +60,12 @@ class Layout:
         shape: (channels, height, width) of the letter; one channel for images whose channels are all equal.
         field_step: pixels between nodes of the gray field; 1 where the letter has room for every pixel.
         node_step: pixels between colour nodes; 0 where there are none.
-        field_reach: |share of the field in d| at level 2, in half steps (d moves h).
-        node_reach: the same of the colour nodes.
-        reach: m, the most of |d|: both together go no further.
+        reach: m in half steps (d moves h), what level 2 stands for; field and nodes together go no further.
     """
 
     shape: tuple[int, int, int]
     field_step: int
     node_step: int
-    field_reach: int
-    node_reach: int
     reach: int
 
     @property
@@ -111,8 +107,7 @@ def channels_equal(images: Tensor) -> Tensor:
 def layout_of(shape: tuple[int, int, int], epsilon_255: int) -> Layout:
     """How a letter for images of this shape is laid out.
 
-    The field reaches m = floor((epsilon - 1) / 2), the colour nodes three sevenths of it; there are none where there is
-    one channel, or m is 1.
+    Field and colour nodes reach m = floor((epsilon - 1) / 2); there are no nodes where there is one channel, or m is 1.
 
     Args:
         shape: (channels, height, width) of the letter; (1, H, W) for images whose channels are all equal.
@@ -140,9 +135,8 @@ def _layout(shape: tuple[int, int, int], epsilon_255: int) -> Layout | None:
     channels, height, width = shape
     most = (epsilon_255 - 1) // 2
     colour = channels > 1 and most > 1
-    node_reach = (6 * most + 7) // 14 if colour else 0  # 3/7 most, rounded
     for step in range(1, MOST_STEP + 1):
-        layout = Layout((channels, height, width), step, NODE_STEP if colour else 0, most, node_reach, most)
+        layout = Layout((channels, height, width), step, NODE_STEP if colour else 0, most)
         if 8 * HEADER + _bits(layout.digits) <= 8 * _plain_bytes(shape):
             return layout
     return None
@@ -280,9 +274,9 @@ def _enlarged(levels: np.ndarray, reach: int, step: int, size: tuple[int, int]) 
 
 def _shift(field: np.ndarray, nodes: np.ndarray, layout: Layout) -> np.ndarray:
     size = layout.shape[1:]
-    shift = _enlarged(field, layout.field_reach, layout.field_step, size)[:, None]
+    shift = _enlarged(field, layout.reach, layout.field_step, size)[:, None]
     if layout.node_step:
-        shift = shift + _enlarged(nodes, layout.node_reach, layout.node_step, size)
+        shift = shift + _enlarged(nodes, layout.reach, layout.node_step, size)
         return np.clip(shift, -layout.reach, layout.reach)
     return np.repeat(shift, layout.shape[0], axis=1)
 
@@ -291,11 +285,11 @@ def _bounded(h: np.ndarray, field: np.ndarray, nodes: np.ndarray, layout: Layout
     down = h.astype(np.int16)  # room below and above, [B, C, H, W]
     up = TOP - down
     if layout.node_step:
-        nodes = _within(nodes, layout.node_reach, layout.node_step, down, up)
-        part = _enlarged(nodes, layout.node_reach, layout.node_step, layout.shape[1:])
+        nodes = _within(nodes, layout.reach, layout.node_step, down, up)
+        part = _enlarged(nodes, layout.reach, layout.node_step, layout.shape[1:])
         # Where there is room for all of m the clamp keeps to it, whatever the field adds.
         down, up = (np.where(room >= layout.reach, TOP, room + sign * part) for room, sign in ((down, 1), (up, -1)))
-    field = _within(field, layout.field_reach, layout.field_step, down.min(1), up.min(1))
+    field = _within(field, layout.reach, layout.field_step, down.min(1), up.min(1))
     return field, nodes
 
 

@@ -65,7 +65,7 @@ class SealedConfig(Settings):
     """
 
     epsilon_255: int = 16
-    steps: int = 1200
+    steps: int = 2000
     epochs: int = 40
     batch_size: int = 128
     width: int = 24
@@ -138,7 +138,8 @@ class SealedProtection(Protection[SealedConfig]):
             nonlocal queue
             queue = queue or self._shuffled(rng)
             turn, age = number % len(runs), number // len(runs)
-            if age and age % config.surrogate_steps == 0:
+            apart = turn * config.surrogate_steps // len(runs)  # or all would begin at once
+            if age and (age + apart) % config.surrogate_steps == 0:
                 runs[turn] = self._surrogate(turn, age)
             optimiser.param_groups[0]["lr"] = LEARNING_RATE * (1 - number / self.steps)
             return self._step(queue.pop(), runs[turn], references, optimiser, rng)
@@ -220,10 +221,10 @@ class SealedProtection(Protection[SealedConfig]):
         layout, size = self._layout(pick), self.clean.image_size
         half = (self.clean.images[pick] >> 1).float().to(self.device)
         field, nodes = (_through(free, _level(free)) / MOST_LEVEL for free in self._proposed(pick, layout))
-        shift = layout.field_reach * _enlarged(field[:, None], layout.field_step, size)
+        shift = _enlarged(field[:, None], layout.field_step, size)
         if layout.node_step:
-            shift = shift + layout.node_reach * _enlarged(nodes, layout.node_step, size)
-        shift = shift.clamp(-layout.reach, layout.reach)
+            shift = shift + _enlarged(nodes, layout.node_step, size)
+        shift = layout.reach * shift.clamp(-1, 1)
         shift = torch.minimum(torch.maximum(shift, -half), TOP - half)
         coins = torch.randint(2, half.shape, generator=rng).to(self.device)
         return (2 * (half + _through(shift, shift.round())) + coins) / 255

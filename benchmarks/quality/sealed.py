@@ -1,0 +1,134 @@
+"""Sealed copies: what they cost, how they look, what networks of the originals make of them, and who learns what.
+
+    python benchmarks/quality/sealed.py DATA --seed 0 --work WORK --plan benchmarks/quality/sealed.toml
+
+Makes a key and a copy of its own for every data set, epsilon and seed in WORK (private), audits it by the plan, and
+keeps every training and the facts of the copy in `benchmarks/results/sealed/records.jsonl`. Killed at any time, the
+same command goes on. Ceilings, which are trainings on the originals, are shared between all copies of one data set.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from uge.audit.conduct import conduct
+from uge.audit.plan import read_plan
+from uge.audit.quality import psnr, ssim
+from uge.audit.run import read_finished
+from uge.audit.runners import build_runner
+from uge.copy import Copy
+from uge.data.images import ImageSet, normalisation_of
+from uge.data.sources import load
+from uge.networks import NetworkSpec, build_network, parse_network
+from uge.pipeline import key_beside, protect_and_publish
+from uge.protect import resolve_config
+from uge.records import append_record, read_records
+from uge.runtime import environment, generator_for, seed_for
+from uge.training import fit, logits_of, recommended_recipe
+
+RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "sealed" / "records.jsonl"
+JUDGES = ("vgg:depth=8,width=16", "resnet:depth=8,width=16")
+JUDGE_EPOCHS = 15
+
+
+def recognised(clean: ImageSet, copies: torch.Tensor) -> dict[str, dict[str, float]]:
+    """Network -> percent of originals and of copies whose class it says; it learnt the other half of the originals."""
+    order = torch.randperm(len(clean), generator=generator_for(0, "judges"))
+    known, judged = order[: len(order) // 2], order[len(order) // 2 :]
+    found = {}
+    for text in JUDGES:
+        name, options = parse_network(text)
+        spec = NetworkSpec(name, clean.channels, clean.image_size, clean.classes, options)
+        network = build_network(spec, *normalisation_of(clean.images), seed=seed_for(0, "judge", text))
+        fit(network, clean.subset(known), recommended_recipe(text, JUDGE_EPOCHS), seed=0)
+        right = {
+            what: (logits_of(network, images[judged]).argmax(1) == clean.labels[judged]).float().mean()
+            for what, images in (("originals", clean.images), ("copies", copies))
+        }
+        found[spec.label] = {what: round(100 * float(share), 2) for what, share in right.items()}
+    return found
+
+
+def made(clean: ImageSet, out: Path, epsilon_255: int, settings: dict[str, Any]) -> float:
+    """A key and a copy at `out`, and the seconds that this call took; 0 where the copy is there already."""
+    if out.exists():
+        return 0.0
+    started = time.perf_counter()
+    config = resolve_config("sealed", {"epsilon_255": epsilon_255} | settings)
+    protect_and_publish(clean, [key_beside(out)], out, "sealed", config)
+    return round(time.perf_counter() - started, 1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", help="DATA with a train and a test split; its file names it in the tables")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the trainings; every seed has a key and a copy of its own"
+    )
+    parser.add_argument("--epsilon", type=int, default=16)
+    parser.add_argument("--image-size", type=int, help="resize to SIZE pixels")
+    parser.add_argument("--plan", default=str(Path(__file__).with_name("sealed.toml")))
+    parser.add_argument("--runner", default="local:workers=1")
+    parser.add_argument("--work", type=Path, required=True, help="private folder for keys, copies and audits")
+    parser.add_argument("--facts", action="store_true", help="what the copy looks like, too")
+    arguments = parser.parse_args()
+
+    size = (arguments.image_size, arguments.image_size) if arguments.image_size else None
+    clean, test = (load(arguments.data, split, image_size=size, convert=True) for split in ("train", "test"))
+    dataset, epsilon, seed = Path(arguments.data).stem, arguments.epsilon, arguments.seed
+    about = {"dataset": dataset, "copy": "sealed", "epsilon_255": epsilon}
+    place = arguments.work / f"{dataset}-{epsilon}-{seed}"
+    place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    seconds = made(clean, place, epsilon, {})
+    key = key_beside(place)
+    copy = Copy.read(place, key)
+    images = copy.images.like(clean)
+    if seconds or arguments.facts:
+        kept = {row["seed"]: row for row in read_records(RESULTS) if row["kind"] == "copy"
+                and {name: row[name] for name in about} == about}.get(seed, {})  # fmt: skip
+        append_record(
+            RESULTS,
+            about
+            | {
+                "kind": "copy",
+                "seed": seed,
+                "images": len(clean),
+                "psnr_db": round(float(psnr(clean.images, images.images).median()), 2),
+                "ssim": round(float(ssim(clean.images, images.images).mean()), 4),
+                "epsilon_measured_255": int((clean.images.short() - images.images).abs().max()),
+                "views_identical": int((key.opened(images.images) == key.seen(clean.images)).flatten(1).all(1).sum()),
+                "protect_seconds": seconds or kept.get("protect_seconds"),
+                "recognised": recognised(clean, images.images),
+                "config": resolve_config("sealed", {"epsilon_255": epsilon}).to_dict(),
+                "environment": environment(),
+            },
+        )
+    plan = read_plan(arguments.plan)
+    known = [row for row in read_records(RESULTS) if row.get("trained_on") == "clean" and row["dataset"] == dataset]
+    audit = place.with_name(f"{place.name}.audit")
+    manifest = copy.manifest
+    conduct(
+        images,
+        test,
+        audit,
+        replace(plan, seeds=(seed,)),
+        build_runner(arguments.runner),
+        manifest=manifest,
+        key=key,
+        clean=clean,
+        known=known,
+    )
+    done = {row.get("cell") for row in read_records(RESULTS)}
+    for row in read_finished(audit):
+        if row["cell"] not in done:
+            append_record(RESULTS, about | row)
+
+
+if __name__ == "__main__":
+    main()

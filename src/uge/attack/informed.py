@@ -1,0 +1,119 @@
+"""Hackers who learn a U-Net from images of their own, told more of a copy than its pixels."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from uge.attack.denoiser import fit_denoiser, patches
+from uge.attack.options import whole
+from uge.data.images import ImageSet, to_float, to_uint8
+from uge.data.sources import load
+from uge.errors import ConfigError
+from uge.filters import grayscale
+from uge.networks.unet import UNet
+from uge.runtime import generator_for, seed_for
+from uge.training import PlainTraining
+
+NO_DATA = "needs images of the hacker's own: data=DATA"
+Pairs = Callable[[Tensor, torch.Generator], tuple[Tensor, Tensor]]  # numbers, random draws -> copies, originals
+
+
+class Informed(PlainTraining, ABC):
+    """A hacker who learns a U-Net from images of his own and trains on what it makes of the published ones.
+
+    It is told the labels, where his own images are of the same classes. So test images are shown as they are.
+
+    Args:
+        name: of the counter-measure, for random draws and errors.
+        data: DATA of the hacker's own images, of any size and colours.
+        images: how many of them he uses at most.
+        steps: the most steps of training; it ends earlier on a plateau.
+        width: of the U-Net.
+        device: where it trains and works.
+        seed: of all that he draws.
+    """
+
+    knows = "method"
+
+    def __init__(
+        self,
+        name: str,
+        data: str,
+        images: str | int,
+        steps: str | int,
+        width: str | int,
+        device: torch.device | str,
+        seed: int,
+    ) -> None:
+        self.name, self.data, self.device, self.seed = name, data, device, seed
+        self.most = whole(f"{name}: images", images, 2)
+        self.steps = whole(f"{name}: steps", steps, 1)
+        self.width = whole(f"{name}: width", width, 1, 1024)
+        self.network: nn.Module = nn.Identity()
+        self.findings = {}
+
+    @abstractmethod
+    def purified(self, images: ImageSet) -> Tensor:
+        """What he makes of the published images, uint8 of the same shape."""
+
+    def prepare(self, images: ImageSet) -> tuple[Tensor, Tensor]:
+        return self.purified(images), images.labels
+
+    def own(self, images: ImageSet) -> ImageSet:
+        """His own images in the size and colours of the published ones; labels mean the same where classes do.
+
+        Raises:
+            UgeError: there are none, or they cannot be read.
+        """
+        if not self.data:
+            raise ConfigError(f"{self.name}: {NO_DATA}")
+        own = load(self.data, "train", image_size=images.image_size, convert=True)
+        own = own.take(self.most, generator_for(self.seed, self.name, "own images"))
+        if own.channels < images.channels:
+            own = own.with_images(own.images.expand(-1, images.channels, -1, -1).contiguous())
+        elif own.channels > images.channels:
+            own = own.with_images(to_uint8(grayscale(to_float(own.images))[:, :1]))
+        return own.like(images)
+
+    def learn(self, pairs: Pairs, told: Tensor, channels: int) -> None:
+        """Train the U-Net until images held out say that no more is to be had.
+
+        Args:
+            pairs: copies and originals float32 [B, C, H, W] of some of the hacker's images.
+            told: float32 [N, T], one row an image.
+            channels: C.
+        """
+        told = told.to(self.device)
+        network = UNet(channels, told.shape[1], self.width, seed=seed_for(self.seed, self.name)).to(self.device)
+
+        def error(network: nn.Module, pick: Tensor, rng: torch.Generator) -> Tensor:
+            copies, originals = patches([each.to(self.device) for each in pairs(pick, rng)], rng)
+            if torch.rand((), generator=rng) < 0.5:
+                copies, originals = copies.flip(3), originals.flip(3)
+            return (network(copies, told[pick]) - originals).square().mean()
+
+        fitted = fit_denoiser(network, error, len(told), self.steps, self.name, self.seed)
+        self.network = network
+        self.findings = {
+            "denoiser_steps": fitted.steps,
+            "denoiser_plateau": fitted.plateau,
+            "own_images": len(told),
+        }
+
+    @torch.no_grad()
+    def applied(self, x: Tensor, told: Tensor) -> Tensor:
+        """D(x, c) on the CPU, float32 [N, C, H, W]."""
+        parts = zip(x.split(250), told.split(250), strict=True)
+        return torch.cat([self.network(part.to(self.device), row.to(self.device)).cpu() for part, row in parts])
+
+
+def labels_told(images: ImageSet, own: ImageSet) -> Tensor:
+    """One row an image: its class among those of `own`, or nothing where the two sets have other classes."""
+    if images.class_names != own.class_names:
+        return torch.zeros(len(images), own.classes)
+    return F.one_hot(images.labels, images.classes).float()

@@ -1,0 +1,143 @@
+"""Own pairs: a hacker protects images of his own as the copy's manifest says, and learns to undo what that does."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from uge.attack.informed import Informed, labels_told
+from uge.attack.options import whole
+from uge.data.images import ImageSet, normalisation_of, to_float, to_uint8
+from uge.keys.key import RECIPIENT_NETWORK, Key
+from uge.keys.letter import even
+from uge.keys.sealed import SealedKey
+from uge.keys.weights import WeightsKey
+from uge.networks import NetworkSpec, build_network, parse_network
+from uge.protect import DEFAULT, PROTECTIONS, resolve_config
+from uge.runtime import generator_for, seed_for
+from uge.training import fit, logits_of, recommended_recipe
+
+READER, READER_EPOCHS = "vgg:depth=8,width=16", 12  # the classifier of his own originals
+
+
+class OwnPairs(Informed):
+    """A U-Net from the hacker's own copies to their originals, told what a classifier of originals takes a copy for.
+
+        x_hat = D(x_u, (y, softmax f(x_u))),   min_D mean ||D(G(x), ...) - x||^2 over images x of his own
+
+    How the published copy was made is no secret: G is its manifest's method with its settings, under keys that he
+    draws himself, each for a part of his images, so that D cannot learn by heart what one key makes of a class. What
+    the published copy's own key makes of an image f reads off, a classifier of his originals. The lowest bits of sealed
+    copies are cipher text, and cleared first. Ours.
+
+    Findings: `denoiser_steps`, `denoiser_plateau`, `own_images`. What it gains on the published copy he cannot know.
+
+    Args:
+        settings: what the copy's manifest says, its method among it.
+        data: DATA of the other images, of any size and colours. Without it they are the published images themselves, as
+            if they were originals, under labels in another order.
+        images: how many of them at most.
+        keys: how many he draws.
+        set: settings of his own copies in the place of those published, "NAME=VALUE NAME=VALUE".
+        steps: the most steps of the U-Net's training.
+        width: its filters on the first level.
+        device: where everything is trained.
+        seed: of all that he draws, his key included.
+    """
+
+    cost = 20.0
+
+    def __init__(
+        self,
+        settings: Mapping[str, Any],
+        data: str = "",
+        images: str | int = 4000,
+        keys: str | int = 4,
+        set: str = "",
+        steps: str | int = 6000,
+        width: str | int = 32,
+        device: torch.device | str = "cpu",
+        seed: int = 0,
+    ) -> None:
+        super().__init__("own-pairs", data, images, steps, width, device, seed)
+        self.keys = whole("own-pairs: keys", keys, 1, 1000)
+        self.method = settings.get("method", DEFAULT)
+        if self.method in PROTECTIONS:
+            known = {field.name for field in dataclasses.fields(PROTECTIONS[self.method].Config)}
+            told = {name: settings[name] for name in known & settings.keys()}
+            own = {name: value for name, _, value in (each.partition("=") for each in set.split())}
+            self.config: Any = resolve_config(self.method, told | own)
+
+    @classmethod
+    def unfit(cls, images: ImageSet, given: Mapping[str, Any], options: Mapping[str, str]) -> str:
+        method = given["settings"].get("method")
+        return "" if method in PROTECTIONS else "no manifest names a method of ours that made the copy"
+
+    def own(self, images: ImageSet) -> ImageSet:
+        if self.data:
+            return super().own(images)
+        rng = generator_for(self.seed, self.name, "own images")
+        mixed = dataclasses.replace(images, labels=images.labels[torch.randperm(len(images), generator=rng)])
+        return mixed.take(self.most, rng)
+
+    def purified(self, images: ImageSet) -> Tensor:
+        own = self.own(images)
+        copies, originals = self.copies_of(own), own.images
+        seed = seed_for(self.seed, self.name, "reader")
+        reader = build_network(spec_of(READER, own), *normalisation_of(originals), seed)
+        fit(reader, own, recommended_recipe(READER, READER_EPOCHS), seed=self.seed, device=self.device)
+
+        def told(seen: Tensor, of: ImageSet) -> Tensor:
+            return torch.cat([labels_told(of, own), logits_of(reader, seen, device=self.device).softmax(1)], dim=1)
+
+        self.learn(lambda pick, _: (to_float(copies[pick]), to_float(originals[pick])), told(copies, own), own.channels)
+        published = self.legible(images.images)
+        return to_uint8(self.applied(to_float(published), told(published, images)))
+
+    def copies_of(self, own: ImageSet) -> Tensor:
+        """His copies, uint8 [N, C, H, W], every `keys`-th of them under the same key."""
+        kind, copies = PROTECTIONS[self.method], torch.empty_like(own.images)
+        for number in range(min(self.keys, len(own))):
+            part, seed = torch.arange(number, len(own), self.keys), seed_for(self.seed, self.name, number)
+            images = own.subset(part)
+            keys = own_keys(kind.takes, images, seed)
+            protection = kind(images, keys, self.config, seed=seed, device=self.device)
+            protection.train()
+            copies[part] = torch.cat(list(protection.copies()))
+        return self.legible(copies)
+
+    def legible(self, copies: Tensor) -> Tensor:
+        """Copies without what is cipher text in them."""
+        return even(copies) if PROTECTIONS[self.method].takes == SealedKey.kind else copies
+
+
+def own_keys(kind: str, images: ImageSet, seed: int) -> list[Key]:
+    """The hacker's key for his own images, of the kind that a protection takes; the seed draws it: it hides nothing."""
+    if kind == SealedKey.kind:
+        drawn = torch.randint(256, (32,), generator=generator_for(seed, "own-pairs", "secret"))
+        return [SealedKey(secret=bytes(drawn.tolist()), fingerprint="")]
+    if kind != WeightsKey.kind:
+        return []
+    spec, (mean, std) = spec_of(RECIPIENT_NETWORK, images), normalisation_of(images.images)
+    weights = build_network(spec, mean, std, seed_for(seed, "own-pairs", "weights")).state_dict()
+    return [
+        WeightsKey(
+            network=spec,
+            mean=mean,
+            std=std,
+            own_recipe=recommended_recipe(RECIPIENT_NETWORK),
+            weights=dict(weights),
+            class_names=images.class_names,
+            fingerprint="",
+        )
+    ]
+
+
+def spec_of(text: str, images: ImageSet) -> NetworkSpec:
+    """A network for these images."""
+    name, options = parse_network(text)
+    return NetworkSpec(name, images.channels, images.image_size, images.classes, options)

@@ -1,0 +1,186 @@
+"""Hackers with images of their own: what they learn from copies of these, they take out of a copy under another key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from uge.attack import build_countermeasure, why_unfit
+from uge.attack.candidates import Candidates, shifted, smooth_levels
+from uge.attack.own_pairs import OwnPairs, own_keys
+from uge.attack.purification import left_over
+from uge.data.images import ImageSet
+from uge.errors import ConfigError
+from uge.keys.letter import MOST_LEVEL, even, layout_of, seal
+from uge.keys.sealed import SealedKey
+from uge.protect import PROTECTIONS, resolve_config
+
+SMALL = "steps=300,width=8"
+TINY: dict[str, dict[str, Any]] = {  # settings with which each kind of protection takes seconds
+    "sealed": {
+        "epsilon_255": 16,
+        "steps": 4,
+        "width": 4,
+        "surrogates": ("mlp:width=8",),
+        "references": ("mlp:width=8",),
+        "reference_epochs": 1,
+    },
+    "uge": {
+        "epsilon_255": 16,
+        "epochs": 1,
+        "clean_checkpoints": 1,
+        "live_runs": 1,
+        "run_epochs": 1,
+        "feature_distance": 0.0,
+        "undistillation": 0.0,
+    },
+    "random-noise": {"epsilon_255": 16, "scope": "class"},
+}
+
+
+def pictures(count: int, seed: int, size: int = 20, channels: int = 3) -> ImageSet:
+    """Smooth colours, three classes."""
+    rng = torch.Generator().manual_seed(seed)
+    x = F.interpolate(torch.rand(count, channels, 3, 3, generator=rng), size=(size, size), mode="bilinear")
+    images = ((0.2 + 0.6 * x) * 255).round().to(torch.uint8)
+    return ImageSet(images, torch.arange(count) % 3, ("a", "b", "c"), tuple(map(str, range(count))))
+
+
+def saved(images: ImageSet, file: Path) -> str:
+    """DATA of these images."""
+    np.savez(file, images=images.images.permute(0, 2, 3, 1).numpy(), labels=images.labels.numpy())
+    return str(file)
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return saved(pictures(200, 1, size=24), tmp_path_factory.mktemp("own") / "own.npz")
+
+
+CLEAN = pictures(90, 0)
+
+
+def copy_by(method: str) -> tuple[ImageSet, dict[str, Any]]:
+    """A copy, under a key that no hacker draws, and what its manifest tells."""
+    settings = {"method": method, **TINY[method]}
+    config = resolve_config(method, TINY[method])
+    protection = PROTECTIONS[method](CLEAN, own_keys(PROTECTIONS[method].takes, CLEAN, 99), config, seed=5)
+    protection.train()
+    return CLEAN.with_images(torch.cat(list(protection.copies()))), settings
+
+
+@pytest.mark.parametrize("method", TINY)
+def test_pairs_are_made_by_the_method_that_the_manifest_names(method: str, own: str) -> None:
+    copy, settings = copy_by(method)
+    measure = build_countermeasure(f"own-pairs:{own},images=60,keys=2,steps=20,width=4", settings=settings)
+    assert isinstance(measure, OwnPairs) and why_unfit("own-pairs", copy, settings) == ""
+    assert measure.config == resolve_config(method, TINY[method])
+    seen, labels = measure.prepare(copy)
+    assert seen.shape == copy.images.shape and labels is copy.labels
+    assert measure.findings["own_images"] == 60 and measure.findings["denoiser_steps"] <= 20
+    assert measure.at_test(CLEAN) is CLEAN  # whose labels nobody knows
+
+
+def test_what_own_pairs_under_many_keys_teach_takes_a_pattern_out_of_a_copy_under_another(own: str) -> None:
+    """The noise of a class that one key draws is learnt by heart, and makes a copy under another key worse."""
+    copy, settings = copy_by("random-noise")
+    left = {}
+    for keys in (1, 20):
+        measure = build_countermeasure(f"own-pairs:{own},keys={keys},steps=200,width=8", settings=settings)
+        left[keys] = left_over(measure.prepare(copy)[0], copy.images, CLEAN.images) or 0.0
+    assert 0 < left[20] < 0.95 < 1 < left[1]
+
+
+def test_without_images_of_his_own_a_hacker_takes_the_copy_for_originals_under_other_labels() -> None:
+    copy, settings = copy_by("random-noise")
+    measure = build_countermeasure("own-pairs:images=60", settings=settings)
+    assert isinstance(measure, OwnPairs)
+    own = measure.own(copy)
+    assert len(own) == 60 and set(own.names) <= set(copy.names)
+    mine = {name: (image, int(label)) for name, image, label in zip(copy.names, copy.images, copy.labels, strict=True)}
+    assert all(torch.equal(mine[name][0], image) for name, image in zip(own.names, own.images, strict=True))
+    assert sum(mine[name][1] != label for name, label in zip(own.names, own.labels.tolist(), strict=True)) > 20
+
+
+def test_a_hacker_may_change_the_settings_of_his_own_copies() -> None:
+    measure = build_countermeasure("own-pairs:set=epsilon_255=24 scope=sample", settings=copy_by("random-noise")[1])
+    assert isinstance(measure, OwnPairs) and (measure.config.epsilon_255, measure.config.scope) == (24, "sample")
+    with pytest.raises(ConfigError, match="unknown setting 'scop'; did you mean 'scope'"):
+        build_countermeasure("own-pairs:set=scop=sample", settings={"method": "random-noise"})
+
+
+def test_a_hacker_draws_keys_of_his_own_by_his_seed() -> None:
+    for kind in ("sealed", "initial-weights"):
+        (first,), (again,), (other,) = (own_keys(kind, CLEAN, seed) for seed in (0, 0, 1))
+        assert first.kind == kind and first.digest() == again.digest() != other.digest()
+    assert own_keys("none", CLEAN, 0) == []
+
+
+def test_without_a_method_of_ours_there_are_no_pairs() -> None:
+    why = "no manifest names a method of ours that made the copy"
+    assert why_unfit("own-pairs", CLEAN) == why_unfit("blur+own-pairs", CLEAN, {"method": "unheard-of"}) == why
+
+
+def test_gray_copies_are_purified_by_what_colour_images_teach(own: str) -> None:
+    gray = pictures(30, 4, channels=1)
+    settings = {"method": "random-noise", "epsilon_255": 16}
+    seen, _ = build_countermeasure(f"own-pairs:{own},images=40,steps=5,width=4", settings=settings).prepare(gray)
+    assert seen.shape == gray.images.shape
+
+
+# --- candidates
+
+
+def sealed_copy(epsilon_255: int = 16) -> ImageSet:
+    """A smooth shift a class, and a smaller one an image."""
+    layout, rng = layout_of((3, 20, 20), epsilon_255), torch.Generator().manual_seed(3)
+    levels = []
+    for shape in ((1, *layout.field_shape), layout.node_shape):
+        common, single = smooth_levels((3, *shape), rng)[CLEAN.labels], smooth_levels((90, *shape), rng)
+        levels.append((common + single // 2).clamp(-MOST_LEVEL, MOST_LEVEL).to(torch.int8))
+    return CLEAN.with_images(seal(CLEAN.images, levels[0][:, 0], levels[1], bytes(32), epsilon_255))
+
+
+def test_random_shifts_are_those_of_the_layout_and_keep_the_range() -> None:
+    layout, rng = layout_of((3, 20, 20), 16), torch.Generator().manual_seed(0)
+    for images in (CLEAN.images, torch.zeros_like(CLEAN.images), torch.full_like(CLEAN.images, 255)):
+        copies = shifted(images, layout, rng)
+        change = (copies.int() - even(images).int()).abs()
+        assert 6 <= change.max() <= 14 and torch.equal(copies, even(copies))  # epsilon 16: 7 half steps at most
+    levels = smooth_levels((200, 1, 20, 20), rng)
+    assert levels.unique().tolist() == [-2, -1, 0, 1, 2]
+    steps, size = (part.float().square().mean((1, 2, 3)) for part in (levels.diff(dim=2), levels))
+    rough = steps / size
+    assert rough.min() < 0.3 and rough.max() > 1.5  # from smooth to independent, where it is 2
+
+
+def test_candidates_find_the_shift_of_a_class_without_running_the_protection(own: str) -> None:
+    copy = sealed_copy()
+    measure = build_countermeasure(f"candidates:{own},{SMALL}", settings={"method": "sealed", "epsilon_255": 16})
+    assert isinstance(measure, Candidates)
+    seen, labels = measure.prepare(copy)
+    left = left_over(seen, copy.images, CLEAN.images)
+    assert left is not None and left < 0.85 and labels is copy.labels
+    assert measure.findings["own_images"] == 200 and "denoiser_plateau" in measure.findings
+
+
+def test_candidates_need_a_sealed_copy_and_images_of_their_own() -> None:
+    sealed = {"method": "sealed", "epsilon_255": 16}
+    assert why_unfit("candidates", CLEAN) == "no manifest says that the copy is sealed"
+    assert why_unfit("candidates:here", CLEAN, {"method": "cuda"}) == "no manifest says that the copy is sealed"
+    assert why_unfit("candidates", CLEAN, sealed) == "needs images of the hacker's own: data=DATA"
+    assert why_unfit("candidates:here", CLEAN, sealed) == ""
+    with pytest.raises(ConfigError, match="candidates: needs images of the hacker's own: data=DATA"):
+        build_countermeasure("candidates", settings=sealed).prepare(CLEAN)
+
+
+def test_a_sealed_copy_is_read_without_its_cipher_text() -> None:
+    images = torch.randint(256, (4, 3, 20, 20), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    assert torch.equal(build_countermeasure("own-pairs", settings={"method": "sealed"}).legible(images), even(images))
+    assert torch.equal(build_countermeasure("own-pairs", settings={"method": "cuda"}).legible(images), images)
+    assert SealedKey.kind == PROTECTIONS["sealed"].takes
