@@ -61,7 +61,8 @@ def test_single_files_and_parts_open_without_a_manifest(copy, recipient, tmp_pat
     part = tmp_path / "part"
     shutil.copytree(copy / "train/cat", part / "cats of mine")
     shutil.copy(copy / "train/zebra/00003.png", part / "loose.png")
-    assert open_copy(part, recipient, tmp_path / "parts") == 5
+    with pytest.warns(DataWarning, match="labels are those of the folders"):
+        assert open_copy(part, recipient, tmp_path / "parts") == 5
     found = opened(tmp_path / "parts")
     assert torch.equal(found["train/cats of mine/00004.png"], expected()["00004"])
     assert torch.equal(found["loose.png"], expected()["00003"])

@@ -146,7 +146,7 @@ def test_black_can_only_be_lit_and_white_only_darkened() -> None:
     for kind, sign in (("black", 1), ("white", -1)):
         got = bounded(pictures(kind, (3, 32, 32), 4, generator), field, nodes, layout)
         assert torch.equal(got[1], (sign * nodes).clamp(min=0) * sign)
-        assert torch.equal(got[0], (sign * field).clamp(min=0) * sign)
+        assert int((sign * shift_of(*got, layout)).min()) == 0  # where nodes have made room the field may take it back
 
 
 def test_each_pixel_is_bounded_by_its_own_room() -> None:
@@ -162,21 +162,20 @@ def test_each_pixel_is_bounded_by_its_own_room() -> None:
 @pytest.mark.parametrize(
     ("shape", "epsilon", "expected"),
     [
-        ((3, 32, 32), 16, (1, 4, 7, 3)),
-        ((3, 32, 32), 8, (1, 4, 3, 1)),
-        ((3, 32, 32), 24, (1, 4, 11, 5)),
-        ((3, 32, 32), 4, (1, 0, 1, 0)),
-        ((1, 28, 28), 16, (2, 0, 7, 0)),
-        ((1, 18, 18), 16, (3, 0, 7, 0)),
-        ((3, 11, 11), 16, (3, 4, 7, 3)),
-        ((3, 480, 640), 16, (1, 4, 7, 3)),
-        ((1, 480, 640), 16, (2, 0, 7, 0)),
+        ((3, 32, 32), 16, (1, 4)),
+        ((3, 32, 32), 8, (1, 4)),
+        ((3, 32, 32), 24, (1, 4)),
+        ((3, 32, 32), 4, (1, 0)),
+        ((1, 28, 28), 16, (2, 0)),
+        ((1, 18, 18), 16, (3, 0)),
+        ((3, 11, 11), 16, (3, 4)),
+        ((3, 480, 640), 16, (1, 4)),
+        ((1, 480, 640), 16, (2, 0)),
     ],
 )
-def test_layouts(shape: tuple[int, int, int], epsilon: int, expected: tuple[int, int, int, int]) -> None:
+def test_layouts(shape: tuple[int, int, int], epsilon: int, expected: tuple[int, int]) -> None:
     layout = layout_of(shape, epsilon)
-    assert (layout.field_step, layout.node_step, layout.field_reach, layout.node_reach) == expected
-    assert layout.reach == (epsilon - 1) // 2
+    assert (layout.field_step, layout.node_step, layout.reach) == (*expected, (epsilon - 1) // 2)
 
 
 @pytest.mark.parametrize(
@@ -211,8 +210,6 @@ def test_layouts_agree_with_the_slow_ones(channels: int, height: int, width: int
         assert expected == {
             "step": layout.field_step,
             "node_step": layout.node_step,
-            "field_reach": layout.field_reach,
-            "node_reach": layout.node_reach,
             "reach": layout.reach,
         }
 

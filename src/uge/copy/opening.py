@@ -47,8 +47,9 @@ def open_copy(source: Path | str, key: Key, out: Path | str, *, skip_bad: bool =
     bad: list[Path] = []
     missing: list[Path] = []
     written = 0
+    signed = _is_copy(source)
     with new_folder(out, private=True) as folder:
-        for files, copies in _batches(_signed(source, key, missing) if _is_copy(source) else _loose(source), bad):
+        for files, copies in _batches(_signed(source, key, missing) if signed else _loose(source), bad):
             views, opened = open_each(key, copies)
             for (path, name), view, good in zip(files, views, opened.tolist(), strict=True):
                 if not good:
@@ -66,6 +67,10 @@ def open_copy(source: Path | str, key: Key, out: Path | str, *, skip_bad: bool =
         elif missing:
             told = _told(missing, written + len(missing), "of the manifest are not there")
             warnings.warn(DataWarning(told), stacklevel=2)
+        elif source.is_dir() and not signed:
+            warnings.warn(
+                DataWarning("labels are those of the folders: without a manifest nobody signs them"), stacklevel=2
+            )
         if not written:
             raise PublishError(f"{source} holds no PNG file; give a copy, a part of one or a single file")
     return written
