@@ -124,6 +124,8 @@ def test_a_hacker_draws_keys_of_his_own_by_his_seed() -> None:
 def test_without_a_method_of_ours_there_are_no_pairs() -> None:
     why = "no manifest names a method of ours that made the copy"
     assert why_unfit("own-pairs", CLEAN) == why_unfit("blur+own-pairs", CLEAN, {"method": "unheard-of"}) == why
+    with pytest.raises(ConfigError, match="unknown method 'unheard-of'"):
+        build_countermeasure("own-pairs", settings={"method": "unheard-of"})
 
 
 def test_gray_copies_are_purified_by_what_colour_images_teach(own: str) -> None:

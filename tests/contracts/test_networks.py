@@ -46,7 +46,7 @@ def test_images_become_logits_and_every_weight_a_finite_gradient(
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_the_defaults_take_fashion_mnist_and_cifar_images(name: str) -> None:
+def test_the_defaults_take_gray_and_colour_images_of_the_usual_sizes(name: str) -> None:
     for channels, image_size in ((1, (28, 28)), (3, (32, 32))):
         spec = NetworkSpec(name, channels, image_size, 10)
         network = build_network(spec, (0.5,) * channels, (0.25,) * channels, 0).eval()

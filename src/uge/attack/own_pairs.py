@@ -46,7 +46,10 @@ class OwnPairs(Informed):
         steps: the most steps of the U-Net's training.
         width: its filters on the first level.
         device: where everything is trained.
-        seed: of all that he draws, his key included.
+        seed: of all that he draws, his keys included.
+
+    Raises:
+        ConfigError: a method or setting that this version does not know.
     """
 
     cost = 20.0
@@ -66,11 +69,10 @@ class OwnPairs(Informed):
         super().__init__("own-pairs", data, images, steps, width, device, seed)
         self.keys = whole("own-pairs: keys", keys, 1, 1000)
         self.method = settings.get("method", DEFAULT)
-        if self.method in PROTECTIONS:
-            known = {field.name for field in dataclasses.fields(PROTECTIONS[self.method].Config)}
-            told = {name: settings[name] for name in known & settings.keys()}
-            own = {name: value for name, _, value in (each.partition("=") for each in set.split())}
-            self.config: Any = resolve_config(self.method, told | own)
+        known = {field.name for field in dataclasses.fields(resolve_config(self.method))}
+        told = {name: settings[name] for name in known & settings.keys()}
+        own = {name: value for name, _, value in (each.partition("=") for each in set.split())}
+        self.config: Any = resolve_config(self.method, told | own)
 
     @classmethod
     def unfit(cls, images: ImageSet, given: Mapping[str, Any], options: Mapping[str, str]) -> str:
