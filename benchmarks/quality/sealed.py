@@ -74,6 +74,9 @@ def main() -> None:
     parser.add_argument("--epsilon", type=int, default=16)
     parser.add_argument("--image-size", type=int, help="resize to SIZE pixels")
     parser.add_argument("--plan", default=str(Path(__file__).with_name("sealed.toml")))
+    parser.add_argument(
+        "--images", type=int, default=0, help="the audit's hackers and ceilings have so many of the images"
+    )
     parser.add_argument("--runner", default="local:workers=1")
     parser.add_argument("--work", type=Path, required=True, help="private folder for keys, copies and audits")
     parser.add_argument("--facts", action="store_true", help="what the copy looks like, too")
@@ -111,7 +114,11 @@ def main() -> None:
         )
     plan = read_plan(arguments.plan)
     known = [row for row in read_records(RESULTS) if row.get("trained_on") == "clean" and row["dataset"] == dataset]
-    audit = place.with_name(f"{place.name}.audit")
+    audit = place.with_name(f"{place.name}.{plan.name}.audit")
+    if arguments.images:
+        part = clean.choose(arguments.images, generator_for(0, "audited images"))
+        images, clean = images.subset(part), clean.subset(part)
+        about |= {"dataset": f"{dataset}, {arguments.images} images"}
     manifest = copy.manifest
     conduct(
         images,

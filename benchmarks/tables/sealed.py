@@ -25,6 +25,11 @@ DENOISERS = ("own-pairs", "candidates", "purify")
 Place = tuple[str, str, int]  # data set, copy, epsilon
 
 
+def classes_of(dataset: str) -> int:
+    """Of a data set, or of a part of its images ("cifar10-12k, 3000 images")."""
+    return CLASSES[dataset.partition(",")[0]]
+
+
 def places(rows: Sequence[Row]) -> dict[Place, list[Row]]:
     """The trainings of each kind of copy; of two rows of one cell the later counts."""
     found: dict[Place, dict[str, Row]] = {}
@@ -68,7 +73,7 @@ def headline(rows: Sequence[Row]) -> str:
     trainings = places(rows).get(HEADLINE, [])
     if not trainings:
         return NOT_MEASURED
-    summary = summarise(trainings, CLASSES[HEADLINE[0]])
+    summary = summarise(trainings, classes_of(HEADLINE[0]))
     strongest: dict[str, Row] = {}
     for group in filter(counts, summary["groups"]):
         kind = kind_of(group)
@@ -89,7 +94,7 @@ def headline(rows: Sequence[Row]) -> str:
 def every_hacker(rows: Sequence[Row]) -> str:
     """A table a kind of copy: counter-measures down, networks across."""
     parts = [
-        grid(f"{copy}, epsilon {epsilon}", trainings, CLASSES[dataset])
+        grid(f"{copy}, epsilon {epsilon}", trainings, classes_of(dataset))
         for (dataset, copy, epsilon), trainings in places(rows).items()
     ]
     return "\n".join(parts) + BELOW if parts else NOT_MEASURED
@@ -100,7 +105,7 @@ def copy_table(rows: Sequence[Row]) -> str:
     body = []
     for place, trainings in places(rows).items():
         dataset, copy, epsilon = place
-        summary, made = summarise(trainings, CLASSES[dataset]), copies(rows, place)
+        summary, made = summarise(trainings, classes_of(dataset)), copies(rows, place)
         plain = [
             group["accuracy"]
             for group in summary["groups"]

@@ -20,7 +20,7 @@ from uge.errors import ConfigError, PublishError
 T = TypeVar("T")
 _FOLDERS = re.compile(
     r"""(?:(?<=[=:,+\s("'])|^)(?:file://)?(?:~|\.{1,2}|[A-Za-z]:)?[/\\](?![/\\\s])(?:[^/\\,+]+[/\\])*"""  # /a/b/, ../a/
-    r"|(?:(?<=data=)|(?<=own-pairs:)|(?<=candidates:))(?!hub:|https?:)(?:[^/\\,+=]+[/\\])+"  # a/b/, where a path is expected
+    r"|(?:(?<=data=)|(?<=own-pairs:)|(?<=candidates:))(?!hub:|https?:)(?:[^/\\,+=]+[/\\])+"  # a/b/, where a path may be
     r"|(?<=clip:)(?:[^/\\,+]+[/\\]){2,}"  # a/b/, but not the OWNER/NAME of a hub
 )
 

@@ -120,7 +120,7 @@ def given(*settings: str) -> tuple[str, ...]:
 
 # -- sealed copies: what a user gets without options -------------------------------------------------------------------
 
-SMALL = given("epochs=1", "references=mlp:width=8", "surrogates=mlp:width=8", "width=8")
+SMALL = given("epochs=4", "batch_size=16", "references=mlp:width=8", "surrogates=mlp:width=8", "width=8")
 
 
 @pytest.fixture(scope="session")

@@ -70,9 +70,9 @@ def test_a_bad_file_is_named_or_passed_over(run: Run, key: Path, data: Path, tmp
     bad.write_bytes(bad.read_bytes()[:-60] if content == "truncated" else b"shopping list\n")
     error = refused(run, data, key)
     assert str(bad) in error and "--skip-bad" in error
-    done = run(*protect_arguments(data, key, tmp_path / "copy"), "--set", "epochs=1", "--skip-bad")
+    done = run(*protect_arguments(data, key, tmp_path / "copy"), "--skip-bad")
     assert done.code == 0
-    assert done.stderr == f"note: passed over 1 unreadable of 48 images: {bad}\n"
+    assert done.stderr.startswith(f"note: passed over 1 unreadable of 48 images: {bad}\n")
     assert len(json.loads((tmp_path / "copy" / "manifest.json").read_text())["images"]) == 47
 
 
@@ -81,7 +81,7 @@ def test_mixed_sizes_need_a_size(run: Run, key: Path, data: Path, tmp_path: Path
     Image.fromarray(np.arange(20 * 16 * 3, dtype=np.uint8).reshape(20, 16, 3)).save(bad)
     error = refused(run, data, key)
     assert "mixed sizes" in error and str(bad) in error and "--image-size" in error
-    assert run(*protect_arguments(data, key, tmp_path / "copy"), "--set", "epochs=1", "--image-size", 16).code == 0
+    assert run(*protect_arguments(data, key, tmp_path / "copy"), "--image-size", 16).code == 0
 
 
 @pytest.mark.parametrize("size", ["big", "0", "3x4x5", "-3"])
@@ -175,22 +175,6 @@ def test_settings_that_are_none(
 
 
 @pytest.mark.parametrize(
-    ("setting", "told"),
-    [
-        ("generator_width=6", "generator_width"),
-        ("label_conditional=perhaps", "true or false"),
-        ("encoder=owl", "unknown encoder 'owl'; did you mean 'own'?"),
-        ("feature_objective=far", "unknown feature objective 'far'"),
-    ],
-)
-def test_settings_of_another_method(
-    run: Run, toy: Path, weights: Path, tmp_path: Path, setting: str, told: str
-) -> None:
-    assert told in run(*uge_arguments(toy, weights, tmp_path / "copy"), "--set", setting).error
-    assert not [*tmp_path.iterdir()]
-
-
-@pytest.mark.parametrize(
     ("more", "told"),
     [
         (("--hacker", "resnt"), "did you mean 'resnet'?"),
@@ -228,13 +212,6 @@ def test_originals_of_another_copy_are_not_compared_and_not_all_named(
     assert len(named) == 20 and all(line.startswith("problem: ") for line in named)
     assert more == "and 61 more"  # the classes, 48 copies without an original, 32 originals without a copy
     assert verdict.endswith("48 images; 81 problems")  # no epsilon: nothing was compared
-
-
-def test_training_on_a_changed_copy_points_to_verify(run: Run, published: Path, tmp_path: Path) -> None:
-    copy = shutil.copytree(published, tmp_path / "copy")
-    shutil.copy(copy / "train/sea/000.png", copy / "train/sea/001.png")
-    assert "run 'uge verify" in run("train", copy, "--out", tmp_path / "o").error
-    assert not (tmp_path / "o").exists()
 
 
 # -- targets ---------------------------------------------------------------------------------------------------------

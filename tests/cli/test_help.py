@@ -64,19 +64,6 @@ def test_every_command_helps(run: Run, command: str) -> None:
     assert f"uge {command}" in done.stdout
 
 
-def test_help_imports_nothing_heavy() -> None:
-    code = (
-        "import sys; sys.argv = ['uge', '--help']\n"
-        "import uge.cli\n"
-        "try: uge.cli.main()\n"
-        "except SystemExit: pass\n"
-        "heavy = {'torch', 'numpy', 'datasets', 'kornia', 'matplotlib', 'PIL'} & {*sys.modules}\n"
-        "print('\\nheavy:', heavy or 'none')"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT)
-    assert done.stdout.splitlines()[-1] == "heavy: none", done
-
-
 def test_no_command_shows_the_help(run: Run) -> None:
     assert run().code == 2
     assert "protect" in run().stdout and not run().stderr

@@ -9,19 +9,21 @@ import shutil
 import struct
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from uge.data.images import ImageSet
+from uge.data.images import ImageSet, batch_of
 from uge.errors import PublishError
 from uge.runtime import check_writable
 
+T = TypeVar("T")
 # A perturbation is noise to a compressor: it finds nothing to repeat, and searching would cost a quarter more time for
 # files 0.1% to 0.5% smaller. What runs there are, black margins say, it finds.
 COMPRESSION = {"compress_level": 6, "compress_type": zlib.Z_RLE}
@@ -44,6 +46,26 @@ def read_png(data: bytes) -> Tensor:
             raise ValueError(f"PNG mode {picture.mode}, expected 8-bit gray or RGB")
         array = np.array(picture)
     return torch.from_numpy(array.reshape(*array.shape[:2], -1)).permute(2, 0, 1).contiguous()
+
+
+def image_in(path: Path) -> Tensor | None:
+    """The image of a PNG file, uint8 [1 or 3, H, W]; None if it holds none."""
+    try:
+        return read_png(path.read_bytes())
+    except PNG_ERRORS:
+        return None
+
+
+def in_batches(images: Iterable[tuple[T, Tensor]]) -> Iterator[tuple[list[T], Tensor]]:
+    """Images of one size together, [B, C, H, W], as many as `batch_of` says, each with what came with it."""
+    kept: list[tuple[T, Tensor]] = []
+    for each in images:
+        if kept and (each[1].shape != kept[0][1].shape or len(kept) >= batch_of(each[1].shape)):
+            yield [what for what, _ in kept], torch.stack([image for _, image in kept])
+            kept = []
+        kept.append(each)
+    if kept:
+        yield [what for what, _ in kept], torch.stack([image for _, image in kept])
 
 
 def safe_name(name: str) -> str:

@@ -9,16 +9,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from uge.copy.files import PNG_ERRORS, check_target, new_folder, png_bytes, read_png
+from uge.copy.files import check_target, image_in, in_batches, new_folder, png_bytes
 from uge.copy.manifest import CARD, MANIFEST, SIGNATURE, SUMS, read_manifest
-from uge.data.images import batch_of, pixel_sha256
+from uge.data.images import pixel_sha256
 from uge.data.sources import DataWarning
 from uge.errors import KeyFileError, PublishError
 from uge.keys import Key
 
 MOST_NAMED = 3  # files in one line
 
-Placed = tuple[Path, str, Tensor | None]  # a file, where its image goes below OUT, and the image if it can be one
+Place = tuple[Path, str]  # a file, and where its image goes below OUT
 
 
 def open_copy(source: Path | str, key: Key, out: Path | str, *, skip_bad: bool = False) -> int:
@@ -49,7 +49,7 @@ def open_copy(source: Path | str, key: Key, out: Path | str, *, skip_bad: bool =
     written = 0
     signed = _is_copy(source)
     with new_folder(out, private=True) as folder:
-        for files, copies in _batches(_signed(source, key, missing) if signed else _loose(source), bad):
+        for files, copies in in_batches(_signed(source, key, missing, bad) if signed else _loose(source, bad)):
             views, opened = open_each(key, copies)
             for (path, name), view, good in zip(files, views, opened.tolist(), strict=True):
                 if not good:
@@ -59,6 +59,8 @@ def open_copy(source: Path | str, key: Key, out: Path | str, *, skip_bad: bool =
                 with (folder / name).open("xb") as file:  # two files of one name are an error, not one file
                     file.write(png_bytes(view))
                 written += 1
+        if not written and not bad:
+            raise PublishError(f"{source} holds no PNG file; give a copy, a part of one or a single file")
         if bad:
             told = _told(bad, written + len(bad), "do not open with this key: another key's, changed, or no copy's PNG")
             if not skip_bad or not written:
@@ -71,8 +73,6 @@ def open_copy(source: Path | str, key: Key, out: Path | str, *, skip_bad: bool =
             warnings.warn(
                 DataWarning("labels are those of the folders: without a manifest nobody signs them"), stacklevel=2
             )
-        if not written:
-            raise PublishError(f"{source} holds no PNG file; give a copy, a part of one or a single file")
     return written
 
 
@@ -105,10 +105,10 @@ def _is_copy(source: Path) -> bool:
     return source.is_dir() and any((source / name).exists() for name in (MANIFEST, SIGNATURE, SUMS, CARD))
 
 
-def _signed(folder: Path, key: Key, missing: list[Path]) -> Iterator[Placed]:
-    """The published files of a copy, wherever they were moved inside it; what is not in its manifest is no image.
+def _signed(folder: Path, key: Key, missing: list[Path], bad: list[Path]) -> Iterator[tuple[Place, Tensor]]:
+    """The published files of a copy, wherever they were moved inside it, under the names that its manifest has.
 
-    Files of the manifest that are not there go to `missing`.
+    Files of the manifest that are not there go to `missing`, what is not in the manifest goes to `bad`.
 
     Raises:
         PublishError: it has no manifest that is signed by the key's protector.
@@ -118,47 +118,26 @@ def _signed(folder: Path, key: Key, missing: list[Path]) -> Iterator[Placed]:
     for entry in reversed(manifest.images):
         left.setdefault(entry.sha256, []).append(entry.file)
     for path in sorted(folder.rglob("*.png")):
-        image = _image(path)
-        names = [] if image is None else left.get(pixel_sha256(image), [])
-        yield (path, names.pop(), image) if names else (path, "", None)
+        image = image_in(path)
+        if image is not None and (names := left.get(pixel_sha256(image))):
+            yield (path, names.pop()), image
+        else:
+            bad.append(path)
     missing += [Path(name) for names in left.values() for name in names]
 
 
-def _loose(source: Path) -> Iterator[Placed]:
-    """Files without a manifest: their class is what their folder says.
+def _loose(source: Path, bad: list[Path]) -> Iterator[tuple[Place, Tensor]]:
+    """Files without a manifest: their class is what their folder says; what is no image goes to `bad`.
 
     Raises:
         PublishError: there is no such file or folder.
     """
-    if source.is_dir():
-        for path in sorted(source.rglob("*.png")):
-            place = path.relative_to(source).as_posix().removeprefix("train/")
-            yield path, f"train/{place}" if "/" in place else place, _image(path)
-    elif source.exists():
-        yield source, f"{source.stem}.png", _image(source)
-    else:
+    if not source.exists():
         raise PublishError(f"{source} does not exist; give a copy, a part of one or a single PNG file")
-
-
-def _image(path: Path) -> Tensor | None:
-    try:
-        return read_png(path.read_bytes())
-    except PNG_ERRORS:
-        return None
-
-
-def _batches(placed: Iterator[Placed], bad: list[Path]) -> Iterator[tuple[list[tuple[Path, str]], Tensor]]:
-    """Files and images [B, C, H, W] of one size, a batch at a time; what is no image goes to `bad`."""
-    files: list[tuple[Path, str]] = []
-    images: list[Tensor] = []
-    for path, name, image in placed:
-        if image is None:
+    for path in sorted(source.rglob("*.png")) if source.is_dir() else [source]:
+        place = path.relative_to(source.parent if path == source else source).with_suffix(".png")
+        name = place.as_posix().removeprefix("train/")
+        if (image := image_in(path)) is None:
             bad.append(path)
-            continue
-        if images and (image.shape != images[0].shape or len(images) >= batch_of(image.shape)):
-            yield files, torch.stack(images)
-            files, images = [], []
-        files.append((path, name))
-        images.append(image)
-    if images:
-        yield files, torch.stack(images)
+        else:
+            yield (path, f"train/{name}" if "/" in name else name), image

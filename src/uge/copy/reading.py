@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from uge.copy.files import PNG_ERRORS, read_png
+from uge.copy.files import PNG_ERRORS, image_in, read_png
 from uge.copy.manifest import MANIFEST, SIGNATURE, Manifest, read_image, read_manifest
 from uge.data.images import ImageSet, pixel_sha256, to_float
 from uge.data.sources import load
@@ -201,10 +201,5 @@ def _images(folder: Path, manifest: Manifest, *, signed: bool) -> ImageSet:
 
 def files_by_pixels(folder: Path) -> dict[str, Path]:
     """Every PNG below a folder by its `pixel_sha256`."""
-    found = {}
-    for path in sorted(folder.rglob("*.png")):
-        try:
-            found[pixel_sha256(read_png(path.read_bytes()))] = path
-        except PNG_ERRORS:
-            continue
-    return found
+    found = ((path, image_in(path)) for path in sorted(folder.rglob("*.png")))
+    return {pixel_sha256(image): path for path, image in found if image is not None}
