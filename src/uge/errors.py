@@ -31,7 +31,7 @@ class TrainingError(UgeError):
 
 
 class ConfigError(UgeError):
-    """An option, name or preset that does not exist or is out of range."""
+    """An option, name or setting that does not exist or is out of range."""
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> ConfigError:

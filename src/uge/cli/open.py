@@ -28,7 +28,7 @@ def open_(
         if key.suffix == ".lock"
         else open_copy(source, options.read_key(key, passphrase_file), out, skip_bad=skip_bad)
     )
-    say(f"{out}: {count} images opened; private, as they are the originals up to the lowest bit.")
+    say(f"{out}: {count} images opened; private, as the originals are.")
 
 
 def _unlock(source: Path, file: Path, out: Path) -> int:
