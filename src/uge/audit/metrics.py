@@ -218,12 +218,12 @@ def _doubts(
     strongest = max(counted, key=lambda group: group["accuracy"])
     seeds = min([strongest["seeds"]] + ([len(authorised["seeds"])] if authorised else []))
     if seeds < ENOUGH_SEEDS:
-        why.append(f"The strongest hacker or the authorised network has {seeds} of {ENOUGH_SEEDS} seeds.")
+        why.append(f"The strongest hacker or the recipient has {seeds} of {ENOUGH_SEEDS} seeds.")
     if authorised and worst and authorised["interval"]:
         least = authorised["interval"][0]
         if least <= worst["accuracy"] < authorised["accuracy"]:
             why.append(
-                f"The 95% interval of the authorised network begins at {least:.1f} %, below the strongest hacker."
+                f"The 95% interval of the recipient begins at {least:.1f} %, below the strongest hacker."
             )
     late = sum(group["undertrained"] is True for group in counted)
     if late:
