@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from uge.copy import Manifest, check_target, files_of, publish
+from uge.copy import MANIFEST, Manifest, check_target, files_of, publish, read_manifest
 from uge.data.images import ImageSet, batch_of
 from uge.errors import KeyFileError, UgeError, unknown_name
 from uge.keys import Key, SealedKey, load_key, save_key
@@ -52,7 +52,8 @@ def protect_and_publish(
     Raises:
         UgeError: the first thing that is wrong; nothing is left at `out`.
     """
-    check_target(out)
+    if not was_published(out):
+        check_target(out)
     if method not in PROTECTIONS:
         raise unknown_name("method", method, PROTECTIONS)
     files_of(clean)  # what cannot be published and keys that cannot sign fail here, not after hours of training
@@ -67,6 +68,9 @@ def protect_and_publish(
     fresh = not partial.exists()
     protection.claim()
     with exclusive(partial / ".lock", f"another run is at work in {partial}; wait for it, or give another --out"):
+        if was_published(out):  # and killed before it could tidy up
+            shutil.rmtree(partial)
+            return read_manifest(out)
         try:
             protection.train(on_step)
         except UgeError:
@@ -87,6 +91,11 @@ def protect_and_publish(
         )
     shutil.rmtree(partial)
     return manifest
+
+
+def was_published(out: Path) -> bool:
+    """Whether a run ended between its copy and its work folder: the copy is whole, for it appears by one rename."""
+    return (out / MANIFEST).exists() and Path(f"{out}.partial").exists()
 
 
 def key_beside(name: Path, passphrase: bytes | None = None) -> Key:

@@ -87,7 +87,7 @@ def test_seeds_of_one_hacker_are_a_group() -> None:
     assert summary["worst_without_clean"] == summary["worst"]
     assert summary["evidence"] is False
     assert summary["why_no_evidence"] == [
-        "The strongest hacker or the authorised network has 1 of 3 seeds.",
+        "The strongest hacker or the recipient has 1 of 3 seeds.",
         "For 3 of 3 hackers nobody checked whether their epochs were enough.",
     ]
 
@@ -173,7 +173,7 @@ def test_an_authorised_network_whose_interval_reaches_the_hacker_is_no_evidence(
             summarise([*rows, row("hacker", "vgg", "clean", 60.0, budget=2.0)], classes=10)["why_no_evidence"]
         )
 
-    assert "95% interval of the authorised network begins at 1.6 %" in doubts(40.0, 90.0, 90.0)
+    assert "95% interval of the recipient begins at 1.6 %" in doubts(40.0, 90.0, 90.0)
     assert doubts(88.0, 90.0, 90.0) == ""
 
 

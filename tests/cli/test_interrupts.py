@@ -10,8 +10,13 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 import torch
 
+from uge.data.sources import load
+from uge.errors import PublishError
+from uge.pipeline import protect_and_publish
+from uge.protect import PROTECTIONS, resolve_config
 from uge.runtime import exclusive
 
 from .conftest import ENVIRONMENT, INSTALLED, SMALL, UGE, Run, bytes_of, role, uge_arguments
@@ -87,7 +92,7 @@ def test_killed_at_random_protect_goes_on_with_the_key_that_it_drew(run: Run, to
     out = tmp_path / "C"
     arguments = ("protect", toy, "--no-passphrase", "--out", out, *SMALL)
     draw, drawn, killed = random.Random(7), {}, 0
-    while killed < 8:
+    while killed < 8 and not (out.exists() and not (tmp_path / "C.partial").exists()):
         ended = run(*arguments, kill_after=draw.uniform(0, 2.5))
         files = {path.name: path.read_bytes() for path in tmp_path.glob("C.*.uge")}
         assert drawn.items() <= files.items(), "a key was drawn anew"
@@ -101,6 +106,17 @@ def test_killed_at_random_protect_goes_on_with_the_key_that_it_drew(run: Run, to
     checked = run("verify", out, "--key", role(out, "recipient"), "--clean", toy)
     assert checked.code == 0 and "views: 48 of 48 identical" in checked.stdout, checked
     assert all((tmp_path / name).read_bytes() == data for name, data in drawn.items())
+
+
+def test_a_run_killed_before_it_tidied_up_ends_as_if_nothing_had_happened(toy: Path, tmp_path: Path) -> None:
+    clean, config, out = load(str(toy), "train"), resolve_config("random-noise"), tmp_path / "C"
+    published = protect_and_publish(clean, [], out, "random-noise", config, seed=1)
+    before = bytes_of(out)
+    PROTECTIONS["random-noise"](clean, [], config, seed=1, workdir=tmp_path / "C.partial").claim()
+    assert protect_and_publish(clean, [], out, "random-noise", config, seed=1) == published
+    assert bytes_of(out) == before and [path.name for path in tmp_path.iterdir()] == ["C"]
+    with pytest.raises(PublishError, match="is not empty"):
+        protect_and_publish(clean, [], out, "random-noise", config, seed=1)
 
 
 def test_ctrl_c_is_one_line(toy: Path, tmp_path: Path) -> None:

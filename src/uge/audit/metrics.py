@@ -222,9 +222,7 @@ def _doubts(
     if authorised and worst and authorised["interval"]:
         least = authorised["interval"][0]
         if least <= worst["accuracy"] < authorised["accuracy"]:
-            why.append(
-                f"The 95% interval of the recipient begins at {least:.1f} %, below the strongest hacker."
-            )
+            why.append(f"The 95% interval of the recipient begins at {least:.1f} %, below the strongest hacker.")
     late = sum(group["undertrained"] is True for group in counted)
     if late:
         why.append(

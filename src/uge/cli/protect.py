@@ -56,12 +56,13 @@ def protect(
     from uge.copy import check_target
     from uge.data.sources import load
     from uge.keys import SealedKey
-    from uge.pipeline import key_beside, pair_of, protect_and_publish
+    from uge.pipeline import key_beside, pair_of, protect_and_publish, was_published
     from uge.protect import PROTECTIONS, method_for, resolve_config
     from uge.runtime import resolve_device
 
     out = out if out.name not in ("", "..") else Path(os.path.abspath(out))  # "." has no name to put a key's behind
-    check_target(out)
+    if not was_published(out):
+        check_target(out)
     settings = _settings(set_ or []) | ({} if epsilon is None else {"epsilon_255": str(epsilon)})
     place = resolve_device(device)
     keys = [options.read_key(file, passphrase_file, "protector") for file in key or []]
