@@ -38,20 +38,18 @@ JUDGE_EPOCHS = 15
 
 
 def recognised(clean: ImageSet, copies: torch.Tensor) -> dict[str, dict[str, float]]:
-    """Network -> percent of originals and of copies whose class it says; it learnt the other half of the originals."""
+    """Of copies and originals: network -> percent whose class it says; it learnt the other half of the originals."""
     order = torch.randperm(len(clean), generator=generator_for(0, "judges"))
     known, judged = order[: len(order) // 2], order[len(order) // 2 :]
-    found = {}
+    found: dict[str, dict[str, float]] = {"recognised": {}, "recognised_originals": {}}
     for text in JUDGES:
         name, options = parse_network(text)
         spec = NetworkSpec(name, clean.channels, clean.image_size, clean.classes, options)
         network = build_network(spec, *normalisation_of(clean.images), seed=seed_for(0, "judge", text))
         fit(network, clean.subset(known), recommended_recipe(text, JUDGE_EPOCHS), seed=0)
-        right = {
-            what: (logits_of(network, images[judged]).argmax(1) == clean.labels[judged]).float().mean()
-            for what, images in (("originals", clean.images), ("copies", copies))
-        }
-        found[spec.label] = {what: round(100 * float(share), 2) for what, share in right.items()}
+        for what, images in (("recognised", copies), ("recognised_originals", clean.images)):
+            right = logits_of(network, images[judged]).argmax(1) == clean.labels[judged]
+            found[what][spec.label] = round(100 * float(right.float().mean()), 2)
     return found
 
 
@@ -107,10 +105,10 @@ def main() -> None:
                 "epsilon_measured_255": int((clean.images.short() - images.images).abs().max()),
                 "views_identical": int((key.opened(images.images) == key.seen(clean.images)).flatten(1).all(1).sum()),
                 "protect_seconds": seconds or kept.get("protect_seconds"),
-                "recognised": recognised(clean, images.images),
                 "config": resolve_config("sealed", {"epsilon_255": epsilon}).to_dict(),
                 "environment": environment(),
-            },
+            }
+            | recognised(clean, images.images),
         )
     plan = read_plan(arguments.plan)
     known = [row for row in read_records(RESULTS) if row.get("trained_on") == "clean" and row["dataset"] == dataset]

@@ -85,7 +85,8 @@ def headline(rows: Sequence[Row]) -> str:
         how = "" if group["countermeasure"] in ("none", "other-init") else f", `{group['countermeasure']}`"
         body.append([f"{kind} ({short(group['network'])}{how})", group["accuracy"], group["clean_accuracy"]])
     looks = f", PSNR {fmean(row['psnr_db'] for row in made):.1f} dB" if made else ""
-    return f"{trained_at(trainings)}. Epsilon {HEADLINE[2]}{looks}; guessing: {summary['chance']:.0f} %.\n\n" + table(
+    own = [row for row in trainings if row["trained_on"] == "published"]
+    return f"{trained_at(own)}. Epsilon {HEADLINE[2]}{looks}; guessing: {summary['chance']:.0f} %.\n\n" + table(
         ["who trains", "on the copy, %", "on the originals, %"],
         [[who, *("-" if value is None else f"{value:.1f}" for value in values)] for who, *values in body],
     )
