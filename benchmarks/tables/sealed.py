@@ -113,6 +113,7 @@ def copy_table(rows: Sequence[Row]) -> str:
             if group["countermeasure"] in ("none", "other-init") and counts(group)
         ]
         user, worst = summary["authorised"], summary["worst"]
+        ceiling = user and user["locked_clean_accuracy"]
         recognised = [share for row in made for share in row.get("recognised", {}).values()]
         body.append(
             [
@@ -120,7 +121,7 @@ def copy_table(rows: Sequence[Row]) -> str:
                 str(epsilon),
                 *(shown([row[name] for row in made], digits) for name, digits in (("psnr_db", 1), ("ssim", 3))),
                 figure(max(recognised)) if recognised else "-",
-                "-" if user is None else f"{user['accuracy']:.1f} ({user['locked_clean_accuracy'] or 0:.1f})",
+                "-" if user is None else f"{user['accuracy']:.1f}" + (f" ({ceiling:.1f})" if ceiling else ""),
                 f"{max(plain):.1f}" if plain else "-",
                 f"{worst['accuracy']:.1f} ({short(worst['network'])}, {worst['countermeasure']})" if worst else "-",
                 "-" if summary["margin"] is None else f"{summary['margin']:+.1f}",
