@@ -15,7 +15,7 @@ from benchmarks.tables.baselines import baseline_table, field_table
 from benchmarks.tables.claims import claims_table
 from benchmarks.tables.fedavg import fedavg_table
 from benchmarks.tables.leaderboard import GONE
-from benchmarks.tables.sealed import copy_table, every_hacker, headline
+from benchmarks.tables.sealed import HEADLINE, copy_table, every_hacker, headline
 from benchmarks.tables.speed import speed_table
 from benchmarks.tables.text import NOT_MEASURED, figure, shown
 from benchmarks.tables.uge_cifar import Setting, budget_table, stage_table
@@ -249,7 +249,7 @@ def test_of_two_timings_on_one_machine_the_later_counts_and_earlier_versions_are
 
 def sealed(kind: str, network: str, accuracy: float, how: str = "none", knows: str = "nothing", **more: Any) -> Any:
     """A row of a training as benchmarks/quality/sealed.py writes it, less what no table reads."""
-    row = {"dataset": "cifar10-12k", "copy": "sealed", "epsilon_255": 16, "seed": 0, "kind": kind, "network": network}
+    row = {"dataset": HEADLINE[0], "copy": "sealed", "epsilon_255": 16, "seed": 0, "kind": kind, "network": network}
     row |= {"countermeasure": how, "knows": knows, "accuracy": accuracy, "peak_accuracy": accuracy + 1}
     row |= {"trained_on": "published", "images": 10000, "test_images": 2000, "recipe": {"epochs": 30}, "budget": 1.0}
     row |= {"locked": kind == "authorised"} | more
@@ -300,9 +300,10 @@ def test_the_headline_has_the_recipient_first_and_then_the_strongest_of_each_kin
 def test_every_kind_of_sealed_copy_has_a_line_and_a_table() -> None:
     first, second = copy_table(sealed_rows()).splitlines()[2:]
     assert first == (
-        "| sealed, cifar10-12k | 16 | 25.5 | 0.900 | 18 | 74.0 (74.0) | 19.0 | 70.0 (vgg, distillation:soft) | +4.0 |"
+        f"| sealed, {HEADLINE[0]} | 16 | 25.5 | 0.900 | 18 | 74.0 (74.0) | 19.0"
+        " | 70.0 (vgg, distillation:soft) | +4.0 |"
     )
-    assert second == "| sealed, cifar10-12k | 8 | - | - | - | - | 55.0 | 55.0 (vgg, none) | - |"
+    assert second == f"| sealed, {HEADLINE[0]} | 8 | - | - | - | - | 55.0 | 55.0 (vgg, none) | - |"
     text = every_hacker(sealed_rows())
     assert text.index("**sealed, epsilon 16**") < text.index("**sealed, epsilon 8**")
     assert "| none | nothing | 19.0 ± 12.7 (76.0, 14 %) | 17.0 | 16.0 |  |" in text.splitlines()
