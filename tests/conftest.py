@@ -18,6 +18,15 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores
     torch.set_num_threads(1)
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Batches are tiny here, and threads would cost more than they save."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="session")
 def eurosat() -> ImageSet:
     """The embedded training images: 3,000, colour, 32x32, ten classes one after the other."""

@@ -13,7 +13,6 @@ import argparse
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -28,6 +27,7 @@ from uge.data.sources import load
 from uge.networks import NetworkSpec, build_network, parse_network
 from uge.pipeline import key_beside, protect_and_publish
 from uge.protect import resolve_config
+from uge.protection import Settings
 from uge.records import append_record, read_records
 from uge.runtime import environment, generator_for, seed_for
 from uge.training import fit, logits_of, recommended_recipe
@@ -53,12 +53,11 @@ def recognised(clean: ImageSet, copies: torch.Tensor) -> dict[str, dict[str, flo
     return found
 
 
-def made(clean: ImageSet, out: Path, epsilon_255: int, settings: dict[str, Any]) -> float:
+def made(clean: ImageSet, out: Path, config: Settings) -> float:
     """A key and a copy at `out`, and the seconds that this call took; 0 where the copy is there already."""
     if out.exists():
         return 0.0
     started = time.perf_counter()
-    config = resolve_config("sealed", {"epsilon_255": epsilon_255} | settings)
     protect_and_publish(clean, [key_beside(out)], out, "sealed", config)
     return round(time.perf_counter() - started, 1)
 
@@ -86,7 +85,8 @@ def main() -> None:
     about = {"dataset": dataset, "copy": "sealed", "epsilon_255": epsilon}
     place = arguments.work / f"{dataset}-{epsilon}-{seed}"
     place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    seconds = made(clean, place, epsilon, {})
+    config = resolve_config("sealed", {"epsilon_255": epsilon})
+    seconds = made(clean, place, config)
     key = key_beside(place)
     copy = Copy.read(place, key)
     images = copy.images.like(clean)
@@ -105,7 +105,7 @@ def main() -> None:
                 "epsilon_measured_255": int((clean.images.short() - images.images).abs().max()),
                 "views_identical": int((key.opened(images.images) == key.seen(clean.images)).flatten(1).all(1).sum()),
                 "protect_seconds": seconds or kept.get("protect_seconds"),
-                "config": resolve_config("sealed", {"epsilon_255": epsilon}).to_dict(),
+                "config": config.to_dict(),
                 "environment": environment(),
             }
             | recognised(clean, images.images),
@@ -117,14 +117,13 @@ def main() -> None:
         part = clean.choose(arguments.images, generator_for(0, "audited images"))
         images, clean = images.subset(part), clean.subset(part)
         about |= {"dataset": f"{dataset}, {arguments.images} images"}
-    manifest = copy.manifest
     conduct(
         images,
         test,
         audit,
         replace(plan, seeds=(seed,)),
         build_runner(arguments.runner),
-        manifest=manifest,
+        manifest=copy.manifest,
         key=key,
         clean=clean,
         known=known,

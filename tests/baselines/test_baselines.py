@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +25,12 @@ from uge.pipeline import protect_and_publish
 from uge.protect import resolve_config
 from uge.training import Recipe, fit
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 TINY: dict[str, dict[str, Any]] = {
     "lsp": {"patch": 4},
     "em": {"network": "convnet:width=4", "network_steps": 2, "steps": 3, "rounds": 2, "error": 0, "batch_size": 8},
 }
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Batches are tiny here, and threads would cost more than they save."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def toy(
@@ -158,7 +150,7 @@ def test_cuda_with_one_filter_is_the_convolution_of_the_paper() -> None:
     x, weights = images.images[4].double() / 255, protection._filters[1].double()
     padded = F.pad(x, (1, 1, 1, 1))
     blurred = sum(weights[i, j] * padded[:, i : i + 12, j : j + 10] for i in range(3) for j in range(3))
-    wanted = (255 * blurred / blurred.max()).round()  # type: ignore[union-attr,operator]
+    wanted = (255 * blurred / blurred.max()).round()
     assert (torch.cat(list(protection.copies()))[4].double() - wanted).abs().max() <= 1
     assert weights[1, 1] == 1 and weights.flatten().sort().values[-2] <= 0.3
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,8 @@ from uge.pipeline import protect_and_publish
 from uge.protect import DEFAULT, PROTECTIONS, method_for, resolve_config
 from uge.protection import NO_KEY, Protection, Settings
 from uge.training import Recipe
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 NETWORK = {"network": "convnet:width=4", "batch_size": 8}
 TINY: dict[str, dict[str, Any]] = {
@@ -53,15 +54,6 @@ SCOPED = ["random-noise", "em"]
 CASES = [(name, {}) for name in PROTECTIONS]
 CASES += [(name, {"scope": "class"}) for name in SCOPED] + [("tap", {"targeted": False})]
 every = pytest.mark.parametrize(("name", "settings"), CASES, ids=lambda part: part if isinstance(part, str) else "")
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Batches are tiny here, and threads would cost more than they save."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def settings_of(name: str, **changes: Any) -> Settings:

@@ -434,7 +434,7 @@ def forged(layout: Layout, epsilon: int, change: object) -> Tensor:
     """A letter by somebody who has the key and does not keep to the form: its tag holds, its words make no sense."""
     carrier = np.full((1, *layout.shape), 64, dtype=np.uint8)
     plain = letter._packed(epsilon, np.full((1, layout.digits), 2, dtype=np.int8), layout)
-    carrier, plain = change(carrier, plain)  # type: ignore[operator]
+    carrier, plain = change(carrier, plain)
     cipher = letter.AESGCM(letter.derive(SECRET, letter.PURPOSE))
     bits = letter._letters(carrier, plain, cipher, np.zeros((1, 13), dtype=np.uint8))
     return torch.from_numpy(carrier << 1 | bits)

@@ -103,7 +103,8 @@ class SealedProtection(Protection[SealedConfig]):
         super().__init__(clean, keys, config, **run)
         if clean.classes < 2:
             raise ConfigError(f"all images are of the class {clean.class_names[0]!r}; sealed copies need two at least")
-        self.secret = keys[0].secret if isinstance(keys[0], SealedKey) else b""
+        assert isinstance(keys[0], SealedKey)  # `takes` says so
+        self.secret = keys[0].secret
         equal = channels_equal(clean.images)  # such images have a layout of their own
         self.kinds = [kind.nonzero()[:, 0] for kind in (~equal, equal) if kind.any()]
         for kind in self.kinds:
