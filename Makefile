@@ -1,5 +1,6 @@
 # Each target works alone on a fresh machine with Python 3.11 or newer: it creates .venv and installs what it needs.
-# TORCH=cpu (default) installs the versions of constraints-cpu.txt; TORCH=cuda lets pip take the newest torch, CUDA included.
+# Python 3.11 gets exactly the files of requirements*.lock, by their hashes, with a torch for the CPU, as CI does.
+# Other Pythons get the versions of constraints-cpu.txt; TORCH=cuda lets pip take the newest torch, CUDA included.
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
@@ -9,7 +10,11 @@ TORCH ?= cpu
 VENV := .venv
 CONSTRAINTS_cpu := -c constraints-cpu.txt
 CONSTRAINTS_cuda :=
-INSTALL = $(VENV)/bin/python -m pip install --disable-pip-version-check --progress-bar off $(CONSTRAINTS_$(TORCH))
+PIP = $(VENV)/bin/python -m pip install --disable-pip-version-check --progress-bar off
+LOCKED = [ $(TORCH) = cpu ] && $(VENV)/bin/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'
+# $(call install,LOCK,EXTRAS)
+install = if $(LOCKED); then $(PIP) --require-hashes -r $(1) && $(PIP) --no-deps --no-build-isolation -e .; \
+    else $(PIP) $(CONSTRAINTS_$(TORCH)) -e '.$(2)'; fi | $(SHOW_NAMES)
 SHOW_NAMES := sed -un 's/^Collecting \([^ ]*\).*/  \1/p'
 
 ifeq ($(filter $(TORCH),cpu cuda),)
@@ -54,12 +59,12 @@ $(VENV)/.torch-$(TORCH):
 	@$(PYTHON) -m venv $(if $(wildcard $(VENV)/.torch-*),--clear) $(VENV)
 	@touch $@
 
-$(VENV)/.installed: pyproject.toml constraints-cpu.txt $(VENV)/.torch-$(TORCH)
+$(VENV)/.installed: pyproject.toml constraints-cpu.txt requirements.lock $(VENV)/.torch-$(TORCH)
 	@echo "Installing uge into $(VENV) (some minutes the first time):"
-	@$(INSTALL) -e . | $(SHOW_NAMES)
+	@$(call install,requirements.lock,)
 	@touch $@
 
-$(VENV)/.installed-dev: pyproject.toml constraints-cpu.txt $(VENV)/.torch-$(TORCH)
+$(VENV)/.installed-dev: pyproject.toml constraints-cpu.txt requirements-dev.lock $(VENV)/.torch-$(TORCH)
 	@echo "Installing uge and its development tools into $(VENV) (some minutes the first time):"
-	@$(INSTALL) -e '.[dev]' | $(SHOW_NAMES)
+	@$(call install,requirements-dev.lock,[dev])
 	@touch $@ $(VENV)/.installed

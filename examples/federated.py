@@ -93,7 +93,7 @@ def federated(
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Both trainings, and the record of them."""
     key = uge.load_key(options.key)
-    published = uge.load_copy(options.published, key)  # refuses a copy that the key is not for
+    published = uge.Copy.read(options.published, key)  # refuses a copy that the key is not for
     copy = published.view(key)
     test = uge.load(options.test, "test", image_size=copy.image_size)
     test = test.with_images(key.seen(test.images))

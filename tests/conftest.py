@@ -56,6 +56,15 @@ def torchvision_operators() -> Iterator[torch.library.Library]:
     yield library  # freeing it would take the operators away
 
 
+@pytest.fixture
+def timm_where_named(request: pytest.FixtureRequest) -> None:
+    """For tests with a parameter such as "timm:resnet10t"."""
+    parameters = getattr(request.node, "callspec", None)
+    if parameters and any(str(value).startswith("timm:") for value in parameters.params.values()):
+        request.getfixturevalue("torchvision_operators")
+        pytest.importorskip("timm", reason="timm is not installed")
+
+
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")

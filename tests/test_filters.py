@@ -173,17 +173,3 @@ def test_equalise_gives_every_value_its_rank() -> None:
 def test_depth_leaves_that_many_levels() -> None:
     x = torch.linspace(0, 1, 1000).view(1, 1, 10, 100)
     assert len(parse_filter("depth:3")(x).unique()) == 8
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("grayscal", "did you mean 'grayscale'"),
-        ("jpeg:0", "expected a number from 1 to 100"),
-        ("jpeg:high", "expected a number"),
-        ("grayscale:2", "it takes no number"),
-    ],
-)
-def test_a_wrong_text_is_one_line(text: str, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        parse_filter(text)

@@ -7,7 +7,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from uge.data.images import ImageSet, normalisation_of, pixel_sha256, to_float, to_uint8
+from uge.data.images import (
+    ImageSet,
+    class_difference,
+    identity,
+    normalisation_of,
+    pixel_sha256,
+    to_float,
+    to_uint8,
+)
 from uge.errors import DataError
 
 
@@ -165,3 +173,51 @@ def test_two_classes_of_one_name_are_refused() -> None:
     images = torch.zeros(3, 3, 4, 4, dtype=torch.uint8)
     with pytest.raises(DataError, match="two classes are called 'crane'; rename one"):
         ImageSet(images, torch.arange(3), ("crane", "kite", "crane"), ("0", "1", "2"))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Cat", "cat"),
+        ("caf\u00e9", "CAFE\u0301"),
+        ("3", "003"),
+        ("0", "00"),
+        ("stra\u00dfe", "STRASSE"),
+        (" cat", "cat "),
+    ],
+)
+def test_names_of_one_class_are_one_by_their_identity(one: str, other: str) -> None:
+    assert identity(one) == identity(other)
+    with pytest.raises(DataError, match="rename one"):
+        ImageSet(PIXELS, LABELS, (one, other), ("0", "1"))
+    mine = ImageSet(PIXELS, LABELS, (one, "dog"), ("0", "1"))
+    theirs = ImageSet(PIXELS, LABELS, ("dog", other), ("0", "1"))
+    found = mine.like(theirs)
+    assert found.class_names == theirs.class_names and found.labels.tolist() == [1, 0]
+    assert (
+        class_difference(mine.class_names, found.class_names, "a", "b")
+        == f"class 0 is {mine.class_names[0]!r} in a, 'dog' in b"
+    )
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("cat", "cats"), ("10", "1"), ("a1", "a01"), ("\u0915\u093f", "\u0915\u093e")]
+)
+def test_other_names_are_other_classes(one: str, other: str) -> None:
+    assert ImageSet(PIXELS, LABELS, (one, other), ("0", "1")).class_names == (one, other)
+
+
+def test_names_are_kept_with_composed_letters() -> None:
+    found = ImageSet(PIXELS, LABELS, ("cafe\u0301", "tea"), ("cafe\u0301/0", "tea/1"))
+    assert found.class_names == ("caf\u00e9", "tea") and found.names == ("caf\u00e9/0", "tea/1")
+
+
+def test_a_difference_of_classes_is_told_in_one_phrase() -> None:
+    assert class_difference(("Cat", "dog"), ("cat", "Dog"), "the key", "the data") == ""
+    told = class_difference(("cat", "dog", *"abcde"), ("cat", "kit"), "the key", "the data")
+    assert told == "the key alone has 'dog', 'a', 'b' and 3 more; the data alone has 'kit'"
+
+
+def test_a_name_that_is_no_text_is_refused() -> None:
+    with pytest.raises(DataError, match="is not Unicode text"):
+        ImageSet(PIXELS, LABELS, ("caf\udce9", "tea"), ("0", "1"))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import signal
 import subprocess
 import sys
@@ -10,10 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from uge.errors import PublishError
-from uge.records import RECORD_VERSION, append_record, config_hash, read_records
+from uge.records import RECORD_VERSION, append_record, config_hash, is_training, read_records
 
 values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**62), 2**62)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=5,
 )
@@ -39,9 +44,41 @@ def test_a_torn_line_costs_that_row_only(tmp_path: Path, kept: int) -> None:
     whole = path.read_bytes()
     append_record(path, {"cell": 1})
     path.write_bytes(path.read_bytes()[: len(whole) + kept])
-    assert [row["cell"] for row in read_records(path)] == [0]
+    with pytest.warns(UserWarning, match="1 of 2 lines are damaged"):
+        assert [row["cell"] for row in read_records(path)] == [0]
     append_record(path, {"cell": 2})
-    assert [row["cell"] for row in read_records(path)] == [0, 2]
+    with pytest.warns(UserWarning, match="1 of 3 lines are damaged"):
+        assert [row["cell"] for row in read_records(path)] == [0, 2]
+
+
+@pytest.mark.parametrize("line", [b"5", b"\xff\xfe", b"[]", b"null", b'{"a": NaN}', b"[" * 10_000, b"{"])
+def test_a_line_that_is_no_row_is_passed_over(tmp_path: Path, line: bytes) -> None:
+    path = tmp_path / "records.jsonl"
+    path.write_bytes(line + b"\n")
+    append_record(path, {"cell": 1})
+    with pytest.warns(UserWarning, match="1 of 2 lines are damaged"):
+        assert [row["cell"] for row in read_records(path)] == [1]
+
+
+def test_numbers_that_json_has_not_are_null(tmp_path: Path) -> None:
+    append_record(tmp_path / "r", {"loss": [1.5, math.nan, math.inf]})
+    assert read_records(tmp_path / "r")[0]["loss"] == [1.5, None, None]
+
+
+def test_a_training_is_told_from_other_rows() -> None:
+    row = dict.fromkeys(("cell", "kind", "network", "trained_on", "countermeasure", "knows"), "x") | {"seed": 0}
+    done = row | {"accuracy": 10.0, "peak_accuracy": 20}
+    assert is_training(done) and is_training(row | {"error": "x"}) and not is_training(row)
+    for name, value in (
+        ("accuracy", "x"),
+        ("accuracy", None),
+        ("accuracy", 101),
+        ("cell", []),
+        ("test_accuracy", [[]]),
+    ):
+        assert not is_training(done | {name: value})
+    for name in row:
+        assert not is_training({key: value for key, value in done.items() if key != name})
 
 
 def test_a_row_is_on_disk_when_append_returns_even_if_the_run_is_killed(tmp_path: Path) -> None:

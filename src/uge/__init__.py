@@ -25,7 +25,7 @@ _PUBLIC = {
     "resolve_config": "uge.protect",
     "protect_and_publish": "uge.pipeline",
     "Copy": "uge.copy",
-    "load_copy": "uge.copy",
+    "load_published": "uge.copy",
     "open_copy": "uge.copy",
     "authorised_view": "uge.copy",
     "verify": "uge.copy",

@@ -8,17 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from uge.audit.conduct import Watcher, conduct
+from uge.audit.jobs import Runner
 from uge.audit.plan import AUTHORISED, Hackers, Plan
-from uge.audit.runners import Local, Runner
+from uge.audit.runners import Local
 from uge.copy import Copy
-from uge.data.sources import load
+from uge.data import load
+from uge.durable import claimed
 from uge.keys import load_key
 from uge.pipeline import key_beside, pair_of, protect_and_publish
 from uge.protect import resolve_config
 from uge.records import config_hash
 from uge.report.audit import read_audit
 from uge.report.page import write_page
-from uge.runtime import claim_folder, exclusive, generator_for
+from uge.runtime import generator_for
 
 DATA, METHOD = "eurosat", "sealed"
 PLAN = Plan(
@@ -77,10 +79,7 @@ def run_demo(
     if quick:
         plan, config = replace(plan, epochs=QUICK_EPOCHS), resolve_config(METHOD, QUICK_SETTINGS)
     settings = {"data": clean.digest(), "method": METHOD, "config": config.to_dict(), "plan": plan.to_dict()}
-    claim_folder(out, "run.json", json.dumps({"run": config_hash(settings)}) + "\n", "run of the demo")
-
-    with exclusive(out / ".lock", f"another demo is running in {out}; wait for it, or give another --out"):
-        out.chmod(0o700)
+    with claimed(out, "run.json", json.dumps({"run": config_hash(settings)}) + "\n", "a run of the demo"):
         published = out / "published"
         if not published.exists():
             steps.stage("Making the protected copy")

@@ -7,9 +7,8 @@ The protector takes expectations over them, and hackers apply them. Each takes a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cache, partial, reduce
-from types import MappingProxyType
 
 import kornia
 import torch
@@ -138,22 +137,6 @@ def equalise(x: Tensor) -> Tensor:
     return x + (operations.equalise(x, x.new_zeros(len(x))) - x).detach()
 
 
-def deciding_directions(weights: Tensor, others: Tensor | None = None) -> Tensor:
-    """Q float32 [D, K - 1], an orthonormal basis of the differences between the classes' weights [K, D].
-
-    Args:
-        weights: of a linear classifier.
-        others: orthonormal directions [D, J] to stand before them in the basis, which is [D, J + K - 1] then.
-    """
-    differences = (weights[1:] - weights[:1]).T
-    return torch.linalg.qr(differences if others is None else torch.cat([others, differences], dim=1))[0]
-
-
-def project(x: Tensor, directions: Tensor, centre: Tensor | float = 0.0) -> Tensor:
-    """x - Q Q' (x - m) for images float32 [B, D], directions Q [D, K - 1] and a centre m [D]."""
-    return x - ((x - centre) @ directions) @ directions.T
-
-
 FILTERS: dict[str, tuple[Callable[..., Tensor], float | None, float | None]] = {  # function, least, most of the number
     "none": (lambda x: x, None, None),
     "grayscale": (grayscale, None, None),
@@ -172,26 +155,21 @@ FILTERS: dict[str, tuple[Callable[..., Tensor], float | None, float | None]] = {
 }
 
 
-def parse_filter(text: str, more: Mapping[str, Filter] = MappingProxyType({})) -> Filter:
+def parse_filter(text: str) -> Filter:
     """A filter from its text, such as "grayscale" or "jpeg:30", or several in their order, "grayscale+jpeg:30".
-
-    Args:
-        text: what a user wrote.
-        more: filters of the caller's besides those of `FILTERS`, which take no number.
 
     Raises:
         ConfigError: unknown name, or a number that is none, is out of range or is not taken.
     """
-    parts = [_parse_one(part, more) for part in text.split("+")]
+    parts = [_parse_one(part) for part in text.split("+")]
     return parts[0] if len(parts) == 1 else lambda x: reduce(lambda seen, part: part(seen), parts, x)
 
 
-def _parse_one(text: str, more: Mapping[str, Filter]) -> Filter:
+def _parse_one(text: str) -> Filter:
     name, colon, number = text.partition(":")
-    known = FILTERS | {name: (function, None, None) for name, function in more.items()}
-    if name not in known:
-        raise unknown_name("filter", name, known)
-    function, least, most = known[name]
+    if name not in FILTERS:
+        raise unknown_name("filter", name, FILTERS)
+    function, least, most = FILTERS[name]
     if not colon:
         return function
     try:

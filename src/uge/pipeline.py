@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from uge.copy import MANIFEST, Manifest, check_target, files_of, publish, read_manifest
+from uge.copy import MANIFEST, Manifest, files_of, publish, read_manifest
 from uge.data.images import ImageSet, batch_of
+from uge.durable import LOCK, check_target, claimed, remove_folder, tidy, write_file
 from uge.errors import KeyFileError, UgeError, unknown_name
 from uge.keys import Key, SealedKey, load_key, save_key
 from uge.keys.letter import derive
+from uge.outside import MOST_FACTS, read_file
 from uge.protect import PROTECTIONS
-from uge.runtime import exclusive, seed_for, without_folders, write_atomically
+from uge.runtime import seed_for, without_folders
 
 
 def protect_and_publish(
@@ -66,16 +67,16 @@ def protect_and_publish(
         clean, keys, config, seed=seed, workdir=partial, device=device, checkpoint_seconds=checkpoint_seconds
     )
     fresh = not partial.exists()
-    protection.claim()
-    with exclusive(partial / ".lock", f"another run is at work in {partial}; wait for it, or give another --out"):
+    with claimed(partial, *protection.mark()):
         if was_published(out):  # and killed before it could tidy up
-            shutil.rmtree(partial)
+            tidy(out)
+            remove_folder(partial, last=("run", LOCK))
             return read_manifest(out)
         try:
             protection.train(on_step)
         except UgeError:
-            if fresh and {file.name for file in partial.iterdir()} <= {"run", ".lock"}:  # nothing to go on from
-                shutil.rmtree(partial, ignore_errors=True)
+            if fresh and {file.name for file in partial.iterdir()} <= {"run", LOCK}:  # nothing to go on from
+                remove_folder(partial, last=("run", LOCK))
             raise
         for suffix, content in protection.secrets().items():  # no copy without them
             _write_secret(out.with_name(out.name + suffix), content)
@@ -89,7 +90,7 @@ def protect_and_publish(
             epsilon_255=protection.epsilon_255,
             signers=keys,
         )
-    shutil.rmtree(partial)
+        remove_folder(partial, last=("run", LOCK))
     return manifest
 
 
@@ -134,6 +135,6 @@ def _write_secret(file: Path, content: bytes) -> None:
         KeyFileError: another one is there; a key is never overwritten.
         PublishError: the place cannot be written.
     """
-    if file.exists() and file.read_bytes() != content:
+    if file.exists() and read_file(file, MOST_FACTS) != content:
         raise KeyFileError(f"{file} exists, and a key is never overwritten; choose another --out or move it away")
-    write_atomically(file, content, mode=0o600)
+    write_file(file, content, mode=0o600)

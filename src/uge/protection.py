@@ -12,8 +12,9 @@ from typing import Any, ClassVar, Generic, NotRequired, TypedDict, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from uge.checkpoint import claim_workdir, load_checkpoint, save_checkpoint
+from uge.checkpoint import load_checkpoint, save_checkpoint
 from uge.data.images import ImageSet, normalisation_of
+from uge.durable import claim
 from uge.errors import ConfigError
 from uge.keys.key import Key
 from uge.networks import NetworkSpec, build_network, parse_network
@@ -211,6 +212,10 @@ class Protection(ABC, Generic[C]):
 
     # -- the work folder -------------------------------------------------------------------------------------------
 
+    def mark(self) -> tuple[str, str, str, str]:
+        """What says that a work folder is this run's, as `uge.durable.claim` takes it."""
+        return "run", self.identity(), "an unfinished run", "data, keys or settings"
+
     def claim(self) -> None:
         """Make the work folder this run's own, if there is to be one.
 
@@ -218,7 +223,7 @@ class Protection(ABC, Generic[C]):
             PublishError: it belongs to another run.
         """
         if self.workdir is not None:
-            claim_workdir(self.workdir, self.identity())
+            claim(self.workdir, *self.mark())
 
     def kept(self, name: str, make: Callable[[], K]) -> K:
         """What `make` gives, computed once and kept in the work folder, where there is one.

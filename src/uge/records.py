@@ -5,12 +5,31 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
+from uge.durable import append
 from uge.errors import PublishError
+from uge.outside import MOST_FACTS, Shape, between, fits, open_file, parse_json, read_file
 
 RECORD_VERSION = 1
+TRAINING: dict[str, Shape] = {
+    **dict.fromkeys(("cell", "kind", "network", "trained_on", "countermeasure", "knows"), str),
+    "seed": int,
+    "budget?": between(0, 1000),
+    "recipe?": dict,
+    "environment?": dict,
+    "data?": str,
+    "config_hash?": str,
+    "locked?": bool,
+}
+FINISHED: dict[str, Shape] = {
+    "accuracy": between(0, 100),
+    "peak_accuracy": between(0, 100),
+    "test_accuracy?": [between(0, 100)],
+    "seconds?": between(0, 1e12),
+}
 
 
 def config_hash(config: dict[str, Any]) -> str:
@@ -24,29 +43,53 @@ def append_record(path: Path, row: dict[str, Any]) -> None:
     Raises:
         PublishError: the disk is full or the file cannot be written.
     """
-    line = json.dumps({"record_version": RECORD_VERSION, **row}, sort_keys=True) + "\n"
+    append(path, line_of(row))
+
+
+def line_of(row: dict[str, Any]) -> str:
+    """The line of a row; numbers that are not finite, which JSON has not, become null."""
+    named = {"record_version": RECORD_VERSION, **row}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a+b") as file:
-            if file.seek(0, os.SEEK_END) > 0:
-                file.seek(-1, os.SEEK_END)
-                if file.read(1) != b"\n":  # a torn line from a killed run: leave it on a line of its own
-                    line = "\n" + line
-            file.write(line.encode())
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise PublishError(f"cannot write {path}: {error.strerror or error}") from error
+        return json.dumps(named, sort_keys=True, allow_nan=False)
+    except ValueError:
+        return json.dumps(json.loads(json.dumps(named), parse_constant=lambda _: None), sort_keys=True)
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """All whole rows of a file; a line that a killed run left torn is passed over."""
-    if not path.exists():
+    """All rows of a file. A line that is none, such as one that a killed run left torn, is passed over with a warning.
+
+    Raises:
+        PublishError: the file cannot be read.
+    """
+    if not os.path.lexists(path):
         return []
-    rows = []
-    for line in path.read_text().splitlines():
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return rows
+    try:
+        with open_file(path) as file:
+            rows = [_row(line) for line in file if line.strip()]
+    except OSError as error:
+        raise PublishError(f"cannot read {path}: {error.strerror or error}") from error
+    found = [row for row in rows if row is not None]
+    if lost := len(rows) - len(found):
+        warnings.warn(f"{path}: {lost} of {len(rows)} lines are damaged and passed over", stacklevel=2)
+    return found
+
+
+def read_row(path: Path) -> dict[str, Any] | None:
+    """The row that is all of a file; None where it holds none."""
+    try:
+        return _row(read_file(path, MOST_FACTS))
+    except OSError:
+        return None
+
+
+def is_training(row: dict[str, Any]) -> bool:
+    """Whether a row is that of a training, whole or failed, with the parts that summaries and pages go by."""
+    return fits(row, TRAINING) is None and ("error" in row or fits(row, FINISHED) is None)
+
+
+def _row(line: bytes) -> dict[str, Any] | None:
+    try:
+        row = parse_json(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) else None

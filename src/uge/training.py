@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ OPTIMISERS = ("sgd", "adamw")
 SCHEDULES = ("one-cycle", "cosine", "constant")
 AUGMENTATIONS = ("standard", "none")
 PRECISIONS = ("float32", "bfloat16")
+AtTest = Callable[[ImageSet], ImageSet]  # what a network is shown in the place of clean test images
 OnEpoch = Callable[[int, float, float], None]  # epoch from 1, train loss, test accuracy or nan
 
 
@@ -73,31 +74,8 @@ def recommended_recipe(network: str, epochs: int = 30) -> Recipe:
     return Recipe(epochs, learning_rate=0.03 if name == "mlp" else 0.1)
 
 
-class Countermeasure(Protocol):
-    """What a hacker does to undo a protection: seven places to step in, each free to do nothing."""
-
-    def prepare(self, images: ImageSet) -> tuple[Tensor, Tensor]: ...
-
-    def at_test(self, images: ImageSet) -> ImageSet: ...
-
-    def begin(self, network: nn.Module, recipe: Recipe, generator: torch.Generator) -> tuple[nn.Module, Recipe]: ...
-
-    def at_epoch(self, progress: float) -> None: ...
-
-    def batch(self, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]: ...
-
-    def loss(self, network: nn.Module, x: Tensor, y: Tensor) -> Tensor: ...
-
-    def finish(
-        self, network: nn.Module, images: Tensor, targets: Tensor, at_test: Callable[[ImageSet], ImageSet]
-    ) -> bool: ...
-
-    @property
-    def findings(self) -> Mapping[str, Any]: ...
-
-
 class PlainTraining:
-    """No counter-measure: the seven hooks as identities. Counter-measures override what they need.
+    """No counter-measure: seven places to step in, each an identity. Counter-measures override what they need.
 
     What one needs it takes as arguments (see `uge.attack.build_countermeasure`).
 
@@ -148,9 +126,7 @@ class PlainTraining:
         """The scalar to minimise on one batch."""
         return F.cross_entropy(network(x), y)
 
-    def finish(
-        self, network: nn.Module, images: Tensor, targets: Tensor, at_test: Callable[[ImageSet], ImageSet]
-    ) -> bool:
+    def finish(self, network: nn.Module, images: Tensor, targets: Tensor, at_test: AtTest) -> bool:
         """After training: change the network in place, and say whether it was changed.
 
         Args:
@@ -251,7 +227,7 @@ def fit(
     *,
     seed: int,
     test: ImageSet | None = None,
-    countermeasure: Countermeasure | None = None,
+    countermeasure: PlainTraining | None = None,
     device: torch.device | str = "cpu",
     on_epoch: OnEpoch | None = None,
 ) -> History:
@@ -336,6 +312,5 @@ def logits_of(
 
 def accuracy_of(network: nn.Module, test: ImageSet, *, device: torch.device | str = "cpu") -> float:
     """Accuracy in percent on clean images."""
-    return round(
-        100 * (logits_of(network, test.images, device=device).argmax(1) == test.labels).float().mean().item(), 3
-    )
+    right = logits_of(network, test.images, device=device).argmax(1) == test.labels
+    return round(100 * right.float().mean().item(), 3)

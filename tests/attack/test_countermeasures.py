@@ -1,16 +1,15 @@
-"""Counter-measures: their names, and distillation against direct computation and on real images."""
+"""Counter-measures by their texts, alone and combined; distillation against direct computation and on real images."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from uge.attack import build_countermeasure, parse_countermeasure
-from uge.attack.distillation import Distillation
+from uge.attack import build_countermeasure, encoder_of, knowledge_of, needs_clean, needs_teacher, parse_countermeasures
 from uge.data.images import ImageSet, normalisation_of, to_float
 from uge.errors import ConfigError
+from uge.filters import FILTERS
 from uge.networks import NetworkSpec, build_network
 from uge.training import PlainTraining, Recipe, accuracy_of, fit, logits_of
 
@@ -18,6 +17,10 @@ from uge.training import PlainTraining, Recipe, accuracy_of, fit, logits_of
 def network_for(images: ImageSet, seed: int, **options: int) -> nn.Module:
     spec = NetworkSpec("convnet", images.channels, images.image_size, images.classes, {"width": 8} | options)
     return build_network(spec, *normalisation_of(images.images), seed=seed)
+
+
+def draws(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
 
 
 @pytest.fixture(scope="module")
@@ -29,101 +32,39 @@ def teacher(two_classes: tuple[ImageSet, ImageSet]) -> nn.Module:
     return network
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def few(two_classes: tuple[ImageSet, ImageSet]) -> ImageSet:
     return two_classes[0].subset(torch.arange(6))
 
 
-def direct_soft_loss(teacher: Tensor, student: Tensor, temperature: float) -> Tensor:
-    p, q = (torch.softmax(logits / temperature, 1) for logits in (teacher, student))
-    return temperature**2 * (p * (p.log() - q.log())).sum(1).mean()
+# --- texts
 
 
-@pytest.mark.parametrize("temperature", ["1", "4", "20.5"])
-def test_soft_labels_are_all_the_teachers_outputs(teacher: nn.Module, few: ImageSet, temperature: str) -> None:
-    measure = build_countermeasure(f"distillation:soft,temperature={temperature}", teacher=teacher)
-    x, answers = measure.prepare(few)
-    assert torch.equal(x, few.images)
-    with torch.no_grad():
-        torch.testing.assert_close(answers, teacher(to_float(few.images)))
-        student = network_for(few, 1).eval()
-        batch = to_float(few.images)
-        expected = direct_soft_loss(answers, student(batch), float(temperature))
-        torch.testing.assert_close(measure.loss(student, batch, answers), expected)
+def test_texts_are_read_and_judged_part_by_part() -> None:
+    assert type(build_countermeasure("none")) is PlainTraining
+    assert parse_countermeasures("jpeg:30+distillation:hard,temperature=2,queries=any") == [
+        ("jpeg", {"quality": "30"}),
+        ("distillation", {"labels": "hard", "temperature": "2", "queries": "any"}),
+    ]
+    assert needs_teacher("blur+distillation") and not needs_teacher("blur+jpeg") and not needs_clean("blur+jpeg")
+    assert encoder_of("jpeg:30+pretrained-finetune:efficientnet-lite1") == "efficientnet-lite1"
+    assert encoder_of("pretrained-probe") == "efficientnet-lite0" and encoder_of("jpeg+cutmix") == ""
 
 
-def test_hard_labels_are_the_class_the_teacher_names_right_or_wrong(few: ImageSet) -> None:
-    class Stubborn(nn.Linear):  # a teacher that calls everything Industrial
-        def forward(self, x: Tensor) -> Tensor:
-            return torch.tensor([0.3, 0.4]).expand(len(x), 2)
-
-    measure = build_countermeasure("distillation:hard", teacher=Stubborn(1, 1))
-    x, answers = measure.prepare(few)
-    student = network_for(few, 1).eval()
-    batch = to_float(x)
-    expected = -student(batch).log_softmax(1)[:, 1].mean()
-    torch.testing.assert_close(measure.loss(student, batch, answers), expected)
-    assert 0 in few.labels  # so the true labels would have given another loss
-
-
-def test_published_queries_answer_once_and_leave_the_batch(teacher: nn.Module, few: ImageSet) -> None:
-    measure = build_countermeasure("distillation", teacher=teacher)
-    x, y = to_float(few.images), torch.randn(6, 2)
-    same_x, same_y = measure.batch(x, y, torch.Generator().manual_seed(0))
-    assert same_x is x and same_y is y
-
-
-def test_any_image_may_be_asked_mixed_in_pairs(teacher: nn.Module, few: ImageSet) -> None:
-    measure = build_countermeasure("distillation:soft,queries=any", teacher=teacher)
-    x = to_float(few.images)
-    mixed, answers = measure.batch(x, torch.zeros(6, 2), torch.Generator().manual_seed(0))
-    shares = torch.rand(6, generator=torch.Generator().manual_seed(0))
-    for i in range(6):
-        share = 1.0 if i % 2 == 0 else float(shares[i])
-        torch.testing.assert_close(mixed[i], share * x[i] + (1 - share) * x[i - 1])
-    assert not torch.equal(mixed, x)
-    torch.testing.assert_close(answers, teacher(mixed).detach())
-    assert not answers.requires_grad
-
-
-def test_asking_leaves_the_teacher_as_it_was(teacher: nn.Module, few: ImageSet) -> None:
-    before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
-    measure = build_countermeasure("distillation:soft,queries=any", teacher=teacher.train())
-    assert not teacher.training
-    fit(network_for(few, 1), few, Recipe(epochs=1, batch_size=4), seed=0, countermeasure=measure)
-    assert all(torch.equal(tensor, before[name]) for name, tensor in teacher.state_dict().items())
-    assert all(p.grad is None for p in teacher.parameters())
-
-
-@pytest.mark.parametrize("text", ["distillation:soft", "distillation:hard", "distillation:soft,queries=any"])
-def test_a_student_learns_from_answers_alone(
-    teacher: nn.Module, two_classes: tuple[ImageSet, ImageSet], text: str
-) -> None:
-    train, test = two_classes
-    assert accuracy_of(teacher, test) >= 95
-    wrong = ImageSet(train.images, 1 - train.labels, train.class_names, train.names)  # labels it must not look at
-    student = network_for(train, 7, width=16)
-    measure = build_countermeasure(text, teacher=teacher)
-    history = fit(student, wrong, Recipe(epochs=3), seed=0, test=test, countermeasure=measure)
-    assert history.accuracy >= 95
-    agree = (logits_of(student, test.images).argmax(1) == logits_of(teacher, test.images).argmax(1)).float().mean()
-    assert agree >= 0.95
-
-
-def test_no_counter_measure_is_plain_training(few: ImageSet) -> None:
-    measure = build_countermeasure("none")
-    assert type(measure) is PlainTraining
-    x, y = measure.prepare(few)
-    network = network_for(few, 0).eval()
-    torch.testing.assert_close(measure.loss(network, to_float(x), y), F.cross_entropy(network(to_float(x)), few.labels))
-
-
-def test_texts_are_read_into_names_and_options() -> None:
-    assert parse_countermeasure("none") == ("none", {})
-    assert parse_countermeasure("distillation:hard,temperature=2,queries=any") == (
-        "distillation",
-        {"labels": "hard", "temperature": "2", "queries": "any"},
-    )
+@pytest.mark.parametrize(
+    ("knows", "texts"),
+    [
+        ("nothing", ["blur+jpeg:30"]),
+        ("method", ["own-pairs+candidates"]),
+        ("architecture", ["wrong-key"]),
+        ("clean images", ["clean-only", "jpeg:30+clean-mixed:30"]),
+        ("pairs", ["own-pairs+pairs:5"]),
+        ("model outputs", ["blur+distillation", "distillation+blur", "clean-only+distillation"]),
+        ("key", ["noisy-key:0.1", "stolen-key"]),
+    ],
+)
+def test_the_strongest_part_says_what_a_hacker_knows(knows: str, texts: list[str]) -> None:
+    assert {knowledge_of(text) for text in texts} == {knows}
 
 
 @pytest.mark.parametrize(
@@ -131,28 +72,159 @@ def test_texts_are_read_into_names_and_options() -> None:
     [
         ("destillation:soft", "unknown counter-measure 'destillation'; did you mean 'distillation'"),
         ("xyz", "unknown counter-measure 'xyz'; choose from: adversarial, blur, candidates"),
+        ("jpeg:30+blurr", "unknown counter-measure 'blurr'; did you mean 'blur'"),
+        ("jpeg:30+", "unknown counter-measure ''"),
         ("none:soft", "counter-measure 'none' has no options, got 'none:soft'"),
+        ("grayscale:3", "has no options"),
+        ("blur:strength=2", "unknown option"),
+        ("jpeg:30+blur:0", "expected a number from 0.3"),
+        ("jpeg:0", "expected a number from 1 to 100"),
+        ("low-pass:1", "expected a number from 0.01 to 0.95"),
+        ("wavelet:0", "expected a number from 1"),
+        ("depth:8", "expected a number from 1 to 7"),
+        ("median:even", "expected a number"),
+        ("distillation", "'distillation' queries the authorised network: give --key"),
+        ("jpeg+noisy-key:0.1", "'noisy-key' begins with the authorised network: give --key"),
+        ("clean-only", "has some of the clean images: give --clean"),
+        ("jpeg+clean-mixed:5", "has some of the clean images: give --clean"),
+        ("pairs:5", "has some of the clean images: give --clean"),
         ("distillation:sotf", "labels soft or hard .* got 'sotf' and 'published'"),
         ("distillation:soft,queries=all", "queries published or any, got 'soft' and 'all'"),
         ("distillation:temprature=2", "unknown option of counter-measure 'distillation' 'temprature'; did you mean"),
         ("distillation:teacher=2", "unknown option of counter-measure 'distillation' 'teacher'"),
-        ("distillation:soft,temperature=hot", "temperature 'hot' is no number"),
-        ("distillation:soft,temperature=0", "temperature 0 must be positive"),
-        ("distillation:soft,temperature=nan", "temperature nan must be positive"),
+        ("distillation:soft,temperature=hot", "temperature: expected a number from 0.001 to 1e.06, got 'hot'"),
+        ("distillation:soft,temperature=0", "temperature: expected a number from 0.001"),
+        (
+            "distillation:hard+blur+distillation",
+            "'distillation:hard' and 'distillation' each bring a loss",
+        ),
+        ("adversarial+ueraser", "'adversarial' and 'ueraser' each bring a loss of their own"),
+        ("pretrained-probe+self-supervised", "'pretrained-probe' and 'self-supervised' each bring a network"),
+        ("clean-only:7", "7 clean images asked for, but there are 6 originals"),
+        ("refit:7", "refit: 7 clean images asked for"),
+        ("pairs:7", "7 pairs asked for, but there are 6 originals"),
+        ("clean-mixed:few", "clean-mixed: images: expected a whole number from 1"),
+        ("cutout:0", "cutout: share: expected a number from 0.01 to 1, got '0'"),
+        ("mixup:alpha=x", "mixup: alpha: expected a number"),
+        ("randaugment:0", "randaugment: operations: expected a whole number"),
+        ("ueraser:-1", "ueraser: draws: expected a whole number"),
+        ("adversarial:nan", "adversarial: epsilon_255: expected a number"),
+        ("transplant:middle", "transplant: keep is low or high, got 'middle'"),
+        ("transplant:low,smoother=none", "without a smoother there is no residual"),
+        ("transplant:low,smoother=grayscale:2", "it takes no number"),
+        ("residual-means:blr", "unknown filter 'blr'; did you mean 'blur'"),
+        ("residual-means:none", "without a denoiser there is no residual"),
+        ("own-pairs:images=1", "own-pairs: images: expected a whole number from 2"),
+        ("candidates:width=0", "candidates: width: expected a whole number from 1"),
+        ("purify:depth=2", "purify: depth: expected a whole number from 3"),
+        ("projection:epochs=0", "projection: epochs: expected a whole number"),
+        ("pretrained-probe:resnet", "unknown pretrained encoder 'resnet'"),
+        ("pretrained-probe:own", "unknown pretrained encoder 'own'"),
+        ("self-supervised:0", "self-supervised: passes: expected a whole number from 1"),
     ],
 )
-def test_a_wrong_text_is_one_clear_line(text: str, message: str) -> None:
+def test_a_wrong_text_is_one_clear_line(few: ImageSet, text: str, message: str) -> None:
+    given = {} if "give --" in message else {"clean": few, "teacher": nn.Linear(1, 1)}
     with pytest.raises(ConfigError, match=message) as caught:
-        build_countermeasure(text, teacher=nn.Linear(1, 1))
+        build_countermeasure(text, **given)
     assert "\n" not in str(caught.value)
 
 
-def test_a_teacher_that_is_not_there_is_asked_for() -> None:
-    with pytest.raises(ConfigError, match="'distillation' queries the authorised network: give --key"):
-        build_countermeasure("distillation")
+# --- parts one after another
 
 
-def test_defaults_are_those_of_the_text() -> None:
-    measure = build_countermeasure("distillation", teacher=nn.Linear(1, 1))
-    assert isinstance(measure, Distillation)
-    assert (measure.labels, measure.temperature, measure.queries) == ("soft", 4.0, "published")
+@pytest.mark.parametrize("text", [name for name in FILTERS if name != "none"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_filter_changes_training_and_test_images_alike(few: ImageSet, text: str, channels: int) -> None:
+    images = few.with_images(few.images[:, :channels])
+    measure = build_countermeasure(text)
+    x, y = measure.prepare(images)
+    assert torch.equal(measure.at_test(images).images, x) and y is images.labels
+    assert torch.equal(x, images.images) == (text == "grayscale" and channels == 1)
+
+
+def test_parts_work_in_the_order_in_which_they_are_written(few: ImageSet) -> None:
+    both, first, second = (build_countermeasure(text) for text in ("jpeg:20+blur:2", "jpeg:20", "blur:2"))
+    x, y = both.prepare(few)
+    assert torch.equal(x, second.prepare(few.with_images(first.prepare(few)[0]))[0]) and y is few.labels
+    assert torch.equal(both.at_test(few).images, x)
+    assert not torch.equal(build_countermeasure("blur:2+jpeg:20").prepare(few)[0], x)
+    both, first, second = (build_countermeasure(text) for text in ("cutout+transplant", "cutout", "transplant"))
+    for each in (both, first):
+        each.prepare(few)
+    alone, rng = to_float(few.images), draws()
+    alone, _ = second.batch(*first.batch(alone, few.labels, rng), rng)
+    assert torch.equal(both.batch(to_float(few.images), few.labels, draws())[0], alone)
+
+
+def test_a_teacher_answers_on_what_stands_before_it(teacher: nn.Module, few: ImageSet) -> None:
+    dark = few.with_images(few.images // 40)
+    plain, after, before = (
+        build_countermeasure(text, teacher=teacher).prepare(dark)
+        for text in ("distillation", "depth:1+distillation", "distillation+depth:1")
+    )
+    assert not after[0].any() and not before[0].any()  # all rounded to black
+    torch.testing.assert_close(before[1], plain[1])
+    torch.testing.assert_close(after[1], after[1][:1].expand_as(after[1]))
+    assert not torch.allclose(plain[1], after[1])
+
+
+# --- distillation
+
+
+@pytest.mark.parametrize("options", [":soft,temperature=1", "", ":soft,temperature=20.5"])
+def test_soft_labels_are_all_the_teachers_outputs_and_the_batch_stays(
+    teacher: nn.Module, few: ImageSet, options: str
+) -> None:
+    measure, temperature = build_countermeasure(f"distillation{options}", teacher=teacher), 4.0  # by default
+    temperature = float(options.partition("=")[2] or temperature)
+    x, answers = measure.prepare(few)
+    batch, student = to_float(few.images), network_for(few, 1).eval()
+    seen, y = measure.batch(batch, answers, draws())
+    assert torch.equal(x, few.images) and seen is batch and y is answers  # published images are asked for once
+    with torch.no_grad():
+        torch.testing.assert_close(answers, teacher(batch))
+        p, q = (torch.softmax(logits / temperature, 1) for logits in (answers, student(batch)))
+        expected = temperature**2 * (p * (p.log() - q.log())).sum(1).mean()
+        torch.testing.assert_close(measure.loss(student, batch, answers), expected)
+
+
+@pytest.mark.parametrize("text", ["distillation:hard", "blur+distillation:hard", "distillation:hard+blur"])
+def test_hard_labels_are_the_class_the_teacher_names_right_or_wrong(few: ImageSet, text: str) -> None:
+    class Stubborn(nn.Linear):  # a teacher that calls everything Industrial
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.tensor([0.3, 0.4]).expand(len(x), 2)
+
+    measure = build_countermeasure(text, teacher=Stubborn(1, 1))
+    x, answers = measure.prepare(few)
+    student, batch = network_for(few, 1).eval(), to_float(x)
+    torch.testing.assert_close(measure.loss(student, batch, answers), -student(batch).log_softmax(1)[:, 1].mean())
+    assert 0 in few.labels  # so the true labels would have given another loss
+
+
+def test_any_image_may_be_asked_mixed_in_pairs(teacher: nn.Module, few: ImageSet) -> None:
+    measure = build_countermeasure("distillation:soft,queries=any", teacher=teacher)
+    x = to_float(few.images)
+    mixed, answers = measure.batch(x, torch.zeros(6, 2), draws())
+    shares = torch.rand(6, generator=draws())
+    for i in range(6):
+        share = 1.0 if i % 2 == 0 else float(shares[i])
+        torch.testing.assert_close(mixed[i], share * x[i] + (1 - share) * x[i - 1])
+    assert not torch.equal(mixed, x) and not answers.requires_grad
+    torch.testing.assert_close(answers, teacher(mixed).detach())
+
+
+@pytest.mark.parametrize("text", ["distillation:soft", "distillation:hard", "distillation:soft,queries=any"])
+def test_a_student_learns_from_answers_alone_and_leaves_the_teacher_as_it_was(
+    teacher: nn.Module, two_classes: tuple[ImageSet, ImageSet], text: str
+) -> None:
+    train, test = two_classes
+    before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
+    wrong = ImageSet(train.images, 1 - train.labels, train.class_names, train.names)  # labels it must not look at
+    student, measure = network_for(train, 7, width=16), build_countermeasure(text, teacher=teacher.train())
+    history = fit(student, wrong, Recipe(epochs=3), seed=0, test=test, countermeasure=measure)
+    assert history.accuracy >= 95 and accuracy_of(teacher, test) >= 95
+    agree = (logits_of(student, test.images).argmax(1) == logits_of(teacher, test.images).argmax(1)).float().mean()
+    assert agree >= 0.95 and not teacher.training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in teacher.state_dict().items())
+    assert all(p.grad is None for p in teacher.parameters())

@@ -20,7 +20,6 @@ from uge.attack import build_countermeasure, why_unfit
 from uge.audit.estimate import Estimate
 from uge.audit.plan import AUTHORISED, Cell
 from uge.audit.run import Audit, Service
-from uge.copy import Manifest
 from uge.data.images import ImageSet, normalisation_of, to_float
 from uge.errors import ConfigError, DataError, PublishError
 from uge.keys.files import load_key, save_key
@@ -407,8 +406,7 @@ def test_hackers_who_read_our_pages_go_by_the_manifest(images: tuple[ImageSet, .
     _, copy, test = images
 
     def audit(epsilon: int) -> Audit:
-        manifest = Manifest("random-noise", {"epsilon_255": epsilon}, epsilon, epsilon, copy.class_names, (), "")
-        return Audit(copy, test, tmp_path, manifest=manifest, recipe=lambda network: RECIPE)
+        return Audit(copy, test, tmp_path, told={"epsilon_255": epsilon}, recipe=lambda network: RECIPE)
 
     cell = Cell("hacker", "mlp:width=8", "own-pairs")
     assert audit(16).countermeasure_of(cell, None).config.epsilon_255 == 16

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pickle
 import random
 import shutil
 from dataclasses import replace
@@ -16,9 +18,10 @@ from torch.nn import functional as F
 
 from uge.audit.conduct import Watcher, conduct
 from uge.audit.folder import claimed
+from uge.audit.jobs import save_job
 from uge.audit.plan import AUTHORISED, Cell, Hackers, Plan, Row
 from uge.audit.run import Audit, read_finished
-from uge.audit.runners import Local, _answer, build_runner, save_job
+from uge.audit.runners import Local, _answer, build_runner, load_job
 from uge.data.images import ImageSet, normalisation_of, to_float
 from uge.errors import ConfigError, PublishError
 from uge.keys.weights import WeightsKey, new_weights_key
@@ -95,7 +98,7 @@ def test_an_audit_trains_its_plan_and_leaves_what_the_contract_says(undisturbed:
     assert facts["plan"]["name"] == "small" and facts["manifest"]["method"] == "unknown" and facts["skipped"] == []
     assert facts["quality"]["l_inf_255"] == 16
     assert {file.name for file in undisturbed.iterdir()} == {
-        "records.jsonl", "audit.json", "summary.json", "examples.npz", "authorised", ".lock"
+        "records.jsonl", "data.json", "audit.json", "summary.json", "examples.npz", "authorised", ".lock"
     }  # fmt: skip
     assert undisturbed.stat().st_mode & 0o077 == 0
     groups = {(group["network"], group["countermeasure"]): group for group in summary["groups"]}
@@ -198,14 +201,63 @@ def test_one_folder_holds_one_audit(images: dict[str, ImageSet], undisturbed: Pa
     with pytest.raises(PublishError, match="is not empty and holds no audit"):
         start(test=images["test"], out=tmp_path)
     (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "audit.json").write_text('{"of": "another program"}')
-    with pytest.raises(PublishError, match="holds an audit of other images"):
+    (tmp_path / "other" / "data.json").write_text('{"of": "another program"}')
+    with pytest.raises(PublishError, match="holds an audit with other images"):
         start(test=images["test"], out=tmp_path / "other")
-    with pytest.raises(PublishError, match="holds an audit of other images"):
+    with pytest.raises(PublishError, match="holds an audit with other images"):
         start(test=images["test"].subset(torch.arange(20)), out=undisturbed)
     data = json.loads((undisturbed / "audit.json").read_text())["data"]
-    with claimed(undisturbed, data), pytest.raises(PublishError, match="another audit is running"):
+    with claimed(undisturbed, data), pytest.raises(PublishError, match=f"is in use by process {os.getpid()}"):
         start(test=images["test"], out=undisturbed)
+
+
+def test_a_worker_has_the_audit_from_data_alone(images: dict[str, ImageSet], key: WeightsKey, tmp_path: Path) -> None:
+    told = {"epsilon": 8}
+    recipe = partial(recommended_recipe, epochs=3)
+    audit = Audit(**images, folder=tmp_path, recipe=recipe, key=key, key_epochs=1, told=told, threads=1)
+    job = save_job(audit, ["mlp:width=8", "vit"])
+    again = load_job(job)
+    assert job.stat().st_mode & 0o077 == job.parent.stat().st_mode & 0o077 == 0
+    cells = [Cell(AUTHORISED), Cell("hacker", "vit"), Cell("hacker", "mlp:width=8", "clean-only:20", 1, "clean")]
+    assert [again.cell_name(cell) for cell in cells] == [audit.cell_name(cell) for cell in cells]
+    assert again.facts(cells[1]) == audit.facts(cells[1]) and again.test.names == audit.test.names
+    assert again.key is not None and again.key.signing_key is None  # which no worker needs
+
+
+@pytest.mark.parametrize("content", [pickle.dumps({"facts": 1}), b"", b"\xff" * 100])
+def test_a_job_that_is_something_else_is_one_line(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "job.safetensors").write_bytes(content)
+    with pytest.raises(PublishError, match="cannot read the job"):
+        load_job(tmp_path / "job.safetensors")
+
+
+def test_nothing_of_a_folder_is_private_before_the_folder_is(images: dict[str, ImageSet], tmp_path: Path) -> None:
+    folder = tmp_path / "audit"
+    folder.mkdir(mode=0o755)
+    modes = set()
+
+    class Looking(Heard):
+        def planned(self, *facts: Any) -> None:
+            modes.add(folder.stat().st_mode & 0o777)
+
+        def trained(self, row: Row, seconds: float) -> None:
+            modes.add(folder.stat().st_mode & 0o777)
+
+    plan = replace(PLAN, hackers=(Hackers(("mlp:width=8",)),), strongest=0, budget_check=False)
+    conduct(images["published"], images["test"], folder, plan, Local(1), watcher=Looking())
+    assert modes == {0o700}
+
+
+def test_lines_of_others_in_the_records_cost_nothing(
+    images: dict[str, ImageSet], undisturbed: Path, key: WeightsKey, tmp_path: Path
+) -> None:
+    shutil.copytree(undisturbed, tmp_path / "audit")
+    whole = (undisturbed / "records.jsonl").read_text()
+    (tmp_path / "audit" / "records.jsonl").write_text('5\n{"cell": []}\n{"cell": "x"}\n' + whole)
+    heard = Heard()
+    with pytest.warns(UserWarning, match="are damaged"):
+        conduct(**images, key=key, out=tmp_path / "audit", plan=PLAN, runner=Local(1), watcher=heard)
+    assert heard.rows == [] and (tmp_path / "audit" / "records.jsonl").read_text() == whole
 
 
 def test_a_damaged_facts_file_costs_no_training(
@@ -234,7 +286,7 @@ def test_a_job_that_dies_elsewhere_is_a_row_and_not_the_end(images: dict[str, Im
 
     audit = Audit(images["published"], images["test"], tmp_path, recipe=partial(recommended_recipe, epochs=1))
     cell = Cell("hacker", "mlp:width=8")
-    row = _answer(save_job(audit), cell, lost)
+    row = _answer(save_job(audit, [cell.network]), cell, lost)
     assert row["error"] == "TimeoutError: job 17 ran out of time" and row["cell"] == audit.cell_name(cell)
 
 
@@ -335,5 +387,3 @@ def test_ceilings_of_another_audit_of_the_same_originals_are_not_trained_again(
         row for row in records(undisturbed) if (row["kind"], row["trained_on"], row["seed"]) == ("hacker", "clean", 0)
     ]
     assert len(shared) == 10 and all(rows[row["cell"]] == row for row in shared)
-    with pytest.raises(PublishError, match="is no audit"):
-        read_finished(tmp_path)

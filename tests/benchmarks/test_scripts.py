@@ -26,9 +26,10 @@ def test_it_imports(name: str) -> None:
 
 def test_an_audit_is_kept_once_and_goes_on(tmp_path: Path) -> None:
     audit, results = tmp_path / "audit", tmp_path / "records.jsonl"
-    row = {"kind": "hacker", "cell": "a", "accuracy": 50.0}
+    row = {"kind": "hacker", "cell": "a", "network": "mlp", "countermeasure": "none", "knows": "nothing", "seed": 0}
+    row |= {"trained_on": "published", "accuracy": 50.0, "peak_accuracy": 51.0}
     append_record(audit / "records.jsonl", row)
-    append_record(audit / "records.jsonl", {"kind": "hacker", "cell": "b", "error": "out of memory"})
+    append_record(audit / "records.jsonl", row | {"cell": "b", "error": "out of memory"})
     facts = {name: {} for name in ("manifest", "quality", "settings", "skipped", "environment")}
     (audit / "audit.json").write_text(json.dumps(facts | {"plan": {"name": "quick"}}))
     assert [keep(audit, "uge", "cifar10", results) for _ in range(2)] == [1, 0]

@@ -26,93 +26,53 @@ from uge.records import append_record, read_records
 
 ROOT = Path(__file__).parents[2]
 
-CONFIG = {
-    "gradient_matching": 1.0,
-    "feature_distance": 0.3,
-    "undistillation": 0,
-    "feature_objective": "distance",
-    "epsilon_255": 32,
-}
-OURS, VGG, MLP = "convnet(width=32)", "vgg(depth=8)", "mlp"
+CONFIG = {"gradient_matching": 1.0, "feature_distance": 0.3, "undistillation": 0}
+CONFIG |= {"feature_objective": "distance", "epsilon_255": 32}
+OURS, VGG, MLP, RESNET = "convnet(width=32)", "vgg(depth=8)", "mlp", "resnet(depth=8)"
+CLEAN = {"trained_on": "clean"}
+Row = dict[str, Any]
 
 
-def training(
-    kind: str,
-    network: str,
-    accuracy: float,
-    *,
-    seed: int = 0,
-    trained_on: str = "published",
-    countermeasure: str = "none",
-    stage: str = "seeds",
-    setting: str = "gm+fd@32",
-    config: dict[str, Any] = CONFIG,
-    **more: Any,
-) -> dict[str, Any]:
-    """A row as benchmarks/quality/uge_cifar.py writes it, less what no table reads."""
-    return {
-        "stage": stage,
-        "setting": setting,
-        "dataset": "cifar10",
-        "config": config,
-        "authorised_network": "convnet:width=32",
-        "cell": f"{kind}-{network}-{countermeasure}-{seed}-{trained_on}-{config['epsilon_255']}",
-        "kind": kind,
-        "network": network,
-        "countermeasure": countermeasure,
-        "seed": seed,
-        "trained_on": trained_on,
-        "accuracy": accuracy,
-        "peak_accuracy": accuracy + 2,
-        "images": 10000,
-        "test_images": 2000,
-        "recipe": {"epochs": 30},
-    } | more
+def row(kind: str, network: str, accuracy: float, **more: Any) -> Row:
+    """A row of a training as benchmarks write it, less what no table reads."""
+    facts = {"dataset": "cifar10", "kind": kind, "network": network, "countermeasure": "none", "seed": 0}
+    facts |= {"trained_on": "published", "images": 10000, "test_images": 2000, "recipe": {"epochs": 30}} | more
+    cell = repr(sorted((name, str(value)) for name, value in facts.items()))
+    return {"cell": cell, "accuracy": accuracy, "peak_accuracy": accuracy + 2} | facts
 
 
-def measures(seed: int, direction: float, similarity: float, stage: str = "seeds") -> dict[str, Any]:
-    return {
-        "stage": stage,
-        "setting": "gm+fd@32",
-        "dataset": "cifar10",
-        "config": CONFIG,
-        "cell": f"measures-{seed}",
-        "seed": seed,
-        "kind": "measures",
-        "on_policy_direction": direction,
-        "similarity_efficientnet_lite1": similarity,
-        "psnr_db": 24.0,
-        "ssim": 0.9,
-    }
+def training(kind: str, network: str, accuracy: float, **more: Any) -> Row:
+    """As benchmarks/quality/uge_cifar.py writes it."""
+    facts = {"stage": "seeds", "setting": "gm+fd@32", "config": CONFIG, "authorised_network": "convnet:width=32"}
+    return row(kind, network, accuracy, **facts | more)
 
 
-def check(network: str, once: float, twice: float, kind: str = "hacker", **more: Any) -> list[dict[str, Any]]:
-    rows = [
-        training(kind, network, accuracy, trained_on="clean", stage="check", setting="clean", small=False)
-        | {"budget_factor": factor, "cell": f"{network}-{factor}", "recipe": {"epochs": 30 * factor}}
-        | more
+def check(network: str, once: float, twice: float, kind: str = "hacker", **more: Any) -> list[Row]:
+    """The same with the budget and with twice the budget, on the originals."""
+    facts = {"stage": "check", "setting": "clean", "small": False, "authorised_network": "convnet:width=32"}
+    facts |= CLEAN | more
+    return [
+        row(kind, network, accuracy, **facts, budget_factor=factor, recipe={"epochs": 30 * factor})
         for factor, accuracy in ((1, once), (2, twice))
     ]
-    for row in rows:
-        del row["config"]
-    return rows
 
 
-def three_seeds() -> list[dict[str, Any]]:
+def three_seeds() -> list[Row]:
     rows = []
     for seed, (ours, vgg, mlp, twin, student) in enumerate(
         [(50.0, 30.0, 20.0, 48.0, 31.0), (52.0, 34.0, 22.0, 51.0, 36.0), (54.0, 32.0, 24.0, 51.0, 35.0)]
     ):
+        measures = {"on_policy_direction": 0.10 + 0.01 * seed, "similarity_efficientnet_lite1": 0.5}
         rows += [
             training("authorised", OURS, ours, seed=seed),
-            training("authorised", OURS, 56.0, seed=seed, trained_on="clean"),
+            training("authorised", OURS, 56.0, seed=seed, **CLEAN),
             training("hacker", OURS, twin, seed=seed, countermeasure="other-init"),
             training("hacker", VGG, vgg, seed=seed),
-            training("hacker", VGG, 60.0, seed=seed, trained_on="clean"),
+            training("hacker", VGG, 60.0, seed=seed, **CLEAN),
             training("hacker", MLP, mlp, seed=seed),
-            training("hacker", MLP, 40.0, seed=seed, trained_on="clean"),
+            training("hacker", MLP, 40.0, seed=seed, **CLEAN),
             training("hacker", VGG, student, seed=seed, countermeasure="distillation:soft"),
-            measures(seed, 0.10 + 0.01 * seed, 0.5),
+            training("measures", OURS, 0.0, seed=seed, psnr_db=24.0, ssim=0.9, **measures),
         ]
     return rows
 
@@ -205,9 +165,9 @@ def test_two_keys_count_the_weaker_authorised_network_and_no_hacker_of_its_kind_
         training("authorised", OURS, 50.0),
         training("authorised", VGG, 45.0, authorised_network="vgg:depth=8"),
         training("hacker", VGG, 44.0),
-        training("hacker", VGG, 60.0, trained_on="clean"),
+        training("hacker", VGG, 60.0, **CLEAN),
         training("hacker", MLP, 20.0),
-        training("hacker", MLP, 40.0, trained_on="clean"),
+        training("hacker", MLP, 40.0, **CLEAN),
     ]
     text = stage_table([row | {"stage": "two-keys"} for row in rows], "two-keys")
     assert cells(text, "mean drop of other architectures") == ["20.0"]
@@ -231,10 +191,10 @@ def test_nothing_measured_says_so() -> None:
 
 
 def test_fedavg_leaves_out_methods_that_are_gone() -> None:
-    row = {"dataset": "eurosat", "images": 3000, "method": "sealed", "epsilon_255": 16, "network": OURS, "clients": 5}
-    row |= {"rounds": 30, "local_epochs": 1, "local_batch_size": 26, "seed": 0}
-    row |= {"accuracy": 50.25, "central_accuracy": 52.5}
-    assert fedavg_table([row, row | {"method": "null-space"}]).splitlines()[2:] == [
+    facts = {"dataset": "eurosat", "images": 3000, "method": "sealed", "epsilon_255": 16, "network": OURS, "clients": 5}
+    facts |= {"rounds": 30, "local_epochs": 1, "local_batch_size": 26, "seed": 0}
+    facts |= {"accuracy": 50.25, "central_accuracy": 52.5}
+    assert fedavg_table([facts, facts | {"method": "null-space"}]).splitlines()[2:] == [
         f"| eurosat, 3000 images | sealed, epsilon 16 | {OURS} | 5 | 30 x 1 | 26 | 0 | 50.2 | 52.5 | -2.2 |"
     ]
 
@@ -247,25 +207,21 @@ def test_of_two_timings_on_one_machine_the_later_counts_and_earlier_versions_are
     assert text.splitlines()[2:] == ["| publishing | 32x32 | 1,234 images/s | 5 | x86_64, 2 |"]
 
 
-def sealed(kind: str, network: str, accuracy: float, how: str = "none", knows: str = "nothing", **more: Any) -> Any:
-    """A row of a training as benchmarks/quality/sealed.py writes it, less what no table reads."""
-    row = {"dataset": HEADLINE[0], "copy": "sealed", "epsilon_255": 16, "seed": 0, "kind": kind, "network": network}
-    row |= {"countermeasure": how, "knows": knows, "accuracy": accuracy, "peak_accuracy": accuracy + 1}
-    row |= {"trained_on": "published", "images": 10000, "test_images": 2000, "recipe": {"epochs": 30}, "budget": 1.0}
-    row |= {"locked": kind == "authorised"} | more
-    return row | {"cell": repr(sorted((name, str(value)) for name, value in row.items()))}
+def sealed(kind: str, network: str, accuracy: float, how: str = "none", knows: str = "nothing", **more: Any) -> Row:
+    """As benchmarks/quality/sealed.py writes it."""
+    facts = {"dataset": HEADLINE[0], "copy": "sealed", "epsilon_255": 16, "budget": 1.0, "locked": kind == "authorised"}
+    return row(kind, network, accuracy, countermeasure=how, knows=knows, **facts | more)
 
 
-def sealed_rows() -> list[dict[str, Any]]:
-    clean = {"trained_on": "clean"}
+def sealed_rows() -> list[Row]:
     return [
-        sealed("authorised", "resnet(depth=8)", 74.0, knows="key"),
-        sealed("authorised", "resnet(depth=8)", 74.0, knows="key", **clean),
+        sealed("authorised", RESNET, 74.0, knows="key"),
+        sealed("authorised", RESNET, 74.0, knows="key", **CLEAN),
         sealed("hacker", VGG, 18.0),
         sealed("hacker", VGG, 20.0, seed=1),
-        sealed("hacker", VGG, 76.0, **clean),
+        sealed("hacker", VGG, 76.0, **CLEAN),
         sealed("hacker", MLP, 17.0),
-        sealed("hacker", "resnet(depth=8)", 16.0, "other-init", "architecture"),
+        sealed("hacker", RESNET, 16.0, "other-init", "architecture"),
         sealed("hacker", VGG, 14.0, "grayscale"),
         sealed("hacker", VGG, 15.0, "grayscale+blur:1"),
         sealed("hacker", VGG, 36.0, "adversarial"),
@@ -273,7 +229,7 @@ def sealed_rows() -> list[dict[str, Any]]:
         sealed("hacker", "efficientnet-lite1", 60.0, "pretrained-probe:efficientnet-lite1"),
         sealed("hacker", VGG, 45.0, "clean-mixed:500", "clean images"),
         sealed("hacker", VGG, 70.0, "distillation:soft", "model outputs"),
-        sealed("hacker", "resnet(depth=8)", 73.0, "stolen-key", "key"),  # a control, and no hacker
+        sealed("hacker", RESNET, 73.0, "stolen-key", "key"),  # a control, and no hacker
         sealed("hacker", VGG, 55.0, epsilon_255=8),
         {"kind": "copy", "dataset": "cifar10-12k", "copy": "sealed", "epsilon_255": 16, "seed": 0}
         | {"psnr_db": 25.5, "ssim": 0.9, "recognised": {"vgg": 18.0, "resnet": 12.5}},
@@ -310,18 +266,17 @@ def test_every_kind_of_sealed_copy_has_a_line_and_a_table() -> None:
 
 
 def test_audits_of_copies_of_the_same_images_share_ceilings() -> None:
-    def row(name: str, accuracy: float, **more: Any) -> dict[str, Any]:
+    def audited(name: str, accuracy: float, **more: Any) -> Row:
         return sealed("hacker", VGG, accuracy, name=f"uge {name}") | more | {"cell": f"{name}{sorted(more.items())}"}
 
     gray, student = {"countermeasure": "grayscale"}, {"countermeasure": "distillation:soft", "knows": "model outputs"}
-    clean = {"trained_on": "clean"}
-    mine = [row("copy", 20.0), row("copy", 40.0, **gray), row("copy", 60.0, **student)]
-    others = [row("other", 70.0, **clean, **gray), row("other", 65.0, **clean, **student)]
-    keyed = [row("", 80.0, **clean) | {"stage": "full"}]
+    mine = [audited("copy", 20.0), audited("copy", 40.0, **gray), audited("copy", 60.0, **student)]
+    others = [audited("other", 70.0, **CLEAN, **gray), audited("other", 65.0, **CLEAN, **student)]
+    keyed = [audited("", 80.0, **CLEAN) | {"stage": "full"}]
     facts = {"kind": "facts", "name": "uge copy", "dataset": mine[0]["dataset"], "manifest": {"classes": 10}}
 
-    def grid(audited: list[dict[str, Any]], keyed: list[dict[str, Any]]) -> list[str]:
-        text = audit_grid([facts, *audited], keyed)
+    def grid(rows: list[Row], keyed: list[Row]) -> list[str]:
+        text = audit_grid([facts, *rows], keyed)
         return [line for line in text.split("**uge other**")[0].splitlines() if line[0:1] == "|"][2:]
 
     assert grid(mine, []) == [
@@ -336,22 +291,21 @@ def test_audits_of_copies_of_the_same_images_share_ceilings() -> None:
     ]
     elsewhere = [each | {"images": 10} for each in keyed], [each | {"recipe": {"epochs": 1}} for each in keyed]
     assert [grid(mine, rows)[0] for rows in elsewhere] == ["| none | nothing | 20.0 |"] * 2
-    assert grid([*mine, row("copy", 75.0, **clean)], keyed)[0] == "| none | nothing | 20.0 (75.0, 15 %) |"
-    twice = row("other", 90.0, **clean, budget=2.0, recipe={"epochs": 60})
+    assert grid([*mine, audited("copy", 75.0, **CLEAN)], keyed)[0] == "| none | nothing | 20.0 (75.0, 15 %) |"
+    twice = audited("other", 90.0, **CLEAN, budget=2.0, recipe={"epochs": 60})
     assert grid([*mine, twice], keyed)[0] == "| none | nothing | 20.0† (80.0, 14 %) |"  # whoever looked
     assert grid([each | {"name": "uge copy, 16x16"} for each in mine], keyed)[0] == "| none | nothing | 20.0 |"
     assert audit_grid([each | {"name": "null-space"} for each in mine]) == NOT_MEASURED
 
 
-def baseline(method: str, accuracy: float, how: str = "none", **more: Any) -> dict[str, Any]:
-    """A row as benchmarks/quality/baselines.py writes it, less what no table reads."""
+def baseline(method: str, accuracy: float, how: str = "none", **more: Any) -> Row:
+    """As benchmarks/quality/baselines.py writes it."""
     source = "clean" if method == "clean" else "published"
-    row = {"kind": "hacker", "method": method, "dataset": "cifar10", "network": VGG, "countermeasure": how, "seed": 0}
-    row |= {"cell": f"{method}-{how}-{accuracy}", "trained_on": source, "accuracy": accuracy, "images": 100}
-    return row | {"test_images": 20, "recipe": {"epochs": 5, "precision": "float32"}} | more
+    facts = {"method": method, "trained_on": source, "recipe": {"epochs": 5, "precision": "float32"}}
+    return row("hacker", VGG, accuracy, countermeasure=how, **facts | more)
 
 
-def baselines() -> list[dict[str, Any]]:
+def baselines() -> list[Row]:
     return [
         baseline("clean", 74.0),
         baseline("clean", 70.0, "grayscale"),
@@ -376,12 +330,9 @@ def test_hackers_of_another_precision_have_a_table_of_their_own() -> None:
 
 
 def test_published_figures_stand_beside_ours() -> None:
-    published = [
-        {"method": "em", "countermeasure": "none", "accuracy": 20.8, "source": "a leaderboard"},
-        {"method": "em", "countermeasure": "jpeg:10", "accuracy": 80.7, "source": "a leaderboard"},
-        {"method": "tap", "countermeasure": "none", "accuracy": 6.3, "source": "a leaderboard"},
-        {"method": "tap", "countermeasure": "adversarial", "accuracy": 79.9, "source": "a leaderboard"},
-    ]
+    figures = [("em", "none", 20.8), ("em", "jpeg:10", 80.7), ("tap", "none", 6.3), ("tap", "adversarial", 79.9)]
+    names = ("method", "countermeasure", "accuracy")
+    published = [dict(zip(names, figure, strict=True)) | {"source": "a leaderboard"} for figure in figures]
     short = baseline("tap", 60.0, "adversarial:steps=3")  # the published column says no options
     written = field_table([*baselines(), short], published)
     assert cells(written, "`tap`")[2] == "79.9 / 60.0" and "`adversarial:steps=3` under adversarial" in written
@@ -393,9 +344,9 @@ def test_published_figures_stand_beside_ours() -> None:
 def test_claims_are_answered_by_the_strongest_stage() -> None:
     rows = [
         training("authorised", OURS, 60.0, stage="finalists"),
-        training("authorised", OURS, 62.0, stage="finalists", trained_on="clean"),
+        training("authorised", OURS, 62.0, stage="finalists", **CLEAN),
         training("hacker", VGG, 15.0, stage="finalists"),
-        training("hacker", VGG, 70.0, stage="finalists", trained_on="clean"),
+        training("hacker", VGG, 70.0, stage="finalists", **CLEAN),
         training("hacker", OURS, 59.0, stage="finalists", countermeasure="other-init"),
         training("hacker", VGG, 40.0, stage="grid"),
     ]

@@ -114,7 +114,7 @@ def test_nothing_secret_is_left_behind_by_a_kill_but_what_is_private(
     out = tmp_path / "audit"
     command = [str(INSTALLED), *map(str, arguments), "--out", str(out)]
     process = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while not (left := list(out.rglob("*.pickle"))) and process.poll() is None:
+    while not (left := list(out.glob("job/*.safetensors"))) and process.poll() is None:
         time.sleep(0.005)
     process.kill()
     process.wait()

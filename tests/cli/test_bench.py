@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from uge.runtime import exclusive
+from uge.durable import held
 
 from .conftest import Run
 
@@ -167,11 +167,14 @@ def test_bad_input_is_one_line(run: Run, toy: Path, tmp_path: Path, plan: str, m
 
 
 def test_a_folder_holds_one_comparison(run: Run, compared: Path, toy: Path, tmp_path: Path) -> None:
-    assert "another comparison" in run("bench", "quick", "--data", toy, "--out", compared).error
+    assert (
+        "holds a comparison with other data or settings"
+        in run("bench", "quick", "--data", toy, "--out", compared).error
+    )
     given = ("--folder", f"theirs={compared.parent / 'others'}", "--runner", "local:workers=1")
-    with exclusive(compared / ".lock", "nobody holds it"):
+    with held(compared):
         error = run("bench", compared.parent / "mine.toml", "--data", toy, *given, "--out", compared).error
-    assert "another comparison is running in" in error
+    assert "is in use by process" in error
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters" / "a.txt").write_text("dear diary")
     assert "is not empty" in run("bench", "quick", "--data", toy, "--out", tmp_path / "letters").error

@@ -14,10 +14,10 @@ import pytest
 import torch
 
 from uge.data.sources import load
+from uge.durable import held
 from uge.errors import PublishError
 from uge.pipeline import protect_and_publish
 from uge.protect import PROTECTIONS, resolve_config
-from uge.runtime import exclusive
 
 from .conftest import ENVIRONMENT, INSTALLED, SMALL, UGE, Run, bytes_of, role, uge_arguments
 
@@ -25,9 +25,9 @@ EVERY_STEP = """
 import sys, time
 from pathlib import Path
 import uge
-from uge.cli.protect import _settings
+from uge.cli import options
 data, key, out, *settings = sys.argv[1:]
-config = uge.resolve_config("uge", _settings(settings[1::2]))
+config = uge.resolve_config("uge", options.pairs(settings[1::2], "--set", "epochs=1"))
 clean, key = uge.load(data, "train"), uge.load_key(key)
 look = lambda *_: time.sleep(0.1)  # so that a step can be looked at before the next one
 uge.protect_and_publish(clean, [key], Path(out), "uge", config, checkpoint_seconds=0, on_step=look)
@@ -75,8 +75,8 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(
     assert stat.S_IMODE(checkpoint.parent.stat().st_mode) == 0o700
 
     before = bytes_of(checkpoint.parent)
-    with exclusive(checkpoint.parent / ".lock", "nobody holds it"):
-        assert "another run is at work in" in run(*uge_arguments(toy, weights, out)).error
+    with held(checkpoint.parent):
+        assert "is in use by process" in run(*uge_arguments(toy, weights, out)).error
     assert bytes_of(checkpoint.parent) == before and not out.exists()
 
     code, _, first, last = stop(slow, checkpoint, signal.SIGKILL, after=reached + 3)

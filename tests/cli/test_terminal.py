@@ -7,27 +7,31 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import pytest
-
-from uge.cli.terminal import plain
+from uge.cli.terminal import LONGEST_LINE, one_line
 
 from .conftest import ENVIRONMENT, INSTALLED, Run, role
 
 RED, BELL, FAKE = "\x1b[31mred", "\x07bell", "0.png\nproblem: none\u202e"
 
 
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        (RED, r"\x1b[31mred"),
-        ("a\nb", r"a\nb"),
-        ("é 図", "é 図"),
-        ("\u202e\u2028", r"\u202e\u2028"),
-        ("\udcff", r"\udcff"),
-    ],
-)
-def test_what_a_terminal_would_obey_is_shown_as_its_number(text: str, shown: str) -> None:
-    assert plain(text) == shown
+def test_a_line_is_cut_in_the_middle_of_its_longest_words_so_that_what_to_do_stays() -> None:
+    assert one_line(f"a\n {RED}\u202e  é 図") == r"a \x1b[31mred\u202e é 図"
+    path = "/home/" + "folder/" * 60 + "photo.png"
+    line = one_line(f"{path} is no picture, and {path} is none; remove both")
+    assert len(line) <= LONGEST_LINE and line.startswith("/home/folder/") and line.count("photo.png") == 2
+    assert "..." in line and line.endswith("is none; remove both")
+    assert len(one_line("word " * 200)) <= LONGEST_LINE and len(one_line("x" * 5000)) <= LONGEST_LINE
+
+
+def test_nobody_reading_what_is_said_does_not_end_the_work(toy: Path, tmp_path: Path) -> None:
+    command = f"{INSTALLED} protect {toy} --method random-noise --out {tmp_path / 'C'}"
+    for reader in ("| true", "> /dev/full"):
+        done = subprocess.run(
+            ["bash", "-o", "pipefail", "-c", f"{command} {reader}"], capture_output=True, env=ENVIRONMENT
+        )
+        assert (done.returncode, done.stderr) == (0, b""), done
+        assert (tmp_path / "C" / "manifest.json").exists()
+        shutil.rmtree(tmp_path / "C")
 
 
 def test_no_command_passes_on_what_a_copy_says_to_the_terminal(
@@ -60,8 +64,11 @@ def test_no_command_passes_on_what_a_copy_says_to_the_terminal(
         assert not any(mark in done.stdout + done.stderr for mark in ("\x1b", "\x07", "\u202e", "\nproblem: none")), (
             done
         )
-    assert r"train/forest/\x1b[31mred" in run("verify", copy).stdout
-    assert r"\nproblem: none" in run("verify", copy).stdout
+    assert r"train/forest/\x1b[31mred.png' is not train/" in run("verify", copy).error
+    shutil.copy(published / "manifest.json", copy)
+    done = run("verify", copy)
+    assert r"train/forest/\x1b[31mred" in done.stdout and r"\x0aproblem: none" in done.stdout, done
+    assert not any(line.startswith("problem: none") for line in done.stdout.splitlines())
 
 
 def test_a_terminal_that_lacks_a_letter_shows_its_number(toy: Path, tmp_path: Path) -> None:

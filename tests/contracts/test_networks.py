@@ -1,4 +1,4 @@
-"""What every entry of NETWORKS promises; a new network is tested by being listed."""
+"""What every entry of NETWORKS promises, and models of timm with it; a new network is tested by being listed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import torch
 from torch.nn import functional as F
 
 from uge.errors import ConfigError
-from uge.networks import NETWORKS, NetworkSpec, build_network, parse_network, trainable
+from uge.networks import NETWORKS, NetworkSpec, build_network, parse_network
+
+pytestmark = pytest.mark.usefixtures("timm_where_named")
 
 SMALL = {  # fewer filters than the defaults, so that all sizes run in seconds; the layers are the same
     "convnet": {"width": 8},
@@ -18,31 +20,33 @@ SMALL = {  # fewer filters than the defaults, so that all sizes run in seconds; 
     "vit": {"width": 16, "depth": 1, "heads": 2},
 }
 SIZES = [(28, 28), (32, 32), (64, 64), (32, 48), (30, 20)]
+TIMM = ["timm:test_vit", "timm:resnet10t"]
+CASES = [(name, channels, size) for name in NETWORKS for channels in (1, 3) for size in SIZES]
+CASES += [(name, 3, (32, 32)) for name in TIMM]
 
 
-def build(name: str, channels: int = 3, image_size: tuple[int, int] = (32, 32), seed: int = 0) -> torch.nn.Module:
+def build(
+    name: str, channels: int = 3, image_size: tuple[int, int] = (32, 32), seed: int = 0, mean: float = 0.5
+) -> torch.nn.Module:
     spec = NetworkSpec(name, channels, image_size, 5, SMALL.get(name, {}))
-    return build_network(spec, (0.5,) * channels, (0.25,) * channels, seed)
+    return build_network(spec, (mean,) * channels, (0.25,) * channels, seed)
 
 
-@pytest.mark.parametrize("image_size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
-@pytest.mark.parametrize("channels", [1, 3], ids=["gray", "rgb"])
-@pytest.mark.parametrize("name", NETWORKS)
+def batch(channels: int = 3, image_size: tuple[int, int] = (32, 32)) -> torch.Tensor:
+    return torch.rand(4, channels, *image_size, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(("name", "channels", "image_size"), CASES, ids=str)
 def test_images_become_logits_and_every_weight_a_finite_gradient(
     name: str, channels: int, image_size: tuple[int, int]
 ) -> None:
-    network = build(name, channels, image_size)
-    x = torch.rand(4, channels, *image_size, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    network, x = build(name, channels, image_size), batch(channels, image_size).requires_grad_()
     logits = network(x)
-    assert logits.shape == (4, 5)
-    assert logits.dtype == torch.float32
+    assert network.training and logits.shape == (4, 5) and logits.dtype == torch.float32
     F.cross_entropy(logits, torch.tensor([0, 1, 2, 3])).backward()
     for key, parameter in network.named_parameters():
-        assert parameter.grad is not None, key
-        assert parameter.grad.isfinite().all(), key
-    assert x.grad is not None
-    assert x.grad.isfinite().all()
-    assert x.grad.abs().sum() > 0
+        assert parameter.grad is not None and parameter.grad.isfinite().all(), key
+    assert x.grad is not None and x.grad.isfinite().all() and x.grad.abs().sum() > 0
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -51,50 +55,37 @@ def test_the_defaults_take_gray_and_colour_images_of_the_usual_sizes(name: str) 
         spec = NetworkSpec(name, channels, image_size, 10)
         network = build_network(spec, (0.5,) * channels, (0.25,) * channels, 0).eval()
         with torch.no_grad():
-            assert network(torch.rand(2, channels, *image_size)).shape == (2, 10)
+            assert network(batch(channels, image_size)).shape == (4, 10)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", [*NETWORKS, *TIMM])
 def test_the_seed_alone_decides_the_weights(name: str) -> None:
     torch.manual_seed(1)
     first = build(name, seed=7).state_dict()
     before = torch.get_rng_state()
-    same = build(name, seed=7).state_dict()
-    other = build(name, seed=8).state_dict()
+    same, other = (build(name, seed=seed).state_dict() for seed in (7, 8))
     assert torch.equal(before, torch.get_rng_state()), "building a network moved torch's global generator"
     assert all(torch.equal(first[key], same[key]) for key in first)
     assert any(not torch.equal(first[key], other[key]) for key in first)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_images_are_normalised_inside_the_network(name: str) -> None:
-    x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    spec = NetworkSpec(name, 3, (32, 32), 5, SMALL.get(name, {}))
-    plain = build_network(spec, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), 0).eval()
-    normal = build_network(spec, (0.1, 0.2, 0.3), (0.5, 0.6, 0.7), 0).eval()
+def test_images_are_normalised_inside_the_network_in_any_memory_layout(name: str) -> None:
+    network, x = build(name).eval(), batch()
+    normal = build_network(NetworkSpec(name, 3, (32, 32), 5, SMALL[name]), (0.1, 0.2, 0.3), (0.5, 0.6, 0.7), 0).eval()
     mean, std = torch.tensor([0.1, 0.2, 0.3]).view(1, 3, 1, 1), torch.tensor([0.5, 0.6, 0.7]).view(1, 3, 1, 1)
-    torch.testing.assert_close(normal(x), plain((x - mean) / std))
-
-
-@pytest.mark.parametrize("name", NETWORKS)
-def test_a_batch_takes_any_memory_layout(name: str) -> None:
-    network = build(name).eval()
-    x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(
-        network(x), network(x.contiguous(memory_format=torch.channels_last)), rtol=1e-4, atol=1e-5
-    )
+    torch.testing.assert_close(normal(x), network((x - mean) / std * 0.25 + 0.5), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(network(x), network(x.to(memory_format=torch.channels_last)), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_weights_travel_to_a_network_built_from_the_spec_as_data(name: str) -> None:
-    spec = NetworkSpec(name, 3, (32, 32), 5, SMALL.get(name, {}))
+    spec = NetworkSpec(name, 3, (32, 32), 5, SMALL[name])
     again = NetworkSpec.from_dict(spec.to_dict())
     assert again == spec
-    source = build_network(spec, (0.5,) * 3, (0.25,) * 3, 0).eval()
-    target = build_network(again, (0.0,) * 3, (1.0,) * 3, 1).eval()
+    source, target = build(name).eval(), build_network(again, (0.0,) * 3, (1.0,) * 3, 1).eval()
     target.load_state_dict(source.state_dict())
-    x = torch.rand(2, 3, 32, 32)
-    assert torch.equal(source(x), target(x))
+    assert torch.equal(source(batch()), target(batch()))
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -103,18 +94,9 @@ def test_options_are_read_from_text_and_checked(name: str) -> None:
     text = name + ":" + ",".join(f"{key}={value}" for key, value in SMALL[name].items())
     assert parse_network(text) == (name, SMALL[name])
     key = next(iter(SMALL[name]))
-    with pytest.raises(ConfigError, match=f"unknown option of network '{name}' '{key}x'; did you mean '{key}'"):
-        parse_network(f"{name}:{key}x=1")
-    for bad in ("-1", "0", "1.5", "many", "true", ""):
-        with pytest.raises(ConfigError, match=f"{name}:{key} must be a whole number from 1, got"):
-            parse_network(f"{name}:{key}={bad}")
-    with pytest.raises(ConfigError, match=f"network option '{key}' is not NAME=VALUE"):
-        parse_network(f"{name}:{key}")
-    with pytest.raises(ConfigError, match="unknown option"):
-        build_network(NetworkSpec(name, 1, (28, 28), 10, {"classes": 3}), (0.5,), (0.5,), 0)
-
-
-@pytest.mark.parametrize("name", NETWORKS)
-def test_all_parameters_train_by_default(name: str) -> None:
-    network = build(name)
-    assert trainable(network).keys() == dict(network.named_parameters()).keys()
+    wrong = {f"{key}={bad}": "must be a whole number from 1, got" for bad in ("-1", "0", "1.5", "many", "true", "")}
+    wrong |= {key: f"network option '{key}' is not NAME=VALUE", "classes=3": "unknown option"}
+    wrong[f"{key}x=1"] = f"unknown option of network '{name}' '{key}x'; did you mean '{key}'"
+    for option, message in wrong.items():
+        with pytest.raises(ConfigError, match=message):
+            parse_network(f"{name}:{option}")

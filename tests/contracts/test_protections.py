@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
+import os
+import resource
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from uge import runtime
+from uge import checkpoint
 from uge.copy import read_manifest, verify
 from uge.data.images import ImageSet
 from uge.errors import ConfigError, PublishError
@@ -26,23 +30,10 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 NETWORK = {"network": "convnet:width=4", "batch_size": 8}
 TINY: dict[str, dict[str, Any]] = {
-    "sealed": {
-        "steps": 16,
-        "batch_size": 12,
-        "surrogates": ("mlp:width=8",),
-        "references": ("mlp:width=8",),
-        "width": 4,
-    }
-    | {"reference_epochs": 1},
-    "uge": {
-        "encoder": "own",
-        "epochs": 2,
-        "batch_size": 8,
-        "feature_images": 8,
-        "generator_width": 4,
-        "students": ("convnet:width=4",),
-        "clean_checkpoints": 2,
-    },
+    "sealed": {"steps": 16, "batch_size": 12, "width": 4, "reference_epochs": 1}
+    | {"surrogates": ("mlp:width=8",), "references": ("mlp:width=8",)},
+    "uge": {"encoder": "own", "epochs": 2, "batch_size": 8, "feature_images": 8, "generator_width": 4}
+    | {"students": ("convnet:width=4",), "clean_checkpoints": 2},
     "lsp": {"patch": 4},
     "em": NETWORK | {"network_steps": 2, "steps": 3, "rounds": 4, "error": 0},
     "tap": NETWORK | {"network_epochs": 1, "steps": 5},
@@ -135,31 +126,33 @@ def test_keys_settings_and_seed_alone_decide_the_copy(name: str, settings: dict[
 
 
 @every
-def test_a_killed_run_goes_on_to_the_same_copy(name: str, settings: dict[str, Any], tmp_path: Path) -> None:
+def test_a_run_that_is_killed_again_and_again_goes_on_to_the_same_copy(
+    name: str, settings: dict[str, Any], tmp_path: Path
+) -> None:
     keys = drawn(PROTECTIONS[name].takes, toy())
-    options = settings | {"workdir": tmp_path / "partial", "checkpoint_seconds": 0}
-    steps: list[int] = []
+    whole = build(toy(), name, keys, **settings)
+    whole.train()
+    total = len(whole.log)
+    ends = [min(step, total) for step in (2, 3, total)]  # a kill at each; the last time at the last step
+    seen: list[int] = []
+    for end in (*ends, None):
 
-    def told(row: dict[str, Any], total: int) -> None:
-        if "preparing" not in row:
-            steps.append(row["step"])
+        def told(row: dict[str, Any], steps: int, end: int | None = end) -> None:
+            if "preparing" not in row:
+                seen.append(row["step"])
+                if row["step"] == end:
+                    raise KeyboardInterrupt
 
-    def kill(row: dict[str, Any], total: int) -> None:
-        told(row, total)
-        if row["step"] == min(2, total):
-            raise KeyboardInterrupt
-
-    whole = copies(toy(), name, keys, **settings)
-    try:
-        build(toy(), name, keys, **options).train(kill)
-    except KeyboardInterrupt:
-        count = len(steps)
-        protection = build(toy(), name, keys, **options)
-        protection.train(told)
-        assert steps[count] == steps[count - 1], "a step's checkpoint follows its report, so that one alone is repeated"
-        assert torch.equal(decided(torch.cat(list(protection.copies())), keys), decided(whole, keys))
-    else:
-        assert not steps, "a protection that takes steps can be stopped"
+        again = build(toy(), name, keys, **settings, workdir=tmp_path / "partial", checkpoint_seconds=0)
+        with suppress(KeyboardInterrupt):
+            again.train(told)
+    # a step's checkpoint follows its report, so that one alone is repeated
+    assert not total or seen == [
+        n for one, two in zip([1, *ends], [*ends, total], strict=True) for n in range(one, two + 1)
+    ]
+    assert torch.equal(*(decided(torch.cat(list(each.copies())), keys) for each in (again, whole)))
+    assert [row | {"seconds": 0} for row in again.log] == [row | {"seconds": 0} for row in whole.log]
+    assert [row["seconds"] for row in again.log] == sorted(row["seconds"] for row in again.log)
 
 
 @every
@@ -206,8 +199,22 @@ def test_a_key_chooses_the_method_of_whoever_names_none() -> None:
         ("random-noise", {"scope": "image"}, "unknown scope 'image'; choose from: sample, class"),
         ("uge", {"label_conditional": "maybe"}, "label_conditional is true or false"),
         ("uge", {"students": "vggg"}, "unknown network 'vggg'; did you mean 'vgg'"),
+        ("uge", {"students": ()}, "undistillation needs at least one student"),
+        ("uge", {"epsilon_255": 129}, "epsilon 129 is outside 1..128"),
+        ("uge", {"feature_objective": "distanse"}, "unknown feature objective 'distanse'; .*distance"),
+        ("uge", {"gradient_matching": -1}, "gradient_matching must not be negative, got -1.0"),
+        ("uge", {"feature_distance": "nan"}, "feature_distance must not be negative, got nan"),
+        ("uge", {"clean_share": 1.5}, "clean_share is a share from 0 to 1, got 1.5"),
+        ("uge", {"filters": ()}, "filters is empty"),
+        ("uge", {"filters": "none blur+projection"}, "unknown filter 'projection'"),
+        ("uge", {"generator_width": 10}, "generator_width must be a multiple of 4, got 10"),
+        (
+            "uge",
+            dict.fromkeys(("gradient_matching", "feature_distance", "undistillation"), 0),
+            "losses are switched off",
+        ),
         ("lsp", {"epsilon_255": 8}, "unknown setting 'epsilon_255'"),
-        ("lsp", {"rms_255": 0.5}, "rms_255 0.5 is outside 1..128"),
+        ("lsp", {"rms_255": 0.5}, r"rms_255 must be 1..128 \(8-bit steps\), got 0.5"),
         ("lsp", {"patch": 0}, "patch must be at least 1, got 0"),
         ("lsp", {"separation": "nan"}, "separation must be positive, got nan"),
         ("cuda", {"filter_size": 4}, "filter_size must be odd and at least 3, got 4"),
@@ -224,22 +231,92 @@ def test_what_is_wrong_with_a_setting_is_one_line(name: str, changes: dict[str, 
     assert "\n" not in str(caught.value)
 
 
-def test_a_full_disk_costs_no_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The run goes on from what was written before, to the same copy."""
-    config = settings_of("em")
-    whole = protect_and_publish(toy(), [], tmp_path / "whole", "em", config)
-    write, written = runtime.write_atomically, []
+# --- the work folder
 
-    def fail_later(path: Path, content: bytes | str, mode: int = 0o644) -> None:
-        if path.name == "checkpoint.pt":
-            written.append(path)
-            if len(written) == 3:
-                raise PublishError("No space left on device")
-        write(path, content, mode)
 
-    monkeypatch.setattr("uge.checkpoint.write_atomically", fail_later)
-    arguments = (toy(), [], tmp_path / "copy", "em", config)
-    with pytest.raises(PublishError, match="No space"):
-        protect_and_publish(*arguments, checkpoint_seconds=0)
-    assert (tmp_path / "copy.partial" / "checkpoint.pt").exists()
-    assert protect_and_publish(*arguments).images == whole.images
+def interrupted(workdir: Path, name: str = "uge", keys: list[Key] | None = None) -> list[Key]:
+    """A work folder as a run leaves it that was stopped at its second step; the run's keys."""
+    keys = drawn(PROTECTIONS[name].takes, toy()) if keys is None else keys
+
+    def stop(row: dict[str, Any], total: int) -> None:
+        if row["step"] == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build(toy(), name, keys, workdir=workdir, checkpoint_seconds=0).train(stop)
+    return keys
+
+
+def test_a_work_folder_belongs_to_one_run(tmp_path: Path) -> None:
+    keys = interrupted(tmp_path)
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    for images, others, changes in (
+        (toy(), keys, {"epsilon_255": 8}),
+        (toy(), keys, {"seed": 1}),
+        (toy(), drawn("initial-weights", toy()), {}),
+        (toy().subset(torch.arange(20)), keys, {}),
+    ):
+        other = build(images, "uge", others, workdir=tmp_path, **changes)
+        with pytest.raises(PublishError, match="holds an unfinished run with other data, keys or settings") as caught:
+            other.train()
+        assert "\n" not in str(caught.value)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("name", ["checkpoint.pt", "clean-run-0.pt"])
+def test_a_damaged_work_folder_says_what_to_delete(tmp_path: Path, name: str) -> None:
+    keys, file = interrupted(tmp_path), tmp_path / name
+    for content in (b"", file.read_bytes()[:1000], b"no checkpoint"):
+        file.write_bytes(content)
+        with pytest.raises(PublishError, match=f"cannot read {file}, it is damaged; delete {tmp_path} and") as caught:
+            build(toy(), "uge", keys, workdir=tmp_path).train()
+        assert "\n" not in str(caught.value)
+
+
+def test_a_work_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file where the folder should be")
+    for workdir in (tmp_path / "taken", tmp_path / "taken" / "below"):
+        with pytest.raises(PublishError, match=f"cannot (write|read) {workdir}") as caught:
+            build(toy(), "em", workdir=workdir).train()
+        assert "\n" not in str(caught.value)
+
+
+def test_a_disk_that_fills_up_is_one_line_and_the_run_goes_on_later(tmp_path: Path) -> None:
+    """The operating system refuses every byte of a file beyond a limit, as a full disk does."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill(row: dict[str, Any], total: int) -> None:
+        if row["step"] == 3:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+
+    try:
+        with pytest.raises(PublishError, match=f"cannot write {tmp_path / 'checkpoint.pt'}.*{os.strerror(27)}"):
+            build(toy(), "em", workdir=tmp_path, checkpoint_seconds=0).train(fill)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert {file.name for file in tmp_path.iterdir()} == {"run", "checkpoint.pt"}
+    assert torch.equal(copies(toy(), "em", workdir=tmp_path), copies(toy(), "em"))
+
+
+@pytest.mark.parametrize("write", [1, 2, 5, 6])
+def test_ctrl_c_within_a_write_is_ctrl_c_and_keeps_the_last_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: int
+) -> None:
+    """Raised while torch writes its archive, an interrupt would otherwise come out as torch's RuntimeError."""
+    file = tmp_path / "checkpoint.pt"
+    checkpoint.save_checkpoint(file, {"step": 1})
+
+    class Interrupted(io.BytesIO):
+        writes = 0
+
+        def write(self, data: Any) -> int:
+            self.writes += 1
+            if self.writes == write:
+                raise KeyboardInterrupt
+            return super().write(data)
+
+    monkeypatch.setattr(checkpoint.io, "BytesIO", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoint.save_checkpoint(file, {"step": 2, "values": torch.zeros(100)})
+    monkeypatch.undo()
+    assert checkpoint.load_checkpoint(file) == {"step": 1} and list(tmp_path.iterdir()) == [file]

@@ -9,7 +9,7 @@ from PIL import Image
 
 from uge.copy import open_copy
 from uge.copy.files import png_bytes, read_png
-from uge.data.sources import DataWarning, load
+from uge.data import DataWarning, load
 from uge.errors import KeyFileError, PublishError
 from uge.keys import SealedKey
 

@@ -56,7 +56,7 @@ def rewrite_sums(folder: Path) -> None:
         "".join(
             f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n"
             for name in files
-            if name != "SHA256SUMS"
+            if name not in ("SHA256SUMS", ".gitattributes")
         )
     )
 
@@ -132,7 +132,7 @@ def test_a_missing_companion(folder, name):
 
 
 @pytest.mark.parametrize(
-    "name", ["train/cat/more.png", "train/cat/.DS_Store", "notes.txt", "train/metadata.jsonl", "train/other/x.png"]
+    "name", ["train/cat/more.png", "notes.txt", ".huggingface.yaml", "train/metadata.jsonl", "train/other/x.png"]
 )
 def test_an_extra_file(folder, name):
     (folder / name).parent.mkdir(exist_ok=True)
@@ -143,8 +143,8 @@ def test_an_extra_file(folder, name):
 
 
 def test_an_empty_extra_folder(folder):
-    (folder / "train" / ".cache").mkdir()
-    found(folder, "train/.cache/", "extra")
+    (folder / "train" / "other").mkdir()
+    found(folder, "train/other/", "extra")
 
 
 @pytest.mark.parametrize("change", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"text, no picture"])
@@ -211,10 +211,10 @@ def test_other_originals(folder):
     [
         (lambda p: p.unlink(), "no published folder"),
         (lambda p: p.write_text("{"), "no manifest"),
-        (lambda p: p.write_bytes(b"\xff\xfe"), "no published folder"),
+        (lambda p: p.write_bytes(b"\xff\xfe"), "no manifest"),
         (lambda p: p.write_text("[]"), "no manifest"),
         (lambda p: p.write_text('{"format_version": 1}'), "format version 1"),
-        (lambda p: p.write_text('{"format_version": 2}'), "damaged"),
+        (lambda p: p.write_text('{"format_version": 3}'), "damaged"),
     ],
     ids=["missing", "cut", "bytes", "list", "version", "empty"],
 )

@@ -12,9 +12,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from PIL import Image
+from PIL import Image, ImageCms, features
 
-from uge.data.decoding import ALPHA_OVER_WHITE, HIGH_BYTE, NEARLY_BLACK, TO_RGB, UnreadableImage, decode, fit
+from uge.data.decoding import (
+    ALPHA_OVER_WHITE,
+    HIGH_BYTE,
+    NEARLY_BLACK,
+    TO_RGB,
+    TO_SRGB,
+    UnreadableImage,
+    decode,
+    fit,
+)
 from uge.errors import DataError
 
 SHAPES = st.tuples(st.integers(1, 12), st.integers(1, 12)).flatmap(lambda s: st.sampled_from([s, (*s, 3)]))
@@ -243,3 +252,91 @@ def test_fit_leaves_the_wanted_size_alone() -> None:
     image = Image.new("L", (5, 3))
     assert fit(image, (3, 5)) is image
     assert fit(image, (2, 7)).size == (7, 2)
+
+
+def profile(gamma: float = 1.0, *, gray: bool = False) -> bytes:
+    """An ICC profile written by hand: the primaries of sRGB, or gray, with a power for its curve."""
+
+    def fixed(*values: float) -> bytes:
+        return b"".join(struct.pack(">i", round(value * 65536)) for value in values)
+
+    curve = b"curv" + bytes(4) + struct.pack(">IH", 1, round(gamma * 256)) + bytes(2)
+    tags = {b"wtpt": b"XYZ " + bytes(4) + fixed(0.9642, 1.0, 0.8249)}
+    if gray:
+        tags[b"kTRC"] = curve
+    else:
+        primaries = ((0.4361, 0.2225, 0.0139), (0.3851, 0.7169, 0.0971), (0.1431, 0.0606, 0.7141))
+        for letter, values in zip(b"rgb", primaries, strict=True):
+            tags[bytes([letter]) + b"XYZ"] = b"XYZ " + bytes(4) + fixed(*values)
+            tags[bytes([letter]) + b"TRC"] = curve
+    place = 128 + 4 + 12 * len(tags)
+    table = struct.pack(">I", len(tags))
+    for name, content in tags.items():
+        table += name + struct.pack(">II", place, len(content))
+        place += len(content)
+    kind = b"GRAY" if gray else b"RGB "
+    header = struct.pack(">I", place) + bytes(4) + bytes.fromhex("02400000") + b"mntr" + kind + b"XYZ " + bytes(12)
+    header += b"acsp" + bytes(28) + fixed(0.9642, 1.0, 0.8249)
+    return header.ljust(128, b"\0") + table + b"".join(tags.values())
+
+
+class TestColourProfiles:
+    @pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP", "JPEG"])
+    def test_they_are_applied_and_it_is_said(self, kind: str) -> None:
+        options = {"WEBP": {"lossless": True}, "JPEG": {"quality": 100}}.get(kind, {})
+        content = saved(Image.new("RGB", (8, 8), (128, 64, 0)), kind, icc_profile=profile(1.0), **options)
+        conversions: Counter[str] = Counter()
+        found = np.asarray(decode(content, "x", conversions=conversions))
+        linear = np.array([128, 64, 0]) / 255  # sRGB's own curve, IEC 61966-2-1
+        expected = 255 * np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+        assert np.abs(found[0, 0] - expected).max() <= (4 if kind == "JPEG" else 2)
+        assert conversions == {TO_SRGB: 1}
+
+    def test_gray_stays_gray(self) -> None:
+        content = saved(Image.new("L", (2, 2), 128), icc_profile=profile(1.0, gray=True))
+        found = decode(content, "x")
+        assert found.mode == "L" and abs(found.getpixel((0, 0)) - 188) <= 2
+
+    def test_srgb_under_another_name_changes_no_pixel(self) -> None:
+        own = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+        pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        conversions: Counter[str] = Counter()
+        found = decode(saved(Image.fromarray(pixels), icc_profile=own), "x", conversions=conversions)
+        assert np.array_equal(found, pixels) and not conversions
+
+    @pytest.mark.parametrize("damaged", [b"", b"no profile", profile()[:200], profile(gray=True)])
+    def test_one_that_is_damaged_or_of_another_mode_is_no_profile(self, damaged: bytes) -> None:
+        image = Image.new("RGB", (2, 2), (1, 2, 3))
+        assert decode(saved(image, icc_profile=damaged), "x").getpixel((0, 0)) == (1, 2, 3)
+
+    def test_it_meets_what_convert_leaves(self) -> None:
+        image = Image.new("RGBA", (1, 1), (128, 64, 0, 255))
+        found = np.asarray(decode(saved(image, icc_profile=profile()), "x", convert=True))
+        assert abs(int(found[0, 0, 0]) - 188) <= 2
+
+
+class TestOtherFormats:
+    @pytest.mark.parametrize("kind", ["GIF", "AVIF"])
+    def test_they_are_read_by_what_they_are(self, kind: str) -> None:
+        if kind == "AVIF" and not features.check("avif"):
+            pytest.skip("this Pillow has no AVIF")
+        image = Image.new("RGB", (16, 16), (200, 40, 40))
+        found = np.asarray(decode(saved(image, kind), "web.jpg").convert("RGB"), dtype=int)
+        assert np.abs(found - [200, 40, 40]).max() <= 4
+        frames = [image, Image.new("RGB", (16, 16), (40, 200, 40))]
+        refused(saved(frames[0], kind, save_all=True, append_images=frames[1:]), "holds several images")
+
+    @pytest.mark.parametrize(
+        ("content", "name"),
+        [
+            (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC"),
+            (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"),
+            (b"\xff\x0a\x01", "JPEG XL"),
+            (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "SVG"),
+            (b"<!DOCTYPE html><html>", "a web page"),
+            (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+        ],
+    )
+    def test_what_is_not_read_is_named(self, content: bytes, name: str) -> None:
+        with pytest.raises(UnreadableImage, match=f"cat/0.jpg: cannot be read .*{name}"):
+            decode(content, "cat/0.jpg")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import os
 import shutil
 import subprocess
@@ -56,6 +58,12 @@ def write_images(root: Path, **pixels: np.ndarray) -> Path:
     return root
 
 
+def _png(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 RGB = np.full((4, 4, 3), 7, np.uint8)
 
 
@@ -108,6 +116,22 @@ class TestRoundTrip:
             file = root / "data" / f"{part}-00000-of-00001.parquet"
             datasets.Dataset.from_dict(rows, features=features).to_parquet(file)
         check_same(load(f"hub:{root}", split), truth[split])
+
+    def test_hub_configuration(self, image_folder: Path, tmp_path: Path, truth: Truth, split: str, monkeypatch) -> None:
+        datasets = pytest.importorskip("datasets")
+        monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+        root, lines = tmp_path / "hub", ["---", "configs:"]
+        for name, labels in (("coarse", [0] * 12), ("fine", truth[split][1].tolist())):
+            files = sorted((image_folder / split).rglob("*.png"))
+            rows = {"img": [{"path": None, "bytes": f.read_bytes()} for f in files], "label": labels[: len(files)]}
+            features = datasets.Features({"img": datasets.Image(), "label": datasets.ClassLabel(names=list(CLASSES))})
+            file = f"{name}/{split}-00000-of-00001.parquet"
+            (root / name).mkdir(parents=True)
+            datasets.Dataset.from_dict(rows, features=features).to_parquet(root / file)
+            lines += [f"- config_name: {name}", "  data_files:", f"  - split: {split}", f"    path: {file}"]
+        (root / "README.md").write_text("\n".join([*lines, "---"]))
+        refuses(f"hub:{root}", "has several configurations (coarse, fine)", f"hub:{root}:coarse")
+        check_same(load(f"hub:{root}:fine", split), truth[split])
 
     @pytest.mark.parametrize("layout", ["NHWC", "NCHW"])
     def test_npz(self, tmp_path: Path, truth: Truth, split: str, layout: str) -> None:
@@ -191,14 +215,16 @@ def test_nothing_is_left_in_the_home_or_beside_the_source(image_folder: Path, tm
 
 def test_published_folder_is_readable(image_folder: Path) -> None:
     shutil.rmtree(image_folder / "test")
-    for name in ("manifest.json", "README.md", "SHA256SUMS", "metadata.jsonl"):
+    for name in ("manifest.json", "manifest.sig", "README.md", "SHA256SUMS", ".gitattributes"):
         (image_folder / name).write_text("{}")
-    assert load(image_folder).class_names == CLASSES
+    with pytest.warns(DataWarning) as stated:
+        assert load(image_folder).class_names == CLASSES
+    assert len(stated) == 1 and "is a published copy, read as anybody reads it" in str(stated[0].message)
 
 
 def test_class_folders_beside_splits_are_not_passed_over_in_silence(image_folder: Path) -> None:
     shutil.copytree(image_folder / "train" / "cat", image_folder / "unsorted")
-    with pytest.warns(DataWarning, match="images beside the splits are passed over, such as .*unsorted"):
+    with pytest.warns(DataWarning, match="4 images beside the splits passed over: unsorted/"):
         load(image_folder, "train")
 
 
@@ -230,7 +256,13 @@ def test_hidden_and_foreign_files_are_passed_over(tmp_path: Path) -> None:
     (root / "cat" / "notes.txt").write_text("x")
     (root / "__MACOSX" / "cat").mkdir(parents=True)
     (root / "__MACOSX" / "cat" / "0.png").write_text("x")
-    assert load(root).names == ("cat/0", "dog/0")
+    with pytest.warns(DataWarning) as stated:
+        assert load(root).names == ("cat/0", "dog/0")
+    assert [str(each.message).removeprefix(f"{root}: ") for each in stated] == [
+        "3 hidden or system files passed over: __MACOSX, cat/.DS_Store, cat/._0.png",
+        "1 image in no class folder passed over: preview.png",
+        "1 other file passed over: 1 .txt, such as cat/notes.txt",
+    ]
 
 
 def test_images_deeper_inside_belong_to_their_class(tmp_path: Path) -> None:
@@ -325,8 +357,9 @@ def test_missing_path_suggests_embedded_names(tmp_path: Path) -> None:
 
 
 def test_unknown_kind(tmp_path: Path) -> None:
-    (tmp_path / "a.tar").write_text("x")
-    refuses(tmp_path / "a.tar", "a.tar is of an unknown kind", ".zip")
+    for suffix, instead in ((".xyz", ".zip"), (".tar", "unpack it"), (".arrow", "to_parquet"), (".npy", "numpy.savez")):
+        (tmp_path / f"a{suffix}").write_text("x")
+        refuses(tmp_path / f"a{suffix}", f"a{suffix} is of an unknown kind", instead)
 
 
 def test_empty_folder(tmp_path: Path) -> None:
@@ -367,8 +400,7 @@ def test_skipping_every_image_is_an_error(tmp_path: Path) -> None:
     for name in ("cat", "dog"):
         (tmp_path / "d" / name).mkdir(parents=True)
         (tmp_path / "d" / name / "0.png").write_text("x")
-    with pytest.warns(DataWarning, match="passed over 2"):
-        refuses(tmp_path / "d", "holds no readable image", skip_bad=True)
+    refuses(tmp_path / "d", "holds no readable image", "2 cannot be read", "cat/0.png", skip_bad=True)
 
 
 def test_two_files_of_one_name(tmp_path: Path) -> None:
@@ -379,28 +411,72 @@ def test_two_files_of_one_name(tmp_path: Path) -> None:
 
 def test_broken_link_is_an_unreadable_image(tmp_path: Path) -> None:
     root = write_images(tmp_path / "d", cat_0=RGB, dog_0=RGB)
-    (root / "dog/1.png").symlink_to(tmp_path / "gone.png")
+    (root / "dog/1.png").symlink_to(root / "gone.png")
     refuses(root, "dog/1.png: cannot be read (No such file")
 
 
-def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
+def test_links_are_followed_inside_of_the_source_but_not_in_circles(tmp_path: Path) -> None:
     root = write_images(tmp_path / "d", cat_0=RGB, dog_0=RGB)
-    write_images(tmp_path / "more", puppy_1=RGB)
-    (root / "dog/more").symlink_to(tmp_path / "more/puppy")
     (root / "cat/up").symlink_to(root)
     (root / "cat/across").symlink_to(root / "dog")
     (root / "dog/across").symlink_to(root / "cat")
-    with pytest.warns(DataWarning, match="leads back to a folder that it lies in"):
-        images = load(root, "train")
-    across = ["cat/0", "cat/across-0", "cat/across-more-1", "dog/0", "dog/across-0", "dog/more-1"]
-    assert sorted(images.names) == across
+    (tmp_path / "way").symlink_to(root)
+    with pytest.warns(DataWarning, match="each leads back to a folder that it lies in"):
+        images = load(tmp_path / "way", "train")
+    assert sorted(images.names) == ["cat/0", "cat/across-0", "dog/0", "dog/across-0"]
+
+
+def test_links_out_of_the_source_publish_nothing_and_are_noted(tmp_path: Path) -> None:
+    root = write_images(tmp_path / "d", cat_0=RGB, dog_0=RGB)
+    secret = write_images(tmp_path / "d-private", puppy_1=np.full((4, 4, 3), 99, np.uint8)) / "puppy"
+    (root / "dog/more").symlink_to(secret)
+    (root / "dog/1.png").symlink_to(secret / "1.png")
+    (root / "emu").symlink_to(Path("..") / "d-private" / "puppy")
+    with pytest.warns(DataWarning, match="3 links lead out of it and are passed over.*: dog/1.png, dog/more, emu"):
+        assert load(root).names == ("cat/0", "dog/0")
+    shutil.rmtree(root / "cat")
+    (root / "cat").symlink_to(secret)
+    with pytest.warns(DataWarning, match="lead out"):
+        refuses(root, "has one class only")
+
+
+def test_a_snapshot_in_a_hub_s_cache_is_read_by_way_of_its_links(tmp_path: Path, image_folder: Path) -> None:
+    repository = tmp_path / "hub" / "datasets--someone--pets"
+    blobs = repository / "blobs"
+    blobs.mkdir(parents=True)
+    snapshot = repository / "snapshots" / "0123abc"
+    for number, file in enumerate(sorted(image_folder.rglob("*.png"))):
+        link = snapshot / file.relative_to(image_folder)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        file.rename(blobs / f"{number:064x}")
+        link.symlink_to(Path(os.path.relpath(blobs / f"{number:064x}", link.parent)))
+    (snapshot / "train/cat/other.png").symlink_to(tmp_path / "elsewhere.png")
+    with pytest.warns(DataWarning, match="1 links lead out"):
+        assert len(load(snapshot)) == 12
+    with pytest.warns(DataWarning, match="1 links lead out"):
+        assert len(load(snapshot / "train")) == 12
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes that have names")
+def test_pipes_and_devices_are_no_files(tmp_path: Path) -> None:
+    root = write_images(tmp_path / "d", cat_0=RGB, dog_0=RGB)
+    os.mkfifo(root / "dog/1.png")
+    with pytest.warns(DataWarning, match="1 pipes, sockets or devices passed over: dog/1.png"):
+        assert len(load(root)) == 2
+    for suffix in (".zip", ".npz", ".parquet"):
+        os.mkfifo(tmp_path / f"a{suffix}")
+        refuses(tmp_path / f"a{suffix}", "is a pipe, expected a file")
+    refuses("/dev/zero", "/dev/zero is of an unknown kind")
+    (root / "zero.png").symlink_to("/dev/zero")
+    with pytest.warns(DataWarning, match="1 links lead out"):
+        assert len(load(root)) == 2
 
 
 class TestZip:
     def test_corrupt(self, tmp_path: Path, image_folder: Path, zipped) -> None:
         whole = zipped(image_folder, tmp_path / "a.zip").read_bytes()
         (tmp_path / "a.zip").write_bytes(whole[: len(whole) // 2])
-        refuses(tmp_path / "a.zip", "a.zip is no readable zip")
+        refuses(tmp_path / "a.zip", "a.zip is no readable .zip file")
 
     def test_damaged_member_is_an_unreadable_image(self, tmp_path: Path, image_folder: Path, zipped) -> None:
         path = zipped(image_folder, tmp_path / "a.zip")
@@ -434,14 +510,103 @@ class TestZip:
                 content[place + flags] |= 1
                 place = content.find(signature, place + 1)
         path.write_bytes(content)
-        refuses(path, "cat/00000.png: cannot be unpacked (", "encrypted", skip_bad=True)
+        refuses(path, "a.zip is encrypted; unpack it and give the folder", skip_bad=True)
 
     def test_empty(self, tmp_path: Path) -> None:
         zipfile.ZipFile(tmp_path / "a.zip", "w").close()
         refuses(tmp_path / "a.zip", "holds no image in a class folder")
 
+    def test_packed_in_another_way(self, tmp_path: Path, image_folder: Path, zipped) -> None:
+        whole = zipped(image_folder, tmp_path / "a.zip").read_bytes()
+        place = whole.find(b"PK\x01\x02")
+        for offset, value, says in (
+            (10, 9, "is packed with deflate64"),  # what Windows does with large files
+            (10, 93, "is packed with method 93"),
+            (6, 160, "asks for a newer unzip"),
+        ):
+            content = bytearray(whole)
+            content[place + offset] = value
+            (tmp_path / "a.zip").write_bytes(content)
+            refuses(tmp_path / "a.zip", says, "unpack it and give the folder")
+
+    @pytest.mark.parametrize(
+        ("encoding", "name", "read_as", "noted"),
+        [("utf-8", "\u00e9t\u00e9", "\u00e9t\u00e9", False), ("gbk", "\u72d7", "\u2563\u2556", True)],
+    )
+    def test_names_that_do_not_say_their_encoding(
+        self, tmp_path: Path, encoding: str, name: str, read_as: str, noted: bool
+    ) -> None:
+        raw = name.encode(encoding)
+        with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+            for folder in ("x" * len(raw), "hiver"):
+                archive.writestr(f"{folder}/0.png", _png(RGB))
+        content = (tmp_path / "a.zip").read_bytes().replace(b"x" * len(raw) + b"/", raw + b"/")
+        (tmp_path / "a.zip").write_bytes(content)
+        with warnings.catch_warnings(record=True) as stated:
+            warnings.simplefilter("always")
+            assert set(load(tmp_path / "a.zip").class_names) == {"hiver", read_as}
+        assert ["do not say how they are encoded" in str(each.message) for each in stated] == [True] * noted
+
+    def test_what_windows_and_macos_leave_in_it(self, tmp_path: Path) -> None:
+        with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+            for name in ("d\\cat\\0.png", "d\\dog\\0.png", "__MACOSX/d/cat/._0.png", "d/Thumbs.db", "d/cat/.DS_Store"):
+                archive.writestr(name, _png(RGB))
+            archive.writestr("d/emu/", b"")
+            link = zipfile.ZipInfo("d/dog/1.png")
+            link.external_attr = 0o120777 << 16
+            archive.writestr(link, "/etc/passwd")
+        with pytest.warns(DataWarning) as stated:
+            assert load(tmp_path / "a.zip").names == ("cat/0", "dog/0")
+        told = [str(each.message).removeprefix(f"{tmp_path / 'a.zip'}: ") for each in stated]
+        assert told[0].startswith("3 hidden or system files passed over")
+        assert told[1].startswith("1 links lead out of it") and told[1].endswith("d/dog/1.png")
+        assert told[2] == "1 folder without an image, so no class: emu"
+
 
 class TestNpz:
+    @pytest.mark.parametrize(
+        "names",
+        [
+            ("train_images", "train_labels"),
+            ("X_train", "y_train"),
+            ("images", "labels"),
+            ("x", "y"),
+            ("train_x", "train_y"),
+        ],
+    )
+    def test_arrays_go_by_several_names(self, tmp_path: Path, names: tuple[str, str]) -> None:
+        pixels = np.arange(2 * 3 * 4, dtype=np.uint8).reshape(2, 3, 4)
+        np.savez(tmp_path / "a.npz", **{names[0]: pixels, names[1]: np.array([[7], [3]], np.uint16)})
+        found = load(tmp_path / "a.npz")
+        assert torch.equal(found.images, torch.from_numpy(pixels)[:, None])
+        assert found.class_names == ("3", "7") and found.labels.tolist() == [1, 0]
+
+    def test_three_splits_as_medmnist_has_them(self, tmp_path: Path) -> None:
+        pixels = np.zeros((4, 28, 28), np.uint8)
+        arrays = {f"{split}_images": pixels for split in ("train", "val", "test")}
+        arrays |= {f"{split}_labels": np.arange(4, dtype=np.uint8)[:, None] for split in ("train", "val", "test")}
+        np.savez_compressed(tmp_path / "a.npz", **arrays)
+        for split in ("train", "val", "test"):
+            assert load(tmp_path / "a.npz", split).labels.tolist() == [0, 1, 2, 3]
+        arrays |= {f"{split}_labels": np.eye(4, dtype=np.uint8) for split in ("train", "val", "test")}
+        np.savez_compressed(tmp_path / "a.npz", **arrays)
+        refuses(tmp_path / "a.npz", "train_labels is [4, 4], several labels an image")
+
+    @pytest.mark.parametrize("kind", [np.array(["kit", "\u00e9mu"]), np.array([b"kit", "\u00e9mu".encode()])])
+    def test_names_may_be_bytes(self, tmp_path: Path, kind: np.ndarray) -> None:
+        np.savez(tmp_path / "a.npz", images=np.zeros((2, 4, 4), np.uint8), labels=kind)
+        assert load(tmp_path / "a.npz").class_names == ("kit", "\u00e9mu")
+        np.savez(tmp_path / "b.npz", images=np.zeros((2, 4, 4), np.uint8), labels=[1, 0], class_names=kind)
+        assert load(tmp_path / "b.npz").class_names == ("kit", "\u00e9mu")
+
+    def test_other_arrays_are_noted_and_hidden_labels_said(self, tmp_path: Path) -> None:
+        images = np.zeros((2, 4, 4), np.uint8)
+        np.savez(tmp_path / "a.npz", x_train=images, y_train=[0, 1], x_test=images, y_test=[-1, -1], weights=images)
+        with pytest.warns(DataWarning, match="a.npz: 1 other arrays passed over: weights"):
+            assert len(load(tmp_path / "a.npz")) == 2
+        with pytest.warns(DataWarning):
+            refuses(tmp_path / "a.npz", "the labels of the 2 images of split 'test' are hidden", split="test")
+
     def test_not_an_archive(self, tmp_path: Path) -> None:
         for content in (b"", b"text", b"PK\x03\x04 cut short"):
             (tmp_path / "a.npz").write_bytes(content)
@@ -455,7 +620,7 @@ class TestNpz:
         np.savez(tmp_path / "a.npz", pictures=np.zeros(3))
         refuses(tmp_path / "a.npz", "holds the arrays pictures; expected images and labels")
         np.savez(tmp_path / "a.npz", x_train=np.zeros((2, 4, 4), np.uint8))
-        refuses(tmp_path / "a.npz", "y_train")
+        refuses(tmp_path / "a.npz", "labels of train")
 
     @pytest.mark.parametrize(
         "images", [np.zeros((2, 4, 4)), np.zeros((2, 4), np.uint8), np.zeros((2, 9, 5, 7), np.uint8)]
@@ -510,6 +675,101 @@ class TestTables:
         refuses(tmp_path / "a.parquet", "a.parquet: train row 1: cannot be read (not an image)")
         with pytest.warns(DataWarning, match=r"passed over 2 unreadable of 4 images: .*row 1, .*row 2"):
             assert load(tmp_path / "a.parquet", skip_bad=True).labels.tolist() == [0, 1]
+
+    @pytest.mark.parametrize(
+        ("values", "says"),
+        [
+            ([[0], [1]], "column label holds lists; expected one label an image"),
+            ([{"a": 1}, {"a": 2}], "column label holds dicts; expected one label an image"),
+            ([0.5, 1.5], "labels are float; expected whole numbers or class names"),
+            ([True, False], "labels are bool"),
+            ([None, None], "labels are none"),
+        ],
+    )
+    def test_labels_that_are_none(self, tmp_path: Path, values: list[object], says: str) -> None:
+        pq.write_table(pa.table({"image": [_png(RGB)] * 2, "label": values}), tmp_path / "a.parquet")
+        refuses(tmp_path / "a.parquet", says)
+
+    def test_labels_may_be_categories(self, tmp_path: Path) -> None:
+        labels = pa.array(["kit", "cat"]).dictionary_encode()
+        pq.write_table(pa.table({"image": [_png(RGB)] * 2, "label": labels}), tmp_path / "a.parquet")
+        assert load(tmp_path / "a.parquet").class_names == ("cat", "kit")
+
+    def test_labels_may_be_bytes(self, tmp_path: Path) -> None:
+        pq.write_table(pa.table({"image": [_png(RGB)] * 2, "label": [b"kit", b"cat"]}), tmp_path / "a.parquet")
+        assert load(tmp_path / "a.parquet").class_names == ("cat", "kit")
+
+    @pytest.mark.parametrize("listed", [False, True])
+    def test_hidden_labels_are_said(self, tmp_path: Path, listed: bool) -> None:
+        datasets = pytest.importorskip("datasets")
+        label = datasets.ClassLabel(names=["cat", "dog"]) if listed else datasets.Value("int64")
+        for split, labels in (("train", [0, 1]), ("test", [-1, -1]), ("validation", [1, 0])):
+            rows = {"image": [{"path": None, "bytes": _png(RGB)}] * 2, "label": labels}
+            features = datasets.Features({"image": datasets.Image(), "label": label})
+            datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / f"{split}-00000-of-00001.parquet")
+        assert load(tmp_path).labels.tolist() == [0, 1] and load(tmp_path, "val").labels.tolist() == [1, 0]
+        refuses(tmp_path, "the labels of the 2 images of split 'test' are hidden", "train, val", split="test")
+
+    @pytest.mark.parametrize("path", ["C:\\Users\\me\\kit.png", "/home/me/kit.png", "..\\..\\kit.png", "a/kit.png"])
+    def test_names_are_without_the_folders_of_whoever_made_it(self, tmp_path: Path, path: str) -> None:
+        cells = [{"bytes": _png(RGB), "path": path}, {"bytes": _png(RGB), "path": None}]
+        pq.write_table(pa.table({"image": cells, "label": ["cat", "dog"]}), tmp_path / "a.parquet")
+        assert load(tmp_path / "a.parquet").names == ("cat/kit", "dog/00001")
+
+    @pytest.mark.parametrize("path", ["secret.png", "./secret.png", "{root}/secret.png", "a\0b", "https://x.org/a.png"])
+    def test_files_that_a_table_names_are_not_read(self, tmp_path: Path, path: str) -> None:
+        write_images(tmp_path, secret=RGB)
+        cells = [{"bytes": _png(RGB), "path": None}, {"bytes": None, "path": path.format(root=tmp_path)}]
+        pq.write_table(pa.table({"image": cells, "label": ["cat", "dog"]}), tmp_path / "a.parquet")
+        refuses(tmp_path / "a.parquet", "a.parquet: train row 1: names the file", "are not read", skip_bad=True)
+
+    def test_text_in_the_image_column_is_said_in_one_short_line(self, tmp_path: Path) -> None:
+        text = base64.b64encode(_png(np.zeros((64, 64, 3), np.uint8)) * 9).decode()
+        pq.write_table(pa.table({"image": [text] * 2, "label": [0, 1]}), tmp_path / "a.parquet")
+        assert len(refuses(tmp_path / "a.parquet", "holds text ('iVBORw0KGgo", "base64")) < 300 + len(str(tmp_path))
+
+    @pytest.mark.parametrize(
+        "files",
+        [
+            ("fine/train-00000-of-00001.parquet", "coarse/train-00000-of-00001.parquet"),
+            ("cats/train/0000.parquet", "dogs/train/0000.parquet"),
+            ("cats-train.parquet", "dogs-train.parquet", "dogs-test.parquet"),
+            ("train.parquet", "extra.parquet"),
+        ],
+    )
+    def test_two_data_sets_in_one_folder_are_not_one(self, tmp_path: Path, files: tuple[str, ...]) -> None:
+        for file in files:
+            (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+            pq.write_table(pa.table({"image": [_png(RGB)] * 2, "label": [0, 1]}), tmp_path / file)
+        refuses(tmp_path, "holds parquet files of 2 data sets", files[0])
+
+    @pytest.mark.parametrize(
+        "files",
+        [
+            (
+                "data/train-00000-of-00002.parquet",
+                "data/train-00001-of-00002.parquet",
+                "data/test-00000-of-00001.PARQUET",
+            ),
+            ("default/train/0000.parquet", "default/train/0001.parquet", "default/test/0000.parquet"),
+            ("pets-train-1.parquet", "pets-train-2.parquet", "pets_test.parquet"),
+        ],
+    )
+    def test_parts_of_one_data_set_are(self, tmp_path: Path, files: tuple[str, ...]) -> None:
+        for number, file in enumerate(files):
+            (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+            pixels = np.full((4, 4, 3), number, np.uint8)
+            pq.write_table(pa.table({"image": [_png(pixels)] * 2, "label": [0, 1]}), tmp_path / file)
+        assert load(tmp_path).images[:, 0, 0, 0].tolist() == [0, 0, 1, 1]
+        assert load(tmp_path, "test").images[:, 0, 0, 0].tolist() == [2, 2]
+
+    def test_what_save_to_disk_wrote_is_said_by_name(self, tmp_path: Path) -> None:
+        datasets = pytest.importorskip("datasets")
+        rows = datasets.Dataset.from_dict({"label": [0, 1]})
+        rows.save_to_disk(str(tmp_path / "a"))
+        datasets.DatasetDict({"train": rows}).save_to_disk(str(tmp_path / "b"))
+        for folder in ("a", "b"):
+            refuses(tmp_path / folder, "was written by save_to_disk", "to_parquet")
 
     def test_hub_offline(self) -> None:
         refuses("hub:nobody/nothing", "hub:nobody/nothing cannot be read", "check the name and the network")

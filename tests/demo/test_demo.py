@@ -21,9 +21,10 @@ from uge.audit.runners import Local
 from uge.copy import Copy
 from uge.data.images import ImageSet
 from uge.demo import PLAN, QUICK_EPOCHS, QUICK_IMAGES, Steps, run_demo
+from uge.durable import held
 from uge.errors import KeyFileError, PublishError
 from uge.keys import load_key
-from uge.runtime import exclusive, generator_for
+from uge.runtime import generator_for
 
 CELLS = 2 * (1 + len(PLAN.pairs()))  # the recipient and the hackers, on the copy and on the originals
 
@@ -158,7 +159,7 @@ def test_the_second_call_trains_nothing_again(done: tuple[Path, dict[str, Any]])
 
 
 def test_other_settings_or_a_foreign_folder_are_refused(done: tuple[Path, Any], tmp_path: Path) -> None:
-    with pytest.raises(PublishError, match="another run of the demo"):
+    with pytest.raises(PublishError, match="a run of the demo with other data or settings"):
         demo(done[0], seed=1)
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(PublishError, match="is not empty"):
@@ -179,7 +180,7 @@ def test_a_key_that_was_taken_away_is_not_drawn_anew(done: tuple[Path, Any], tmp
 
 def test_one_demo_at_a_time_works_in_a_folder(done: tuple[Path, Any]) -> None:
     out, _ = done
-    with exclusive(out / ".lock", "nobody holds it"), pytest.raises(PublishError, match="another demo is running"):
+    with held(out), pytest.raises(PublishError, match="is in use by process"):
         demo(out)
 
 

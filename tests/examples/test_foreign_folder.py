@@ -15,7 +15,7 @@ def test_it_writes_an_image_folder_within_its_bound(sealed_copy, tmp_path, monke
     data, out = sealed_copy[2], tmp_path / "out"
     monkeypatch.setattr(sys, "argv", ["foreign_folder.py", "--method", method, "--data", data, "--out", str(out)])
     foreign_folder.main()
-    copy = uge.load_copy(out)
+    copy = uge.Copy.read(out)
     clean = uge.load(data, "train").like(copy.images)
     assert copy.manifest is None
     assert 0 < (copy.images.images.int() - clean.images.int()).abs().max() <= 16

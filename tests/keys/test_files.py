@@ -354,7 +354,7 @@ def make_and_die(folder: Path, call: str, count: int, after: bool) -> None:
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize(("call", "count"), [("fsync", 1), ("fsync", 2), ("link", 1), ("rename", 1), ("unlink", 2)])
+@pytest.mark.parametrize(("call", "count"), [("fsync", 1), ("fsync", 2), ("link", 1), ("unlink", 1), ("rename", 1)])
 def test_a_kill_anywhere_leaves_a_pair_or_nothing_that_blocks(call, count, after, tmp_path):
     process = FORK.Process(target=make_and_die, args=(tmp_path, call, count, after))
     process.start()
@@ -362,7 +362,7 @@ def test_a_kill_anywhere_leaves_a_pair_or_nothing_that_blocks(call, count, after
     assert process.exitcode == -signal.SIGKILL
     protector, recipient = (tmp_path / f"mine.{role}.uge" for role in ("protector", "recipient"))
     whole = recipient.exists()
-    assert whole == ((call, after) in (("rename", True), ("unlink", False), ("unlink", True)))
+    assert whole == ((call, after) == ("rename", True))  # the last change of all
     if whole:
         first = load_key(protector).digest()
         assert load_key(recipient).digest() == first

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from uge.audit.quality import psnr, ssim
 from uge.data.images import ImageSet
 from uge.report.page import Examples, ReportInput
 
+Opener = Callable[..., Any]
 DATA_HASH = {"clean": "c1ea" * 16, "published": "9b11" * 16}
 HACKERS = (  # network, counter-measure, knows, accuracy, peak, clean accuracy
     ("vgg", "none", "nothing", 35.1, 36.4, 59.5),
@@ -89,3 +92,31 @@ def report_input(eurosat: ImageSet) -> ReportInput:
         },
         environment={"uge": "0.1.0", "torch": torch.__version__},
     )
+
+
+@pytest.fixture
+def open_page(browser: Any) -> Iterator[Opener]:
+    """Open a file with every <details> unfolded; console messages and requests are kept on the page object."""
+    pages = []
+
+    def opener(file: Path, width: int = 1280, scheme: str = "light", **options: Any) -> Any:
+        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme, **options)
+        pages.append(page)
+        page.heard, page.requested = [], []
+        page.on("console", lambda message: page.heard.append(message.text))
+        page.on("pageerror", lambda error: page.heard.append(str(error)))
+        page.on("request", lambda request: page.requested.append(request.url))
+        page.goto(file.as_uri())
+        page.eval_on_selector_all("details", "all => all.forEach(one => one.open = true)")
+        return page
+
+    yield opener
+    for page in pages:
+        page.close()
+
+
+def assert_quiet(page: Any, file: Path, width: int) -> None:
+    """Nothing is said on the console, nothing is loaded, and nothing has to be scrolled sideways."""
+    assert page.heard == []
+    assert [url for url in page.requested if not url.startswith("data:")] == [file.as_uri()]
+    assert page.evaluate("document.documentElement.scrollWidth") <= width

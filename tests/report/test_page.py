@@ -2,10 +2,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,9 +14,7 @@ from uge.report.page import ReportInput, write_page
 from uge.report.tables import accuracy_table
 from uge.runtime import without_folders
 
-from .conftest import DATA_HASH, HACKERS, make_records, make_summary
-
-Opener = Callable[..., Any]
+from .conftest import HACKERS, Opener, assert_quiet, make_records, make_summary
 
 
 @pytest.fixture(scope="session")
@@ -30,23 +26,6 @@ def pages(report_input: ReportInput, tmp_path_factory: pytest.TempPathFactory) -
     return files
 
 
-@pytest.fixture
-def open_page(browser: Any) -> Opener:
-    """Open a file with every <details> unfolded; console messages and requests are kept on the page object."""
-
-    def opener(file: Path, width: int = 1280, scheme: str = "light") -> Any:
-        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-        page.heard, page.requested = [], []
-        page.on("console", lambda message: page.heard.append(message.text))
-        page.on("pageerror", lambda error: page.heard.append(str(error)))
-        page.on("request", lambda request: page.requested.append(request.url))
-        page.goto(file.as_uri())
-        page.eval_on_selector_all("details", "all => all.forEach(one => one.open = true)")
-        return page
-
-    return opener
-
-
 @pytest.mark.parametrize("version", ["private", "public"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
@@ -54,14 +33,11 @@ def test_opens_quietly_and_fits(
     pages: dict[str, Path], open_page: Opener, version: str, scheme: str, width: int
 ) -> None:
     page = open_page(pages[version], width, scheme)
-    assert page.heard == []
-    assert [url for url in page.requested if not url.startswith("data:")] == [pages[version].as_uri()]
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert_quiet(page, pages[version], width)
     unscrolled = "box => [box.scrollWidth, box.clientWidth]"
     content, box = page.eval_on_selector("#accuracy", f"table => ({unscrolled})(table.parentElement)")
     assert content <= box  # the main table is read without scrolling, on a phone too
     assert page.eval_on_selector_all("img", "all => all.every(one => one.complete && one.naturalWidth > 0)")
-    page.close()
 
 
 def test_long_names_of_networks_fit_on_a_phone(report_input: ReportInput, open_page: Opener, tmp_path: Path) -> None:
@@ -72,7 +48,6 @@ def test_long_names_of_networks_fit_on_a_phone(report_input: ReportInput, open_p
     page = open_page(tmp_path / "page.html", 390)
     assert name in page.inner_text("#verdict")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    page.close()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -91,7 +66,6 @@ def test_text_has_enough_contrast(pages: dict[str, Path], open_page: Opener, sch
     for name, least in (("--ink", 4.5), ("--soft", 4.5), ("--authorised", 4.5), ("--hacker", 4.5), ("--clean", 3.0)):
         low, high = sorted((paper, luminance(name)))
         assert (high + 0.05) / (low + 0.05) >= least, name
-    page.close()
 
 
 def test_table_is_the_summary(pages: dict[str, Path], open_page: Opener, report_input: ReportInput) -> None:
@@ -106,7 +80,6 @@ def test_table_is_the_summary(pages: dict[str, Path], open_page: Opener, report_
     foot = page.inner_text("#accuracy tfoot")
     assert "+0.4 points" in foot and "convnet, same network, no key, 53.9" in foot and "36.0\u00a0%" in foot
     assert page.locator("#trainings tbody tr").count() == len(report_input.records)
-    page.close()
 
 
 def test_every_picture_is_described_and_focus_reaches_what_folds(pages: dict[str, Path], open_page: Opener) -> None:
@@ -121,7 +94,6 @@ def test_every_picture_is_described_and_focus_reaches_what_folds(pages: dict[str
     page.focus("details:first-of-type summary")
     page.keyboard.press("Enter")
     assert page.locator("details:first-of-type[open]").count() == 1
-    page.close()
 
 
 def test_bars_and_marks_are_as_long_as_the_numbers_say(pages: dict[str, Path], open_page: Opener) -> None:
@@ -137,7 +109,6 @@ def test_bars_and_marks_are_as_long_as_the_numbers_say(pages: dict[str, Path], o
     assert [share[1] for share in shares] == pytest.approx([57.0, 53.3, 59.5, 57.2, 59.5], abs=0.2)
     assert all(share[2] == pytest.approx(10, abs=0.3) for share in shares)
     assert page.locator(".bars .asks").count() == 1  # the student
-    page.close()
 
 
 def test_the_first_screen_holds_verdict_picture_and_bars(
@@ -152,7 +123,6 @@ def test_the_first_screen_holds_verdict_picture_and_bars(
     for what in ("h1", "#verdict", ".examples", ".bars"):
         box = page.locator(what).bounding_box()
         assert box is not None and box["y"] + box["height"] <= 800, what
-    page.close()
 
 
 def test_no_sentence_is_long(pages: dict[str, Path], open_page: Opener) -> None:
@@ -160,7 +130,6 @@ def test_no_sentence_is_long(pages: dict[str, Path], open_page: Opener) -> None:
     for text in page.eval_on_selector_all("h1, h2, p, li, caption", "all => all.map(one => one.innerText)"):
         for sentence in re.split(r"(?<=[.])\s", re.sub(r"\(.*?\)", "", text)):
             assert len(sentence.replace("\u00a0%", "").split()) <= 20, sentence
-    page.close()
 
 
 def test_prints_on_white_with_details_unfolded(pages: dict[str, Path], open_page: Opener) -> None:
@@ -172,7 +141,6 @@ def test_prints_on_white_with_details_unfolded(pages: dict[str, Path], open_page
     # Folded again on the screen: the check above can tell the two apart.
     page.emulate_media(media="screen")
     assert not page.eval_on_selector("#trainings", "table => table.checkVisibility({contentVisibilityProperty: true})")
-    page.close()
 
 
 def test_epsilon_is_what_was_measured_and_a_manifest_that_says_otherwise_is_told(report_input: ReportInput) -> None:
@@ -189,19 +157,7 @@ def test_private_page_says_so_and_shows_the_pairs(pages: dict[str, Path], report
     assert examples is not None
     assert html.index("Private: keep this page to yourself") < html.index("<h1>")
     differences = figures.amplified(examples.originals, examples.copies, figures.amplification(16))
-    for images in (examples.originals, examples.copies, differences):
-        assert all(figures.png_uri(image) in html for image in images)
-    assert DATA_HASH["clean"][:12] in html and "/home/somebody/private/pictures" in html
-
-
-def test_public_page_holds_nothing_of_the_originals(pages: dict[str, Path], report_input: ReportInput) -> None:
-    html, examples = pages["public"].read_text(), report_input.examples
-    assert examples is not None
-    allowed = {figures.png_uri(image) for image in examples.copies}
-    assert set(re.findall(r"data:image/png;base64,[A-Za-z0-9+/=]+", html)) == allowed
-    assert not allowed & {figures.png_uri(image) for image in examples.originals}
-    assert DATA_HASH["clean"][:12] not in html and DATA_HASH["published"][:12] in html
-    assert "/home/somebody" not in html and "pictures" in html
+    assert all(figures.png_uri(image) in html for images in (examples.copies, differences) for image in images)
 
 
 def test_names_from_folders_are_text_and_not_markup(pages: dict[str, Path]) -> None:
@@ -214,7 +170,6 @@ def test_numbers_of_the_copy_are_shown(pages: dict[str, Path], open_page: Opener
     text = page.inner_text("section[aria-labelledby=protection]")
     assert f"{report_input.quality['psnr_db']:.1f} dB" in text and f"{report_input.quality['ssim']:.3f}" in text
     assert text.count("16 / 255") == 2
-    page.close()
 
 
 def test_a_bare_report_is_still_a_page(report_input: ReportInput, tmp_path: Path, open_page: Opener) -> None:
@@ -224,7 +179,6 @@ def test_a_bare_report_is_still_a_page(report_input: ReportInput, tmp_path: Path
     assert page.heard == []
     assert "No hacker was trained" in page.inner_text("h1")
     assert page.locator("img, .panel, details").count() == 0
-    page.close()
     nobody = replace(bare, summary=make_summary() | {"authorised": None, "margin": None})
     write_page(nobody, tmp_path / "bare.html")
     assert "Nobody trained with a key" in (tmp_path / "bare.html").read_text()
@@ -263,12 +217,3 @@ def test_unwritable_target_is_one_clear_error(report_input: ReportInput, tmp_pat
 )
 def test_folders_are_taken_from_paths_wherever_they_stand(text: str, left: str) -> None:
     assert without_folders({"deep": [text, (text, 3)]}) == {"deep": [left, (left, 3)]}
-
-
-def test_public_texts_name_no_folder_of_a_counter_measure(report_input: ReportInput, tmp_path: Path) -> None:
-    how = "own-pairs:data=/home/alice/secret/x.zip"
-    groups = [group | {"countermeasure": how} for group in report_input.summary["groups"][:1]]
-    hackers = [hacker | {"countermeasure": how} for hacker in report_input.summary["hackers"][:1]]
-    data = replace(report_input, summary=report_input.summary | {"groups": groups, "hackers": hackers})
-    write_page(data, tmp_path / "page.html", public=True)
-    assert "alice" not in (tmp_path / "page.html").read_text() and "x.zip" in (tmp_path / "page.html").read_text()

@@ -24,19 +24,18 @@ from uge.attack.filtered import Jpeg, of_filter
 from uge.attack.keyed import NoisyKey, StolenKey, WrongKey
 from uge.attack.mixing import Cutmix, Cutout, Mixup
 from uge.attack.own_pairs import OwnPairs
-from uge.attack.pair_means import PairMeans
 from uge.attack.pretrained import PretrainedFinetune, PretrainedProbe
 from uge.attack.projection import Projection
 from uge.attack.purification import NO_PAIRS, Pairs, Purify
 from uge.attack.relabelled import Relabel
-from uge.attack.residuals import ResidualMeans, Transplant
+from uge.attack.residuals import PairMeans, ResidualMeans, Transplant
 from uge.attack.self_supervised import SelfSupervised
 from uge.data.images import ImageSet
 from uge.encoders import is_installed
 from uge.errors import ConfigError, unknown_name
 from uge.filters import FILTERS
 from uge.keys.key import Key
-from uge.training import Countermeasure, PlainTraining
+from uge.training import PlainTraining
 
 COUNTERMEASURES: dict[str, type[PlainTraining]] = {
     "none": PlainTraining,
@@ -89,22 +88,19 @@ def parse_countermeasures(text: str) -> list[tuple[str, dict[str, str]]]:
     Raises:
         ConfigError: a name in no registry, or a word where there is no option.
     """
-    return [parse_countermeasure(part) for part in text.split("+")]
-
-
-def parse_countermeasure(text: str) -> tuple[str, dict[str, str]]:
-    """One part of `parse_countermeasures`."""
-    name, _, tail = text.partition(":")
-    if name not in COUNTERMEASURES:
-        raise unknown_name("counter-measure", name, COUNTERMEASURES)
-    known = _options_of(name)
-    options = {}
-    for item in filter(None, tail.split(",")):
-        key, equals, value = item.partition("=")
-        if not known:
-            raise ConfigError(f"counter-measure '{name}' has no options, got '{text}'")
-        options[key if equals else known[0]] = value if equals else key
-    return name, options
+    parts = []
+    for part in text.split("+"):
+        name, _, tail = part.partition(":")
+        if name not in COUNTERMEASURES:
+            raise unknown_name("counter-measure", name, COUNTERMEASURES)
+        known, options = _options_of(name), {}
+        for item in filter(None, tail.split(",")):
+            key, equals, value = item.partition("=")
+            if not known:
+                raise ConfigError(f"counter-measure '{name}' has no options, got '{part}'")
+            options[key if equals else known[0]] = value if equals else key
+        parts.append((name, options))
+    return parts
 
 
 def _takes(name: str) -> list[str]:
@@ -153,19 +149,14 @@ def trains_key_network(text: str) -> bool:
 
 def beginning(text: str) -> str:
     """The parts of a counter-measure that begin with another network or recipe than the hacker's; "" if none does."""
-    return "+".join(
-        part
-        for part in text.split("+")
-        if COUNTERMEASURES[parse_countermeasure(part)[0]].begin is not PlainTraining.begin
-    )
+    parts = zip(text.split("+"), _classes(text), strict=True)
+    return "+".join(part for part, kind in parts if kind.begin is not PlainTraining.begin)
 
 
 def encoder_of(text: str) -> str:
     """The pretrained encoder that a counter-measure trains in the place of any network; "" for the others."""
-    for name, options in parse_countermeasures(text):
-        if "encoder" in _options_of(name):
-            return _value(name, options, "encoder")
-    return ""
+    parts = parse_countermeasures(text)
+    return next((_value(name, how, "encoder") for name, how in parts if "encoder" in _options_of(name)), "")
 
 
 def knowledge_of(text: str) -> str:
@@ -238,7 +229,7 @@ def build_countermeasure(
     settings: Mapping[str, Any] | None = None,
     seed: int = 0,
     device: torch.device | str = "cpu",
-) -> Countermeasure:
+) -> PlainTraining:
     """A counter-measure from its text.
 
     Args:
@@ -254,20 +245,13 @@ def build_countermeasure(
     Raises:
         ConfigError: unknown name or option, something that is needed and not given, or parts that cannot be combined.
     """
-    given = {
-        "teacher": teacher,
-        "untrained": untrained,
-        "key": key,
-        "clean": clean,
-        "settings": settings or {},
-        "seed": seed,
-        "device": device,
-    }
+    given: dict[str, Any] = {"teacher": teacher, "untrained": untrained, "key": key, "clean": clean}
+    given |= {"settings": settings or {}, "seed": seed, "device": device}
     parts = [_build(name, options, given) for name, options in parse_countermeasures(text)]
     return parts[0] if len(parts) == 1 else Combined(list(zip(text.split("+"), parts, strict=True)))
 
 
-def _build(name: str, options: dict[str, str], given: dict[str, Any]) -> Countermeasure:
+def _build(name: str, options: dict[str, str], given: dict[str, Any]) -> PlainTraining:
     known = _options_of(name)
     for option in options:
         if option not in known:

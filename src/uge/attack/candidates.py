@@ -29,32 +29,11 @@ class Candidates(Informed):
     takes from a class in common is added to the mean of its shifts, and D looks at the rest again: expectation and
     maximisation, where D stands for the expectation. Nothing of the protection is run. Ours.
 
-    Findings: `denoiser_steps`, `denoiser_plateau`, `own_images`.
-
-    Args:
-        settings: what the copy's manifest says.
-        data: DATA of the hacker's own images, of any size and colours.
-        images: how many of them at most.
-        steps: the most steps of the U-Net's training.
-        width: its filters on the first level.
-        device: where it trains and works.
-        seed: of all that he draws.
+    Options: as `Informed`.
     """
 
+    name = "candidates"
     cost = 10.0
-
-    def __init__(
-        self,
-        settings: Mapping[str, Any],
-        data: str = "",
-        images: str | int = 4000,
-        steps: str | int = 6000,
-        width: str | int = 32,
-        device: torch.device | str = "cpu",
-        seed: int = 0,
-    ) -> None:
-        super().__init__("candidates", data, images, steps, width, device, seed)
-        self.epsilon_255 = settings.get("epsilon_255", 16)
 
     @classmethod
     def unfit(cls, images: ImageSet, given: Mapping[str, Any], options: Mapping[str, str]) -> str:
@@ -66,7 +45,7 @@ class Candidates(Informed):
     def purified(self, images: ImageSet) -> Tensor:
         own = self.own(images)
         gray = bool(channels_equal(images.images).all())
-        layout = layout_of((1 if gray else images.channels, *images.image_size), self.epsilon_255)
+        layout = layout_of((1 if gray else images.channels, *images.image_size), self.settings.get("epsilon_255", 16))
 
         def pairs(pick: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
             originals = own.images[pick]

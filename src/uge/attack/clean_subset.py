@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 
 from uge.attack.last_layer import refit_last_layer
-from uge.attack.options import whole
+from uge.attack.options import some_of, whole
 from uge.data.images import ImageSet
-from uge.errors import ConfigError
 from uge.runtime import generator_for
-from uge.training import PlainTraining
+from uge.training import AtTest, PlainTraining
 
 
-def subset_of(clean: ImageSet, count: str | int, what: str, seed: int) -> ImageSet:
+def subset_of(clean: ImageSet, asked: str | int, what: str, seed: int) -> ImageSet:
     """The originals that a hacker has: the same for every hacker of a seed, balanced over the classes.
 
     Raises:
-        ConfigError: no whole number, or more than there are.
+        ConfigError: as `some_of`.
     """
-    wanted = whole(f"{what}: images", count, 1)
-    if wanted > len(clean):
-        raise ConfigError(f"{what}: {wanted} clean images asked for, but there are {len(clean)}")
-    return clean.take(wanted, generator_for(seed, "clean subset"))
+    return clean.take(some_of(clean, asked, what), generator_for(seed, "clean subset"))
 
 
 class CleanOnly(PlainTraining):
@@ -90,9 +84,7 @@ class Refit(PlainTraining):
         self.subset = subset_of(clean, images, "refit", seed)
         self.seed = seed
 
-    def finish(
-        self, network: nn.Module, images: Tensor, targets: Tensor, at_test: Callable[[ImageSet], ImageSet]
-    ) -> bool:
+    def finish(self, network: nn.Module, images: Tensor, targets: Tensor, at_test: AtTest) -> bool:
         seen = at_test(self.subset)
         refit_last_layer(network, seen.images, seen.labels, seen.classes, self.seed)
         return True

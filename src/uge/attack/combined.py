@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from uge.data.images import ImageSet
 from uge.errors import ConfigError
-from uge.training import Countermeasure, PlainTraining, Recipe
+from uge.training import AtTest, PlainTraining, Recipe
 
 
 class Combined(PlainTraining):
@@ -24,12 +24,12 @@ class Combined(PlainTraining):
         ConfigError: two parts that each bring a loss, or a network, of their own.
     """
 
-    def __init__(self, parts: Sequence[tuple[str, Countermeasure]]) -> None:
+    def __init__(self, parts: Sequence[tuple[str, PlainTraining]]) -> None:
         self.parts = tuple(parts)
         self.with_loss = self._only("loss", "a loss")
         self.with_network = self._only("begin", "a network")
 
-    def _only(self, hook: str, what: str) -> Countermeasure:
+    def _only(self, hook: str, what: str) -> PlainTraining:
         """The one part that has a hook of its own where there can be but one."""
         own = [(text, part) for text, part in self.parts if has_its_own(part, hook)]
         if len(own) > 1:
@@ -78,9 +78,7 @@ class Combined(PlainTraining):
     def loss(self, network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         return self.with_loss.loss(network, x, y)
 
-    def finish(
-        self, network: nn.Module, images: Tensor, targets: Tensor, at_test: Callable[[ImageSet], ImageSet]
-    ) -> bool:
+    def finish(self, network: nn.Module, images: Tensor, targets: Tensor, at_test: AtTest) -> bool:
         return any([part.finish(network, images, targets, at_test) for _, part in self.parts])  # all of them
 
     @property
@@ -93,6 +91,6 @@ class Combined(PlainTraining):
         return "+".join(text for text, _ in self.parts)
 
 
-def has_its_own(part: Countermeasure, hook: str) -> bool:
+def has_its_own(part: PlainTraining, hook: str) -> bool:
     """Whether a counter-measure does more at a hook than plain training."""
     return getattr(type(part), hook) is not getattr(PlainTraining, hook)

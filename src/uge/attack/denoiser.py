@@ -11,17 +11,19 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from uge.attack.options import whole
+from uge.attack.options import count, whole
 from uge.data.images import ImageSet, to_float, to_uint8
 from uge.runtime import generator_for, seed_for
 from uge.training import PlainTraining
 
 PATCH = 40  # pixels; larger images are learnt from random squares of this side, as in the paper
+BATCH_SIZE = 64  # images a step
 HELD_OUT = 10  # one in so many images judges the training
 BETTER = 0.998  # of the best error so far counts as progress
 PATIENCE = 4  # checks without progress before the learning rate falls
@@ -73,9 +75,7 @@ class Fitted:
     plateau: bool
 
 
-def fit_denoiser(
-    network: nn.Module, error: Error, count: int, steps: int, purpose: str, seed: int = 0, batch_size: int = 64
-) -> Fitted:
+def fit_denoiser(network: nn.Module, error: Error, count: int, steps: int, purpose: str, seed: int = 0) -> Fitted:
     """Minimise an error over images (Adam from 2e-3) until images held out say that no more is to be had.
 
     Args:
@@ -85,15 +85,14 @@ def fit_denoiser(
         steps: the most steps.
         purpose: names the random draws.
         seed: decides them.
-        batch_size: images a step.
     """
     rng = generator_for(seed, purpose, "draws")
     order = torch.randperm(count, generator=rng)
     held_out, learnt = order[: -(-count // HELD_OUT)], order[-(-count // HELD_OUT) :]
     learnt = learnt if len(learnt) else held_out
-    judges = held_out[:1000].split(batch_size)
+    judges = held_out[:1000].split(BATCH_SIZE)
     optimiser = torch.optim.Adam(network.parameters(), lr=2e-3)
-    every = max(20, min(100, -(-len(learnt) // batch_size)))  # steps between checks
+    every = max(20, min(100, -(-len(learnt) // BATCH_SIZE)))  # steps between checks
 
     def judged() -> float:
         network.eval()
@@ -107,7 +106,7 @@ def fit_denoiser(
     kept = _copied(network)
     queue: Sequence[Tensor] = ()
     while step < steps and optimiser.param_groups[0]["lr"] >= LAST_RATE:
-        queue = queue or torch.randperm(len(learnt), generator=rng).split(batch_size)
+        queue = queue or torch.randperm(len(learnt), generator=rng).split(BATCH_SIZE)
         pick, queue = learnt[queue[0]], queue[1:]
         optimiser.zero_grad(set_to_none=True)
         error(network, pick, rng).backward()
@@ -131,36 +130,58 @@ def _copied(network: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in network.state_dict().items()}
 
 
-def patches(images: Sequence[Tensor], rng: torch.Generator, side: int = PATCH) -> list[Tensor]:
+def patches(images: Sequence[Tensor], rng: torch.Generator) -> list[Tensor]:
     """The same random square of several batches [B, C, H, W]; small images whole."""
     height, width = images[0].shape[2:]
-    top, left = (int(torch.randint(max(1, size - side + 1), (), generator=rng)) for size in (height, width))
-    return [part[:, :, top : top + side, left : left + side] for part in images]
+    top, left = (int(torch.randint(max(1, size - PATCH + 1), (), generator=rng)) for size in (height, width))
+    return [part[:, :, top : top + PATCH, left : left + PATCH] for part in images]
 
 
-class Denoised(PlainTraining, ABC):
+@dataclass(eq=False, kw_only=True)
+class Trained(PlainTraining):
+    """A hacker who learns a network beforehand; the fields are what he is given, and his options.
+
+    Args:
+        steps: the most steps of that training; it ends earlier on a plateau.
+        width: filters of the network, on its first level.
+        device: where it trains and works.
+        seed: of its weights and of all that he draws.
+
+    Attributes:
+        name: of the counter-measure, for random draws and errors.
+    """
+
+    name: ClassVar[str]
+    steps: int = count(3000, 1)
+    width: int = count(32, 1, 1024)
+    device: torch.device | str = "cpu"
+    seed: int = 0
+    network: nn.Module = field(default_factory=nn.Identity, init=False)
+
+    def __post_init__(self) -> None:
+        """Read the options; ConfigError as `whole`."""
+        for each in fields(self):
+            if "range" in each.metadata:
+                read = whole(f"{self.name}: {each.name}", getattr(self, each.name), *each.metadata["range"])
+                setattr(self, each.name, read)
+
+    def learnt(self, network: nn.Module, error: Error, count: int) -> Fitted:
+        """Train a fresh network on so many images, for an error over some of them."""
+        self.network = network.to(self.device)
+        result = fit_denoiser(self.network, error, count, self.steps, self.name, self.seed)
+        self.findings = {"denoiser_steps": result.steps, "denoiser_plateau": result.plateau}
+        return result
+
+
+@dataclass(eq=False, kw_only=True)
+class Denoised(Trained, ABC):
     """A hacker who learns a denoiser, trains on what it makes of the published images, and tests so too.
 
     Args:
-        name: of the counter-measure, for random draws and errors.
-        steps: the most steps of the denoiser's training.
-        depth: its layers.
-        width: its filters.
-        device: where it trains and works.
-        seed: of its weights and draws.
+        depth: layers of the denoiser; the other options are those of `Trained`.
     """
 
-    def __init__(
-        self, name: str, steps: str | int, depth: str | int, width: str | int, device: torch.device | str, seed: int
-    ) -> None:
-        self.name = name
-        self.seed = seed
-        self.device = device
-        self.steps = whole(f"{name}: steps", steps, 1)
-        self.depth = whole(f"{name}: depth", depth, 3, 100)
-        self.width = whole(f"{name}: width", width, 1, 1024)
-        self.network: nn.Module = nn.Identity()
-        self.findings = {}
+    depth: int = count(8, 3, 100)
 
     @abstractmethod
     def learn(self, images: ImageSet) -> None:
@@ -194,7 +215,4 @@ class Denoised(PlainTraining, ABC):
 
     def fitted(self, channels: int, error: Error, count: int) -> Fitted:
         """A fresh network for images of so many channels, trained."""
-        self.network = Denoiser(channels, self.depth, self.width, seed_for(self.seed, self.name)).to(self.device)
-        result = fit_denoiser(self.network, error, count, self.steps, self.name, self.seed)
-        self.findings = {"denoiser_steps": result.steps, "denoiser_plateau": result.plateau}
-        return result
+        return self.learnt(Denoiser(channels, self.depth, self.width, seed_for(self.seed, self.name)), error, count)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from uge.attack.options import number
 from uge.data.images import ImageSet
 from uge.errors import ConfigError
 from uge.losses.undistillation import distillation
@@ -42,15 +41,8 @@ class Distillation(PlainTraining):
                 f"distillation has labels {' or '.join(LABELS)} and queries {' or '.join(QUERIES)},"
                 f" got '{labels}' and '{queries}'"
             )
-        try:
-            self.temperature = float(temperature)
-        except ValueError as error:
-            raise ConfigError(f"distillation: temperature '{temperature}' is no number") from error
-        if not 0 < self.temperature < math.inf:
-            raise ConfigError(f"distillation: temperature {self.temperature:g} must be positive and finite")
-        self.teacher = teacher.eval()
-        self.labels = labels
-        self.queries = queries
+        self.temperature = number("distillation: temperature", temperature, 1e-3, 1e6)
+        self.teacher, self.labels, self.queries = teacher.eval(), labels, queries
 
     def prepare(self, images: ImageSet) -> tuple[Tensor, Tensor]:
         """The published images with the teacher's answers, float32 [N, K]."""

@@ -3,59 +3,46 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import KW_ONLY, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from uge.attack.denoiser import fit_denoiser, patches
-from uge.attack.options import whole
+from uge.attack.denoiser import Trained, patches
+from uge.attack.options import count
 from uge.data.images import ImageSet, to_float, to_uint8
 from uge.data.sources import load
 from uge.errors import ConfigError
 from uge.filters import grayscale
 from uge.networks.unet import UNet
 from uge.runtime import generator_for, seed_for
-from uge.training import PlainTraining
 
 NO_DATA = "needs images of the hacker's own: data=DATA"
 Pairs = Callable[[Tensor, torch.Generator], tuple[Tensor, Tensor]]  # numbers, random draws -> copies, originals
 
 
-class Informed(PlainTraining, ABC):
+@dataclass(eq=False)
+class Informed(Trained, ABC):
     """A hacker who learns a U-Net from images of his own and trains on what it makes of the published ones.
 
     It is told the labels, where his own images are of the same classes. So test images are shown as they are.
+    Findings: `denoiser_steps`, `denoiser_plateau`, `own_images`. What he gains on the published copy he cannot know.
 
     Args:
-        name: of the counter-measure, for random draws and errors.
+        settings: what the copy's manifest says.
         data: DATA of the hacker's own images, of any size and colours.
-        images: how many of them he uses at most.
-        steps: the most steps of training; it ends earlier on a plateau.
-        width: of the U-Net.
-        device: where it trains and works.
-        seed: of all that he draws.
+        images: how many of them he uses at most; the other options are those of `Trained`.
     """
 
     knows = "method"
-
-    def __init__(
-        self,
-        name: str,
-        data: str,
-        images: str | int,
-        steps: str | int,
-        width: str | int,
-        device: torch.device | str,
-        seed: int,
-    ) -> None:
-        self.name, self.data, self.device, self.seed = name, data, device, seed
-        self.most = whole(f"{name}: images", images, 2)
-        self.steps = whole(f"{name}: steps", steps, 1)
-        self.width = whole(f"{name}: width", width, 1, 1024)
-        self.network: nn.Module = nn.Identity()
-        self.findings = {}
+    settings: Mapping[str, Any]
+    data: str = ""
+    images: int = count(4000, 2)
+    _: KW_ONLY
+    steps: int = count(6000, 1)
 
     @abstractmethod
     def purified(self, images: ImageSet) -> Tensor:
@@ -73,7 +60,7 @@ class Informed(PlainTraining, ABC):
         if not self.data:
             raise ConfigError(f"{self.name}: {NO_DATA}")
         own = load(self.data, "train", image_size=images.image_size, convert=True)
-        own = own.take(self.most, generator_for(self.seed, self.name, "own images"))
+        own = own.take(self.images, generator_for(self.seed, self.name, "own images"))
         if own.channels < images.channels:
             own = own.with_images(own.images.expand(-1, images.channels, -1, -1).contiguous())
         elif own.channels > images.channels:
@@ -89,7 +76,7 @@ class Informed(PlainTraining, ABC):
             channels: C.
         """
         told = told.to(self.device)
-        network = UNet(channels, told.shape[1], self.width, seed=seed_for(self.seed, self.name)).to(self.device)
+        network = UNet(channels, told.shape[1], self.width, seed=seed_for(self.seed, self.name))
 
         def error(network: nn.Module, pick: Tensor, rng: torch.Generator) -> Tensor:
             copies, originals = patches([each.to(self.device) for each in pairs(pick, rng)], rng)
@@ -97,13 +84,8 @@ class Informed(PlainTraining, ABC):
                 copies, originals = copies.flip(3), originals.flip(3)
             return (network(copies, told[pick]) - originals).square().mean()
 
-        fitted = fit_denoiser(network, error, len(told), self.steps, self.name, self.seed)
-        self.network = network
-        self.findings = {
-            "denoiser_steps": fitted.steps,
-            "denoiser_plateau": fitted.plateau,
-            "own_images": len(told),
-        }
+        self.learnt(network, error, len(told))
+        self.findings = {**self.findings, "own_images": len(told)}
 
     @torch.no_grad()
     def applied(self, x: Tensor, told: Tensor) -> Tensor:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import field
+from typing import Any
+
+from uge.data.images import ImageSet
 from uge.errors import ConfigError
 
 
@@ -31,3 +35,20 @@ def whole(what: str, value: str | int, least: int, most: int = 10**6) -> int:
     if not str(value).isdecimal() or not least <= int(value) <= most:
         raise ConfigError(f"{what}: expected a whole number from {least} to {most}, got '{value}'")
     return int(value)
+
+
+def count(default: int, least: int, most: int = 10**6) -> Any:
+    """The field of a `Trained` that is a whole number in a range."""
+    return field(default=default, metadata={"range": (least, most)})
+
+
+def some_of(clean: ImageSet, asked: str | int, what: str, option: str = "images") -> int:
+    """How many originals, or pairs of them with copies, a hacker has.
+
+    Raises:
+        ConfigError: no whole number, or more than there are.
+    """
+    wanted, kind = whole(f"{what}: {option}", asked, 1), {"images": "clean images"}.get(option, option)
+    if wanted > len(clean):
+        raise ConfigError(f"{what}: {wanted} {kind} asked for, but there are {len(clean)} originals")
+    return wanted

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from uge.attack.informed import Informed, labels_told
-from uge.attack.options import whole
+from uge.attack.options import count
 from uge.data.images import ImageSet, normalisation_of, to_float, to_uint8
 from uge.keys.key import RECIPIENT_NETWORK, Key
 from uge.keys.letter import even
@@ -24,6 +25,7 @@ from uge.training import fit, logits_of, recommended_recipe
 READER, READER_EPOCHS = "vgg:depth=8,width=16", 12  # the classifier of his own originals
 
 
+@dataclass(eq=False, kw_only=True)
 class OwnPairs(Informed):
     """A U-Net from the hacker's own copies to their originals, told what a classifier of originals takes a copy for.
 
@@ -34,44 +36,27 @@ class OwnPairs(Informed):
     the published copy's own key makes of an image f reads off, a classifier of his originals. The lowest bits of sealed
     copies are cipher text, and cleared first. Ours.
 
-    Findings: `denoiser_steps`, `denoiser_plateau`, `own_images`. What it gains on the published copy he cannot know.
-
     Args:
-        settings: what the copy's manifest says, its method among it.
-        data: DATA of the other images, of any size and colours. Without it they are the published images themselves, as
-            if they were originals, under labels in another order.
-        images: how many of them at most.
+        data: without it the hacker's own images are the published ones, as if they were originals, under labels in
+            another order.
         keys: how many he draws.
         set: settings of his own copies in the place of those published, "NAME=VALUE NAME=VALUE".
-        steps: the most steps of the U-Net's training.
-        width: its filters on the first level.
-        device: where everything is trained.
-        seed: of all that he draws, his keys included.
 
     Raises:
         ConfigError: a method or setting that this version does not know.
     """
 
+    name = "own-pairs"
     cost = 20.0
+    keys: int = count(4, 1, 1000)
+    set: str = ""
 
-    def __init__(
-        self,
-        settings: Mapping[str, Any],
-        data: str = "",
-        images: str | int = 4000,
-        keys: str | int = 4,
-        set: str = "",
-        steps: str | int = 6000,
-        width: str | int = 32,
-        device: torch.device | str = "cpu",
-        seed: int = 0,
-    ) -> None:
-        super().__init__("own-pairs", data, images, steps, width, device, seed)
-        self.keys = whole("own-pairs: keys", keys, 1, 1000)
-        self.method = settings.get("method", DEFAULT)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.method = self.settings.get("method", DEFAULT)
         known = {field.name for field in dataclasses.fields(resolve_config(self.method))}
-        told = {name: settings[name] for name in known & settings.keys()}
-        own = {name: value for name, _, value in (each.partition("=") for each in set.split())}
+        told = {name: self.settings[name] for name in known & self.settings.keys()}
+        own = {name: value for name, _, value in (each.partition("=") for each in self.set.split())}
         self.config: Any = resolve_config(self.method, told | own)
 
     @classmethod
@@ -84,7 +69,7 @@ class OwnPairs(Informed):
             return super().own(images)
         rng = generator_for(self.seed, self.name, "own images")
         mixed = dataclasses.replace(images, labels=images.labels[torch.randperm(len(images), generator=rng)])
-        return mixed.take(self.most, rng)
+        return mixed.take(self.images, rng)
 
     def purified(self, images: ImageSet) -> Tensor:
         own = self.own(images)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Self
 
@@ -15,7 +14,7 @@ from uge.data.images import ImageSet
 from uge.encoders import ENCODERS, build_encoder
 from uge.encoders.efficientnet_lite import EfficientNetLite
 from uge.errors import unknown_name
-from uge.training import PlainTraining, Recipe
+from uge.training import AtTest, PlainTraining, Recipe
 
 MOST_PIXELS = 224  # the side for which the encoders were trained
 
@@ -73,9 +72,7 @@ class PretrainedProbe(PlainTraining):
     def begin(self, network: nn.Module, recipe: Recipe, generator: torch.Generator) -> tuple[nn.Module, Recipe]:
         return self.pretrained(), replace(recipe, epochs=0)
 
-    def finish(
-        self, network: nn.Module, images: Tensor, targets: Tensor, at_test: Callable[[ImageSet], ImageSet]
-    ) -> bool:
+    def finish(self, network: nn.Module, images: Tensor, targets: Tensor, at_test: AtTest) -> bool:
         assert self.images is not None
         refit_last_layer(network, images, targets, self.images.classes, self.seed)
         return True
@@ -132,7 +129,5 @@ class PretrainedFinetune(PretrainedProbe):
         refit_last_layer(network, images.images, images.labels, images.classes, self.seed)
         return network.requires_grad_(True), tuned
 
-    def finish(
-        self, network: nn.Module, images: Tensor, targets: Tensor, at_test: Callable[[ImageSet], ImageSet]
-    ) -> bool:
+    def finish(self, network: nn.Module, images: Tensor, targets: Tensor, at_test: AtTest) -> bool:
         return False

@@ -8,7 +8,6 @@ from torch.nn import functional as F
 
 from uge.attack.options import whole
 from uge.data.images import ImageSet, to_float, to_uint8
-from uge.filters import deciding_directions, project
 from uge.runtime import generator_for
 from uge.training import PlainTraining
 
@@ -43,8 +42,9 @@ class Projection(PlainTraining):
         taken = x.new_zeros(x.shape[1], 0)
         while taken.shape[1] < most:
             weights, _ = logistic_regression(x, images.labels, images.classes, epochs=self.epochs, seed=self.seed)
-            taken = deciding_directions(weights, taken)[:, :most]
-            x = torch.cat([project(part, taken) for part in x.split(1000)])
+            differences = (weights[1:] - weights[:1]).T
+            taken = torch.linalg.qr(torch.cat([taken, differences], dim=1))[0][:, :most]
+            x = torch.cat([part - (part @ taken) @ taken.T for part in x.split(1000)])
         return to_uint8((x + mean).view_as(images.images)), images.labels
 
 

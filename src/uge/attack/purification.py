@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from uge.attack.denoiser import Denoised, patches
-from uge.attack.options import whole
+from uge.attack.options import count, some_of
 from uge.data.images import ImageSet, to_float
 from uge.errors import ConfigError
 from uge.runtime import generator_for
@@ -15,6 +17,7 @@ from uge.runtime import generator_for
 STRIDE = 3  # of the blind spots; no two of them touch
 
 
+@dataclass(eq=False)
 class Purify(Denoised):
     """A denoiser learnt from the published images alone: each pixel is guessed from the others.
 
@@ -22,27 +25,12 @@ class Purify(Denoised):
 
     Batson & Royer, Noise2Self: Blind Denoising by Self-Supervision, ICML 2019. What one pixel tells about the next
     stays, what is independent from pixel to pixel goes: fine perturbations, but no tints, and the image's own fine
-    detail too. At the end every pixel is guessed once, over the nine places of the grid.
-
-    Args:
-        steps: the most steps of training.
-        depth: layers.
-        width: filters.
-        device: where the denoiser trains and works.
-        seed: of its weights and draws.
+    detail too. At the end every pixel is guessed once, over the nine places of the grid. Options: as `Denoised`.
     """
 
+    name = "purify"
     cost = 3.5
-
-    def __init__(
-        self,
-        steps: str | int = 1500,
-        depth: str | int = 8,
-        width: str | int = 32,
-        device: torch.device | str = "cpu",
-        seed: int = 0,
-    ) -> None:
-        super().__init__("purify", steps, depth, width, device, seed)
+    steps: int = count(1500, 1)
 
     def learn(self, images: ImageSet) -> None:
         pixels = images.images.to(self.device)
@@ -82,18 +70,6 @@ def hidden(x: Tensor, spots: Tensor) -> Tensor:
 NO_PAIRS = "the originals are not those of the copies one by one: other files, or another order"
 
 
-def pairs_asked_for(clean: ImageSet, count: str | int, what: str) -> int:
-    """How many true pairs a hacker has.
-
-    Raises:
-        ConfigError: no whole number, or more than there are.
-    """
-    wanted = whole(f"{what}: pairs", count, 1)
-    if wanted > len(clean):
-        raise ConfigError(f"{what}: {wanted} pairs asked for, but there are {len(clean)} originals")
-    return wanted
-
-
 def pairs_of(clean: ImageSet, copies: ImageSet, count: int, what: str, seed: int) -> Tensor:
     """The numbers of the pairs that a hacker of a seed has, balanced over the classes, int64 [count].
 
@@ -105,35 +81,24 @@ def pairs_of(clean: ImageSet, copies: ImageSet, count: int, what: str, seed: int
     return clean.choose(count, generator_for(seed, "clean subset"))
 
 
+@dataclass(eq=False)
 class Pairs(Denoised):
     """A denoiser learnt from a few true pairs, min_D mean ||D(x_u) - x||^2, and applied to all published images.
 
     Args:
         clean: all originals, in the order of the published images.
         pairs: how many of them the hacker has; the same for every hacker of a seed, balanced over the classes.
-        steps: the most steps of training.
-        depth: layers.
-        width: filters.
-        device: where the denoiser trains and works.
-        seed: of its weights and draws.
     """
 
+    name = "pairs"
     knows = "pairs"
     cost = 4.0
+    clean: ImageSet
+    pairs: int = 100
 
-    def __init__(
-        self,
-        clean: ImageSet,
-        pairs: str | int = 100,
-        steps: str | int = 3000,
-        depth: str | int = 8,
-        width: str | int = 32,
-        device: torch.device | str = "cpu",
-        seed: int = 0,
-    ) -> None:
-        super().__init__("pairs", steps, depth, width, device, seed)
-        self.clean = clean
-        self.pairs = pairs_asked_for(clean, pairs, "pairs")
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.pairs = some_of(self.clean, self.pairs, "pairs", "pairs")
 
     def learn(self, images: ImageSet) -> None:
         """Raises: ConfigError, as `pairs_of`."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -14,7 +13,7 @@ from uge.attack.last_layer import last_layer, refit_last_layer
 from uge.attack.options import number, whole
 from uge.data.images import ImageSet
 from uge.operations import colour, jitter, warp
-from uge.training import PlainTraining, Recipe
+from uge.training import AtTest, PlainTraining, Recipe
 
 
 class Head(nn.Module):
@@ -78,9 +77,7 @@ class SelfSupervised(PlainTraining):
     def loss(self, network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         return contrastive(network(x).float(), self.temperature)
 
-    def finish(
-        self, network: nn.Module, images: Tensor, targets: Tensor, at_test: Callable[[ImageSet], ImageSet]
-    ) -> bool:
+    def finish(self, network: nn.Module, images: Tensor, targets: Tensor, at_test: AtTest) -> bool:
         refit_last_layer(network, images, targets, self.classes)
         return True
 

@@ -10,9 +10,9 @@ from typing import Any
 from uge.attack import why_unfit
 from uge.audit.estimate import Estimate
 from uge.audit.folder import claimed, write_facts, write_summary
+from uge.audit.jobs import Runner
 from uge.audit.plan import Cell, Plan, Row, cells_of, possible
 from uge.audit.run import Audit
-from uge.audit.runners import Runner
 from uge.copy import Manifest
 from uge.data.images import ImageSet
 from uge.keys.key import Key
@@ -79,7 +79,7 @@ def conduct(
         key_epochs=plan.key_epochs,
         key=key,
         clean=clean,
-        manifest=manifest,
+        told=manifest.told if manifest else None,
         device=device,
         threads=threads,
     )

@@ -1,5 +1,6 @@
 """The audit's folder: what is in it besides the records, and that one folder holds one audit.
 
+    AUDIT/data.json        whose audit it is: digests of the copy and the test images
     AUDIT/records.jsonl    one row a training
     AUDIT/summary.json     what they say together
     AUDIT/audit.json       the plan, the copy, its quality, what was left out
@@ -14,15 +15,15 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from uge import durable
 from uge.attack import COUNTERMEASURES
 from uge.audit.metrics import summarise
 from uge.audit.plan import Plan, Row
@@ -30,44 +31,23 @@ from uge.audit.quality import quality
 from uge.audit.run import Audit
 from uge.copy import Manifest
 from uge.data.images import ImageSet
-from uge.errors import PublishError
-from uge.runtime import check_writable, environment, exclusive, write_atomically
+from uge.durable import write_file
+from uge.outside import read_json
+from uge.runtime import environment
 
 FORMAT_VERSION = 1
-FACTS, SUMMARY, EXAMPLES = "audit.json", "summary.json", "examples.npz"
+DATA, FACTS, SUMMARY, EXAMPLES = "data.json", "audit.json", "summary.json", "examples.npz"
 MOST_EXAMPLES = 10
 
 
-@contextmanager
-def claimed(folder: Path, data: dict[str, str]) -> Iterator[None]:
-    """Hold a folder for one audit of one copy.
+def claimed(folder: Path, data: dict[str, str]) -> AbstractContextManager[None]:
+    """Hold a folder for one audit of one copy, private from the beginning (see `durable.claimed`).
 
     Args:
         folder: new, empty, or of an audit of the same data.
         data: digests of the copy and the test images.
-
-    Raises:
-        PublishError: the folder holds something else, or another process works in it.
     """
-    facts = folder / FACTS
-    if facts.exists():
-        if _data_of(facts) not in (data, None):
-            raise PublishError(f"{folder} holds an audit of other images; give a new folder as --out, or remove it")
-    elif folder.exists() and (not folder.is_dir() or any(file.name != ".lock" for file in folder.iterdir())):
-        raise PublishError(f"{folder} is not empty and holds no audit; give a new folder as --out, or remove it")
-    check_writable(facts)
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with exclusive(folder / ".lock", f"another audit is running in {folder}; wait for it, or give another --out"):
-        yield
-
-
-def _data_of(facts: Path) -> dict[str, str] | None:
-    """Whose audit it is; None if the file is cut short: it is written anew, and each record names its data itself."""
-    try:
-        content = json.loads(facts.read_text())
-    except ValueError:
-        return None
-    return content.get("data", {}) if isinstance(content, dict) else {}
+    return durable.claimed(folder, DATA, json.dumps(data, sort_keys=True) + "\n", "an audit", "images")
 
 
 def write_facts(
@@ -104,7 +84,7 @@ def write_facts(
         "offered": [name for name in COUNTERMEASURES if name != "none"],
         "environment": environment(audit.device),
     }
-    write_atomically(audit.folder / FACTS, json.dumps(facts, indent=1) + "\n")
+    write_file(audit.folder / FACTS, json.dumps(facts, indent=1) + "\n")
     write_examples(audit.folder, published, clean)
 
 
@@ -121,15 +101,14 @@ def write_examples(folder: Path, published: ImageSet, clean: ImageSet | None) ->
         arrays["originals"] = clean.images[first].numpy()
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
-    write_atomically(folder / EXAMPLES, buffer.getvalue(), mode=0o600)
+    write_file(folder / EXAMPLES, buffer.getvalue(), mode=0o600)
 
 
 def write_summary(folder: Path, rows: Sequence[Row], classes: int, plan: Plan) -> dict[str, Any]:
     """Write `summary.json`, and which of the records it is about into `audit.json`."""
     summary = summarise(rows, classes, plan.reason)
-    write_atomically(folder / SUMMARY, json.dumps(summary, indent=1) + "\n")
-    facts = json.loads((folder / FACTS).read_text())
+    write_file(folder / SUMMARY, json.dumps(summary, indent=1) + "\n")
+    facts = read_json(folder / FACTS)
     facts["cells"] = [row["cell"] for row in rows]
-    write_atomically(folder / FACTS, json.dumps(facts, indent=1) + "\n")
-    os.chmod(folder, 0o700)
+    write_file(folder / FACTS, json.dumps(facts, indent=1) + "\n")
     return summary

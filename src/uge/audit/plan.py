@@ -37,7 +37,7 @@ from uge.attack import (
 from uge.errors import ConfigError, UgeError, unknown_name
 from uge.keys.key import RECIPIENT_NETWORK
 from uge.networks import parse_network
-from uge.runtime import read_toml
+from uge.outside import read_toml
 
 AUTHORISED = "authorised"  # in the place of a network's name: the recipient's
 Row = dict[str, Any]

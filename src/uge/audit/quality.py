@@ -77,7 +77,7 @@ def linear_separability(x: Tensor, labels: Tensor, classes: int, *, epochs: int 
     return round(100 * right / len(x), 2)
 
 
-def quality(published: ImageSet, clean: ImageSet | None, *, most: int = 5000) -> dict[str, float]:
+def quality(published: ImageSet, clean: ImageSet | None, *, most: int = 5000) -> dict[str, float | None]:
     """Everything that the page says of the pictures themselves, means over the images.
 
     Args:
@@ -86,12 +86,15 @@ def quality(published: ImageSet, clean: ImageSet | None, *, most: int = 5000) ->
         most: images that the linear classifiers see.
 
     Returns:
-        `held_out_separability_published`, and with originals `psnr_db`, `ssim`, `l_inf_255` (the largest change of any
+        `held_out_separability_published`, and with originals `psnr_db` (of the changed
+        images; None where there is none), `ssim`, `l_inf_255` (the largest change of any
         value), `l2` (of images in [0, 1]) and `held_out_separability_difference`.
     """
     chosen = published.choose(most, generator_for(0, "separability"))  # folders are read class by class
     x, labels = to_float(published.images[chosen]), published.labels[chosen]
-    found = {"held_out_separability_published": linear_separability(x, labels, published.classes)}
+    found: dict[str, float | None] = {
+        "held_out_separability_published": linear_separability(x, labels, published.classes)
+    }
     if clean is None or not clean.aligned(published):
         return found
     difference = x - to_float(clean.images[chosen])
@@ -99,8 +102,9 @@ def quality(published: ImageSet, clean: ImageSet | None, *, most: int = 5000) ->
     distances = torch.cat([(to_float(a) - to_float(b)).flatten(1).norm(dim=1) for a, b in pairs])
     largest = max(int((a.int() - b.int()).abs().max()) for a, b in pairs)
     ratio = torch.cat([psnr(b, a) for a, b in pairs])
+    changed = ratio[ratio.isfinite()]
     return found | {
-        "psnr_db": round(float(ratio[ratio.isfinite()].mean()), 2) if ratio.isfinite().any() else float("inf"),
+        "psnr_db": round(float(changed.mean()), 2) if len(changed) else None,
         "ssim": round(float(ssim(clean.images, published.images).mean()), 4),
         "l_inf_255": largest,
         "l2": round(float(distances.mean()), 4),

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,30 +20,25 @@ from uge.attack import (
     needs_teacher,
     trains_key_network,
 )
+from uge.audit.jobs import CELLS, JOB, More, Runner, save_job
 from uge.audit.plan import AUTHORISED, Cell, Hacker, Plan, Row, cells_of
-from uge.audit.runners import CELLS, JOB, More, Runner, save_job
-from uge.copy import Manifest
-from uge.data.images import ImageSet, normalisation_of, to_float, to_uint8
-from uge.errors import ConfigError, DataError, PublishError
+from uge.data.images import ImageSet, class_difference, normalisation_of, to_float, to_uint8
+from uge.durable import check_writable, remove_folder, write_file
+from uge.errors import ConfigError, DataError
 from uge.keys.key import RECIPIENT_NETWORK, Key
 from uge.networks import NetworkSpec, build_network, parse_network
-from uge.records import RECORD_VERSION, append_record, config_hash, read_records
-from uge.runtime import check_writable, environment, seed_for, write_atomically
-from uge.training import Countermeasure, Recipe, fit
+from uge.outside import MOST_WEIGHTS, read_file
+from uge.records import append_record, config_hash, is_training, line_of, read_records, read_row
+from uge.runtime import environment, seed_for
+from uge.training import PlainTraining, Recipe, fit
 
 RECORDS = "records.jsonl"
 FIRST = 100  # images that tell at once whether the key is that of the copy
 
 
 def read_finished(folder: Path) -> list[Row]:
-    """The rows of an audit's finished trainings.
-
-    Raises:
-        PublishError: the folder holds no records.
-    """
-    if not (folder / RECORDS).exists():
-        raise PublishError(f"{folder} is no audit: it has no {RECORDS}")
-    return [row for row in read_records(folder / RECORDS) if "error" not in row]
+    """The rows of an audit's finished trainings; what else its records may hold is passed over."""
+    return [row for row in read_records(folder / RECORDS) if is_training(row) and "error" not in row]
 
 
 def alike(published: ImageSet, other: ImageSet, what: str) -> ImageSet:
@@ -56,12 +49,11 @@ def alike(published: ImageSet, other: ImageSet, what: str) -> ImageSet:
             measured with them; `what` names them in it.
     """
     other = other.like(published)
-    if (other.class_names, other.channels, other.image_size) != (
-        published.class_names,
-        published.channels,
-        published.image_size,
-    ):
-        raise DataError(f"the {what} images differ from the published ones in classes, channels or image size")
+    if differ := class_difference(published.class_names, other.class_names, "the copy", f"the {what} data"):
+        raise DataError(f"the {what} images differ from the published ones: {differ}; give images of the same classes")
+    if (other.channels, other.image_size) != (published.channels, published.image_size):
+        ours, theirs = (f"{each.channels} x {each.image_size[0]} x {each.image_size[1]}" for each in (published, other))
+        raise DataError(f"the {what} images differ from the published ones: they have {theirs} values, those {ours}")
     return other
 
 
@@ -92,7 +84,7 @@ class Audit:
         folder: where `records.jsonl` and the authorised networks' trained weights go.
         key: the recipient's, where there is one.
         clean: the originals, for the ceilings and for hackers who have some of them.
-        manifest: of the copy, where it has one; hackers who have read our pages go by what it tells.
+        told: what the copy's manifest tells hackers who have read our pages (`Manifest.told`).
         recipe: from a network's text to how it is trained; a key that has a recipe of its own goes by that.
         recipient: the network that the recipient trains, unless the key defines it.
         key_epochs: not 0: he trains for so many epochs at most.
@@ -115,7 +107,7 @@ class Audit:
         key_epochs: int = 0,
         key: Key | None = None,
         clean: ImageSet | None = None,
-        manifest: Manifest | None = None,
+        told: Mapping[str, Any] | None = None,
         device: str = "cpu",
         threads: int | None = None,
     ) -> None:
@@ -130,7 +122,7 @@ class Audit:
         self.recipient = recipient
         self.key_epochs = key_epochs
         self.key = key
-        self.settings = manifest.told if manifest else {}
+        self.settings = dict(told or {})
         self.device = device
         self.threads = threads
         self._views: dict[str, ImageSet] = {}  # of the recipient
@@ -155,7 +147,7 @@ class Audit:
             ConfigError: a cell that cannot run, before the first one is trained.
             PublishError: the folder cannot be written.
         """
-        done = {row["cell"]: row for row in read_records(self.folder / RECORDS) if "error" not in row}
+        done = {row["cell"]: row for row in read_finished(self.folder)}
         self._check(cells, done)
         check_writable(self.folder / RECORDS)
         rows = []
@@ -219,14 +211,14 @@ class Audit:
                 self._check(cells, done)
                 if on_cells:
                     on_cells(cells, missing)
-                job = job or save_job(self)
+                job = job or save_job(self, [network for network, _ in hackers])
                 for row in runner.run(job, self._ready(missing, done, seconds)):
                     done[row["cell"]] = row
                     append_record(self.folder / RECORDS, row)
                     if on_row:
                         on_row(names[row["cell"]], row)
         finally:
-            shutil.rmtree(self.folder / JOB, ignore_errors=True)
+            remove_folder(self.folder / JOB)
         rows = [done[self.cell_name(cell)] for cell in cells]
         self._tidy(rows)
         return rows
@@ -248,25 +240,23 @@ class Audit:
     def _gather(self) -> dict[str, Row]:
         """Finished rows by cell, also those that a killed run had no time to append; failed ones are tried again."""
         kept = self.folder / CELLS
-        done = {row["cell"]: row for row in read_records(self.folder / RECORDS) if "error" not in row}
+        done = {row["cell"]: row for row in read_finished(self.folder)}
         check_writable(self.folder / RECORDS)
         for file in sorted(kept.glob("*.json")):
-            row = json.loads(file.read_text())
-            if "error" not in row and row["cell"] not in done:
+            row = read_row(file)
+            if row and is_training(row) and "error" not in row and row["cell"] not in done:
                 append_record(self.folder / RECORDS, row)
                 done[row["cell"]] = row
-        shutil.rmtree(kept, ignore_errors=True)
+        remove_folder(kept)
         return done
 
     def _tidy(self, rows: Sequence[Row]) -> None:
         """One line a cell, the plan's in its order: the same file whatever interrupted the runs before."""
         names = {row["cell"] for row in rows}
-        others = {row["cell"]: row for row in read_records(self.folder / RECORDS) if row["cell"] not in names}
-        lines = [
-            json.dumps({"record_version": RECORD_VERSION, **row}, sort_keys=True) for row in (*rows, *others.values())
-        ]
-        write_atomically(self.folder / RECORDS, "".join(line + "\n" for line in lines))
-        shutil.rmtree(self.folder / CELLS, ignore_errors=True)
+        others = {row["cell"]: row for row in filter(is_training, read_records(self.folder / RECORDS))}
+        kept = [*rows, *(row for cell, row in others.items() if cell not in names)]
+        write_file(self.folder / RECORDS, "".join(line_of(row) + "\n" for row in kept))
+        remove_folder(self.folder / CELLS)
 
     def cell_name(self, cell: Cell) -> str:
         """Twelve digits over everything that decides a cell's result."""
@@ -357,7 +347,7 @@ class Audit:
 
     def countermeasure_of(
         self, cell: Cell, teacher: nn.Module | None = None, untrained: nn.Module | None = None
-    ) -> Countermeasure:
+    ) -> PlainTraining:
         """The counter-measure of a cell, with what it is given; the recipient's network, trained or not, if it asks.
 
         Raises:
@@ -399,7 +389,7 @@ class Audit:
 
     def _teacher(self, cell: Cell) -> nn.Module:
         network = self.network_of(self._teacher_of(cell))
-        network.load_state_dict(safetensors.load_file(self._trained_weights(cell)))
+        network.load_state_dict(safetensors.load(read_file(self._trained_weights(cell), MOST_WEIGHTS)))
         return Service(network, self._key()).eval().requires_grad_(False).to(self.device)
 
     def train(self, cell: Cell, on_epoch: Callable[[int, int, float], None] | None = None) -> Row:
@@ -423,7 +413,7 @@ class Audit:
         )
         if cell.role == AUTHORISED and cell.budget == 1:
             weights = {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}
-            write_atomically(self._teacher_file(cell), safetensors.save(weights), mode=0o600)
+            write_file(self._teacher_file(cell), safetensors.save(weights), mode=0o600)
         return (
             self.facts(cell)
             | {

@@ -11,58 +11,64 @@ import importlib
 import inspect
 import json
 import os
-import pickle
-import secrets
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from functools import lru_cache, partial
 from multiprocessing import forkserver, get_all_start_methods, get_context, parent_process
 from pathlib import Path
 from textwrap import shorten
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
 
+from uge.audit.jobs import CELLS, More, Runner
 from uge.audit.plan import Cell, Row
+from uge.audit.run import Audit
+from uge.data.images import ImageSet
+from uge.durable import write_file
 from uge.errors import ConfigError, PublishError, unknown_name
-from uge.runtime import write_atomically
-
-if TYPE_CHECKING:
-    from uge.audit.run import Audit
-
-JOB = "job"  # what the workers read; removed at the end
-CELLS = "cells"  # finished rows that are not in records.jsonl yet, one file each
+from uge.keys.files import key_from
+from uge.outside import MOST_WEIGHTS, parse_json, read_file
+from uge.training import Recipe
 
 
-More = Callable[[int], Sequence[Cell]]
-"""Up to so many cells that can be trained now, each handed out once. None while others have to be finished first, whose
-rows the caller has to see: ask again after each row."""
+def load_job(job: Path) -> Audit:
+    """What `save_job` wrote.
 
-
-class Runner(Protocol):
-    """Trains cells as they become ready."""
-
-    def run(self, job: Path, more: More) -> Iterator[Row]:
-        """Yield the row of each cell as it is finished, in any order, until there are no more and none is running.
-
-        Args:
-            job: the file that `save_job` wrote.
-            more: where the cells come from.
-        """
-        ...
-
-
-def save_job(audit: Audit) -> Path:
-    """Write what the workers need, data and key included, to a private file in the audit's private folder."""
-    file = audit.folder / JOB / f"{secrets.token_hex(6)}.pickle"  # a name of its own: workers keep what they have read
-    write_atomically(file, pickle.dumps(audit), mode=0o600)
-    file.parent.chmod(0o700)
-    return file
+    Raises:
+        PublishError: it is no job, or damaged.
+    """
+    try:
+        tensors = load_tensors(read_file(job, MOST_WEIGHTS))
+        facts = parse_json(tensors["facts"].numpy().tobytes())
+        images = {
+            name: ImageSet(tensors[f"{name}.images"], tensors[f"{name}.labels"], tuple(facts["classes"]), tuple(names))
+            for name, names in facts["names"].items()
+        }
+        recipes = {network: Recipe(**recipe) for network, recipe in facts["recipes"].items()}
+        audit = Audit(
+            images["published"],
+            images["test"],
+            job.parent.parent,
+            recipe=recipes.__getitem__,
+            recipient=facts["recipient"],
+            key_epochs=facts["key_epochs"],
+            key=key_from(bytes.fromhex(facts["key"]), "of the audit") if facts["key"] else None,
+            clean=images.get("clean"),
+            told=facts["told"],
+            device=facts["device"],
+            threads=facts["threads"],
+        )
+    except (OSError, SafetensorError, LookupError, TypeError, ValueError, AttributeError) as error:
+        raise PublishError(f"cannot read the job {job}: {error}") from error
+    return audit
 
 
 def train_cell(job: Path, cell: Cell) -> Row:
@@ -73,7 +79,7 @@ def train_cell(job: Path, cell: Cell) -> Row:
         row = audit.train(cell)
     except Exception as error:
         row = failed_row(audit, cell, error)
-    write_atomically(audit.folder / CELLS / f"{name}.json", json.dumps(row))
+    write_file(audit.folder / CELLS / f"{name}.json", json.dumps(row))
     return row
 
 
@@ -94,7 +100,7 @@ def _answer(job: Path, cell: Cell, ask: Callable[[], Row]) -> Row:
 @lru_cache(maxsize=1)
 def _audit(job: Path) -> Audit:
     """The audit of a file, read once in a process."""
-    audit: Audit = pickle.loads(job.read_bytes())  # written by `save_job` into a private folder
+    audit = load_job(job)
     torch.set_num_threads(audit.threads or torch.get_num_threads())
     return audit
 

@@ -47,9 +47,6 @@ class ARConfig(BaselineConfig):
     bound = "L2: rms_255 times the root of the number of values; no L_inf bound"
     rms_255: float = 4.6
 
-    def __post_init__(self) -> None:
-        self.check_rms()
-
 
 class ARProtection(Baseline[ARConfig]):
     """Adds a signal of each class's own autoregressive processes."""

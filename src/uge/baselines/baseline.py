@@ -17,9 +17,10 @@ from torch.nn import functional as F
 
 from uge.data.images import to_float
 from uge.errors import ConfigError
+from uge.networks import parse_network
 from uge.protection import NO_KEY, OnStep, Protection, Settings, Telling, preparing
-from uge.runtime import generator_for, repeatable
-from uge.training import Shift
+from uge.runtime import generator_for, repeatable, seed_for
+from uge.training import Recipe, Shift, fit
 
 SCOPES = ("sample", "class")
 
@@ -38,19 +39,39 @@ class BaselineConfig(Settings):
     def to_dict(self) -> dict[str, Any]:
         return {"bound": self.bound} | super().to_dict()
 
-    def check_scope(self) -> None:
+    def __post_init__(self) -> None:
+        """Refuse settings out of range: those of a name are checked alike in all baselines."""
+        for check, names in CHECKS.items():
+            getattr(self, check)(*(name for name in names if hasattr(self, name)))
+        if hasattr(self, "network"):
+            parse_network(self.network)
+
+    def check_scopes(self, *names: str) -> None:
         """Refuse a `scope` that is none."""
-        if (scope := getattr(self, "scope", None)) not in SCOPES:
-            raise ConfigError(f"unknown scope '{scope}'; choose from: {', '.join(SCOPES)}")
+        for name in names:
+            if (scope := getattr(self, name)) not in SCOPES:
+                raise ConfigError(f"unknown scope '{scope}'; choose from: {', '.join(SCOPES)}")
 
-    def check_rms(self) -> None:
-        """Refuse an `rms_255` outside 1..128 steps: below 1 rounding would take it away."""
-        if not 1 <= (rms := getattr(self, "rms_255", 0)) <= 128:
-            raise ConfigError(f"rms_255 {rms} is outside 1..128 (8-bit steps)")
+    def check_rms(self, *names: str) -> None:
+        """Refuse root mean squares outside 1..128 steps: below 1 rounding would take them away."""
+        self._check(names, lambda value: 1 <= value <= 128, "must be 1..128 (8-bit steps)")
 
-    def check_share_below_one(self, *names: str) -> None:
+    def check_shares_below_one(self, *names: str) -> None:
         """Refuse settings outside 0..1, or of 1."""
         self._check(names, lambda value: 0 <= value < 1, "is a share from 0 up to 1")
+
+
+CHECKS = {  # of `Settings` and `BaselineConfig`, and the settings that each is for
+    "check_scopes": ("scope",),
+    "check_rms": ("rms_255",),
+    "check_counts": (
+        *("steps", "network_steps", "attack_steps", "epochs", "network_epochs", "passes", "rounds", "draws"),
+        *("batch_size", "patch"),
+    ),
+    "check_positive": ("separation", "step_share", "attack_share", "learning_rate", "network_learning_rate"),
+    "check_shares": ("balance",),
+    "check_shares_below_one": ("error", "radius_share"),  # an adversary as strong as the noise would leave none of it
+}
 
 
 @dataclass(frozen=True)
@@ -66,6 +87,7 @@ class LinfConfig(BaselineConfig):
 
     def __post_init__(self) -> None:
         self.check_epsilon()
+        super().__post_init__()
 
 
 C = TypeVar("C", bound=BaselineConfig)
@@ -116,8 +138,9 @@ class LearntBaseline(Baseline[L]):
     optimiser: torch.optim.Optimizer | None = None
 
     @property
-    @abstractmethod
-    def rounds(self) -> int: ...
+    def rounds(self) -> int:
+        config: Any = self.config
+        return config.rounds if hasattr(config, "rounds") else len(self._batches(config.batch_size))
 
     @abstractmethod
     def begin(self, telling: Telling) -> None:
@@ -128,8 +151,8 @@ class LearntBaseline(Baseline[L]):
         """Learn a little, with draws of the round's own; what the log says of it."""
 
     def enough(self) -> bool:
-        """Whether to end here, before the last round."""
-        return False
+        """Whether to end here, before the last round: where there is an error to stop at, below it."""
+        return bool(self.log) and self.log[-1].get("error", 1.0) < getattr(self.config, "error", 0.0)
 
     @repeatable()
     def train(self, on_step: OnStep | None = None) -> None:
@@ -151,6 +174,16 @@ class LearntBaseline(Baseline[L]):
     def protected(self, images: Tensor, labels: Tensor, numbers: range) -> Tensor:
         delta = 255 * self.delta[numbers.start : numbers.stop]
         return add_within_linf(images, delta, self.config.epsilon_255)
+
+    def _teach_once(self, what: str, recipe: Recipe, telling: Telling) -> None:
+        """Train the surrogate on the originals, once; kept under this name."""
+
+        def trained() -> dict[str, Tensor]:
+            seed = seed_for(self.seed, f"{self.stream} {what}")
+            fit(self.surrogate, self.clean, recipe, seed=seed, device=self.device, on_epoch=telling(what))
+            return self.surrogate.state_dict()
+
+        self.surrogate.load_state_dict(self.kept(what, trained))
 
     def _learners(self) -> dict[str, Any]:
         return {"surrogate": self.surrogate} | ({"optimiser": self.optimiser} if self.optimiser else {})

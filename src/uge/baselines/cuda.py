@@ -37,6 +37,7 @@ class CUDAConfig(BaselineConfig):
     blur: float = 0.3
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.filter_size < 3 or self.filter_size % 2 == 0:
             raise ConfigError(f"filter_size must be odd and at least 3, got {self.filter_size}")
         if not 0 < self.blur <= 1:

@@ -20,7 +20,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from uge.baselines.baseline import LearntBaseline, LinfConfig, add_within_linf, signed_step, uniform
-from uge.networks import parse_network
 from uge.protection import Telling
 from uge.runtime import generator_for
 from uge.training import Recipe, make_optimiser
@@ -54,24 +53,12 @@ class EMConfig(LinfConfig):
     batch_size: int = 128
     learning_rate: float = 0.1
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check_scope()
-        parse_network(self.network)
-        self.check_counts("network_steps", "steps", "rounds", "batch_size")
-        self.check_positive("step_share", "learning_rate")
-        self.check_share_below_one("error")
-
 
 class EMProtection(LearntBaseline[EMConfig]):
     """Learns the noise beside a network that learns from it."""
 
     Config = EMConfig
     stream = "em"
-
-    @property
-    def rounds(self) -> int:
-        return self.config.rounds
 
     def begin(self, telling: Telling) -> None:
         config, shape = self.config, self.clean.images.shape[1:]
@@ -84,9 +71,6 @@ class EMProtection(LearntBaseline[EMConfig]):
 
     def round(self, number: int, rng: torch.Generator) -> dict[str, float]:
         return {"loss": self._teach(rng), "error": self._perturb()}
-
-    def enough(self) -> bool:
-        return bool(self.log) and self.log[-1]["error"] < self.config.error
 
     def protected(self, images: Tensor, labels: Tensor, numbers: range) -> Tensor:
         own = self._rows(torch.arange(numbers.start, numbers.stop))

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors import torch as safetensors
 from torch import Tensor
 from torch.nn import functional as F
@@ -32,7 +32,7 @@ from torch.nn import functional as F
 from uge.baselines.baseline import LearntBaseline, LinfConfig
 from uge.data.images import ImageSet, to_float
 from uge.errors import KeyFileError
-from uge.networks import parse_network
+from uge.outside import MOST_WEIGHTS, parse_json, read_file
 from uge.protection import Telling
 
 FORMAT_VERSION = 1
@@ -95,10 +95,11 @@ def load_lock(file: Path | str) -> Lock:
         KeyFileError: it cannot be read, or is none.
     """
     try:
-        with safe_open(str(file), "pt") as content:
-            facts = json.loads((content.metadata() or {})["uge-lock"])
-            tensors = {name: content.get_tensor(name) for name in ("weight", "shift")}
-            version, names = facts["format_version"], tuple(map(str, facts["class_names"]))
+        content = read_file(file, MOST_WEIGHTS, links=True)
+        tensors = safetensors.load(content)
+        header = parse_json(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        facts = parse_json(header["__metadata__"]["uge-lock"])
+        version, names = facts["format_version"], tuple(map(str, facts["class_names"]))
     except FileNotFoundError as error:
         raise KeyFileError(f"cannot read lock {file}: No such file or directory") from error
     except (OSError, SafetensorError, ValueError, LookupError, TypeError) as error:
@@ -107,7 +108,7 @@ def load_lock(file: Path | str) -> Lock:
         raise KeyFileError(
             f"lock {file} has format version {version}, this uge reads {FORMAT_VERSION}; use the uge that wrote it"
         )
-    weight, shift = tensors["weight"], tensors["shift"]
+    weight, shift = (tensors.get(name, torch.empty(0)) for name in ("weight", "shift"))
     good = weight.ndim == 4 and weight.shape == shift.shape and len(weight) == len(names)
     if not good or not (weight.isfinite() & (weight > 0) & shift.isfinite()).all():
         raise KeyFileError(f"lock {file} holds values that make no sense; copy it again from its source")
@@ -138,13 +139,6 @@ class LearnabilityLockConfig(LinfConfig):
     rounds: int = 50
     batch_size: int = 256
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        parse_network(self.network)
-        self.check_counts("network_steps", "passes", "rounds", "batch_size")
-        self.check_positive("learning_rate", "network_learning_rate")
-        self.check_share_below_one("error")
-
 
 class LearnabilityLockProtection(LearntBaseline[LearnabilityLockConfig]):
     """Learns the lock beside a network that learns from locked images; `lock` is what its owner keeps.
@@ -154,10 +148,6 @@ class LearnabilityLockProtection(LearntBaseline[LearnabilityLockConfig]):
 
     Config = LearnabilityLockConfig
     stream = "learnability-lock"
-
-    @property
-    def rounds(self) -> int:
-        return self.config.rounds
 
     @property
     def lock(self) -> Lock:
@@ -184,9 +174,6 @@ class LearnabilityLockProtection(LearntBaseline[LearnabilityLockConfig]):
 
     def round(self, number: int, rng: torch.Generator) -> dict[str, float]:
         return {"loss": self._teach(rng), "error": self._lock(rng)}
-
-    def enough(self) -> bool:
-        return bool(self.log) and self.log[-1]["error"] < self.config.error
 
     def protected(self, images: Tensor, labels: Tensor, numbers: range) -> Tensor:
         x_u = 255 * self.lock.lock(to_float(images), labels)

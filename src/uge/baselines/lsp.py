@@ -41,11 +41,6 @@ class LSPConfig(BaselineConfig):
     patch: int = 8
     separation: float = 10.0
 
-    def __post_init__(self) -> None:
-        self.check_rms()
-        self.check_counts("patch")
-        self.check_positive("separation")
-
 
 class LSPProtection(Baseline[LSPConfig]):
     """Adds coloured patches, which differ within a class and are separable between classes."""

@@ -22,8 +22,8 @@ from torch.nn import functional as F
 
 from uge.baselines.baseline import LearntBaseline, LinfConfig, uniform
 from uge.protection import Telling
-from uge.runtime import generator_for, seed_for
-from uge.training import Recipe, fit
+from uge.runtime import generator_for
+from uge.training import Recipe
 
 BATCH = 500  # images perturbed at a time; each image's steps are its own
 
@@ -48,12 +48,6 @@ class PILConfig(LinfConfig):
     learning_rate: float = 0.003
     batch_size: int = 512
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check_counts("steps", "epochs", "batch_size")
-        self.check_positive("step_share", "learning_rate")
-        self.check_shares("balance")
-
 
 class PILProtection(LearntBaseline[PILConfig]):
     """Publishes images that a linear classifier reads from their perturbations alone."""
@@ -73,15 +67,9 @@ class PILProtection(LearntBaseline[PILConfig]):
         linear.weight.data = uniform(linear.weight.shape, reach, generator_for(self.seed, "pil classifier"))
         self.delta = torch.zeros(self.clean.images.shape)
         self.surrogate = nn.Sequential(nn.Flatten(), linear).to(self.device)
-        self.surrogate.load_state_dict(self.kept("classifier", lambda: self._trained(telling)))
-
-    def _trained(self, telling: Telling) -> dict[str, Tensor]:
-        config = self.config
-        rate, size = config.learning_rate, config.batch_size
-        recipe = Recipe(config.epochs, size, "sgd", rate, weight_decay=0.0, schedule="cosine", augmentation="none")
-        seed = seed_for(self.seed, "pil classifier")
-        fit(self.surrogate, self.clean, recipe, seed=seed, device=self.device, on_epoch=telling("linear classifier"))
-        return self.surrogate.state_dict()
+        rate, size = self.config.learning_rate, self.config.batch_size
+        recipe = Recipe(self.config.epochs, size, "sgd", rate, weight_decay=0.0, schedule="cosine", augmentation="none")
+        self._teach_once("classifier", recipe, telling)
 
     def round(self, number: int, rng: torch.Generator) -> dict[str, float]:
         """Perturb one batch; `loss` is the mean of CE(f(delta), y) at the end."""

@@ -27,10 +27,6 @@ class RandomNoiseConfig(LinfConfig):
 
     scope: str = "sample"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check_scope()
-
 
 class RandomNoiseProtection(Baseline[RandomNoiseConfig]):
     """Adds uniform noise."""

@@ -21,7 +21,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from uge.baselines.baseline import LearntBaseline, LinfConfig, signed_step, uniform
-from uge.networks import parse_network
 from uge.protection import Telling
 from uge.training import Recipe, make_optimiser
 
@@ -55,13 +54,6 @@ class REMConfig(LinfConfig):
     attack_share: float = 0.2
     batch_size: int = 128
     learning_rate: float = 0.1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        parse_network(self.network)
-        self.check_counts("network_steps", "steps", "draws", "attack_steps", "batch_size")
-        self.check_positive("step_share", "attack_share", "learning_rate")
-        self.check_share_below_one("radius_share")  # an adversary as strong as the noise would leave nothing of it
 
 
 class REMProtection(LearntBaseline[REMConfig]):

@@ -16,13 +16,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from uge.baselines.baseline import LearntBaseline, LinfConfig, signed_step, uniform
-from uge.networks import parse_network
 from uge.protection import Telling
-from uge.runtime import seed_for
-from uge.training import Shift, fit, recommended_recipe
+from uge.training import Shift, recommended_recipe
 
 
 @dataclass(frozen=True)
@@ -45,12 +42,6 @@ class TAPConfig(LinfConfig):
     step_share: float = 0.1
     batch_size: int = 128
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        parse_network(self.network)
-        self.check_counts("network_epochs", "steps", "batch_size")
-        self.check_positive("step_share")
-
 
 class TAPProtection(LearntBaseline[TAPConfig]):
     """Publishes adversarial examples under their old labels."""
@@ -58,22 +49,12 @@ class TAPProtection(LearntBaseline[TAPConfig]):
     Config = TAPConfig
     stream = "tap"
 
-    @property
-    def rounds(self) -> int:
-        return len(self._batches(self.config.batch_size))
-
     def begin(self, telling: Telling) -> None:
         """Train the network, once."""
         self.delta = torch.zeros(self.clean.images.shape)
         self.surrogate = self.network(self.config.network, "surrogate", self.config.network)
-        self.surrogate.load_state_dict(self.kept("network", lambda: self._trained(telling)))
+        self._teach_once("network", recommended_recipe(self.config.network, self.config.network_epochs), telling)
         self.surrogate.eval()
-
-    def _trained(self, telling: Telling) -> dict[str, Tensor]:
-        recipe = recommended_recipe(self.config.network, self.config.network_epochs)
-        seed = seed_for(self.seed, "tap network")
-        fit(self.surrogate, self.clean, recipe, seed=seed, device=self.device, on_epoch=telling("network"))
-        return self.surrogate.state_dict()
 
     def round(self, number: int, rng: torch.Generator) -> dict[str, float]:
         """Perturb one batch; `reached` is the share of it that the network then takes for what it should."""

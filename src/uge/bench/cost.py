@@ -8,7 +8,6 @@ steps are timed by the same clocks in the same run, and scaled to all of them.
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -22,13 +21,16 @@ from typing import Any, TypeVar
 import torch
 
 from uge.audit.runners import end_with_parent
+from uge.copy import MANIFEST
 from uge.data.images import ImageSet, normalisation_of
+from uge.durable import remove_folder, write_file
 from uge.errors import PublishError
 from uge.keys import load_key
 from uge.networks import NetworkSpec, build_network
+from uge.outside import read_json
 from uge.pipeline import protect_and_publish
 from uge.protection import Settings
-from uge.runtime import environment, write_atomically
+from uge.runtime import environment
 from uge.training import Recipe, fit, recommended_recipe
 
 YARDSTICK = "resnet:depth=18"
@@ -80,7 +82,7 @@ def make_copy(job: CopyJob) -> None:
         facts |= {"peak_memory_mb": _largest(before.get("peak_memory_mb"), measured["peak_memory_mb"])}
         facts |= {"parts": parts, "progress": round(progress, 4), "finished": finished}
         facts |= {"environment": environment(job.device)}
-        write_atomically(job.clock, json.dumps(facts))
+        write_file(job.clock, json.dumps(facts))
 
     noted = time.perf_counter()
 
@@ -103,10 +105,27 @@ def make_copy(job: CopyJob) -> None:
     note(1.0, True)
 
 
+def was_made(job: CopyJob) -> bool:
+    """Whether the copy stands and its cost is known. What stands without, for a kill came between, is removed.
+
+    It is made again: the cost is a result like others. Where its work folder is left, that takes little.
+    """
+    whole, known = (job.out / MANIFEST).exists(), bool(read_cost(job.clock).get("finished"))
+    if whole and known:
+        return True
+    remove_folder(job.out, last=(MANIFEST,))
+    if not job.out.with_name(f"{job.out.name}.partial").exists():
+        job.clock.unlink(missing_ok=True)
+    return False
+
+
 def read_cost(file: Path) -> dict[str, Any]:
-    """What `make_copy` noted; nothing where there is none."""
-    facts: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
-    return facts
+    """What `make_copy` noted; nothing where there is none, or where it is damaged."""
+    try:
+        facts = read_json(file)
+    except (OSError, ValueError):
+        return {}
+    return facts if isinstance(facts, dict) else {}
 
 
 def clock_yardstick(clean: ImageSet, device: str, threads: int) -> dict[str, Any]:
@@ -166,10 +185,10 @@ def in_a_process(work: Callable[..., T], *arguments: Any, watch: Callable[[], No
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def share_of(cost: dict[str, Any], yardstick: dict[str, Any]) -> float:
+def share_of(cost: dict[str, Any], yardstick: dict[str, Any]) -> float | None:
     """A copy's cost in clean trainings of ResNet-18: by processor seconds, on a GPU by the clock."""
     name = "cpu_seconds" if cost["environment"]["device"] == "cpu" else "seconds"
-    return float(f"{cost[name] / yardstick[name]:.3g}") if yardstick[name] else math.nan
+    return float(f"{cost[name] / yardstick[name]:.3g}") if yardstick[name] else None
 
 
 class _Clock:

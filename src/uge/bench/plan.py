@@ -29,9 +29,9 @@ from typing import Any
 
 from uge.audit.plan import AUTHORISED, Hackers, Plan, plan_of
 from uge.errors import ConfigError, unknown_name
+from uge.outside import read_toml
 from uge.protect import resolve_config
 from uge.protection import Settings
-from uge.runtime import read_toml
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ Private: keys and audits are in it.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,21 +19,23 @@ from typing import Any
 import torch
 
 from uge.audit.conduct import Watcher, conduct
+from uge.audit.jobs import Runner
 from uge.audit.metrics import counts, holds_originals, summarise
 from uge.audit.plan import Hackers, Plan, Row
-from uge.audit.runners import Runner
-from uge.bench.cost import CopyJob, clock_yardstick, in_a_process, make_copy, read_cost, share_of
+from uge.bench.cost import CopyJob, clock_yardstick, in_a_process, make_copy, read_cost, share_of, was_made
 from uge.bench.plan import Bench, Contender, check_name
-from uge.copy import MANIFEST, Copy, Manifest
+from uge.copy import Copy, Manifest
 from uge.data.images import ImageSet, normalisation_of
 from uge.data.sources import load
+from uge.durable import claimed, write_file
 from uge.errors import ConfigError
 from uge.keys import Key, SealedKey, load_key, new_weights_key, save_key
 from uge.networks import NetworkSpec, parse_network
+from uge.outside import read_json
 from uge.protect import PROTECTIONS
 from uge.protection import NO_KEY
-from uge.records import RECORD_VERSION, config_hash, read_records
-from uge.runtime import claim_folder, exclusive, generator_for, write_atomically
+from uge.records import config_hash, line_of, read_records
+from uge.runtime import generator_for
 from uge.training import recommended_recipe
 
 RECORDS = "records.jsonl"
@@ -58,6 +61,7 @@ class Comparison:
         runner: where to train.
         folders: name -> copy that another tool made of the same images.
         convert: as `uge.data.sources.load` has it.
+        split: of the data that everything is measured with.
         device: where to compute.
         threads: of each process.
 
@@ -74,11 +78,12 @@ class Comparison:
         *,
         folders: Mapping[str, Path],
         convert: bool = False,
+        split: str = "test",
         device: str = "cpu",
         threads: int = 1,
     ) -> None:
         size = (bench.image_size, bench.image_size) if bench.image_size else None
-        self.clean, self.test = (load(data, split, image_size=size, convert=convert) for split in ("train", "test"))
+        self.clean, self.test = (load(data, split, image_size=size, convert=convert) for split in ("train", split))
         self.bench, self.runner, self.device, self.threads = bench, runner, device, threads
         self.convert = convert
         self.dataset = dataset_name(data)
@@ -156,10 +161,10 @@ class Comparison:
     def _yardstick(self) -> Row:
         file = self.out / "yardstick.json"
         on = {"device": self.device, "threads": self.threads}
-        facts = json.loads(file.read_text()) if file.exists() else {}
+        facts = read_cost(file)
         if facts.get("on") != on:  # costs are compared with it
             facts = in_a_process(clock_yardstick, self.clean, self.device, self.threads) | {"on": on}
-            write_atomically(file, json.dumps(facts))
+            write_file(file, json.dumps(facts))
         return {"kind": "yardstick", "name": "yardstick", "dataset": self.dataset, "images": len(self.clean)} | facts
 
     # -- one copy --------------------------------------------------------------------------------------------------
@@ -177,15 +182,14 @@ class Comparison:
                 save_key(self._drawn(method.takes), out)
             protector, recipient = files[0], load_key(files[1])
         job = CopyJob(self.clean, contender.method, config, seed, out, protector, self.device, self.threads)
-        if not (out / MANIFEST).exists():
+        if not was_made(job):
             in_a_process(make_copy, job, watch=lambda: steps.protecting(read_cost(job.clock).get("progress", 0.0)))
         copy = Copy.read(out, recipient)
         rows = self._audit(place, copy.images, seed, known, steps, key=recipient, manifest=copy.manifest)
         if (opened := method.opened(copy.images, out)) is not None:
             rows += self._unlocked(place, opened, seed, known, steps)
         cost = read_cost(job.clock)
-        measured = cost | {"trainings": share_of(cost, yardstick)} if cost.get("finished") else None
-        row = self._copy_row(place, contender.method, config.to_dict(), measured)
+        row = self._copy_row(place, contender.method, config.to_dict(), cost | {"trainings": share_of(cost, yardstick)})
         return self._named(contender.name, seed, [row, *rows])
 
     def _drawn(self, kind: str) -> Key:
@@ -233,13 +237,13 @@ class Comparison:
             watcher=steps,
             **more,
         )
-        cells = json.loads((folder / "audit.json").read_text())["cells"]
+        cells = read_json(folder / "audit.json")["cells"]
         rows = {row["cell"]: row for row in read_records(folder / RECORDS)}  # those that failed, too, with their error
         self.failed += sum("error" in rows[cell] for cell in cells)
         return [rows[cell] for cell in cells]
 
     def _copy_row(self, place: str, method: str, config: dict[str, Any], cost: Row | None) -> Row:
-        facts = json.loads((self.out / "audits" / place / "audit.json").read_text())
+        facts = read_json(self.out / "audits" / place / "audit.json")
         return {
             "kind": "copy",
             "cell": config_hash({"copy": place, "published": facts["data"]["published"]}),
@@ -322,7 +326,9 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 def dataset_name(data: str) -> str:
     """A data set's name for records and folders: the last part of its address, without its ending."""
-    return Path(data.rpartition(":")[2]).stem
+    if data.startswith("hub:"):
+        return Path(data.split(":")[1]).stem
+    return Path(os.path.abspath(data)).stem
 
 
 def run_bench(
@@ -333,6 +339,7 @@ def run_bench(
     *,
     folders: Mapping[str, Path] | None = None,
     convert: bool = False,
+    split: str = "test",
     device: str = "cpu",
     threads: int = 1,
     steps: Steps | None = None,
@@ -347,6 +354,7 @@ def run_bench(
         runner: where to train.
         folders: name -> copy of the same images that another tool made; audited like the others.
         convert: as `uge.data.sources.load` has it.
+        split: of the data that everything is measured with.
         device: where to compute.
         threads: of each process.
         steps: hears of progress.
@@ -373,21 +381,25 @@ def run_bench(
         check_name(name)
         if name in [each.name for each in bench.protections]:
             raise ConfigError(f"--folder {name} has the name of a protection of the plan; give it another")
-    options: dict[str, Any] = {"folders": folders, "convert": convert, "device": device, "threads": threads}
+    options: dict[str, Any] = {
+        "folders": folders,
+        "convert": convert,
+        "split": split,
+        "device": device,
+        "threads": threads,
+    }
     comparisons = [Comparison(bench, source, out, runner, **options) for source in sources]
     claim = {"plan": bench.to_dict(), "data": {each.dataset: each.identity() for each in comparisons}}
-    claim_folder(out, "bench.json", json.dumps(claim, indent=1, sort_keys=True) + "\n", "comparison")
-    out.chmod(0o700)
+    mark = json.dumps(claim, indent=1, sort_keys=True) + "\n"
     finished: list[Row] = []
 
     def save(rows: Sequence[Row]) -> None:
         every = [*finished, *rows]
-        lines = [json.dumps({"record_version": RECORD_VERSION, **row}, sort_keys=True) for row in every]
-        write_atomically(out / RECORDS, "".join(line + "\n" for line in lines), mode=0o600)
+        write_file(out / RECORDS, "".join(line_of(row) + "\n" for row in every), mode=0o600)
         if on_rows:
             on_rows(every)
 
-    with exclusive(out / ".lock", f"another comparison is running in {out}; wait for it, or give another --out"):
+    with claimed(out, "bench.json", mark, "a comparison"):
         for comparison in comparisons:
             finished += comparison.run(steps or Steps(), save)
     return finished, sum(each.failed for each in comparisons)

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from uge import __version__
-from uge.cli import attack, audit, bench, demo, key, names, open, protect, report, train, verify
+from uge.cli import attack, audit, bench, demo, key, names, open, options, protect, report, train, verify
 from uge.cli.terminal import fail, note
 from uge.errors import UgeError
 
@@ -63,7 +63,7 @@ def main() -> None:
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-    from uge.data.sources import DataWarning
+    from uge.data import DataWarning
 
     if issubclass(category, DataWarning):
         note(str(message))
@@ -72,7 +72,12 @@ def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__
 @app.callback(invoke_without_command=True)
 def _root(
     show_version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option("--limit", help="NAME=VALUE, what DATA may ask for: pixels of an image, bytes and files in all."),
+    ] = None,
 ) -> None:
+    options.set_limits(limit or [])
     if show_version:
         print(__version__)
         raise typer.Exit()

@@ -21,6 +21,7 @@ def attack(
     countermeasure: Annotated[str, typer.Option("--countermeasure", help="Such as jpeg:30+cutmix; uge list.")] = "none",
     key: options.KeyFile = None,
     clean: options.Clean = None,
+    split: options.Split = "test",
     passphrase_file: options.PassphraseFile = None,
     epochs: Annotated[int | None, typer.Option("--epochs", min=1, help=f"Passes over the data ({EPOCHS}).")] = None,
     convert: options.Convert = False,
@@ -35,22 +36,23 @@ def attack(
     from uge.attack import needs_teacher, why_unfit
     from uge.audit.plan import AUTHORISED, Cell
     from uge.audit.run import Audit
-    from uge.copy import Copy
-    from uge.data.sources import load
+    from uge.copy import Copy, check_outside
+    from uge.data import load
     from uge.runtime import resolve_device
     from uge.training import recommended_recipe
 
+    check_outside(out, folder, test, clean)
     place = resolve_device(device)
     owner = options.read_key(key, passphrase_file) if key else None
-    how = {"convert": convert, "skip_bad": skip_bad}
+    how = options.how(convert, skip_bad)
     copy = Copy.read(folder, owner, **how)
     audit = Audit(
         copy.images,
-        options.test_like(test, copy.images, **how),
+        load(test, split, image_size=copy.images.image_size, **how),
         out,
         key=owner,
         clean=load(clean, "train", image_size=copy.images.image_size, **how) if clean else None,
-        manifest=copy.manifest,
+        told=copy.manifest.told if copy.manifest else None,
         recipe=lambda network: recommended_recipe(network, epochs or EPOCHS),
         key_epochs=epochs or 0,
         device=str(place),

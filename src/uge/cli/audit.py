@@ -18,6 +18,7 @@ def audit(
     plan: Annotated[str, typer.Option("--plan", help="quick, full, worst-case or FILE.toml.")] = "quick",
     key: options.KeyFile = None,
     clean: options.Clean = None,
+    split: options.Split = "test",
     passphrase_file: options.PassphraseFile = None,
     runner: options.Runner = "local",
     convert: options.Convert = False,
@@ -32,21 +33,22 @@ def audit(
     from uge.audit.conduct import conduct
     from uge.audit.plan import read_plan
     from uge.audit.runners import build_runner
-    from uge.copy import Copy
-    from uge.data.sources import load
+    from uge.copy import Copy, check_outside
+    from uge.data import load
     from uge.report.audit import write_reports
     from uge.report.tables import print_table
     from uge.runtime import resolve_device
 
+    check_outside(out, folder, test, clean)
     chosen, where, place = read_plan(plan), build_runner(runner), resolve_device(device)
     owner = options.read_key(key, passphrase_file) if key else None
-    how = {"convert": convert, "skip_bad": skip_bad}
+    how = options.how(convert, skip_bad)
     copy = Copy.read(folder, owner, **how)
     with Bar("trainings") as bar:
         watcher = watching(bar)
         summary = conduct(
             copy.images,
-            options.test_like(test, copy.images, **how),
+            load(test, split, image_size=copy.images.image_size, **how),
             out,
             chosen,
             where,
@@ -56,8 +58,9 @@ def audit(
             device=str(place),
             watcher=watcher,
         )
+    page = write_reports(out)[0]  # before a line is printed
     print_table(summary)
-    say("", f"Page: {write_reports(out)[0]}   (private; 'uge report {out} --public' writes one for everybody)")
+    say("", f"Page: {page}   (private; 'uge report {out} --public' writes one for everybody)")
     if watcher.failed:
         say(f"{watcher.failed} trainings failed; the same command tries them again")
         raise typer.Exit(1)

@@ -21,6 +21,7 @@ def bench(
     folder: Annotated[
         list[str] | None, typer.Option("--folder", help="NAME=DIR: a copy of the data that another tool made.")
     ] = None,
+    split: options.Split = "test",
     convert: options.Convert = False,
     runner: options.Runner = "local",
     threads: Annotated[int, typer.Option("--threads", min=1, help="Of each process; decides the last digits.")] = 1,
@@ -34,11 +35,13 @@ def bench(
     from uge.audit.runners import build_runner
     from uge.bench.plan import read_bench
     from uge.bench.run import run_bench
+    from uge.copy import check_outside
     from uge.report.leaderboard import print_leaderboard, write_leaderboards
     from uge.runtime import resolve_device
 
     chosen, where, place = read_bench(plan), build_runner(runner), resolve_device(device)
     copies = _folders(folder or [])
+    check_outside(out, *(data or []), *copies.values())
     with Bar("copies") as bar:
         rows, failed = run_bench(
             chosen,
@@ -46,6 +49,7 @@ def bench(
             out,
             where,
             folders=copies,
+            split=split,
             convert=convert,
             device=str(place),
             threads=threads,

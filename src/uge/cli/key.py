@@ -57,8 +57,8 @@ def new(
 
 
 def _of_weights(network: str | None, data: str | None, epochs: int) -> Key:
+    from uge.data import load
     from uge.data.images import normalisation_of
-    from uge.data.sources import load
     from uge.keys import new_weights_key
     from uge.networks import NetworkSpec, parse_network
     from uge.training import recommended_recipe

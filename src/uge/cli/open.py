@@ -21,8 +21,9 @@ def open_(
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out what does not open, and list it.")] = False,
 ) -> None:
     """Your images as a plain class folder, for any training program: OUT/train/CLASS/NAME.png."""
-    from uge.copy import open_copy
+    from uge.copy import check_outside, open_copy
 
+    check_outside(out, source)
     count = (
         _unlock(source, key, out)
         if key.suffix == ".lock"
@@ -34,7 +35,8 @@ def open_(
 def _unlock(source: Path, file: Path, out: Path) -> int:
     """Undo a learnability lock: the originals, up to rounding."""
     from uge.baselines.learnability_lock import load_lock
-    from uge.copy import Copy, check_target, write_images
+    from uge.copy import Copy, write_images
+    from uge.durable import check_target
     from uge.errors import KeyFileError
 
     check_target(out)

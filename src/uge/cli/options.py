@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import sys
 import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from uge.errors import ConfigError, KeyFileError
+from uge.outside import MOST_SETTINGS, read_file
 
 if TYPE_CHECKING:
-    from uge.data.images import ImageSet
     from uge.keys import Key
 
 Copy = Annotated[Path, typer.Argument(metavar="COPY", help="Published folder.")]
@@ -25,6 +26,9 @@ PassphraseFile = Annotated[
 ]
 Clean = Annotated[str | None, typer.Option("--clean", help="DATA whose train split holds the originals.")]
 Test = Annotated[str, typer.Option("--test", help="DATA whose test split measures accuracy.")]
+Split = Annotated[
+    str, typer.Option("--split", help="val measures with that split of --test: where test has no labels.")
+]
 Size = Annotated[str | None, typer.Option("--image-size", help="Resize to SIZE or HEIGHTxWIDTH pixels.")]
 Convert = Annotated[bool, typer.Option("--convert", help="Convert alpha, 16-bit, CMYK and mixed images.")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Pass over files that cannot be read, and list them.")]
@@ -45,11 +49,43 @@ def size_of(text: str | None) -> tuple[int, int] | None:
     return int(sides[0]), int(sides[-1])
 
 
-def test_like(source: str, images: ImageSet, **how: bool) -> ImageSet:
-    """Test images at the size of the training images; `how` goes to `load`."""
-    from uge.data.sources import load
+_limits: dict[str, int] = {}  # of this call of the program
 
-    return load(source, "test", image_size=images.image_size, **how)
+
+def set_limits(texts: Sequence[str]) -> None:
+    """--limit: what every source that this call reads may ask for."""
+    if not texts:
+        return
+    from dataclasses import fields
+
+    from uge.data import Limits
+    from uge.errors import unknown_name
+
+    known = [field.name for field in fields(Limits)]
+    for name, value in pairs(texts, "--limit", "files=1000000").items():
+        if name not in known:
+            raise unknown_name("limit", name, known)
+        if not value.isdecimal() or not int(value):
+            raise ConfigError(f"--limit {name} is a whole number above 0, got '{value}'")
+        _limits[name] = int(value)
+
+
+def how(convert: bool, skip_bad: bool) -> dict[str, Any]:
+    """How to read a source, as `load` and `Copy.read` take it."""
+    from uge.data import Limits
+
+    return {"convert": convert, "skip_bad": skip_bad, "limits": Limits(**_limits)}
+
+
+def pairs(texts: Sequence[str], option: str, example: str) -> dict[str, str]:
+    """NAME=VALUE of an option that can be repeated; `example` shows one."""
+    found = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise ConfigError(f"{option} '{text}' is not NAME=VALUE, as in {option} {example}")
+        found[name.strip().replace("-", "_")] = value.strip()
+    return found
 
 
 def new_passphrase(file: Path | None, no_passphrase: bool) -> bytes | None:
@@ -85,7 +121,9 @@ def read_key(file: Path, passphrase_file: Path | None, role: str | None = None) 
 def _is_identity(file: Path) -> bool:
     """Whether a file holds an age or ssh identity and no passphrase."""
     try:
-        return any(mark in file.read_bytes() for mark in (b"AGE-SECRET-KEY-", b"PRIVATE KEY-----"))
+        return any(
+            mark in read_file(file, MOST_SETTINGS, links=True) for mark in (b"AGE-SECRET-KEY-", b"PRIVATE KEY-----")
+        )
     except OSError:
         return False
 
@@ -93,7 +131,7 @@ def _is_identity(file: Path) -> bool:
 def _passphrase(file: Path) -> bytes:
     """A passphrase as bytes, the same whether read from a file (one line) or typed."""
     try:
-        text = file.read_text(encoding="utf-8-sig")  # some editors begin a file with a mark
+        text = read_file(file, MOST_SETTINGS, links=True).decode("utf-8-sig")  # some editors begin a file with a mark
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise KeyFileError(f"cannot read passphrase {file}: {reason}") from error

@@ -11,7 +11,7 @@ import typer
 
 from uge.cli import options
 from uge.cli.terminal import Bar, note, say
-from uge.errors import ConfigError, UgeError
+from uge.errors import UgeError
 
 if TYPE_CHECKING:
     from uge.copy import Manifest
@@ -44,26 +44,26 @@ def protect(
     image_size: options.Size = None,
     convert: options.Convert = False,
     skip_bad: options.SkipBad = False,
-    seed: Annotated[
-        int | None, typer.Option("--seed", help="Secret; by default one that only images and keys give.")
-    ] = None,
     device: options.Device = "auto",
 ) -> None:
     """A protected copy of DATA for everybody, and a key that gives the recipient the originals back.
 
     Killed at any time, the same command goes on where it stopped.
     """
-    from uge.copy import check_target
-    from uge.data.sources import load
+    from uge.copy import check_outside
+    from uge.data import load
+    from uge.durable import check_target
     from uge.keys import SealedKey
     from uge.pipeline import key_beside, pair_of, protect_and_publish, was_published
     from uge.protect import PROTECTIONS, method_for, resolve_config
     from uge.runtime import resolve_device
 
     out = out if out.name not in ("", "..") else Path(os.path.abspath(out))  # "." has no name to put a key's behind
+    check_outside(out, data)
     if not was_published(out):
         check_target(out)
-    settings = _settings(set_ or []) | ({} if epsilon is None else {"epsilon_255": str(epsilon)})
+    settings = options.pairs(set_ or [], "--set", "epochs=1")
+    settings |= {} if epsilon is None else {"epsilon_255": str(epsilon)}
     place = resolve_device(device)
     keys = [options.read_key(file, passphrase_file, "protector") for file in key or []]
     chosen = method or method_for(keys)
@@ -75,12 +75,12 @@ def protect(
         passphrase = options.new_passphrase(passphrase_file, no_passphrase)
     elif draws:
         passphrase = options.passphrase_of(ours[0], passphrase_file)
-    clean = load(data, "train", image_size=options.size_of(image_size), convert=convert, skip_bad=skip_bad)
+    clean = load(data, "train", image_size=options.size_of(image_size), **options.how(convert, skip_bad))
     if draws:
         keys = [key_beside(out, passphrase)]
     try:
         with Bar("protecting") as bar:
-            manifest = protect_and_publish(clean, keys, out, chosen, config, seed=seed, device=place, on_step=bar.step)
+            manifest = protect_and_publish(clean, keys, out, chosen, config, device=place, on_step=bar.step)
     except UgeError:
         if fresh and not out.with_name(f"{out.name}.partial").exists():  # nothing was begun with the new key
             for file in ours:
@@ -111,13 +111,3 @@ def _tell(out: Path, manifest: Manifest, clean: ImageSet, data: str, recipients:
     say("Next: " + shlex.join([*words, "--out", f"{out}-audit"]))
     if noise > HARDLY_CHANGED_DB:
         note("the copies hardly differ from the originals, expect all to learn them")
-
-
-def _settings(texts: list[str]) -> dict[str, str]:
-    pairs = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise ConfigError(f"--set '{text}' is not NAME=VALUE, as in --set epochs=1")
-        pairs[name.strip().replace("-", "_")] = value.strip()
-    return pairs

@@ -1,32 +1,49 @@
-"""What commands say. Names that come out of files are shown, never obeyed: a terminal takes some text as commands."""
+"""What commands say. Text that comes out of files is shown, never obeyed: a terminal takes some letters as commands."""
 
 from __future__ import annotations
 
+import os
 import sys
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
+from uge.outside import printable
 
-def plain(text: str) -> str:
-    r"""The same on one line, with everything that a terminal would not just show as its number, such as \x1b."""
-    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+LONGEST_LINE = 300  # letters of an error or a note
 
 
 def say(*lines: object) -> None:
-    """Print lines; what was done is on the disk by then."""
+    """Print lines; what was done is on the disk by then. Nobody who reads them is no reason to stop."""
     for line in lines:
-        print(plain(str(line)), flush=True)
+        try:
+            print(printable(str(line)), flush=True)
+        except OSError:  # the reader has gone, the disk is full: what follows would fail, too
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def note(text: str) -> None:
     """Tell on stderr what the user should hear of."""
-    print("note: " + plain(" ".join(text.split())), file=sys.stderr)
+    print("note: " + one_line(text), file=sys.stderr)
 
 
 def fail(message: str) -> NoReturn:
     """End with one line on stderr."""
-    print("error: " + plain(" ".join(message.split())), file=sys.stderr)
+    print("error: " + one_line(message), file=sys.stderr)
     sys.exit(2)
+
+
+def one_line(text: str, most: int = LONGEST_LINE) -> str:
+    """Text on one line that a terminal can show, of `most` letters: the middles of the longest words go first."""
+    words = printable(" ".join(text.split())).split(" ")
+    for longest in range(most, 19, -1):
+        line = " ".join(_cut(word, longest) for word in words)
+        if len(line) <= most:
+            return line
+    return _cut(line, most)
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: (most - 3) // 2]}...{text[len(text) - (most - 2) // 2 :]}"
 
 
 class Bar:
@@ -52,7 +69,7 @@ class Bar:
         self._progress = Progress(
             *columns, console=self._console, disable=not self._console.is_terminal, speed_estimate_period=1e9
         )
-        self._task = self._progress.add_task(plain(what), total=None, note="")
+        self._task = self._progress.add_task(printable(what), total=None, note="")
 
     def __enter__(self) -> Self:
         return self
@@ -65,16 +82,16 @@ class Bar:
     def show(self, done: float, total: float, *, note: str = "") -> None:
         """Draw the bar anew, or for the first time: what is printed before stays on stdout."""
         self._progress.start()
-        self._progress.update(self._task, completed=done, total=total, note=plain(note))
+        self._progress.update(self._task, completed=done, total=total, note=printable(note))
 
     def restart(self, what: str) -> None:
         """Begin with something else."""
         self._progress.start()
-        self._progress.reset(self._task, description=plain(what), total=None, note="")
+        self._progress.reset(self._task, description=printable(what), total=None, note="")
 
     def say(self, text: str) -> None:
         """Print a line on stderr, above the bar."""
-        self._console.print(plain(text), markup=False, highlight=False, soft_wrap=True)
+        self._console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
     def step(self, row: dict[str, Any], total: int) -> None:
         """Show a step of a protection, with the terms of its loss."""

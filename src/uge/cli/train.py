@@ -23,6 +23,7 @@ def train(
         str | None, typer.Option("--network", help="What to train (resnet:depth=8,width=16); uge list.")
     ] = None,
     test: Annotated[str | None, typer.Option("--test", help="DATA whose test split measures accuracy.")] = None,
+    split: options.Split = "test",
     epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Passes over the data (30).")] = None,
     convert: options.Convert = False,
     skip_bad: options.SkipBad = False,
@@ -35,13 +36,16 @@ def train(
     from safetensors.torch import save
 
     from uge.audit.run import alike
-    from uge.copy import Copy, check_target, new_folder
+    from uge.copy import Copy, check_outside
+    from uge.data import load
     from uge.data.images import normalisation_of
+    from uge.durable import check_target, new_folder
     from uge.keys import RECIPIENT_NETWORK
     from uge.networks import NetworkSpec, build_network, parse_network
     from uge.runtime import environment, resolve_device, seed_for
     from uge.training import fit, recommended_recipe
 
+    check_outside(out, folder, test)
     check_target(out)
     place = resolve_device(device)
     owner = None if key is None else options.read_key(key, passphrase_file)
@@ -49,7 +53,8 @@ def train(
         raise ConfigError("a key of initial weights says itself what to train; leave --network out")
     network = network or RECIPIENT_NETWORK
     kind, settings = parse_network(network)
-    copy = Copy.read(folder, owner)
+    how = options.how(convert, skip_bad)
+    copy = Copy.read(folder, owner, **how)
     begin = seed_for(seed, "plain", network)
     if owner is not None:
         images = copy.view(owner)
@@ -62,7 +67,7 @@ def train(
     recipe = replace(recipe, epochs=epochs or recipe.epochs)
     held_out = None
     if test is not None:
-        held_out = alike(images, options.test_like(test, images, convert=convert, skip_bad=skip_bad), "test")
+        held_out = alike(images, load(test, split, image_size=images.image_size, **how), "test")
         held_out = held_out if owner is None else held_out.with_images(owner.seen(held_out.images))
     with Bar(spec.label) as bar:
         bar.show(0, recipe.epochs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from uge.cli import options
-from uge.cli.terminal import say
+from uge.cli.terminal import note, say
 
 MOST_PROBLEMS = 20  # that are printed
 
@@ -24,12 +24,14 @@ def verify(
     With the originals it also measures the largest change, and compares every view.
     """
     from uge.copy import verify as check
-    from uge.data.sources import load
+    from uge.data import load
 
     authorised = None if key is None else options.read_key(key, passphrase_file)
-    how = {"convert": convert, "skip_bad": skip_bad}
-    originals = None if clean is None else load(clean, "train", image_size=options.size_of(image_size), **how)
+    how = options.how(convert, skip_bad) | {"image_size": options.size_of(image_size)}
+    originals = None if clean is None else load(clean, "train", **how)
     found = check(folder, clean=originals, key=authorised)
+    for line in found.notes:
+        note(line)
     say(*(f"problem: {problem}" for problem in found.problems[:MOST_PROBLEMS]))
     if len(found.problems) > MOST_PROBLEMS:
         say(f"and {len(found.problems) - MOST_PROBLEMS} more")

@@ -11,13 +11,17 @@ from typing import Any
 
 from torch import Tensor
 
-from uge.copy.files import LONGEST_NAME, read_png, safe_name
+from uge.copy.files import LONGEST_NAME, MOST_PIXELS, read_bytes, read_png, read_text, safe_name
 from uge.errors import PublishError
 from uge.keys import Key
 from uge.keys.signature import fingerprint_of, is_signed
+from uge.outside import parse_json
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MANIFEST, SIGNATURE, CARD, SUMS = "manifest.json", "manifest.sig", "README.md", "SHA256SUMS"
+ATTRIBUTES = ".gitattributes"
+MOST_NOTED = 300  # letters of a name that a manifest may tell
+MOST_SIGNERS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +41,7 @@ class PublishedImage:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a published folder says about itself.
+    """What a published folder says about itself. Its signature covers all that a reader of the folder goes by.
 
     Attributes:
         method: the protection's name.
@@ -45,7 +49,9 @@ class Manifest:
         epsilon_255: the bound asked for, max |published - original| in steps of 1/255; None where the method has none.
         epsilon_measured_255: the largest change found in the published 8-bit images.
         class_names: one name a class, in label order.
+        shape: (channels, height, width) of every image.
         images: one entry an image, in the order of the data.
+        card_sha256: of README.md, with lines that end in LF.
         uge: version of the program that wrote it.
         format_version: of the manifest.
     """
@@ -55,7 +61,9 @@ class Manifest:
     epsilon_255: int | None
     epsilon_measured_255: int
     class_names: tuple[str, ...]
+    shape: tuple[int, int, int]
     images: tuple[PublishedImage, ...]
+    card_sha256: str
     uge: str
     format_version: int = FORMAT_VERSION
 
@@ -78,50 +86,93 @@ class Manifest:
         yield " ]\n}\n"
 
     @classmethod
-    def from_json(cls, text: str, where: str) -> Manifest:
+    def from_json(cls, text: bytes, where: str) -> Manifest:
         """Read a manifest; `where` names it in errors.
 
         Raises:
             PublishError: no manifest, of another version, or one whose entries do not make sense.
         """
         try:
-            data = json.loads(text)
+            data = parse_json(text)
             version = data["format_version"]
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise PublishError(f"{where} is no manifest of uge, or damaged; publish again or copy it again") from error
         if version != FORMAT_VERSION:
+            told = version if isinstance(version, int) else "of another kind"
             raise PublishError(
-                f"{where} has format version {version}, this uge reads {FORMAT_VERSION}; use the uge that wrote it"
+                f"{where} has format version {told}, this uge reads {FORMAT_VERSION}; use the uge that wrote it"
             )
         try:
-            names = tuple(map(str, data["class_names"]))
-            images = tuple(PublishedImage(str(i["file"]), int(i["label"]), str(i["sha256"])) for i in data["images"])
-            asked = None if data["epsilon_255"] is None else int(data["epsilon_255"])
-            whole = {"epsilon_255": asked, "epsilon_measured_255": int(data["epsilon_measured_255"])}
-            texts = {name: str(data[name]) for name in ("method", "uge")}
-            manifest = cls(**(data | whole | texts | {"class_names": names, "images": images}))
-            if not isinstance(manifest.settings, dict):
-                raise TypeError("its settings are no table")
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise PublishError(f"{where} is damaged: {type(error).__name__} {error}; copy it again") from error
-        if not images:
+            manifest = cls._of(data)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            reason = str(error)[:100]
+            raise PublishError(f"{where} is damaged: {type(error).__name__} {reason}; copy it again") from error
+        if not manifest.images:
             raise PublishError(f"{where} lists no image; publish again")
         seen: set[str] = set()
-        for image in images:
-            if not re.fullmatch(r"train/[^/\\]+/[^/\\]+\.png", image.file) or "/../" in image.file:
-                raise PublishError(f"{where}: '{image.file}' is not train/<class>/<id>.png; copy the folder again")
-            try:
-                longest = max(len(part.encode()) for part in image.file.split("/"))
-            except UnicodeEncodeError:  # half of a surrogate pair, which no publisher writes
-                longest = LONGEST_NAME + 1
-            if longest > LONGEST_NAME:
-                raise PublishError(f"{where}: no disk takes the name {image.file[:40]!a}; copy the folder again")
-            if not 0 <= image.label < len(names):
-                raise PublishError(f"{where}: label {image.label} of {image.file} has no class name")
-            if image.file in seen:
-                raise PublishError(f"{where} lists {image.file} twice; copy the folder again")
-            seen.add(image.file)
+        for image in manifest.images:
+            if not _is_file_of_ours(image.file):
+                raise PublishError(f"{where}: {image.file[:80]!a} is not train/<class>/<id>.png; copy the folder again")
+            if not 0 <= image.label < len(manifest.class_names):
+                raise PublishError(f"{where}: label {image.label} of {image.file[:80]} has no class name")
+            if image.file.casefold() in seen:
+                raise PublishError(f"{where} lists {image.file[:80]} twice; copy the folder again")
+            seen.add(image.file.casefold())
         return manifest
+
+    @classmethod
+    def _of(cls, data: dict[str, Any]) -> Manifest:
+        images = tuple(
+            PublishedImage(_typed(i["file"], str), _typed(i["label"], int), _digest(i["sha256"]))
+            for i in _typed(data["images"], list)
+        )
+        names = tuple(_name(name) for name in _typed(data["class_names"], list))
+        channels, height, width = (_typed(side, int) for side in data["shape"])
+        if channels not in (1, 3) or min(height, width) < 1 or height * width > MOST_PIXELS:
+            raise ValueError(f"shape {data['shape']}")
+        asked, measured = data["epsilon_255"], data["epsilon_measured_255"]
+        if any(not 0 <= _typed(epsilon, int) <= 255 for epsilon in (measured, 0 if asked is None else asked)):
+            raise ValueError(f"epsilon {asked}, {measured}")
+        _check_settings(_typed(data["settings"], dict))
+        texts = {name: _name(data[name]) for name in ("method", "uge")}
+        whole = {"class_names": names, "shape": (channels, height, width), "images": images}
+        return cls(**(data | texts | whole | {"card_sha256": _digest(data["card_sha256"])}))
+
+
+def _typed(value: Any, kind: type) -> Any:
+    if type(value) is not kind:
+        raise TypeError(f"{kind.__name__} expected, got {type(value).__name__}")
+    return value
+
+
+def _name(value: Any) -> str:
+    if len(_typed(value, str)) > MOST_NOTED:
+        raise ValueError(f"a name of {len(value)} letters")
+    return str(value)
+
+
+def _digest(value: Any) -> str:
+    if not re.fullmatch("[0-9a-f]{64}", _typed(value, str)):
+        raise ValueError("what should be a SHA-256 is none")
+    return str(value)
+
+
+def _check_settings(settings: dict[str, Any]) -> None:
+    for name, value in settings.items():
+        for each in value if isinstance(value, list) else [value]:
+            if not (each is None or isinstance(each, str | int | float)):
+                raise TypeError(f"setting {name[:40]!a} is {type(each).__name__}")
+
+
+def _is_file_of_ours(file: str) -> bool:
+    """Whether a name is one that `uge.copy.files.files_of` may have made."""
+    parts = file.split("/")
+    plain = [*parts[1:2], parts[-1].removesuffix(".png")]
+    return (
+        (len(parts), parts[0], file[-4:]) == (3, "train", ".png")
+        and all(safe_name(part) == part for part in plain)
+        and max(len(part.encode()) for part in parts) <= LONGEST_NAME
+    )
 
 
 def read_manifest(folder: Path | str, *, signed_by: str | None = None) -> Manifest:
@@ -136,15 +187,15 @@ def read_manifest(folder: Path | str, *, signed_by: str | None = None) -> Manife
     """
     folder = Path(folder)
     try:
-        data = (folder / MANIFEST).read_bytes()
-        text = data.decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
+        text, _ = read_text(folder / MANIFEST)
+    except OSError as error:
         wanted = "" if signed_by is None else "; with a key only what it signed is read: get the whole folder again"
-        raise PublishError(f"{folder} is no published folder: cannot read {MANIFEST}: {reason}{wanted}") from error
+        raise PublishError(
+            f"{folder} is no published folder: cannot read {MANIFEST}: {error.strerror or error}{wanted}"
+        ) from error
     manifest = Manifest.from_json(text, str(folder / MANIFEST))
     if signed_by is not None:
-        _check_signature(folder, data, signed_by)
+        _check_signature(folder, text, signed_by)
     return manifest
 
 
@@ -160,7 +211,7 @@ def signatures(signers: Sequence[Key], message: bytes) -> bytes:
 
 
 def _check_signature(folder: Path, message: bytes, fingerprint: str) -> None:
-    """Whether manifest.sig holds a signature of `message` by the key of this fingerprint.
+    """Refuse a manifest, with lines that end in LF, that manifest.sig does not say the owner of a fingerprint signed.
 
     The public key in the folder counts only because its hash is the one that the recipient's key names.
 
@@ -168,19 +219,19 @@ def _check_signature(folder: Path, message: bytes, fingerprint: str) -> None:
         PublishError: not signed, signed by another key, or edited since.
     """
     try:
-        data = json.loads((folder / SIGNATURE).read_bytes())
-        if data["algorithm"] != "ed25519":
+        data = parse_json(read_bytes(folder / SIGNATURE))
+        if data["algorithm"] != "ed25519" or len(data["signatures"]) > MOST_SIGNERS:
             raise ValueError
         pairs = [(bytes.fromhex(s["public_key"]), bytes.fromhex(s["signature"])) for s in data["signatures"]]
     except FileNotFoundError as error:
         raise PublishError(
             f"{folder} has no {SIGNATURE}: expected the signature of the key's protector; copy the whole folder again"
         ) from error
-    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise PublishError(f"{folder / SIGNATURE} is no signature, or damaged; copy the folder again") from error
     ours = [pair for pair in pairs if fingerprint_of(pair[0]) == fingerprint]
     if not ours:
-        theirs = ", ".join(fingerprint_of(public)[:16] for public, _ in pairs) or "nobody"
+        theirs = ", ".join(fingerprint_of(public)[:16] for public, _ in pairs[:3]) or "nobody"
         raise PublishError(
             f"{folder} is signed by {theirs}, the key trusts {fingerprint[:16]} alone; use the key of this release"
         )
@@ -190,4 +241,4 @@ def _check_signature(folder: Path, message: bytes, fingerprint: str) -> None:
 
 def read_image(folder: Path, entry: PublishedImage) -> Tensor:
     """One published image as it lies in its file, uint8 [C, H, W]; nothing is checked."""
-    return read_png((folder / entry.file).read_bytes())
+    return read_png(read_bytes(folder / entry.file))

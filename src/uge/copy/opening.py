@@ -9,10 +9,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from uge.copy.files import check_target, image_in, in_batches, new_folder, png_bytes
+from uge.copy.files import Tree, image_in, in_batches, png_bytes
 from uge.copy.manifest import CARD, MANIFEST, SIGNATURE, SUMS, read_manifest
+from uge.data import DataWarning
 from uge.data.images import pixel_sha256
-from uge.data.sources import DataWarning
+from uge.durable import check_target, new_folder
 from uge.errors import KeyFileError, PublishError
 from uge.keys import Key
 
@@ -117,7 +118,7 @@ def _signed(folder: Path, key: Key, missing: list[Path], bad: list[Path]) -> Ite
     left: dict[str, list[str]] = {}
     for entry in reversed(manifest.images):
         left.setdefault(entry.sha256, []).append(entry.file)
-    for path in sorted(folder.rglob("*.png")):
+    for path in Tree.of(folder).pngs:
         image = image_in(path)
         if image is not None and (names := left.get(pixel_sha256(image))):
             yield (path, names.pop()), image
@@ -134,7 +135,7 @@ def _loose(source: Path, bad: list[Path]) -> Iterator[tuple[Place, Tensor]]:
     """
     if not source.exists():
         raise PublishError(f"{source} does not exist; give a copy, a part of one or a single PNG file")
-    for path in sorted(source.rglob("*.png")) if source.is_dir() else [source]:
+    for path in Tree.of(source).pngs if source.is_dir() else [source]:
         place = path.relative_to(source.parent if path == source else source).with_suffix(".png")
         name = place.as_posix().removeprefix("train/")
         if (image := image_in(path)) is None:

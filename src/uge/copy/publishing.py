@@ -3,26 +3,41 @@
     out/train/<class>/<id>.png   what everybody gets, nothing else below train/
     out/manifest.json            method, settings, bound, class names, one entry an image
     out/manifest.sig             signatures of the manifest's bytes, one a protector's key
-    out/README.md                a card for people
+    out/README.md                a card for people, and for `load_dataset` what to read
     out/SHA256SUMS               `sha256sum -c SHA256SUMS` checks the files without this program
+    out/.gitattributes           keeps git from changing line endings; a hub may put its own in its place
 
 The layout is read unchanged by torchvision's ImageFolder and Hugging Face's `load_dataset("imagefolder")`. Nothing of
 a key and no hash or statistic of a single original is in it. SHA256SUMS finds accidents and careless edits; whoever
-rewrites manifest, sums and signature together is found out by the fingerprint in the key, or with the originals.
+rewrites manifest, sums and signature together is found out by the fingerprint in the key, or with the originals. The
+manifest has the card's hash, so that its signature covers everything that a reader of the folder goes by.
 """
 
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from uge.copy.files import check_target, files_of, new_folder, png_bytes
-from uge.copy.manifest import CARD, MANIFEST, SIGNATURE, SUMS, Manifest, PublishedImage, signatures
+from uge.copy.files import files_of, png_bytes, read_bytes, safe_name
+from uge.copy.manifest import (
+    ATTRIBUTES,
+    CARD,
+    MANIFEST,
+    SIGNATURE,
+    SUMS,
+    Manifest,
+    PublishedImage,
+    signatures,
+)
+from uge.data import DataWarning
 from uge.data.images import ImageSet, pixel_sha256
+from uge.durable import check_target, new_folder
 from uge.errors import PublishError
 from uge.keys import Key
 
@@ -66,9 +81,11 @@ def publish(
     entries: list[PublishedImage] = []
     with new_folder(out) as folder, (folder / SUMS).open("w", encoding="utf-8", newline="\n") as sums:
 
-        def write(file: str, data: bytes) -> None:
+        def write(file: str, data: bytes) -> str:
             (folder / file).write_bytes(data)
-            sums.write(f"{hashlib.sha256(data).hexdigest()}  {file}\n")
+            digest = hashlib.sha256(data).hexdigest()
+            sums.write(f"{digest}  {file}\n")
+            return digest
 
         for parent in sorted({file.rpartition("/")[0] for file in files}):
             (folder / parent).mkdir(parents=True)
@@ -85,20 +102,46 @@ def publish(
                 write(file, png_bytes(image))
                 entries.append(PublishedImage(file, label, pixel_sha256(image)))
         assert len(entries) == len(clean)
-        manifest = Manifest(method, settings, epsilon_255, measured, clean.class_names, tuple(entries), __version__)
+        channels, height, width = clean.images.shape[1:]
+        manifest = Manifest(
+            method=method,
+            settings=settings,
+            epsilon_255=epsilon_255,
+            epsilon_measured_255=measured,
+            class_names=clean.class_names,
+            shape=(channels, height, width),
+            images=tuple(entries),
+            card_sha256="",
+            uge=__version__,
+        )
+        manifest = replace(manifest, card_sha256=write(CARD, _card(manifest, signers).encode()))
         with (folder / MANIFEST).open("w", encoding="utf-8", newline="\n") as lines:
             lines.writelines(manifest.json_parts())
-        text = (folder / MANIFEST).read_bytes()
+        text = read_bytes(folder / MANIFEST)
         sums.write(f"{hashlib.sha256(text).hexdigest()}  {MANIFEST}\n")
         if signers:
             write(SIGNATURE, signatures(signers, text))
-        write(CARD, _card(manifest, clean, signers).encode())
+        (folder / ATTRIBUTES).write_text("* -text\n", encoding="utf-8", newline="\n")
+    _tell_order(clean.class_names)
     return manifest
 
 
-def _card(manifest: Manifest, images: ImageSet, signers: Sequence[Key]) -> str:
+def _tell_order(class_names: Sequence[str]) -> None:
+    """Say it where those who number folders by name number the classes otherwise."""
+    folders = [safe_name(name) for name in class_names]
+    moved = [at for at, (ours, theirs) in enumerate(zip(folders, sorted(folders), strict=True)) if ours != theirs]
+    if moved:
+        told = (
+            f"readers that number class folders by name number {len(moved)} of {len(folders)} classes otherwise than"
+            f" the data: {moved[0]} is {sorted(folders)[moved[0]]!r} there, {folders[moved[0]]!r} here; {MANIFEST} has"
+            " the order"
+        )
+        warnings.warn(DataWarning(told), stacklevel=3)
+
+
+def _card(manifest: Manifest, signers: Sequence[Key]) -> str:
     """README.md of a published folder."""
-    height, width = images.image_size
+    channels, height, width = manifest.shape
     asked = "no bound was asked" if manifest.epsilon_255 is None else f"{manifest.epsilon_255} was allowed"
     if any(key.opens for key in signers):
         purpose = (
@@ -130,7 +173,8 @@ configs:
 ---
 # A protected image set
 
-{len(images)} {"gray" if images.channels == 1 else "RGB"} images of {height}x{width} pixels in {images.classes} classes.
+{len(manifest.images)} {"gray" if channels == 1 else "RGB"} images of {height}x{width} pixels.
+They show {len(manifest.class_names)} classes.
 Published with ungeneralizable {manifest.uge}, method `{manifest.method}`.
 No value differs from its original by more than {manifest.epsilon_measured_255} of 255; {asked}.
 
@@ -140,7 +184,7 @@ What it was tested against is for the publisher to say.
 
 - `train/<class>/<id>.png`: the images, for any loader of class folders.
 - `manifest.json`: settings, class names, label and pixel hash of every image.
-- `manifest.sig`, where there is one: who signed. The recipient's key says whose signature counts.
+- `manifest.sig`, where there is one: who signed manifest and card. The recipient's key says whose signature counts.
 - `SHA256SUMS`: check the files with `sha256sum -c SHA256SUMS`, or the whole folder with `uge verify`.
 
 {use}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,10 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from uge.copy.files import PNG_ERRORS, image_in, read_png
-from uge.copy.manifest import MANIFEST, SIGNATURE, Manifest, read_image, read_manifest
+from uge.copy.files import PNG_ERRORS, Tree, image_in, read_bytes, read_png, what_became_of
+from uge.copy.manifest import MANIFEST, SIGNATURE, Manifest, PublishedImage, read_manifest
+from uge.data import Limits, load
 from uge.data.images import ImageSet, pixel_sha256, to_float
-from uge.data.sources import load
 from uge.errors import ConfigError, PublishError
 from uge.keys import Key
 
@@ -80,7 +81,15 @@ class Copy:
     signed_by: str | None = None
 
     @classmethod
-    def read(cls, folder: Path | str, key: Key | None = None, *, convert: bool = False, skip_bad: bool = False) -> Copy:
+    def read(
+        cls,
+        folder: Path | str,
+        key: Key | None = None,
+        *,
+        convert: bool = False,
+        skip_bad: bool = False,
+        limits: Limits | None = None,
+    ) -> Copy:
         """Read a published folder, or without a key any ImageFolder of another program.
 
         Args:
@@ -89,6 +98,7 @@ class Copy:
                 renamed or moved inside the folder are found by their pixels.
             convert: of a folder of another program, as `uge.load` says.
             skip_bad: of a folder of another program, as `uge.load` says.
+            limits: what the folder may ask for, as `uge.load` says.
 
         Raises:
             PublishError: a file is missing or unreadable, or differs from what was published; or see `read_manifest`.
@@ -98,9 +108,11 @@ class Copy:
         if key is None and not (folder / MANIFEST).exists():
             if (folder / SIGNATURE).exists():
                 raise PublishError(f"{folder} has lost its {MANIFEST}: get the published folder again")
-            return cls(folder, None, load(str(folder), "train", convert=convert, skip_bad=skip_bad))
+            return cls(folder, None, load(folder, "train", convert=convert, skip_bad=skip_bad, limits=limits))
         signed_by = key.fingerprint if key else None
         manifest = read_manifest(folder, signed_by=signed_by)
+        asked = len(manifest.images) * math.prod(manifest.shape)
+        (limits or Limits()).check(str(folder), bytes=asked, pixels=math.prod(manifest.shape[1:]))
         return cls(folder, manifest, _images(folder, manifest, signed=key is not None), signed_by)
 
     def view(self, key: Key) -> ImageSet:
@@ -115,16 +127,18 @@ class Copy:
         key.check_fits(self.images)
         return self.images.with_images(key.opened(self.images.images))
 
-    def dataset(self, transform: Callable[[Image.Image], Any] | None = None) -> CopyDataset:
-        """What everybody sees, as a map-style torch Dataset."""
-        return CopyDataset(self.images, transform)
 
-    def authorised(self, key: Key, transform: Callable[[Tensor], Any] | None = None) -> AuthorisedDataset:
-        """What the key's network sees (`view`), as a map-style torch Dataset."""
-        return AuthorisedDataset(self.view(key), transform)
+def load_published(source: Path | str | Copy, transform: Callable[[Image.Image], Any] | None = None) -> CopyDataset:
+    """What everybody without a key sees of a copy, as a map-style torch Dataset: an image and an int label an item.
 
+    Args:
+        source: a copy or its folder.
+        transform: called with the PIL image; without one, items are float32 [C, H, W] in [0, 1].
 
-load_copy = Copy.read
+    Raises:
+        PublishError: the folder cannot be read, or differs from what its manifest says.
+    """
+    return CopyDataset((source if isinstance(source, Copy) else Copy.read(source)).images, transform)
 
 
 def authorised_view(
@@ -145,7 +159,8 @@ def authorised_view(
         ConfigError: the images of an ImageSet are published ones.
     """
     if not isinstance(source, ImageSet):
-        return (source if isinstance(source, Copy) else Copy.read(source, key)).authorised(key, transform)
+        copy = source if isinstance(source, Copy) else Copy.read(source, key)
+        return AuthorisedDataset(copy.view(key), transform)
     key.check_fits(source)
     if key.opens and _opens(key, source.images[:1]):
         raise ConfigError("these images were published: give the folder of the copy, so that its letters are opened")
@@ -166,40 +181,55 @@ def _images(folder: Path, manifest: Manifest, *, signed: bool) -> ImageSet:
     Raises:
         PublishError: a file is missing or unreadable, or differs from what was published.
     """
-    images: Tensor | None = None
+    tree = Tree.of(folder)
+    if not signed:  # before memory is taken for them
+        missing = [entry.file for entry in manifest.images if entry.file not in tree.files]
+        if missing:
+            raise PublishError(f"{folder / missing[0]} is missing, one of {len(missing)}; run 'uge verify {folder}'")
+    try:
+        images = torch.empty((len(manifest.images), *manifest.shape), dtype=torch.uint8)
+    except RuntimeError as error:
+        gigabytes = len(manifest.images) * math.prod(manifest.shape) / 1e9
+        raise PublishError(f"the images of {folder} take {gigabytes:,.0f} GB, more than there is memory") from error
     by_pixels: dict[str, Path] | None = None
     for index, entry in enumerate(manifest.images):
         try:
-            image = read_image(folder, entry)
-            found = pixel_sha256(image) == entry.sha256
-        except PNG_ERRORS as error:
+            image = _image(folder, tree, manifest, entry)
+        except PublishError:
             if not signed:
-                raise PublishError(f"cannot read {folder / entry.file}: {error}; run 'uge verify {folder}'") from error
-            found = False
-        if not found and signed:
-            by_pixels = files_by_pixels(folder) if by_pixels is None else by_pixels
+                raise
+            by_pixels = files_by_pixels(tree.pngs) if by_pixels is None else by_pixels
             if entry.sha256 not in by_pixels:
-                raise PublishError(
-                    f"no PNG below {folder} has the pixels of {entry.file}: lossy formats and resizing change pixels;"
-                    f" copy the published files again, or run 'uge verify {folder}'"
-                )
-            image, found = read_png(by_pixels[entry.sha256].read_bytes()), True
-        if not found or not manifest.in_its_folder(entry):
-            raise PublishError(
-                f"{folder / entry.file} is not what was published (pixels or label changed); run 'uge verify {folder}'"
-            )
-        if images is None:
-            images = torch.empty((len(manifest.images), *image.shape), dtype=torch.uint8)
-        if image.shape != images.shape[1:]:
-            raise PublishError(f"{folder / entry.file} has another size than the images before it; publish again")
+                raise
+            image = read_png(read_bytes(by_pixels[entry.sha256]))
         images[index] = image
-    assert images is not None  # a manifest lists at least one image
     labels = torch.tensor([entry.label for entry in manifest.images], dtype=torch.int64)
     names = tuple(entry.file.removeprefix("train/").removesuffix(".png") for entry in manifest.images)
     return ImageSet(images, labels, manifest.class_names, names)
 
 
-def files_by_pixels(folder: Path) -> dict[str, Path]:
-    """Every PNG below a folder by its `pixel_sha256`."""
-    found = ((path, image_in(path)) for path in sorted(folder.rglob("*.png")))
+def _image(folder: Path, tree: Tree, manifest: Manifest, entry: PublishedImage) -> Tensor:
+    """The image of an entry, if it lies where it was published, with the pixels and the label that it had."""
+    file = folder / entry.file
+    data = b""
+    try:
+        data = read_bytes(tree.files[entry.file])
+        image = read_png(data)
+    except KeyError as error:
+        raise PublishError(f"{file} is missing; get the whole folder again, or run 'uge verify {folder}'") from error
+    except PNG_ERRORS as error:
+        raise PublishError(f"{file}: {what_became_of(data, error)}; run 'uge verify {folder}'") from error
+    if tuple(image.shape) != manifest.shape:
+        raise PublishError(f"{file} was resized or changed in its colours; run 'uge verify {folder}'")
+    if pixel_sha256(image) != entry.sha256 or not manifest.in_its_folder(entry):
+        raise PublishError(
+            f"{file} is not what was published (pixels or label changed): lossy formats and resizing change pixels;"
+            f" copy the published files again, or run 'uge verify {folder}'"
+        )
+    return image
+
+
+def files_by_pixels(paths: Iterable[Path]) -> dict[str, Path]:
+    """PNG files by their `pixel_sha256`; what is none is passed over."""
+    found = ((path, image_in(path)) for path in paths)
     return {pixel_sha256(image): path for path, image in found if image is not None}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -12,11 +11,22 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from uge.copy.files import PNG_ERRORS, files_of, in_batches, read_png
-from uge.copy.manifest import CARD, MANIFEST, SIGNATURE, SUMS, Manifest, PublishedImage, read_manifest
+from uge.copy.files import (
+    CHUNKS,
+    PNG_ERRORS,
+    Tree,
+    chunks_of,
+    files_of,
+    in_batches,
+    read_bytes,
+    read_png,
+    read_text,
+    what_became_of,
+)
+from uge.copy.manifest import ATTRIBUTES, CARD, MANIFEST, SIGNATURE, SUMS, Manifest, PublishedImage, read_manifest
 from uge.copy.opening import open_each
 from uge.copy.reading import files_by_pixels
-from uge.data.images import ImageSet, pixel_sha256
+from uge.data.images import ImageSet, class_difference, pixel_sha256
 from uge.errors import PublishError
 from uge.keys import Key
 
@@ -35,6 +45,7 @@ class Verification:
         signature: "valid", "wrong", "none", or "not checked" without a key.
         letters: images that opened with the key; None without a key that opens, or without its signature.
         views: images that opened to the very view of their original; None without originals, too.
+        notes: what others changed around the images, without harm; one line a kind.
     """
 
     problems: tuple[str, ...]
@@ -43,6 +54,7 @@ class Verification:
     signature: str = "not checked"
     letters: int | None = None
     views: int | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -83,6 +95,7 @@ def verify(folder: Path | str, *, clean: ImageSet | None = None, key: Key | None
         signature,
         seen.opened if seen.key else None,
         seen.identical if seen.key and clean is not None else None,
+        files.notes(),
     )
 
 
@@ -104,22 +117,42 @@ class _Files:
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self.folder = folder
         self.manifest = manifest
+        self.tree = Tree.of(folder)
         self.files = {entry.file for entry in manifest.images}
         self.sums, self.lines = _read_sums(folder)
-        self.extra = sorted(_extra(folder, self.files))
-        self.strays = files_by_pixels(folder) if any(name.endswith(".png") for name in self.extra) else {}
+        self.extra = sorted(set(self.tree.files) - {MANIFEST, SIGNATURE, CARD, SUMS, *self.files})
+        self.strays = files_by_pixels(self.tree.files[name] for name in self.extra if name.lower().endswith(".png"))
+        self.others = {name.rpartition(".")[0]: name for name in self.extra}
         self.published_as = {entry.sha256: entry.file for entry in manifest.images}
         self.found: dict[str, list[str]] = {}  # what is wrong -> with which files
+        self.line_endings: list[str] = []  # files in which they were changed
 
     def problems(self) -> list[str]:
         """A line a file; many files with the same problem share one."""
+        ours = {parent for file in self.files for parent in ("train", file.rpartition("/")[0])}
+        extra = [*self.extra, *(f"{name}/" for name in self.tree.folders if name not in ours)]
         lines = list(self.lines)
-        for what, files in (self.found | ({"extra, not published": self.extra} if self.extra else {})).items():
+        for what, files in (self.found | ({"extra, not published": sorted(extra)} if extra else {})).items():
             many = len(files) > MOST_NAMED
             lines += (
                 [f"{len(files)} files: {what}; the first is {files[0]}"] if many else [f"{f}: {what}" for f in files]
             )
         return lines
+
+    def notes(self) -> tuple[str, ...]:
+        """What programs did on the way that changes nothing for a reader."""
+        renamed = [n for n, path in self.tree.files.items() if n != path.relative_to(self.folder).as_posix()]
+        told = (
+            (self.line_endings, "line endings were changed (git, an editor), nothing else"),
+            (renamed, "the name is in another Unicode form (an archive, a file system), nothing else"),
+            (
+                [name for name in self.tree.left if name != ATTRIBUTES],
+                "left by git, a hub's client, a file manager or a cloud drive",
+            ),
+        )
+        return tuple(
+            f"{files[0]}{f' and {len(files) - 1} more' if files[1:] else ''}: {what}" for files, what in told if files
+        )
 
     def _tell(self, file: str, what: str) -> None:
         self.found.setdefault(what, []).append(file)
@@ -134,34 +167,73 @@ class _Files:
         for name in self.sums:
             if name not in companions and name not in self.files:
                 self._tell(name, f"listed in {SUMS}, but not published")
+        self._digest_of(SUMS)
         for name in companions:
-            if not (self.folder / name).is_file():
+            digest = self._digest_of(name)
+            if digest is None:
                 self._tell(name, "missing")
-            elif name in self.sums and _digest_of(self.folder / name) != self.sums[name]:
+            elif name == CARD and digest != self.manifest.card_sha256:
+                self._tell(name, f"edited, it differs from what {MANIFEST} says")
+            elif digest != self.sums.get(name, digest):
                 self._tell(name, f"edited, it differs from {SUMS}")
+
+    def _digest_of(self, name: str) -> str | None:
+        """SHA-256 of a text file as it was published; None if there is none."""
+        try:
+            text, changed = read_text(self.folder / name)
+        except FileNotFoundError:
+            return None
+        except OSError:  # it cannot be read, so it agrees with no sum
+            return ""
+        if changed:
+            self.line_endings.append(name)
+        return hashlib.sha256(text).hexdigest()
 
     def images(self) -> Iterator[tuple[PublishedImage, Tensor]]:
         """Entries and images whose pixels are those that were published; the rest is told of."""
         for entry in self.manifest.images:
             if not self.manifest.in_its_folder(entry):
                 self._tell(entry.file, f"label swapped, the manifest says {self.manifest.class_names[entry.label]!r}")
+            if entry.file not in self.tree.files:
+                self._tell(entry.file, self._where_it_is(entry))
+                continue
+            data = b""
             try:
-                data = (self.folder / entry.file).read_bytes()
+                data = read_bytes(self.tree.files[entry.file])
                 image = read_png(data)
-            except FileNotFoundError:
-                moved = self.strays.get(entry.sha256)
-                where = moved and f"label swapped, moved to {moved.relative_to(self.folder).as_posix()}"
-                self._tell(entry.file, where or "missing")
             except PNG_ERRORS as error:
-                self._tell(entry.file, f"unreadable ({error})")
+                self._tell(entry.file, what_became_of(data, error))
+                continue
+            if (pixels := pixel_sha256(image)) == entry.sha256:
+                digest = hashlib.sha256(data).hexdigest()
+                if digest != self.sums.get(entry.file, digest) or chunks_of(data) != CHUNKS:
+                    self._tell(entry.file, "file rewritten, pixels unchanged")
+                yield entry, image
+            elif other := self.published_as.get(pixels):
+                self._tell(entry.file, f"label swapped, holds the image of {other}")
+            elif tuple(image.shape) != self.manifest.shape:
+                self._tell(entry.file, "resized or changed in its colours")
             else:
-                if (pixels := pixel_sha256(image)) == entry.sha256:
-                    if hashlib.sha256(data).hexdigest() != self.sums.get(entry.file, hashlib.sha256(data).hexdigest()):
-                        self._tell(entry.file, "file rewritten, pixels unchanged")
-                    yield entry, image
-                else:
-                    other = self.published_as.get(pixels)
-                    self._tell(entry.file, f"label swapped, holds the image of {other}" if other else "pixels changed")
+                self._tell(entry.file, "pixels changed")
+
+    def _where_it_is(self, entry: PublishedImage) -> str:
+        """What became of a file that is not there."""
+        folder, _, _ = entry.file.rpartition("/")
+        if path := self.strays.get(entry.sha256):
+            name = path.relative_to(self.folder).as_posix()
+            there = name.rpartition("/")[0]
+            if there == folder:
+                return f"renamed to {name}"
+            if there in {file.rpartition("/")[0] for file in self.files}:
+                return f"label swapped, moved to {name}"
+            return f"moved to the folder {there or '.'}"
+        other = self.others.get(entry.file.removesuffix(".png"))
+        if other is None:
+            return "missing"
+        try:
+            return what_became_of(read_bytes(self.tree.files[other])[:512], f"{other} in its place")
+        except OSError:
+            return "missing"
 
 
 @dataclass
@@ -207,8 +279,8 @@ class _Seen:
 def _against_originals(manifest: Manifest, clean: ImageSet, seen: _Seen, *, whole: bool) -> list[str]:
     """What only the originals can show; `whole` if nothing else is wrong."""
     problems = []
-    if manifest.class_names != clean.class_names:
-        problems.append(f"{MANIFEST}: classes {manifest.class_names}, the originals have {clean.class_names}")
+    if difference := class_difference(manifest.class_names, clean.class_names, "the copy", "the originals"):
+        problems.append(f"{MANIFEST}: classes: {difference}")
     published = {entry.file for entry in manifest.images}
     problems += [f"{file}: no original of this name and label" for file in sorted(published - set(seen.originals))]
     problems += [f"{file}: has an original, but is not published" for file in sorted(set(seen.originals) - published)]
@@ -220,29 +292,12 @@ def _against_originals(manifest: Manifest, clean: ImageSet, seen: _Seen, *, whol
     return problems
 
 
-def _digest_of(path: Path) -> str:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError:  # it cannot be read, so it agrees with no sum
-        return ""
-
-
 def _read_sums(folder: Path) -> tuple[dict[str, str], list[str]]:
     """SHA256SUMS as {file: hexadecimal digest}, and its own problems."""
     try:
-        lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
+        lines = read_text(folder / SUMS)[0].decode().splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        return {}, [f"{SUMS}: cannot be read ({getattr(error, 'strerror', None) or error})"]
+        return {}, [f"{SUMS}: cannot be read ({getattr(error, 'strerror', None) or 'no UTF-8'})"]
     whole = [line for line in lines if re.fullmatch(r"[0-9a-f]{64}  .+", line)]
     problems = [f"{SUMS}: {len(lines) - len(whole)} damaged lines"] if len(whole) < len(lines) else []
     return {line[66:]: line[:64] for line in whole}, problems
-
-
-def _extra(folder: Path, published: set[str]) -> Iterator[str]:
-    """Files and folders that were not published, hidden ones too: a stray folder breaks ImageFolder."""
-    files = {MANIFEST, SIGNATURE, CARD, SUMS, *published}
-    folders = {parent for file in published for parent in ("train", file.rpartition("/")[0])}
-    for path, subfolders, names in os.walk(folder):
-        place = Path(path).relative_to(folder)
-        yield from (name for name in ((place / n).as_posix() for n in names) if name not in files)
-        yield from (f"{name}/" for name in ((place / n).as_posix() for n in subfolders) if name not in folders)

@@ -1,24 +1,47 @@
 """One image file -> 8-bit gray or RGB pixels, or an error that says why not.
 
-Taken as they are: 8-bit gray and RGB. Expanded without loss: palettes and 1-, 2- and 4-bit gray. EXIF rotation is
-applied. Whatever would lose information (alpha, 16 bits, CMYK and its like) is an error, or with `convert` a stated
-conversion. Embedded colour profiles are not applied, as everywhere in machine learning.
+Taken as they are: 8-bit gray and RGB. Expanded without loss: palettes and 1-, 2- and 4-bit gray. EXIF rotation and
+embedded colour profiles are applied, for they stay behind: of a file's metadata nothing else reaches a copy. Whatever
+would lose information (alpha, 16 bits, CMYK and its like) is an error, or with `convert` a stated conversion.
 """
 
 from __future__ import annotations
 
 import io
 from collections import Counter
+from functools import lru_cache
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageFile, ImageOps, UnidentifiedImageError
 
+from uge.data.entries import Limits, one_line
 from uge.errors import DataError
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
-"""The suffixes that torchvision's ImageFolder reads, so that both see the same images."""
+SUFFIXES = {
+    ".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm",  # those of torchvision's ImageFolder
+    ".jpe", ".jfif", ".dib", ".pbm", ".pnm", ".gif", ".avif",
+}  # fmt: skip
 
-_FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "PPM")  # nothing else Pillow could open is ever run on a user's file
+# Nothing else Pillow could open is ever run on a user's file.
+_FORMATS = ("PNG", "JPEG", "BMP", "DIB", "WEBP", "TIFF", "PPM", "GIF", "AVIF")
+_OTHER_FORMATS = (  # where, what stands there, and what such a file is
+    (4, b"ftypavi", "AVIF, which this Pillow does not read"),
+    (4, b"ftyphe", "HEIC"),
+    (4, b"ftypmif1", "HEIF"),
+    (4, b"ftypmsf1", "HEIF"),
+    (4, b"jP  ", "JPEG 2000"),
+    (0, b"\xff\x4f\xff\x51", "JPEG 2000"),
+    (0, b"\xff\x0a", "JPEG XL"),
+    (4, b"JXL ", "JPEG XL"),
+    (0, b"8BPS", "a Photoshop file"),
+    (0, b"%PDF", "a PDF"),
+    (0, b"PK\x03\x04", "a zip"),
+    (0, b"version https://git-lfs", "a pointer of Git LFS (git lfs pull gets the file)"),
+    (0, b"<svg", "SVG"),
+    (0, b"<?xml", "XML"),
+    (0, b"<!DOCTYPE", "a web page"),
+    (0, b"<html", "a web page"),
+)
 _EXPANDED = {"L": "L", "RGB": "RGB", "1": "L", "P": "RGB"}  # without loss
 _OTHER_COLOURS = frozenset({"CMYK", "YCbCr", "LAB", "HSV"})
 
@@ -27,6 +50,8 @@ HIGH_BYTE = "cut from 16 to 8 bits"
 DARK = 1 << 13  # 12 bits stored in 16, as scanners do
 NEARLY_BLACK = "nearly black by that, with no value above 8191 of 65535: scale them first if they hold 12 or 13 bits"
 TO_RGB = "brought to RGB from another colour space"
+TO_SRGB = "brought from their colour profile to sRGB"
+_STEP = 2  # of 255: profiles that change no colour by more are sRGB under other names
 
 
 class UnreadableImage(DataError):  # noqa: N818 - reads as what it is
@@ -34,7 +59,12 @@ class UnreadableImage(DataError):  # noqa: N818 - reads as what it is
 
 
 def decode(
-    content: bytes | Image.Image, where: str, *, convert: bool = False, conversions: Counter[str] | None = None
+    content: bytes | Image.Image,
+    where: str,
+    *,
+    convert: bool = False,
+    conversions: Counter[str] | None = None,
+    limits: Limits | None = None,
 ) -> Image.Image:
     """Decode one image.
 
@@ -42,7 +72,8 @@ def decode(
         content: the bytes of a file, or an image already in memory.
         where: names the file in errors.
         convert: bring alpha, 16-bit and CMYK images to 8-bit gray or RGB instead of refusing them.
-        conversions: counts what `convert` did, by description.
+        conversions: counts what was converted, by description.
+        limits: the pixels that an image may have.
 
     Returns:
         A Pillow image of mode "L" or "RGB".
@@ -51,11 +82,25 @@ def decode(
         UnreadableImage: the bytes hold no whole image.
         DataError: an image that would lose information, and `convert` is off.
     """
-    image, bits = _opened(content, where) if isinstance(content, bytes) else (content, 8)
+    limits = limits or Limits()
+    image, bits = _opened(content, where, limits) if isinstance(content, bytes) else (content, 8)
+    conversions = Counter() if conversions is None else conversions
+    profile = image.info.get("icc_profile")
+    if profile and image.mode == "CMYK" and convert and (found := _by_profile(image, profile)):
+        conversions[TO_RGB] += 1
+        return found
+    image = _expanded(image, bits, where, convert, conversions)
+    if profile and (found := _by_profile(image, profile)):
+        conversions[TO_SRGB] += 1
+        return found
+    return image
+
+
+def _expanded(image: Image.Image, bits: int, where: str, convert: bool, conversions: Counter[str]) -> Image.Image:
+    """Any image as 8-bit gray or RGB; see `decode`."""
     mode = image.mode
     if bits == 8 and mode in ("L", "RGB") and not image.has_transparency_data:
         return image
-    conversions = Counter() if conversions is None else conversions
 
     if bits == 32:
         raise DataError(f"{where}: has 32 bits a channel; expected 8-bit gray or RGB: save it again as one")
@@ -103,10 +148,13 @@ def fit(image: Image.Image, image_size: tuple[int, int]) -> Image.Image:
     return centre.resize((width, height), Image.Resampling.LANCZOS)
 
 
-def _opened(content: bytes, where: str) -> tuple[Image.Image, int]:
+def _opened(content: bytes, where: str, limits: Limits) -> tuple[Image.Image, int]:
     """Open, read to the last byte and turn upright; the image and the file's bits a channel."""
+    Image.init()
+    most, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # our own limit says how to raise it
     try:
-        with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+        with Image.open(io.BytesIO(content), formats=[name for name in _FORMATS if name in Image.OPEN]) as image:
+            limits.check(where, pixels=image.width * image.height)
             if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # MPO: a phone's JPEG with a preview behind
                 raise DataError(f"{where}: holds several images; expected one a file")
             bits = _bits_per_channel(image)  # before loading, which clears the traces
@@ -115,10 +163,48 @@ def _opened(content: bytes, where: str) -> tuple[Image.Image, int]:
     except DataError:
         raise
     except UnidentifiedImageError:
-        reason = "not an image"
+        kind = next((name for at, mark, name in _OTHER_FORMATS if content[at:].startswith(mark)), None)
+        reason = f"it is {kind}" if kind else "not an image" if content else "it is empty"
+    except MemoryError:
+        reason = "it does not fit into memory"
     except Exception as error:  # on damaged bytes Pillow's decoders raise errors of every type
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = one_line(error)
+    finally:
+        Image.MAX_IMAGE_PIXELS = most
     raise UnreadableImage(f"{where}: cannot be read ({reason}); mend or remove it, or --skip-bad to go on without")
+
+
+def _by_profile(image: Image.Image, profile: bytes) -> Image.Image | None:
+    """The colours that a profile means, in sRGB; None where they are those already, or the profile is of no use."""
+    transform = _transform(profile, image.mode)
+    if transform is None:
+        return None
+    found = ImageCms.applyTransform(image, transform)
+    return found.convert("L") if found is not None and image.mode == "L" else found
+
+
+@lru_cache(maxsize=8)  # a camera's images all have one
+def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
+    """From a profile's colours to sRGB; None for a damaged profile, one of another mode, and sRGB itself."""
+    try:
+        transform = ImageCms.buildTransform(
+            ImageCms.ImageCmsProfile(io.BytesIO(profile)),
+            ImageCms.createProfile("sRGB"),
+            mode,
+            "RGB",
+            ImageCms.Intent.RELATIVE_COLORIMETRIC,
+        )
+        if mode == "CMYK":
+            return transform
+        levels = np.arange(0, 256, 15, dtype=np.uint8)
+        grid = np.stack(np.meshgrid(levels, levels, levels), -1).reshape(-1, len(levels), 3)
+        colours = Image.fromarray(grid if mode == "RGB" else levels[None])
+        found = ImageCms.applyTransform(colours, transform)
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        return None
+    assert found is not None
+    change = np.abs(np.asarray(found, dtype=int) - np.asarray(colours.convert("RGB"), dtype=int)).max()
+    return transform if change > _STEP else None
 
 
 def _bits_per_channel(image: ImageFile.ImageFile) -> int:

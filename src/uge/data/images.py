@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -24,8 +25,10 @@ class ImageSet:
     Attributes:
         images: uint8 [N, C, H, W] with C = 1 (gray) or 3 (RGB), contiguous, on the CPU.
         labels: int64 [N] in 0..classes-1.
-        class_names: one name a class, in label order.
+        class_names: one name a class, in label order; no two have one `identity`.
         names: one name an image, unique, without suffix ("00042" or "cat/00042"); from the source's file names.
+
+    Names are kept with composed letters (Unicode NFC), whichever way a file system has written them.
     """
 
     images: Tensor
@@ -34,6 +37,8 @@ class ImageSet:
     names: tuple[str, ...]
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "class_names", tuple(map(composed, self.class_names)))
+        object.__setattr__(self, "names", tuple(map(composed, self.names)))
         if self.images.dtype != torch.uint8 or self.images.ndim != 4 or self.images.shape[1] not in (1, 3):
             raise DataError(
                 f"expected uint8 images [N, 1 or 3, H, W], got {self.images.dtype} {list(self.images.shape)}"
@@ -45,8 +50,7 @@ class ImageSet:
             )
         if len(self.names) != len(self.images):
             raise DataError(f"expected one name an image, got {len(self.names)} for {len(self.images)}")
-        if twice := repeated(self.class_names):
-            raise DataError(f"two classes are called {twice!r}; rename one")
+        check_class_names(self.class_names)
         if len(self.labels) and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < self.classes:
             raise DataError(
                 f"labels run from {int(self.labels.min())} to {int(self.labels.max())},"
@@ -95,12 +99,13 @@ class ImageSet:
     def like(self, other: ImageSet) -> ImageSet:
         """The same images as another program may have ordered them, as `other` orders them.
 
-        Labels follow the other's class names, where both have the same ones. Images follow its file names (with
-        their folders, or else without), where both have the same ones and none occurs twice; otherwise they stay.
+        Labels follow the other's class names, where both have the same ones by `identity`. Images follow its file names
+        (with their folders, or else without), where both have the same ones and none occurs twice; otherwise they stay.
         """
         images = self
-        if images.class_names != other.class_names and sorted(images.class_names) == sorted(other.class_names):
-            place = torch.tensor([other.class_names.index(name) for name in images.class_names])
+        ours, theirs = ([identity(name) for name in each.class_names] for each in (self, other))
+        if self.class_names != other.class_names and sorted(ours) == sorted(theirs):
+            place = torch.tensor([theirs.index(name) for name in ours])
             images = replace(images, labels=place[images.labels], class_names=other.class_names)
         for strip in (False, True):
             mine, theirs = (
@@ -146,6 +151,60 @@ class ImageSet:
         hasher.update(self.images.contiguous().numpy().data)  # as it lies in memory, not a second copy of it
         hasher.update(self.labels.contiguous().numpy().data)
         return hasher.hexdigest()
+
+
+def composed(name: str) -> str:
+    """The same with composed letters (NFC): file systems and zips write one name in several ways."""
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
+
+
+def identity(name: str) -> str:
+    """What a class is the same by, in a key, a copy, a test set and their originals.
+
+    Case, spaces around, Unicode form and the leading zeros of whole numbers do not count: one class is "Cat" in a
+    folder and "cat" in a table, 3 in an array and "03" in a folder.
+    """
+    name = composed(composed(name).casefold()).strip()
+    return (name.lstrip("0") or "0") if name.isascii() and name.isdecimal() else name
+
+
+def check_class_names(names: Sequence[str]) -> None:
+    """Refuse class names that cannot be told apart by `identity`, or cannot be written as text.
+
+    Raises:
+        DataError: naming them.
+    """
+    if wrong := next((name for name in names if any("\ud800" <= letter <= "\udfff" for letter in name)), None):
+        raise DataError(f"the class name {wrong!r} is not Unicode text; rename the class")
+    if twice := repeated([identity(name) for name in names]):
+        one, other = [name for name in names if identity(name) == twice][:2]
+        raise DataError(
+            f"two classes are called {one!r}; rename one"
+            if one == other
+            else f"the classes {one!r} and {other!r} differ in case, spaces or leading zeros alone, which other systems"
+            " take for one name; rename one"
+        )
+
+
+def class_difference(ours: Sequence[str], theirs: Sequence[str], we: str, they: str) -> str:
+    """How the classes of two data sets differ by `identity`, in words; "" where they are the same in one order.
+
+    Args:
+        ours: class names in label order.
+        theirs: class names in label order.
+        we: whose the first are, such as "the key".
+        they: whose the second are.
+    """
+    mine, other = ({identity(name): name for name in names} for names in (ours, theirs))
+    words = [
+        f"{who} alone has {', '.join(map(repr, lone[:3]))}" + (f" and {len(lone) - 3} more" if lone[3:] else "")
+        for who, some, rest in ((we, mine, other), (they, other, mine))
+        if (lone := [name for key, name in some.items() if key not in rest])
+    ]
+    if words:
+        return "; ".join(words)
+    at = next((at for at, (a, b) in enumerate(zip(mine, other, strict=True)) if a != b), None)
+    return "" if at is None else f"class {at} is {ours[at]!r} in {we}, {theirs[at]!r} in {they}"
 
 
 def repeated(names: Sequence[str]) -> str:

@@ -28,12 +28,11 @@ class EfficientNetLite(nn.Module):
         return maps.mean(dim=(2, 3))
 
 
-def efficientnet_lite_encoder(number: int, side: int = 128) -> nn.Module:
+def efficientnet_lite_encoder(number: int) -> nn.Module:
     """EfficientNet-Lite 0 or 1.
 
     Args:
         number: 0, the default feature space, or 1, a different encoder for holding out.
-        side: pixels to which images are resized. Small images need at least 128 for meaningful features.
 
     Raises:
         ConfigError: the weights' package is not installed.
@@ -51,4 +50,4 @@ def efficientnet_lite_encoder(number: int, side: int = 128) -> nn.Module:
     with torch.random.fork_rng(devices=[]):  # every weight that it draws is replaced below
         network = EfficientNet.from_name(f"efficientnet-lite{number}")
     network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    return EfficientNetLite(network, side)
+    return EfficientNetLite(network, side=128)  # with fewer pixels, features of small images mean little

@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from uge.errors import KeyFileError
+from uge.outside import MOST_SETTINGS, read_file
 
 MAGIC = b"age-encryption.org/v1\n"
 ARMOUR = b"-----BEGIN AGE ENCRYPTED FILE-----"
@@ -132,7 +133,7 @@ def _recipient(text: str) -> Any:
 def _identities(file: Path) -> list[Any]:
     """The secret keys in a file: of ssh-keygen, or lines of age-keygen."""
     try:
-        content = Path(file).read_bytes()
+        content = read_file(file, MOST_SETTINGS, links=True)
     except OSError as error:
         raise KeyFileError(f"cannot read identity {file}: {error.strerror or error}") from error
     try:

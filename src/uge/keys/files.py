@@ -1,26 +1,28 @@
 """The two files of a key: NAME.protector.uge and NAME.recipient.uge, open or encrypted (`age.py`).
 
 They appear together or not at all, and nothing is ever overwritten. Both are written under hidden names first. Then
-the protector's file is linked to its name, which only one process can do, and the recipient's is renamed. A kill
-between the two leaves a protector's file whose hidden name still exists, beside a hidden recipient's file: half a pair,
-which the next one who makes a key of that name removes. Makers hold a lock on the folder, so that what one of them
-finds there is not another's work.
+the protector's file is linked to its name, which only one process can do, and the recipient's is renamed, the last
+change of all. The hidden name of the recipient's file holds a hash of the protector's: after a kill between the two
+this says that the protector's file beside it is half a pair, which the next one who makes a key of that name removes.
+Makers hold a lock on the folder, so that what one of them finds there is not another's work.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
-import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from uge.durable import sync_folder
 from uge.errors import KeyFileError
 from uge.keys import age
 from uge.keys.key import Key
 from uge.keys.sealed import SealedKey
 from uge.keys.weights import WeightsKey
+from uge.outside import MOST_WEIGHTS, read_file
 
 Pair = tuple[Path, Path]  # the protector's file, the recipient's
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
@@ -75,8 +77,17 @@ def load_key(
     data = _read(path)
     if age.is_encrypted(data):
         data = age.decrypt(data, str(path), passphrase=passphrase, identity=identity)
+    return key_from(data, str(path), role)
+
+
+def key_from(data: bytes, where: str, role: str | None = None) -> Key:
+    """The key of a file's content, no longer encrypted; `where` names it in messages.
+
+    Raises:
+        KeyFileError: as `load_key`.
+    """
     kind = SealedKey if data.startswith(b"{") else WeightsKey
-    return kind.from_bytes(data, str(path), role)
+    return kind.from_bytes(data, where, role)
 
 
 def is_sealed(path: Path | str) -> bool:
@@ -90,7 +101,7 @@ def is_sealed(path: Path | str) -> bool:
 
 def _read(path: Path | str) -> bytes:
     try:
-        return Path(path).read_bytes()
+        return read_file(path, MOST_WEIGHTS, links=True)
     except OSError as error:
         raise KeyFileError(f"cannot read key {path}: {error.strerror or error}") from error
 
@@ -113,9 +124,9 @@ def _write_pair(pair: Pair, contents: Sequence[bytes]) -> None:
         OSError: they cannot be written.
     """
     protector, recipient = pair
-    token = secrets.token_hex(6)
+    token = _token(contents[0])
     hidden = [_hidden(path, token) for path in pair]
-    copied = False
+    named = False
     try:
         for path, content in zip(hidden, contents, strict=True):
             _write_new(path, content)
@@ -125,35 +136,36 @@ def _write_pair(pair: Pair, contents: Sequence[bytes]) -> None:
             raise _taken(protector) from error
         except OSError:  # a file system without links
             _write_new(protector, contents[0])
-            copied = True
+        named = True
+        hidden[0].unlink()
+        sync_folder(protector.parent)  # nor does the power fail between the two
         if os.path.lexists(recipient):
             raise _taken(recipient)
         os.rename(hidden[1], recipient)  # from here on it is a pair
     except BaseException:  # Ctrl-C, too
-        if copied:
+        if named and hidden[1].exists():
             protector.unlink()
+        for path in hidden:
+            path.unlink(missing_ok=True)
         raise
-    finally:
-        _tidy(pair, token)
+    sync_folder(protector.parent)
 
 
-def _tidy(pair: Pair, token: str = "[0-9a-f]{12}") -> None:
-    """Remove what hidden files are left, and a protector's file that is certainly half a pair.
+def _tidy(pair: Pair) -> None:
+    """Remove what killed makers left: hidden files, and a protector's file that is certainly half a pair.
 
-    It is, where it is still the hidden one under another name, and the recipient's was never renamed.
-
-    Args:
-        pair: the two files.
-        token: of the maker whose files they are, as a pattern; anyone's, where nobody else is at work.
+    It is, where the hidden name of a recipient's file holds its hash: that file was never renamed.
     """
-    names = re.compile(re.escape(f".{pair[0].name}.") + f"({token})")
-    tokens = {found[1] for each in pair[0].parent.iterdir() if (found := names.fullmatch(each.name))}
-    for each in tokens:
-        first, second = (_hidden(path, each) for path in pair)
-        if second.exists() and pair[0].exists() and first.samefile(pair[0]):
-            pair[0].unlink()
-        second.unlink(missing_ok=True)
-        first.unlink()
+    for path in pair:
+        names = re.compile(re.escape(f".{path.name}.") + "([0-9a-f]{12})")
+        for token in {found[1] for each in path.parent.iterdir() if (found := names.fullmatch(each.name))}:
+            if path == pair[1] and pair[0].is_file() and _token(_read(pair[0])) == token:
+                pair[0].unlink()
+            _hidden(path, token).unlink()
+
+
+def _token(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:12]
 
 
 def _hidden(path: Path, token: str) -> Path:

@@ -20,6 +20,7 @@ from uge.keys import signature
 from uge.keys.key import FORMAT_VERSION, Key, check_facts, damaged, fingerprint_of, no_key, signing_part
 from uge.keys.letter import even, open_letters
 from uge.networks import NetworkSpec, build_network, parse_network
+from uge.outside import parse_json
 from uge.training import Recipe, recommended_recipe
 
 BEGINNING = b'{\n "format_version": '
@@ -66,8 +67,8 @@ class SealedKey(Key):
             KeyFileError: no key, damaged, of another format version, or of the other role.
         """
         try:
-            facts = json.loads(data)
-        except (ValueError, RecursionError) as error:
+            facts = parse_json(data)
+        except ValueError as error:
             raise damaged(where) if data.startswith(BEGINNING) else no_key(where) from error
         check_facts(facts, where, cls.kind, role)
         if facts.pop("sha256", None) != _digest(facts):

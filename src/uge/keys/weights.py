@@ -18,11 +18,12 @@ from safetensors import SafetensorError
 from safetensors import torch as safetensors
 from torch import Tensor, nn
 
-from uge.data.images import ImageSet, repeated
+from uge.data.images import ImageSet, class_difference, repeated
 from uge.errors import KeyFileError, UgeError
 from uge.keys import signature
 from uge.keys.key import FORMAT_VERSION, Key, check_facts, damaged, fingerprint_of, no_key, signing_part
 from uge.networks import NetworkSpec, build_network
+from uge.outside import MOST_WEIGHTS, parse_json, read_file
 from uge.training import Recipe
 
 NORMALISATION = ("0.mean", "0.std")  # the buffers of `uge.networks.Normalise` in a state_dict
@@ -127,13 +128,8 @@ class WeightsKey(Key):
 
     def check_fits(self, images: ImageSet) -> None:
         mend = "use the key that was made for this data, or make one with 'uge key new --initial-weights'"
-        if images.classes != self.network.classes:
-            raise KeyFileError(f"the key is for {self.network.classes} classes, the data has {images.classes}; {mend}")
-        if images.class_names != self.class_names:  # the same number in another order would train on wrong labels
-            label, ours, theirs = next(
-                (i, a, b) for i, (a, b) in enumerate(zip(self.class_names, images.class_names, strict=True)) if a != b
-            )
-            raise KeyFileError(f"the key's class {label} is {ours!r}, the data's is {theirs!r}; {mend}")
+        if differ := class_difference(self.class_names, images.class_names, "the key", "the data"):
+            raise KeyFileError(f"the key does not fit the data: {differ}; {mend}")
         if images.channels != self.network.channels:
             raise KeyFileError(
                 f"the key is for images of {self.network.channels} channels, the data has {images.channels}; {mend}"
@@ -208,9 +204,9 @@ def new_weights_key(
 def _facts_from(data: bytes, where: str) -> Any:
     """The JSON part of a key file: 8 bytes of length, then the safetensors header with our entry in its metadata."""
     try:
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        return json.loads(header["__metadata__"]["uge-key"])
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        header = parse_json(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        return parse_json(header["__metadata__"]["uge-key"])
+    except (ValueError, KeyError, TypeError) as error:
         raise no_key(where) from error
 
 
@@ -246,7 +242,7 @@ def _weights_from_file(
 ) -> dict[str, Tensor]:
     """Initial weights that the protector supplies."""
     try:
-        given = safetensors.load_file(path)
+        given = safetensors.load(read_file(path, MOST_WEIGHTS, links=True))
     except OSError as error:
         raise KeyFileError(f"cannot read weights file {path}: {error.strerror or error}") from error
     except UNREADABLE as error:

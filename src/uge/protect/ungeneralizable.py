@@ -361,9 +361,9 @@ class UngeneralizableProtection(Protection[UngeneralizableConfig]):
         return max(1, recipe.epochs * len(self.clean) // min(recipe.batch_size, len(self.clean)))
 
     @torch.no_grad()
-    def _feature_statistics(self, encoder: nn.Module, most: int = 5000) -> tuple[Tensor, Tensor]:
-        """Mean feature [D] and class prototypes [K, D] over at most `most` originals, balanced over classes."""
-        sample = self.clean.take(min(most, len(self.clean)), generator_for(self.seed, "feature statistics"))
+    def _feature_statistics(self, encoder: nn.Module) -> tuple[Tensor, Tensor]:
+        """Mean feature [D] and class prototypes [K, D] over at most 5,000 originals, balanced over classes."""
+        sample = self.clean.take(min(5000, len(self.clean)), generator_for(self.seed, "feature statistics"))
         features = features_of(encoder, sample.images, device=self.device)
         return features.mean(0), class_prototypes(features, sample.labels, self.clean.classes)
 

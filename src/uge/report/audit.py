@@ -3,22 +3,90 @@
 from __future__ import annotations
 
 import json
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from uge.errors import PublishError
-from uge.records import read_records
+from uge.data.images import ImageSet
+from uge.durable import write_file
+from uge.errors import DataError, PublishError
+from uge.outside import MIB, Shape, between, fits, printable, read_json, read_npz, shown
+from uge.outside import markdown as escaped
+from uge.records import is_training, read_records
 from uge.report import tables, verdict
 from uge.report.page import Examples, ReportInput, write_page
-from uge.runtime import write_atomically
 
 FORMAT_VERSION = 1
-SUMMARY_KEYS = {"chance", "authorised", "hackers", "groups", "margin", "worst", "why_no_evidence"}
+EXAMPLES = "examples.npz"
+MOST_EXAMPLE_BYTES = 512 * MIB
+
+
+def _pair(low: float, high: float) -> Shape:
+    """The shape of two numbers in [low, high]."""
+    return lambda value: fits(value, [between(low, high)]) is None and len(value) == 2
+
+
+PERCENT, POSITIVE = between(0, 100), between(0, 1e12)
+HACKER: dict[str, Shape] = {
+    **dict.fromkeys(("network", "countermeasure", "knows"), str),
+    **dict.fromkeys(("accuracy", "peak_accuracy"), PERCENT),
+    "clean_accuracy?": PERCENT,
+}
+SUMMARY_SHAPE: dict[str, Shape] = {
+    "chance": PERCENT,
+    "authorised?": {
+        "network": str,
+        "accuracy": PERCENT,
+        "interval?": _pair(-1e6, 1e6),
+        "span": _pair(0, 100),
+        "peak_accuracy": PERCENT,
+        "clean_accuracy?": PERCENT,
+        "locked_clean_accuracy?": PERCENT,
+        "locked": bool,
+        "seeds": [int],
+    },
+    "hackers": [HACKER | {"seed": int}],
+    "groups": [
+        HACKER
+        | {
+            "seeds": POSITIVE,
+            "interval?": _pair(-1e6, 1e6),
+            "recovered?": between(-1e4, 1e4),
+            "undertrained?": bool,
+            "counts": bool,
+        }
+    ],
+    "margin?": between(-100, 100),
+    "worst?": HACKER,
+    "worst_without_clean?": HACKER,
+    "evidence?": bool,
+    "why_no_evidence": [str],
+}
+FACTS_SHAPE: dict[str, Shape] = {
+    "format_version": int,
+    "cells": [str],
+    "manifest": {
+        "method": str,
+        "epsilon_asked?": between(0, 255),
+        "epsilon_measured?": between(0, 255),
+        "count": POSITIVE,
+        "channels": (lambda value: value in (1, 3)),
+        "image_size": lambda value: (
+            isinstance(value, list) and len(value) == 2 and fits(value, [between(1, 1e6)]) is None
+        ),
+        "classes": between(1, 1e6),
+        "class_names": [str],
+        "sha256?": str,
+    },
+    "settings": dict,
+    "quality": lambda value: isinstance(value, dict) and all(each is None or POSITIVE(each) for each in value.values()),
+    "skipped": [{"what": str, "why": str}],
+    "offered": [str],
+    "environment": dict,
+    "plan": dict,
+}
 
 
 def read_audit(folder: Path) -> ReportInput:
@@ -27,49 +95,85 @@ def read_audit(folder: Path) -> ReportInput:
     Raises:
         PublishError: the folder holds no finished audit, or a file of it is damaged.
     """
+    facts = _read(folder, "audit.json", FACTS_SHAPE)
+    if facts["format_version"] != FORMAT_VERSION:
+        raise PublishError(
+            f"{folder} has format version {facts['format_version']}, this uge reads {FORMAT_VERSION};"
+            " use the uge that wrote it"
+        )
+    summary = _read(folder, "summary.json", SUMMARY_SHAPE)
+    cells = set(facts["cells"])
+    records = [
+        shown(row) for row in read_records(folder / "records.jsonl") if is_training(row) and row["cell"] in cells
+    ]
+    if lost := len(cells - {row["cell"] for row in records}):
+        raise PublishError(f"{folder} lacks the records of {lost} of its {len(cells)} trainings; run 'uge audit' again")
+    return ReportInput(
+        summary=summary,
+        records=records,
+        settings={"method": facts["manifest"]["method"], **facts["settings"]},
+        manifest=facts["manifest"],
+        examples=_examples(folder),
+        quality={name: value for name, value in facts["quality"].items() if value is not None},
+        environment=facts["environment"],
+        plan=facts["plan"],
+        skipped=facts["skipped"],
+        offered=tuple(facts["offered"]),
+    )
+
+
+def _read(folder: Path, name: str, shape: Shape) -> Any:
     try:
-        facts = json.loads((folder / "audit.json").read_text(encoding="utf-8"))
-        if facts["format_version"] != FORMAT_VERSION:
-            raise PublishError(
-                f"{folder} has format version {facts['format_version']}, this uge reads {FORMAT_VERSION};"
-                " use the uge that wrote it"
-            )
-        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-        if missing := SUMMARY_KEYS - summary.keys():
-            raise KeyError(*sorted(missing)[:1])
-        cells = set(facts["cells"])
-        records = [row for row in read_records(folder / "records.jsonl") if row["cell"] in cells]
-        if lost := len(cells - {row["cell"] for row in records}):
-            raise PublishError(
-                f"{folder} lacks the records of {lost} of its {len(cells)} trainings; run 'uge audit' again"
-            )
-        return ReportInput(
-            summary=summary,
-            records=records,
-            settings={"method": facts["manifest"]["method"], **facts["settings"]},
-            manifest=facts["manifest"],
-            examples=_examples(folder / "examples.npz"),
-            quality=facts["quality"],
-            environment=facts["environment"],
-            plan=facts["plan"],
-            skipped=facts["skipped"],
-            offered=tuple(facts["offered"]),
-        )
+        content = read_json(folder / name)
     except (FileNotFoundError, NotADirectoryError) as error:
-        name = Path(error.filename).name
-        raise PublishError(f"{folder} holds no finished audit ({name} is missing); run 'uge audit' first") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
-        raise PublishError(f"{folder} is damaged ({type(error).__name__}: {error}); run 'uge audit' again") from error
+        raise _missing(folder, name) from error
+    except (OSError, ValueError) as error:
+        raise _damaged(folder, f"{name}: {error}") from error
+    if bad := fits(content, shape):
+        raise _damaged(folder, f"{name}: {bad} is missing, of another kind or out of range")
+    return shown(content)
 
 
-def _examples(file: Path) -> Examples:
-    with file.open("rb") as stream, np.load(stream, allow_pickle=False) as content:
-        return Examples(
-            originals=torch.from_numpy(content["originals"]) if "originals" in content else None,
-            copies=torch.from_numpy(content["copies"]),
-            labels=tuple(content["labels"].tolist()),
-            class_names=tuple(content["class_names"].tolist()),
+def _missing(folder: Path, name: str) -> PublishError:
+    return PublishError(f"{folder} holds no finished audit ({name} is missing); run 'uge audit' first")
+
+
+def _damaged(folder: Path, what: str) -> PublishError:
+    return PublishError(f"{folder} is damaged ({what}); run 'uge audit' again")
+
+
+def _examples(folder: Path) -> Examples:
+    """The examples of the folder.
+
+    Raises:
+        PublishError: they are missing or damaged.
+    """
+    try:
+        content = {name: array.copy() for name, array in read_npz(folder / EXAMPLES, MOST_EXAMPLE_BYTES).items()}
+        originals, names = (
+            content.get("originals"),
+            tuple(printable(str(each)) for each in content["class_names"].tolist()),
         )
+        images = ImageSet(
+            torch.from_numpy(content["copies"]),
+            torch.from_numpy(content["labels"]),
+            names,
+            tuple(map(str, range(len(content["copies"])))),
+        )
+        if originals is not None and (originals.dtype, originals.shape) != (np.uint8, content["copies"].shape):
+            raise ValueError("originals and copies are not alike")
+    except FileNotFoundError as error:
+        raise PublishError(
+            f"{folder} holds no finished audit ({EXAMPLES} is missing); run 'uge audit' first"
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, DataError) as error:
+        raise _damaged(folder, f"{EXAMPLES}: {error}") from error
+    return Examples(
+        originals=None if originals is None else torch.from_numpy(originals),
+        copies=images.images,
+        labels=tuple(images.labels.tolist()),
+        class_names=images.class_names,
+    )
 
 
 def write_reports(
@@ -95,11 +199,11 @@ def write_reports(
     page, text = (folder / f"{'public' if public else 'report'}.{kind}" for kind in ("html", "md"))
     write_page(data, page, public=public)
     data = data.without_folders() if public else data
-    write_atomically(text, markdown(data))
+    write_file(text, markdown(data))
     if not public or not data.manifest["sha256"]:  # the card describes folders as `uge.publish` writes them
         return [page, text]
     card = folder / "croissant.json"
-    write_atomically(card, json.dumps(data_card(data, name, license_url), indent=1) + "\n")
+    write_file(card, json.dumps(data_card(data, name, license_url), indent=1) + "\n")
     return [page, text, card]
 
 
@@ -108,22 +212,28 @@ def markdown(data: ReportInput) -> str:
     judged = verdict.judge(data.summary)
     manifest, quality = data.manifest, data.quality
     height, width = manifest["image_size"]
-    lines = [f"# {judged.heading}", "", judged.sentence, ""]
+    lines = [f"# {escaped(judged.heading)}", "", escaped(judged.sentence), ""]
     if judged.cautions:
-        lines += [*(f"- {caution}" for caution in judged.cautions), ""]
+        lines += [*(f"- {escaped(caution)}" for caution in judged.cautions), ""]
     lines.append(
         f"{manifest['count']:,} images of {width} x {height} pixels in {manifest['classes']} classes, method"
-        f" {manifest['method']}; {epsilon_text(manifest, quality)}."
+        f" {escaped(manifest['method'])}; {epsilon_text(manifest, quality)}."
     )
-    if "psnr_db" in quality:
-        lines[-1] += f" PSNR {quality['psnr_db']:.1f} dB, SSIM {quality['ssim']:.3f}."
+    alike = [f"PSNR {quality['psnr_db']:.1f} dB"] if "psnr_db" in quality else []
+    alike += [f"SSIM {quality['ssim']:.3f}"] if "ssim" in quality else []
+    lines[-1] += f" {', '.join(alike)}." if alike else ""
     lines += ["", tables.heatmap_markdown(tables.heatmap(data.summary)).rstrip()]
     lines += [
         "",
-        *(paragraph + "\n" for paragraph in verdict.limits(data.summary, data.records, manifest, data.offered)),
+        *(
+            escaped(paragraph) + "\n"
+            for paragraph in verdict.limits(data.summary, data.records, manifest, data.offered)
+        ),
     ]
     if data.skipped:
-        lines.append("Left out: " + "; ".join(f"{each['what']} ({each['why']})" for each in data.skipped) + ".")
+        lines.append(
+            "Left out: " + escaped("; ".join(f"{each['what']} ({each['why']})" for each in data.skipped)) + "."
+        )
     return "\n".join(lines).rstrip() + "\n"
 
 

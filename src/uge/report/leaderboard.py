@@ -14,10 +14,12 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from uge.durable import write_file
 from uge.errors import PublishError
+from uge.outside import csv_cell, shown
+from uge.outside import markdown as escaped
 from uge.records import read_records
 from uge.report import tables
-from uge.runtime import write_atomically
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -148,13 +150,13 @@ def write_leaderboards(folder: Path) -> list[Path]:
     Raises:
         PublishError: the folder has no records.
     """
-    records = read_records(folder / "records.jsonl")
+    records = shown(read_records(folder / "records.jsonl"))
     if not any(row["kind"] == "result" for row in records):
         raise PublishError(f"{folder} holds no results of a comparison; run 'uge bench' first")
     texts = (page(records), markdown(records), csv_text(records))
     files = [folder / name for name in FILES]
     for file, text in zip(files, texts, strict=True):
-        write_atomically(file, text)
+        write_file(file, text)
     return files
 
 
@@ -163,14 +165,15 @@ def print_leaderboard(records: Sequence[dict[str, Any]], console: Console | None
     from rich import box
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     console = console or Console()
     for dataset, results in results_of(records).items():
-        table = Table(title=dataset, title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
+        table = Table(title=Text(dataset), title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
         for number in BRIEF:
             table.add_column(COLUMNS[number].title, justify="right" if number else "left", no_wrap=number == 0)
         for result in results:
-            table.add_row(*(COLUMNS[number].shown(result) for number in BRIEF))
+            table.add_row(*(Text(COLUMNS[number].shown(result)) for number in BRIEF))
         console.print(table)
 
 
@@ -185,8 +188,8 @@ def markdown(records: Sequence[dict[str, Any]], level: int = 1, *, brief: bool =
     columns = [COLUMNS[number] for number in BRIEF] if brief else COLUMNS
     parts = []
     for dataset, results in results_of(records).items():
-        lines = [f"{'#' * level} {dataset}", ""] if level else []
-        lines += [" ".join(facts(records, dataset)), ""]
+        lines = [f"{'#' * level} {escaped(dataset)}", ""] if level else []
+        lines += [escaped(" ".join(facts(records, dataset))), ""]
         lines += ["| " + " | ".join(column.title for column in columns) + " |"]
         lines += ["| --- |" + " --: |" * (len(columns) - 1)]
         for result in results:
@@ -194,7 +197,7 @@ def markdown(records: Sequence[dict[str, Any]], level: int = 1, *, brief: bool =
             for column in columns:
                 detail = "" if brief else column.detail(result)
                 cells.append(column.shown(result) + (f" ({detail})" if detail else ""))
-            lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+            lines.append("| " + " | ".join(map(escaped, cells)) + " |")
         parts.append("\n".join(lines) + "\n")
     return "\n".join(parts)
 
@@ -239,7 +242,7 @@ def csv_text(records: Sequence[dict[str, Any]]) -> str:
             line += [result["hackers"]]
             line += [quality.get(name) for name in ("psnr_db", "ssim", "l_inf_255", "l2")]
             line += [cost.get(name) for name in ("seconds", "cpu_seconds", "trainings", "peak_memory_mb")]
-            writer.writerow(line)
+            writer.writerow(map(csv_cell, line))
     return buffer.getvalue()
 
 

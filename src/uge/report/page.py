@@ -11,8 +11,9 @@ from typing import Any
 
 from torch import Tensor
 
+from uge.durable import write_file
 from uge.report import figures, tables, verdict
-from uge.runtime import without_folders, write_atomically
+from uge.runtime import without_folders
 
 MOST_EXAMPLES = 5
 MOST_CURVES = 10  # the others fold
@@ -91,7 +92,7 @@ def write_page(data: ReportInput, out: Path, *, public: bool = False) -> None:
     environment.filters.update(
         percent=tables.percent, points=tables.points, unbroken=unbroken, heat=tables.heat_text, share=share
     )
-    write_atomically(out, environment.from_string(template).render(**contents(data, public=public)))
+    write_file(out, environment.from_string(template).render(**contents(data, public=public)))
 
 
 def contents(data: ReportInput, *, public: bool) -> dict[str, Any]:
@@ -148,7 +149,7 @@ def example_images(examples: Examples, factor: int, *, public: bool) -> Iterator
 
 def training_facts(record: dict[str, Any], *, public: bool) -> dict[str, Any]:
     """One row of the table of trainings. The hash of clean data would confirm a guess at it: private."""
-    data_hash = "" if public and record["trained_on"] == "clean" else record.get("data", "")
+    data_hash = "" if public and record["trained_on"] == "clean" else record.get("data") or ""
     return {
         "network": record["network"],
         "role": "recipient"
@@ -159,7 +160,7 @@ def training_facts(record: dict[str, Any], *, public: bool) -> dict[str, Any]:
         "accuracy": record.get("accuracy"),
         "peak": record.get("peak_accuracy"),
         "seconds": record.get("seconds"),
-        "config": record.get("config_hash", ""),
+        "config": record.get("config_hash") or "",
         "data": data_hash[:12],
     }
 
@@ -183,7 +184,7 @@ def share(group: dict[str, Any] | None, chance: float) -> int:
         return 0
     value = group["recovered"]
     if value is None:
-        value = (group["accuracy"] - chance) / (100 - chance)
+        value = (group["accuracy"] - chance) / max(1.0, 100 - chance)
     return round(100 * min(1.0, max(0.0, value)))
 
 

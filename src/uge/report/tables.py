@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from uge.outside import markdown
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -243,7 +245,7 @@ def heatmap_markdown(heat: Heatmap) -> str:
     lines = [head, ["---", "---", *["--:"] * len(heat.networks)]]
     lines += [[how, knows, *map(heat_text, cells)] for how, knows, cells in heat.rows]
     return (
-        "\n".join("| " + " | ".join(line) + " |" for line in lines)
+        "\n".join("| " + " | ".join(map(markdown, line)) + " |" for line in lines)
         + "\n\nAccuracy in percent, and in brackets the share recovered: (accuracy - chance) / (ceiling - chance)."
         + (" † undertrained." if heat.undertrained else "")
         + "\n"
@@ -277,6 +279,7 @@ def print_table(summary: dict[str, Any], console: Console | None = None) -> None
     from rich import box
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     console = console or Console()
     table = Table(title="Accuracy on clean held-out images", title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
@@ -292,7 +295,9 @@ def print_table(summary: dict[str, Any], console: Console | None = None) -> None
         boundary = following is not None and _part(following) != _part(row)
         network, *others = row.cells()
         table.add_row(
-            network.replace("(", " (").replace(",", ", "), *others, style=styles[row.role], end_section=boundary
+            *map(Text, (network.replace("(", " (").replace(",", ", "), *others)),
+            style=styles[row.role],
+            end_section=boundary,
         )
     console.print(table)
     for line in closing_lines(summary):

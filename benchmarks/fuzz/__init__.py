@@ -1,0 +1,1 @@
+"""Changed files of every kind, and what comes of them."""

@@ -1,0 +1,69 @@
+"""What an audit hands to its workers: one file of data, and cells one after the other as they become ready."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from safetensors.numpy import save
+
+from uge.audit.plan import Cell, Row
+from uge.durable import private_folder, write_file
+
+if TYPE_CHECKING:
+    from uge.audit.run import Audit
+
+JOB = "job"  # what the workers read; removed at the end
+CELLS = "cells"  # finished rows that are not in records.jsonl yet, one file each
+
+
+More = Callable[[int], Sequence[Cell]]
+"""Up to so many cells that can be trained now, each handed out once. None while others have to be finished first, whose
+rows the caller has to see: ask again after each row."""
+
+
+class Runner(Protocol):
+    """Trains cells as they become ready."""
+
+    def run(self, job: Path, more: More) -> Iterator[Row]:
+        """Yield the row of each cell as it is finished, in any order, until there are no more and none is running.
+
+        Args:
+            job: the file that `save_job` wrote.
+            more: where the cells come from.
+        """
+        ...
+
+
+def save_job(audit: Audit, networks: Iterable[str]) -> Path:
+    """Write what the workers need, data and key included, to a private file in the audit's private folder.
+
+    It is data, images and JSON in the form of safetensors: nothing in it is run, whoever wrote it.
+
+    Args:
+        audit: what the cells share.
+        networks: of all cells but the recipient's.
+    """
+    parts = audit.sources | {"test": audit.test}
+    arrays = {f"{name}.images": np.ascontiguousarray(images.images.numpy()) for name, images in parts.items()}
+    arrays |= {f"{name}.labels": np.ascontiguousarray(images.labels.numpy()) for name, images in parts.items()}
+    facts = {
+        "classes": audit.test.class_names,
+        "names": {name: images.names for name, images in parts.items()},
+        "recipes": {network: audit.recipe(network).to_dict() for network in {*networks, audit.recipient}},
+        "key": audit.key.to_bytes("recipient").hex() if audit.key else None,
+        "recipient": audit.recipient,
+        "key_epochs": audit.key_epochs,
+        "told": audit.settings,
+        "device": audit.device,
+        "threads": audit.threads,
+    }
+    arrays["facts"] = np.frombuffer(json.dumps(facts).encode(), np.uint8)
+    private_folder(audit.folder / JOB)
+    file = audit.folder / JOB / f"{secrets.token_hex(6)}.safetensors"  # a name of its own: workers keep what they read
+    write_file(file, save(arrays), mode=0o600)
+    return file

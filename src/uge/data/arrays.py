@@ -1,0 +1,215 @@
+"""Images that come decoded: NumPy archives, read image by image, and the embedded images."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from uge.data.entries import Entry, Limits, Pixels, Source, classes_of, is_hidden, one_line, some_of
+from uge.data.files import open_zip
+from uge.data.layout import split_of
+from uge.errors import DataError
+
+EMBEDDED = {
+    "eurosat": (
+        "AnnualCrop", "Forest", "HerbaceousVegetation", "Highway", "Industrial",
+        "Pasture", "PermanentCrop", "Residential", "River", "SeaLake",
+    ),
+}  # fmt: skip
+"""Images that travel inside the package: name -> class names. Built by tools/build_eurosat.py."""
+
+_IMAGES, _LABELS = ("x", "images", "image"), ("y", "labels", "label")
+_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+
+
+class _Archive:
+    """The arrays of an .npz: their shapes before anything is read, and never a pickle.
+
+    Args:
+        path: of the file.
+        stack: closes it.
+        limits: what it may ask for.
+
+    Attributes:
+        names: of the arrays.
+    """
+
+    def __init__(self, path: Path, stack: ExitStack, limits: Limits) -> None:
+        self.path, self.limits = path, limits
+        self.zip = open_zip(path, stack, limits)
+        self.names = [name.removesuffix(".npy") for name in self.zip.namelist() if name.endswith(".npy")]
+
+    def header(self, name: str, stream: Any = None) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+        """Shape, whether columns come first, and type of an array.
+
+        Raises:
+            DataError: its header is damaged, promises more than the file holds, or is that of a pickle.
+        """
+        if stream is None:
+            try:
+                opened = self.zip.open(f"{name}.npy")
+            except Exception as error:  # it lies elsewhere than the archive's list of contents says
+                raise DataError(
+                    f"{self.path}: the array {name} cannot be read ({one_line(error)}); write it again"
+                ) from error
+            with opened:
+                return self.header(name, opened)
+        try:
+            shape, fortran, dtype = _HEADERS[np.lib.format.read_magic(stream)](stream)
+        except Exception as error:  # the header is text that is parsed: errors of every type
+            raise DataError(
+                f"{self.path}: the array {name} cannot be read ({one_line(error)}); write it again"
+            ) from error
+        if dtype.hasobject:
+            raise DataError(f"{self.path}: the array {name} cannot be read (it is a pickle); write it without objects")
+        asked, held = math.prod(shape) * dtype.itemsize, self.zip.getinfo(f"{name}.npy").file_size
+        if min(shape, default=0) < 0 or asked > held:
+            raise DataError(
+                f"{self.path}: the array {name} asks for {asked:,} bytes, its file holds {held:,}; write it again"
+            )
+        return shape, fortran, dtype
+
+    def read(self, name: str) -> np.ndarray[Any, Any]:
+        """A whole array, for labels and names.
+
+        Raises:
+            DataError: as in `header`, or it is larger than a file may be.
+        """
+        asked = math.prod(self.header(name)[0]) * self.header(name)[2].itemsize
+        self.limits.check(f"{self.path}: the array {name}", pixels=-(-asked // 4))
+        try:
+            with self.zip.open(f"{name}.npy") as stream:
+                return np.asarray(np.lib.format.read_array(stream, allow_pickle=False))
+        except Exception as error:  # damaged bytes
+            raise DataError(
+                f"{self.path}: the array {name} cannot be read ({one_line(error)}); write it again"
+            ) from error
+
+    def images(self, name: str) -> Iterator[Pixels]:
+        """The items of an array of images one by one, [H, W] or [H, W, C > 1].
+
+        Raises:
+            DataError: it ends early or is damaged, and so is all that follows.
+        """
+        shape, fortran, _ = self.header(name)
+        first = len(shape) == 4 and shape[-1] not in (1, 3, 4)
+        if fortran:  # its first axis is the fastest: there is no reading it image by image
+            yield from (_channels_last(each, first) for each in self.read(name))
+            return
+        self.limits.check(f"{self.path}: {name}[0]", pixels=math.prod(shape[1:3]))
+        size = math.prod(shape[1:])
+        with self.zip.open(f"{name}.npy") as stream:
+            self.header(name, stream)
+            for number in range(shape[0]):
+                try:
+                    content = stream.read(size)
+                except Exception as error:
+                    raise DataError(
+                        f"{self.path}: {name}[{number}] cannot be read ({one_line(error)}); write it again"
+                    ) from error
+                if len(content) < size:
+                    raise DataError(f"{self.path}: {name} ends before image {number}; write it again")
+                yield _channels_last(np.frombuffer(content, np.uint8).reshape(shape[1:]), first)
+
+
+def read_npz(path: Path, stack: ExitStack, limits: Limits) -> Source:
+    """Arrays of a NumPy archive: images and labels, x_train and y_train, or train_images and train_labels.
+
+    Raises:
+        DataError: the file is damaged, or holds no images with one label each.
+    """
+    archive = _Archive(path, stack, limits)
+    images, labels = _by_split(archive.names, _IMAGES), _by_split(archive.names, _LABELS)
+    if not images or images.keys() - labels.keys():
+        missing = ", ".join(sorted(images.keys() - labels.keys()))
+        need = f"labels of {missing} as well" if missing else "images and labels, or x_train and y_train"
+        raise DataError(f"{path} holds the arrays {some_of(archive.names)}; expected {need}")
+    values = {split: _labels(archive, labels[split], images[split]) for split in images}
+    named = next((name for name in archive.names if name.lower() in ("class_names", "label_names")), None)
+    names = None if named is None else archive.read(named).reshape(-1).tolist()
+    unlabelled = {split: len(each) for split, each in values.items() if each and all(map(is_hidden, each))}
+    every = (value for split, each in values.items() if split not in unlabelled for value in each)
+    class_names, label_of = classes_of(every, names, str(path))
+
+    def entries(split: str) -> Iterator[Entry]:
+        for number, (pixels, value) in enumerate(zip(archive.images(images[split]), values[split], strict=True)):
+            where = f"{path}: {images[split]}[{number}]"
+            position = label_of(value, where)
+            yield Entry(f"{class_names[position]}/{number:05d}", position, where, partial(_same, pixels))
+
+    used = {*images.values(), *(labels[split] for split in images), named}
+    rest = [name for name in archive.names if name not in used]
+    notes = (f"{path}: {len(rest)} other arrays passed over: {some_of(rest)}",) if rest else ()
+    return Source(
+        class_names, {split: entries(split) for split in images if split not in unlabelled}, unlabelled, notes
+    )
+
+
+def _by_split(names: list[str], words: tuple[str, ...]) -> dict[str, str]:
+    """Split -> the array that is called as one of `words`, alone ("images", all is train) or with a split."""
+    found: dict[str, str] = {}
+    for name in names:
+        parts = re.split(r"[_\-. ]", name.lower())
+        split = next((split_of(part) for part in parts if split_of(part)), None)
+        rest = [part for part in parts if not split_of(part)]
+        if len(rest) == 1 and rest[0] in words and len(parts) <= 2:
+            found.setdefault(split or "", name)
+    if "" in found:
+        return {"train": found[""]} if len(found) == 1 else {k: v for k, v in found.items() if k}
+    return found
+
+
+def _labels(archive: _Archive, name: str, images: str) -> list[Any]:
+    """One label an image, from an array [N] or [N, 1]; `images` is the array that they belong to."""
+    shape, _, dtype = archive.header(images)
+    if dtype != np.uint8 or not (len(shape) == 3 or (len(shape) == 4 and {shape[1], shape[-1]} & {1, 3, 4})):
+        raise DataError(
+            f"{archive.path}: {images} is {dtype} {list(shape)}; expected uint8 [N, H, W], [N, H, W, C] or [N, C, H, W]"
+        )
+    values = archive.read(name)
+    if values.ndim == 0 or math.prod(values.shape[1:]) != 1:
+        raise DataError(
+            f"{archive.path}: {name} is {list(values.shape)}, several labels an image; expected [N], one label each"
+        )
+    if len(values) != shape[0]:
+        raise DataError(f"{archive.path}: {images} holds {shape[0]} images, but {name} {len(values)} labels")
+    return values.reshape(-1).tolist()
+
+
+def _channels_last(pixels: Pixels, first: bool) -> Pixels:
+    """uint8 [H, W], [H, W, C] or, with `first`, [C, H, W] -> [H, W] or [H, W, C > 1]."""
+    pixels = pixels.transpose(1, 2, 0) if first else pixels
+    return pixels[..., 0] if pixels.ndim == 3 and pixels.shape[-1] == 1 else pixels
+
+
+def _same(pixels: Pixels) -> Pixels:
+    return pixels
+
+
+def read_embedded(name: str) -> Source:
+    """The embedded grid of tiles: rows of 32x32 colour images, class after class, equally many of each."""
+    class_names = EMBEDDED[name]
+
+    def entries(split: str) -> Iterator[Entry]:
+        with (
+            resources.files("uge.data").joinpath("embedded", f"{name}-{split}.webp").open("rb") as file,
+            Image.open(file) as grid,
+        ):
+            rows, columns = grid.height // 32, grid.width // 32
+            tiles = np.asarray(grid).reshape(rows, 32, columns, 32, 3).swapaxes(1, 2).reshape(-1, 32, 32, 3)
+        per_class = len(tiles) // len(class_names)
+        for number, pixels in enumerate(tiles):
+            label, place = divmod(number, per_class)
+            where = f"{name}: {split} image {number}"
+            yield Entry(f"{class_names[label]}/{place:04d}", label, where, partial(_same, pixels))
+
+    return Source(class_names, {split: entries(split) for split in ("train", "test")})

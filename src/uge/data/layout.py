@@ -1,0 +1,407 @@
+"""Which files of a folder or zip are images of which class and split, judged by their paths alone.
+
+A class is a folder; images deeper inside belong to it. Splits are folders with the name of one, beside each other, that
+hold class folders. Whatever is no image of a class is named in a note with its count, or refused: a folder called
+images, val or reports is no class, and nothing is published because it lay near.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import unicodedata
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath, PureWindowsPath
+
+from uge.data.decoding import SUFFIXES
+from uge.data.entries import SPLIT_WORDS, kinds_of, some_of, suffix_of
+from uge.errors import DataError
+from uge.outside import parse_json
+
+EXPECTED = "expected CLASS/*.png, or train/CLASS/*.png beside test/"
+PICTURES = {
+    ".heic", ".heif", ".hif", ".jp2", ".j2k", ".jpx", ".jxl", ".svg", ".psd", ".xcf", ".ico", ".tga", ".eps", ".pcx",
+    ".exr", ".hdr", ".dds", ".qoi", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".dcm",
+}  # fmt: skip
+"""Suffixes of pictures that are not read: they are named, and a class of nothing else is refused."""
+
+_SPLIT = re.compile(rf"({'|'.join(sorted(SPLIT_WORDS, reverse=True))})(set|data|split|images|imgs)?(19|20)?\d{{0,2}}")
+_SYSTEM = {
+    "__macosx", "@eadir", "__pycache__", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "lost+found",
+    "system volume information", "icon\r", "thumbnail", "thumbnails", "thumbs", "_thumbs", "previews",
+}  # fmt: skip
+_NO_CLASS = {
+    "image", "images", "img", "imgs", "jpegimages", "jpg", "jpeg", "png", "annotation", "annotations", "imagesets",
+    "segmentationclass", "segmentationobject", "assets", "docs", "figures", "figs", "plots", "report", "reports",
+    "results", "outputs", "runs", "screenshots",
+}  # fmt: skip
+_TABLES = ("metadata.csv", "metadata.jsonl", "val_annotations.txt")
+_LABEL_COLUMNS = ("label", "labels", "class", "class_name", "target", "category")
+
+Parts = tuple[str, ...]
+_Labelled = tuple[str, Parts, str]  # the folder of a class, the path below it, the whole path
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the images of a tree belong.
+
+    Attributes:
+        class_names: of all splits, sorted.
+        splits: split -> (class, name "class/file" without suffix, path) of every image, sorted by path.
+        unlabelled: splits without a labelled image -> how many images they hold.
+        notes: one line a kind of file that is no image of a class.
+    """
+
+    class_names: tuple[str, ...]
+    splits: dict[str, list[tuple[str, str, str]]]
+    unlabelled: dict[str, int]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """The folders above the classes.
+
+    Attributes:
+        top: the folder that holds the splits, or the classes where there are no splits.
+        bottoms: split -> the folder that holds its classes.
+        named: whether the splits are folders; without, all is "train".
+    """
+
+    top: Parts
+    bottoms: dict[str, Parts]
+    named: bool
+
+    def place(self, parts: Parts) -> tuple[str, Parts] | None:
+        """The split of a path, and the rest of it below the folder of its classes; None for one of no split."""
+        for split, bottom in self.bottoms.items():
+            if parts[: len(bottom)] == bottom:
+                return split, parts[len(bottom) :]
+        return None
+
+
+def is_system(name: str) -> bool:
+    """Whether a file or folder is hidden, or left by a file manager or an editor: never an image of a set."""
+    return name.startswith(".") or name.lower() in _SYSTEM
+
+
+def split_of(folder: str) -> str | None:
+    """The split that a folder's name says: "train" of "training_set" or "Train2017"; None where it says none."""
+    found = _SPLIT.fullmatch(_letters(folder))
+    return SPLIT_WORDS[found[1]] if found else None
+
+
+def layout_of(
+    source: str,
+    paths: Iterable[str],
+    *,
+    read: Callable[[str], bytes],
+    empty: Iterable[str] = (),
+    without: bool = False,
+) -> Layout:
+    """Find classes and splits.
+
+    Args:
+        source: names the tree in errors.
+        paths: of its files, "a/b.png", without those of the system.
+        read: gives the content of a table of labels by its path.
+        empty: folders that hold no file.
+        without: go on without classes of which no file can be read.
+
+    Raises:
+        DataError: it cannot be said which folders are classes, or a class would be lost.
+    """
+    kinds: dict[str, list[Parts]] = {"image": [], "picture": [], "other": []}
+    for path in paths:
+        suffix = suffix_of(path)
+        kind = "image" if suffix in SUFFIXES else "picture" if suffix in PICTURES else "other"
+        kinds[kind].append(tuple(path.split("/")))
+    frame = _frame(source, sorted(kinds["image"]))
+    labelled, loose, beside = _sorted_out(frame, sorted(kinds["image"]))
+    others = {"/".join(each) for each in kinds["other"]}
+    notes = _label_by_tables(source, frame, labelled, loose, others, read)
+    classes = {folder for members in labelled.values() for folder, _, _ in members}
+    _check_classes(source, classes, frame, labelled, ["/".join(each) for kind in kinds.values() for each in kind])
+    unread, bare = _lost(classes, frame, kinds["picture"], [*kinds["other"], *((*e.split("/"), "") for e in empty)])
+    notes += _notes_on_classes(source, classes, unread, bare, without=without)
+    notes += _notes_on_subfolders(source, labelled)
+    astray = sorted(path for members in loose.values() for path in members)
+    pictures = sorted("/".join(each) for each in kinds["picture"])
+    notes += [
+        f"{source}: {_count(found, what)} passed over: {how(found)}{more}"
+        for found, what, how, more in (
+            (beside, "image# beside the splits", some_of, ""),
+            (astray, "image# in no class folder", some_of, ""),
+            (pictures, "picture# of a kind that is not read", kinds_of, "; save them as PNG to have them"),
+            (sorted(others), "other file#", kinds_of, f", such as {some_of([*sorted(others), ''][:1])}"),
+        )
+        if found
+    ]
+    return Layout(
+        tuple(sorted({unicodedata.normalize("NFC", name) for name in classes})),
+        {split: _named(source, members) for split, members in labelled.items()},
+        {split: len(members) for split, members in loose.items() if split not in labelled},
+        tuple(notes),
+    )
+
+
+def _sorted_out(
+    frame: _Frame, images: Sequence[Parts]
+) -> tuple[dict[str, list[_Labelled]], dict[str, list[str]], list[str]]:
+    """Images of classes by split, those of splits in no class folder, and those of no split."""
+    labelled: dict[str, list[_Labelled]] = {}
+    loose: dict[str, list[str]] = {}
+    beside: list[str] = []
+    for parts in images:
+        path, place = "/".join(parts), frame.place(parts)
+        if place is None:
+            beside.append(path)
+        elif len(place[1]) == 1:
+            loose.setdefault(place[0], []).append(path)
+        else:
+            labelled.setdefault(place[0], []).append((place[1][0], place[1][1:], path))
+    return labelled, loose, beside
+
+
+# --------------------------------------------------------------------------------------- the folders above the classes
+
+
+def _frame(source: str, images: Sequence[Parts]) -> _Frame:
+    """Splits are looked for first: the uppermost folders with the name of one that hold class folders."""
+    holding: dict[Parts, set[str]] = {}
+    for parts in images:
+        depth = next((at for at, name in enumerate(parts[:-2]) if split_of(name)), None)
+        if depth is not None:
+            holding.setdefault(parts[:depth], set()).add(parts[depth])
+    depth = min(map(len, holding), default=0)
+    tops = sorted(top for top in holding if len(top) == depth)
+    if len(tops) > 1:
+        raise DataError(
+            f"{source} has splits in several folders: {some_of(['/'.join(top) for top in tops])}; {EXPECTED}:"
+            " give one of them, or put the splits above the classes"
+        )
+    top = tops[0] if tops else _looked_through(images, (), 2, lambda name: not split_of(name))
+    beside = sorted({parts[len(top)] for parts in images if parts[: len(top)] == top and len(parts) > len(top) + 1})
+    splits = [name for name in beside if split_of(name)]
+    if not splits or (not tops and len(splits) < len(beside)):  # a class may be called train
+        return _Frame(top, {"train": top}, named=False)
+    certain = holding.get(top, set())
+    if len(certain) == 1 and (strange := [name for name in beside if not split_of(name)]):
+        raise DataError(
+            f"{source}: '{min(certain)}' is a split or a class, for beside it lie images in {some_of(strange)};"
+            f" {EXPECTED}, and no other images beside them"
+        )
+    bottoms: dict[str, Parts] = {}
+    for name in sorted(splits, key=lambda name: name not in certain):
+        split, bottom = str(split_of(name)), (*top, name)
+        if split in bottoms:
+            if name in certain or not certain:
+                raise DataError(
+                    f"{source} has two folders for split {split}: '{bottoms[split][len(top)]}' and '{name}'; keep one"
+                )
+            continue
+        members = [parts for parts in images if parts[: len(bottom)] == bottom]
+        bottom = _looked_through(members, bottom, 2, lambda name: split_of(name) is not None)
+        bottoms[split] = _looked_through(members, bottom, 1, lambda name: _letters(name) in _NO_CLASS)
+    return _Frame(top, bottoms, named=True)
+
+
+def _looked_through(images: Sequence[Parts], top: Parts, below: int, passes: Callable[[str], bool]) -> Parts:
+    """The folder that all images lie in, below `top`, as deep as single folders go that `passes` lets through.
+
+    Args:
+        images: below `top`.
+        top: where to begin.
+        below: how many parts of a path must be left below a folder that is looked through.
+        passes: whether a folder of this name may be looked through.
+    """
+    while images and all(len(parts) > len(top) + below for parts in images):
+        names = {parts[len(top)] for parts in images}
+        if len(names) > 1 or not passes(next(iter(names))):
+            break
+        top = (*top, *names)
+    return top
+
+
+def _check_classes(
+    source: str,
+    classes: Collection[str],
+    frame: _Frame,
+    labelled: dict[str, list[_Labelled]],
+    files: Sequence[str],
+) -> None:
+    """Refuse what is no class: splits, folders that hold all images, reports; and splits inside of classes."""
+    if not classes:
+        beside = f" (but {kinds_of(files)})" if files else ""
+        splits = f", only without labels in {' and '.join(frame.bottoms)}" if frame.named else ""
+        raise DataError(f"{source} holds no image in a class folder{splits}{beside}; {EXPECTED}")
+    strange = sorted(
+        name
+        for name in classes
+        if _letters(name) in _NO_CLASS or (split_of(name) is not None and name.lower() != "train")
+    )
+    if strange:
+        raise DataError(
+            f"{source} would have the classes {some_of(strange)}, names of splits or of what lies beside classes;"
+            f" {EXPECTED}: move or rename them"
+        )
+    for members in labelled.values():
+        for folder, below, _ in members:
+            if word := next((name for name in below[:-1] if split_of(name)), None):
+                raise DataError(
+                    f"{source}: class '{folder}' holds the split '{word}'; {EXPECTED}: put splits above classes"
+                )
+
+
+def _lost(
+    classes: Collection[str], frame: _Frame, pictures: Sequence[Parts], others: Sequence[Parts]
+) -> tuple[dict[str, list[str]], list[str]]:
+    """Folders that may be classes, but hold pictures alone that are not read -> these; and such without a picture."""
+    unread: dict[str, list[str]] = {}
+    without: set[str] = set()
+    for members, is_picture in ((pictures, True), (others, False)):
+        for parts in members:
+            place = frame.place(parts)
+            if place is None or len(place[1]) < 2 or place[1][0] in classes or _letters(place[1][0]) in _NO_CLASS:
+                continue
+            if is_picture:
+                unread.setdefault(place[1][0], []).append("/".join(parts))
+            else:
+                without.add(place[1][0])
+    return unread, sorted(without - set(unread))
+
+
+def _notes_on_classes(
+    source: str, classes: Collection[str], unread: dict[str, list[str]], bare: list[str], *, without: bool
+) -> list[str]:
+    """What is said of class names and of folders that become no class.
+
+    Raises:
+        DataError: a class would be lost, and not `without`.
+    """
+    notes = []
+    if unread and not without:
+        name, files = next(iter(unread.items()))
+        raise DataError(
+            f"{source}: of class '{name}' nothing can be read: {kinds_of(files)}; save them as PNG,"
+            " or --skip-bad to go on without the class"
+        )
+    if unread:
+        notes.append(f"{source}: classes without a file that is read passed over: {some_of(sorted(unread))}")
+    if bare:
+        notes.append(f"{source}: {_count(bare, 'folder#')} without an image, so no class: {some_of(bare)}")
+    forms: dict[str, list[str]] = {}
+    for name in sorted(classes):
+        forms.setdefault(unicodedata.normalize("NFC", name), []).append(name)
+    if double := [name for name, written in forms.items() if len(written) > 1]:
+        notes.append(f"{source}: folders in two Unicode forms are taken for one class: {some_of(double)}")
+    if [unicodedata.normalize("NFC", name) for name in sorted(classes)] != sorted(forms) and not double:
+        notes.append(
+            f"{source}: classes are in the order of composed letters; loaders that sort decomposed names number them"
+            " in another order"
+        )
+    return notes
+
+
+def _notes_on_subfolders(source: str, labelled: dict[str, list[_Labelled]]) -> list[str]:
+    """Classes that hold several folders may be something else, such as a collection with classes of its own."""
+    seen: dict[str, str] = {}
+    for members in labelled.values():
+        for folder, below, path in members:
+            if len(below) > 1 and seen.setdefault(folder, below[0]) != below[0]:
+                return [f"{source}: an image's class is its uppermost folder, so {path} is of class '{folder}'"]
+    return []
+
+
+def _named(source: str, members: Sequence[_Labelled]) -> list[tuple[str, str, str]]:
+    """(class, "class/file" without suffix, path), each name once."""
+    owners: dict[str, str] = {}
+    named = []
+    for folder, below, path in sorted(members, key=lambda each: tuple(each[2].split("/"))):
+        folder = unicodedata.normalize("NFC", folder)
+        name = unicodedata.normalize("NFC", f"{folder}/{PurePosixPath('-'.join(below)).stem}")
+        if name in owners:
+            raise DataError(f"{source}: '{owners[name]}' and '{path}' would both be named '{name}'; rename one")
+        owners[name] = path
+        named.append((folder, name, path))
+    return named
+
+
+# ------------------------------------------------------------------------------------------- labels in a table beside
+
+
+def _label_by_tables(
+    source: str,
+    frame: _Frame,
+    labelled: dict[str, list[_Labelled]],
+    loose: dict[str, list[str]],
+    files: set[str],
+    read: Callable[[str], bytes],
+) -> list[str]:
+    """Move images of splits without class folders from `loose` to `labelled`, and their tables out of `files`."""
+    notes = []
+    tables = {split: _table_of(frame, split, files) for split in loose if split not in labelled}
+    for table in sorted({table for table in tables.values() if table}):
+        rows, found = _rows_of(source, table, read(table)), 0
+        for split in [split for split, its in tables.items() if its == table]:
+            label_of = _by_path(table, rows, frame.bottoms[split])
+            known = [path for path in loose[split] if path in label_of]
+            if known:
+                labelled[split] = [(label_of[path], (path.rpartition("/")[2],), path) for path in known]
+                loose[split] = [path for path in loose[split] if path not in label_of]
+            found += len(known)
+        if found < len(rows):
+            notes.append(f"{source}: {len(rows) - found} rows of {table} name no image that lies beside it")
+        files.discard(table)
+    return notes
+
+
+def _table_of(frame: _Frame, split: str, files: Collection[str]) -> str | None:
+    """The table of labels that lies with the images of a split, or in a folder above them."""
+    bottom = frame.bottoms[split]
+    for depth in range(len(bottom), len(frame.top) - 1, -1):
+        for name in _TABLES:
+            if (path := "/".join((*bottom[:depth], name))) in files:
+                return path
+    return None
+
+
+def _rows_of(source: str, table: str, content: bytes) -> dict[str, str]:
+    """File name -> label, of a metadata.csv or .jsonl of the hub, or of Tiny ImageNet's annotations."""
+    try:
+        text = content.decode("utf-8-sig")
+        if table.endswith(".txt"):
+            return {row[0]: row[1] for row in csv.reader(io.StringIO(text), delimiter="\t") if row}
+        rows = (
+            [parse_json(line) for line in text.splitlines() if line.strip()]
+            if table.endswith(".jsonl")
+            else list(csv.DictReader(io.StringIO(text)))
+        )
+        label = next(name for name in _LABEL_COLUMNS if name in rows[0])
+        found = {PureWindowsPath(str(row["file_name"])).as_posix(): row[label] for row in rows}
+    except (ValueError, csv.Error, IndexError, KeyError, TypeError, StopIteration) as error:
+        raise DataError(
+            f"{source}: {table} gives no labels; expected columns file_name and label, or class folders instead"
+        ) from error
+    odd = [value for value in found.values() if not isinstance(value, str | int) or value in ("", -1)]
+    if odd:
+        raise DataError(f"{source}: {table} has the label {str(odd[0])[:40]!r}; expected one name or number an image")
+    return {name: str(value) for name, value in found.items()}
+
+
+def _by_path(table: str, rows: dict[str, str], bottom: Parts) -> dict[str, str]:
+    """Path -> label; a table names files below its own folder, or below that of the images."""
+    folders = (table.rpartition("/")[0], "/".join(bottom))
+    return {f"{folder}/{name}".lstrip("/"): label for name, label in rows.items() for folder in folders}
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def _count(things: Sequence[object], what: str) -> str:
+    """How many, with an s in the place of # where they are several."""
+    return f"{len(things):,} {what.replace('#', '' if len(things) == 1 else 's')}"

@@ -1,0 +1,260 @@
+"""Parquet files and the Hugging Face hub: rows with an image and a label, read a few at a time.
+
+Images are bytes in the table. A table can also name files of this machine; whoever made it is not the one who reads it,
+so no such file is opened, but for those that the hub's client has downloaded itself.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PureWindowsPath
+from typing import Any
+
+from uge.data.decoding import UnreadableImage
+from uge.data.entries import SPLIT_WORDS, Entry, Limits, Source, classes_of, is_hidden, one_line, some_of, text_of
+from uge.data.layout import split_of
+from uge.errors import DataError
+from uge.outside import open_file, read_file
+
+_ROWS, _LABELS = 16, 10_000  # read at a time: photographs have megabytes each
+_IMAGE_COLUMNS = ("image", "img", "images")
+_LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "target")
+
+
+@dataclass(frozen=True)
+class _Table:
+    """One split.
+
+    Attributes:
+        features: column -> its type, of the `datasets` library.
+        batches: columns, rows at a time -> arrow tables or batches.
+    """
+
+    features: dict[str, Any]
+    batches: Callable[[list[str], int], Iterable[Any]]
+
+    def rows(self, columns: list[str], at_a_time: int, source: str) -> Iterator[dict[str, Any]]:
+        """Row by row.
+
+        Raises:
+            DataError: the table is damaged, which may show only here.
+        """
+        try:
+            for batch in self.batches(columns, at_a_time):
+                yield from batch.to_pylist()
+        except Exception as error:  # the libraries let through errors of many libraries below them
+            raise DataError(f"{source} cannot be read ({_cause(error)}); make or download it again") from error
+
+
+def by_split(source: str, paths: Iterable[str]) -> dict[str, list[str]]:
+    """Parquet files by the split that a folder (train/x.parquet) or the file (train-00000-of-00002.parquet) names.
+
+    Raises:
+        DataError: the files are those of several data sets, as configurations of the hub are.
+    """
+    splits: dict[str, list[str]] = {}
+    sets: dict[str, str] = {}
+    for path in sorted(paths):
+        *folders, file = path.split("/")
+        words = re.split(r"[-_.]", file[: -len(".parquet")])
+        named = [name for name in (*folders, *words) if split_of(name)]
+        splits.setdefault(str(split_of(named[0])) if named else "", []).append(path)
+        rest = [name for name in (*folders, *words) if name not in named and not name.isdecimal() and name != "of"]
+        sets.setdefault("/".join(rest), path)
+    if len(sets) > 1:
+        raise DataError(
+            f"{source} holds parquet files of {len(sets)} data sets ({some_of(list(sets.values()))});"
+            " give one of the files, or a folder with the files of one"
+        )
+    if len(splits) > 1 and "" in splits:
+        raise DataError(f"{source}: {some_of(splits[''])} names no split, but others do; name it train, test or val")
+    return {split or "train": files for split, files in splits.items()}
+
+
+def read_parquet(files: dict[str, list[Path]], source: str, stack: ExitStack, limits: Limits) -> Source:
+    """Parquet files with an image and a label column.
+
+    Args:
+        files: of every split.
+        source: names them in errors.
+        stack: closes them.
+        limits: what they may ask for.
+
+    Raises:
+        DataError: they are damaged, ask for too much, or hold no images with one label each.
+    """
+    _datasets_library()
+    from pyarrow import parquet  # type: ignore[import-untyped]
+
+    tables = {}
+    for split, members in files.items():
+        try:
+            opened = [parquet.ParquetFile(stack.enter_context(open_file(file, links=True))) for file in members]
+            features = _features_of(opened[0].schema_arrow)
+            groups = [table.metadata.row_group(at) for table in opened for at in range(table.metadata.num_row_groups)]
+        except OSError as error:
+            reason = error.strerror or _cause(error)
+            raise DataError(f"{source} is no readable parquet ({reason}); make or download it again") from error
+        except Exception as error:  # as in `rows`
+            raise DataError(f"{source} is no readable parquet ({_cause(error)}); make or download it again") from error
+        limits.check(
+            source,
+            bytes=sum(group.total_byte_size for group in groups),
+            files=sum(table.metadata.num_rows for table in opened),
+        )
+        tables[split] = _Table(features, partial(_batches_of, opened))
+    return _read_tables(tables, source, (), limits)
+
+
+def _features_of(schema: Any) -> dict[str, Any]:
+    """Column -> its type where the `datasets` library wrote the table, else None."""
+    known = _datasets_library().Features.from_arrow_schema(schema) if b"huggingface" in (schema.metadata or {}) else {}
+    return {name: known.get(name) for name in schema.names}
+
+
+def _batches_of(opened: list[Any], columns: list[str], at_a_time: int) -> Iterator[Any]:
+    for table in opened:
+        yield from table.iter_batches(batch_size=at_a_time, columns=columns)
+
+
+def read_hub(source: str, limits: Limits) -> Source:
+    """A data set of the Hugging Face hub: "hub:NAME", or "hub:NAME:CONFIGURATION".
+
+    Raises:
+        DataError: it cannot be had, or holds no images with one label each.
+    """
+    datasets = _datasets_library()
+    name, _, configuration = source.removeprefix("hub:").partition(":")
+    try:
+        found = datasets.load_dataset(name, configuration or None)
+    except Exception as error:  # network, name, licence gate, file format: each has its own family of errors
+        if "Config name is missing" in str(error):
+            names = re.findall(r"'([^']+)'", str(error).partition("[")[2].partition("]")[0]) or ["NAME"]
+            raise DataError(
+                f"{source} has several configurations ({some_of(names)}); give one, as in hub:{name}:{names[0]}"
+            ) from error
+        raise DataError(
+            f"{source} cannot be read ({_cause(error)}); check the name and the network, or give a downloaded folder"
+        ) from error
+    tables = {
+        SPLIT_WORDS.get(split.lower(), split): _Table(
+            dict(table.features), partial(_arrow_batches, table.with_format("arrow"))
+        )
+        for split, table in found.items()
+    }
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    places = (datasets.config.HF_DATASETS_CACHE, HF_HUB_CACHE)
+    cache = tuple(os.path.realpath(str(place)) for place in places)
+    return _read_tables(tables, source, cache, limits)
+
+
+def _arrow_batches(table: Any, columns: list[str], at_a_time: int) -> Iterator[Any]:
+    yield from table.select_columns(columns).iter(batch_size=at_a_time)
+
+
+def _cause(error: BaseException) -> str:
+    """What the innermost cause of an error says: the libraries wrap those of others."""
+    while isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    return one_line(error)
+
+
+def _datasets_library() -> Any:
+    try:
+        import datasets
+    except ImportError as error:
+        raise DataError("parquet and hub ids need the library 'datasets'; run: pip install datasets") from error
+    return datasets
+
+
+def _read_tables(tables: dict[str, _Table], source: str, cache: tuple[str, ...], limits: Limits) -> Source:
+    """Classes and entries of tables of one data set; `cache` are folders whose files a cell may name."""
+    datasets = _datasets_library()
+    features = next(iter(tables.values())).features
+    typed = [name for name, kind in features.items() if isinstance(kind, datasets.Image)]
+    image = _column(features, typed, _IMAGE_COLUMNS, f"{source} has no image column")
+    typed = [name for name, kind in features.items() if isinstance(kind, datasets.ClassLabel)]
+    label = _column(features, typed, _LABEL_COLUMNS, f"{source} has no label column")
+    others = [name for name in typed if name != label]
+    notes = (f"{source}: labels are those of column {label}, not of {some_of(others)}",) if others else ()
+    lacking = next((split for split, table in tables.items() if not {image, label} <= table.features.keys()), None)
+    if lacking is not None:
+        raise DataError(f"{source}: split {lacking} lacks the column {image} or {label} of the others; make it again")
+
+    counts: dict[str, int] = {}
+    hidden: dict[str, int] = {}
+    values = set()
+    names = getattr(features[label], "names", None)
+    for split, table in tables.items():
+        for row in table.rows([label], _LABELS, source):
+            value = text_of(row[label])
+            counts[split] = counts.get(split, 0) + 1
+            if isinstance(value, list | dict):
+                raise DataError(f"{source}: column {label} holds {type(value).__name__}s; expected one label an image")
+            if is_hidden(value):
+                hidden[split] = hidden.get(split, 0) + 1
+            else:
+                values.add(value)
+    class_names, label_of = classes_of(values, names, source)
+
+    def entries(split: str) -> Iterator[Entry]:
+        for number, row in enumerate(tables[split].rows([image, label], _ROWS, source)):
+            where = f"{source}: {split} row {number}"
+            position = label_of(row[label], where)
+            cell = row[image] if isinstance(row[image], dict) else {"bytes": row[image]}
+            path = cell.get("path")
+            stem = PureWindowsPath(path).stem if isinstance(path, str) else ""  # whatever system the path is of
+            yield Entry(
+                f"{class_names[position]}/{stem or f'{number:05d}'}",
+                position,
+                where,
+                partial(_read_cell, cell, where, image, cache, limits),
+            )
+
+    unlabelled = {split: count for split, count in hidden.items() if count == counts[split]}
+    return Source(
+        class_names, {split: entries(split) for split in tables if split not in unlabelled}, unlabelled, notes
+    )
+
+
+def _column(features: Iterable[str], typed: list[str], usual: tuple[str, ...], problem: str) -> str:
+    """The one column of the right type, else the first with a usual name."""
+    if len(typed) == 1:
+        return typed[0]
+    for name in usual:
+        if name in (typed or features):
+            return name
+    raise DataError(f"{problem}: expected one named {' or '.join(usual)}, got {some_of(list(features))}")
+
+
+def _read_cell(cell: dict[str, Any], where: str, column: str, cache: tuple[str, ...], limits: Limits) -> bytes:
+    """The bytes of an image cell; of a file only where it lies in the hub's own cache."""
+    content, path = cell.get("bytes"), cell.get("path")
+    if isinstance(content, bytes):
+        if len(content) > limits.file_bytes:
+            raise UnreadableImage(f"{where}: has {len(content):,} bytes, at most {limits.file_bytes:,} are read")
+        return content
+    if isinstance(content, str):
+        raise DataError(
+            f"{where}: column {column} holds text ({content[:20]!r}...), a path or base64; expected the bytes of an"
+            " image file: read or decode them into the column"
+        )
+    if content is None and not path:
+        raise UnreadableImage(f"{where}: holds no image; mend or remove it, or --skip-bad to go on without")
+    if content is None and isinstance(path, str):
+        if any(os.path.realpath(path).startswith(place + os.sep) for place in cache if "\0" not in path):
+            try:
+                return read_file(path, limits.file_bytes, links=True)
+            except OSError as error:
+                raise UnreadableImage(f"{where}: cannot be read ({error.strerror}); download it again") from error
+        raise DataError(
+            f"{where}: names the file {path[-60:]!r} and holds no image; files that a table names are not read:"
+            " write the images into the table"
+        )
+    raise DataError(f"{where}: column {column} holds {type(content).__name__}s; expected the bytes of an image file")

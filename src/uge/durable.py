@@ -1,0 +1,416 @@
+"""Files and folders that appear whole or not at all, whatever is killed, wherever the power fails.
+
+A new file is written under a hidden name, reaches the disk, is renamed, and the rename reaches the disk. The hidden
+name is always the same, `.NAME.uge`: what a kill leaves there is found and removed by the next who writes NAME. A new
+folder is filled as `.NAME.uge/NAME`. Whoever is at work holds a lock, so that two never write the same thing at once.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import platform
+import shutil
+import stat
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+from uge import outside
+from uge.errors import PublishError
+
+LOCK = ".lock"
+_LOCK_FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+_MOST_LOCK = 200  # bytes: who holds it
+_SYNCS_AT_ONCE = 16  # the disk takes them together: ten times as fast as one by one
+
+
+def write_file(path: Path, content: bytes | str, mode: int = 0o666) -> None:
+    """Write a file so that a reader sees the old one or the new one, also after the power failed.
+
+    Args:
+        path: of the file; its folder is made.
+        content: all of it.
+        mode: permissions, less those that the user's umask takes away.
+
+    Raises:
+        PublishError: the disk is full or the target cannot be written; nothing is left behind.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    hidden = _hidden(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = _new_file(hidden, mode)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(handle)
+                os.replace(hidden, path)
+        except BaseException:  # Ctrl-C, too
+            hidden.unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
+    except OSError as error:
+        raise PublishError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def append(path: Path, line: str) -> None:
+    """Append a line to a file that only this process writes; it is on the disk when the call returns.
+
+    What a kill left of a line before it stays on a line of its own.
+
+    Raises:
+        PublishError: the disk is full or the file cannot be written, or is a link.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        new = not path.exists()
+        handle = os.open(path, _LOCK_FLAGS | getattr(os, "O_BINARY", 0), 0o666)
+        with os.fdopen(handle, "r+b") as file:
+            _check_own_file(handle, path)
+            torn = file.seek(0, os.SEEK_END) > 0 and file.seek(-1, os.SEEK_END) >= 0 and file.read(1) != b"\n"
+            file.write((("\n" if torn else "") + line + "\n").encode())
+            file.flush()
+            os.fsync(handle)
+        if new:
+            sync_folder(path.parent)
+    except OSError as error:
+        raise PublishError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+@contextmanager
+def new_folder(out: Path | str, *, private: bool = False) -> Iterator[Path]:
+    """A folder to fill beside `out`; at the end all of it is synced and it is renamed. After a failure nothing stays.
+
+    Args:
+        out: the folder to make; may exist if it is empty.
+        private: readable by its owner only.
+
+    Raises:
+        PublishError: the disk is full or read-only, or another process is making the same folder.
+    """
+    out = Path(os.path.abspath(out))  # "." has no name of its own
+    work = _hidden(out)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with held(work, f"{out} is being made by"):
+            folder = work / out.name
+            try:
+                shutil.rmtree(folder, ignore_errors=True)  # of a killed run
+                folder.mkdir(mode=0o700 if private else 0o777)
+                yield folder
+                sync_tree(folder)
+                os.replace(folder, out)
+                sync_folder(out.parent)
+            finally:
+                _remove_work(work, folder)
+    except OSError as error:
+        raise PublishError(f"cannot write {out}: {error.strerror or error}") from error
+
+
+def check_target(out: Path | str) -> None:
+    """Refuse a target that holds something already; ask before a long run, `new_folder` finds out again.
+
+    What a killed maker of the same folder left beside it is removed.
+
+    Raises:
+        PublishError: `out` is a file, a folder that is not empty, or cannot be looked at or written.
+    """
+    out = Path(out)
+    try:
+        if out.is_symlink() or os.path.ismount(out):
+            raise PublishError(
+                f"{out} is a link or a mount point, which a new folder cannot replace; give one below it"
+            )
+        if out.exists() and not out.is_dir():
+            raise PublishError(f"{out} is a file; give a new folder as --out")
+        unfinished = tidy(out)
+        if out.exists() and any(out.iterdir()):
+            if unfinished:
+                raise PublishError(f"{out} is whole: a run that was killed had just finished it; use it, or remove it")
+            raise PublishError(f"{out} is not empty; give a new folder as --out, or remove it")
+    except OSError as error:
+        raise PublishError(f"cannot write {out}: {error.strerror or error}") from error
+    check_writable(out)
+
+
+def tidy(out: Path | str) -> bool:
+    """Remove what a killed `new_folder` left beside `out`; whether there was something.
+
+    Raises:
+        PublishError: another process is making the folder.
+    """
+    out = Path(os.path.abspath(out))
+    work = _hidden(out)
+    if work.is_symlink() or not work.is_dir():
+        return False
+    with held(work, f"{out} is being made by"):
+        _remove_work(work, work / out.name)
+    return True
+
+
+@contextmanager
+def held(folder: Path, taken: str | None = None) -> Iterator[None]:
+    """Hold a folder for one process: made private (0700), this user's own, locked until the end or its deletion.
+
+    Args:
+        folder: is made where there is none.
+        taken: begins the message where another process holds it, before who does.
+
+    Raises:
+        PublishError: another process holds it, or `private_folder` refuses it.
+    """
+    while True:
+        private_folder(folder)
+        file = folder / LOCK
+        try:
+            handle = os.open(file, _LOCK_FLAGS, 0o600)
+        except FileNotFoundError:  # deleted by the one who held it
+            continue
+        except OSError as error:
+            raise PublishError(f"cannot write {file}: {_said(error)}") from error
+        try:
+            _check_own_file(handle, file)
+            if not _lock(handle, wait=False):
+                who = os.read(handle, _MOST_LOCK).decode(errors="replace").strip() or "another process"
+                message = taken or f"{folder} is in use by"
+                raise PublishError(f"{message} {outside.printable(who)}; wait for it, or give another --out")
+            if not _is_at(handle, file):
+                continue
+            os.ftruncate(handle, 0)
+            os.write(handle, f"process {os.getpid()} on {platform.node()}\n".encode()[:_MOST_LOCK])
+            yield
+            return
+        finally:
+            os.close(handle)
+
+
+def private_folder(folder: Path) -> None:
+    """Make a folder that only this user can look into, or make an own one so.
+
+    Raises:
+        PublishError: it is a link or a file, belongs to another user, or others could write in it and it is not empty,
+            so that what is in it may be theirs; or it cannot be written.
+    """
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = os.lstat(folder)
+        if not stat.S_ISDIR(found.st_mode):
+            raise PublishError(f"{folder} is a link, and what is private goes into no folder behind one; give its own")
+        if hasattr(os, "getuid") and found.st_uid != os.getuid():
+            raise PublishError(
+                f"{folder} belongs to user {found.st_uid}, not to you ({os.getuid()}), who could change what is read"
+                " from it; give a new folder"
+            )
+        if hasattr(os, "getuid") and found.st_mode & 0o077:
+            os.chmod(folder, 0o700)
+            if found.st_mode & 0o022 and any(folder.iterdir()):
+                os.chmod(folder, stat.S_IMODE(found.st_mode))
+                raise PublishError(
+                    f"{folder} can be written by other users, and what is in it may be theirs; give a new folder, or"
+                    " run chmod go-w on it if all of it is yours"
+                )
+    except FileExistsError as error:
+        raise PublishError(f"{folder} is a file; give a new folder") from error
+    except OSError as error:
+        raise PublishError(f"cannot write {folder}: {error.strerror or error}") from error
+
+
+@contextmanager
+def claimed(folder: Path, mark: str, content: str, what: str, differs: str = "data or settings") -> Iterator[None]:
+    """Hold a folder (`held`) for one run, which may be killed and go on in it.
+
+    Args:
+        folder: as for `claim`.
+        mark: as for `claim`.
+        content: as for `claim`.
+        what: as for `claim`.
+        differs: as for `claim`.
+
+    Raises:
+        PublishError: as `claim`, or another process is at work in the folder.
+    """
+    _is_marked(folder, mark, content, what, differs)  # before anything of it is changed
+    with held(folder):
+        claim(folder, mark, content, what, differs)
+        yield
+
+
+def claim(folder: Path, mark: str, content: str, what: str, differs: str = "data or settings") -> None:
+    """Mark a folder as that of one run, and make it private.
+
+    Args:
+        folder: new, empty, or of a run with the same mark.
+        mark: name of the file that says what the run is.
+        content: of that file.
+        what: the run, for messages: "an audit".
+        differs: what another run has of its own, for messages.
+
+    Raises:
+        PublishError: the folder holds another run or anything else, or is refused by `private_folder`.
+    """
+    if not _is_marked(folder, mark, content, what, differs):
+        private_folder(folder)
+        write_file(folder / mark, content)
+
+
+def _is_marked(folder: Path, mark: str, content: str, what: str, differs: str) -> bool:
+    """Whether a folder is that of this run; False where it may become it."""
+    file = folder / mark
+    try:
+        if os.path.lexists(file):
+            if outside.read_file(file, outside.MOST_FACTS) != content.encode():
+                raise PublishError(f"{folder} holds {what} with other {differs}; give a new folder, or remove it")
+            return True
+        others = folder.exists() and any(each.name not in (LOCK, _hidden(file).name) for each in folder.iterdir())
+    except OSError as error:
+        raise PublishError(f"cannot read {file}: {error.strerror or error}") from error
+    if others:
+        nothing = f"no {what.partition(' ')[2]}"
+        raise PublishError(f"{folder} is not empty and holds {nothing}; give a new folder, or remove it")
+    check_writable(file)
+    return False
+
+
+def remove_folder(folder: Path, last: Sequence[str] = (LOCK,)) -> None:
+    """Remove a folder of ours with all that is in it; does nothing where there is none.
+
+    Args:
+        folder: to remove.
+        last: files in it that go last, in this order, so that a kill leaves a folder that still says what it is.
+    """
+    try:
+        names = [each.name for each in folder.iterdir()]
+    except OSError:
+        return
+    order = {name: number for number, name in enumerate(last)}
+    for name in sorted(names, key=lambda name: order.get(name, -1)):
+        path = folder / name
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    folder.rmdir()
+
+
+def check_writable(path: Path) -> None:
+    """Refuse a place where nothing can be made, before hours of work are done for it.
+
+    Raises:
+        PublishError: the nearest folder above `path` that exists is none, or is read-only.
+    """
+    try:
+        above = next(parent for parent in Path(os.path.abspath(path)).parents if parent.exists())
+    except OSError as error:
+        raise PublishError(f"cannot write {path}: {error.strerror or error}") from error
+    if not above.is_dir():
+        raise PublishError(f"cannot write {path}: {above} is a file")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise PublishError(f"cannot write {path}: {above} is read-only")
+
+
+def sync_tree(folder: Path) -> None:
+    """Wait until every file and folder of a tree is on the disk."""
+    places = [(Path(place), files) for place, _, files in os.walk(folder, topdown=False)]
+    with ThreadPoolExecutor(_SYNCS_AT_ONCE) as pool:
+        for _ in pool.map(_sync, (place / name for place, files in places for name in files)):
+            pass  # raises what a sync raised
+        for _ in pool.map(sync_folder, (place for place, _ in places)):
+            pass
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk, where the system can do so."""
+    if hasattr(os, "O_DIRECTORY"):
+        _sync(folder, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def _sync(path: Path, flags: int = os.O_RDONLY) -> None:
+    handle = os.open(path, flags)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system that cannot
+            raise
+    finally:
+        os.close(handle)
+
+
+def _hidden(path: Path) -> Path:
+    return path.with_name(f".{path.name}.uge")
+
+
+def _new_file(path: Path, mode: int) -> int:
+    """A new file that this process holds a lock on; what a killed one left in its place is removed."""
+    while True:
+        try:
+            handle = os.open(path, _NEW_FILE, mode)
+        except FileExistsError:
+            _remove_left(path)
+            continue
+        _lock(handle, wait=True)
+        if _is_at(handle, path):
+            return handle
+        os.close(handle)  # taken for one that a killed process left
+
+
+def _remove_left(path: Path) -> None:
+    """Remove a file as soon as nobody holds it."""
+    try:
+        handle = os.open(path, os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+    except FileNotFoundError:
+        return
+    try:
+        _check_own_file(handle, path)
+        _lock(handle, wait=True)
+        if _is_at(handle, path):
+            path.unlink()
+    finally:
+        os.close(handle)
+
+
+def _remove_work(work: Path, folder: Path) -> None:
+    """Remove the hidden folder of `new_folder`, but nothing else that somebody may have put there."""
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        if {each.name for each in work.iterdir()} <= {LOCK}:
+            remove_folder(work)
+    except OSError:
+        pass
+
+
+def _lock(handle: int, *, wait: bool) -> bool:
+    """Whether this process has the lock of an open file now; True where the system knows no locks."""
+    try:
+        import fcntl
+    except ImportError:
+        return True
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOTSUP):  # a file system without locks
+            raise
+    return True
+
+
+def _is_at(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), os.lstat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _check_own_file(handle: int, path: Path) -> None:
+    """Refuse what another user put in the place of a file of ours, a second name of another file included."""
+    found = os.fstat(handle)
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1 or (hasattr(os, "getuid") and found.st_uid != os.getuid()):
+        raise PublishError(f"{path} is no file of yours alone; remove it, or give another folder")
+
+
+def _said(error: OSError) -> str:
+    return "it is a link" if error.errno == errno.ELOOP else error.strerror or str(error)

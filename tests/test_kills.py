@@ -1,0 +1,126 @@
+"""A command that is killed at any change of a file, and given again, ends as if nothing had happened; nothing stays."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from uge.copy import publish
+from uge.data.images import ImageSet
+from uge.keys import SealedKey, save_key
+
+KILLED = """
+import os, sys
+at, here, seen = int(sys.argv[1]), os.getcwd(), 0
+CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "os.chmod"}
+def changed(event, args):
+    global seen
+    if event == "open":
+        if not isinstance(args[0], str) or not (args[2] or 0) & (os.O_WRONLY | os.O_RDWR):
+            return
+    elif event not in CHANGES:
+        return
+    if os.path.abspath(os.fsdecode(args[0])).startswith(here):
+        seen += 1
+        if seen == at:
+            os.kill(os.getpid(), 9)
+sys.addaudithook(changed)
+from uge.cli import main
+sys.argv = ["uge", *sys.argv[2:]]
+try:
+    main()
+finally:
+    sys.stderr.write(f"CHANGES {seen}")
+"""
+PLAN = """
+epochs = 1
+ceilings = false
+budget_check = false
+strongest = 0
+more_seeds = []
+[[hackers]]
+networks = ["mlp:width=8"]
+"""
+COMMANDS = {
+    "key new": ("key", "new", "--no-passphrase", "--out", "OUT"),
+    "protect": ("protect", "data", "--method", "random-noise", "--out", "OUT"),
+    "open": ("open", "copy", "--key", "k.recipient.uge", "--out", "OUT"),
+    "train": ("train", "copy", "--key", "k.recipient.uge", "--network", "mlp:width=8", "--epochs", "1", "--out", "OUT"),
+    "audit": ("audit", "copy", "--test", "data", "--plan", "plan.toml", "--out", "OUT", "--runner", "local:workers=1"),
+    "bench": ("bench", "bench.toml", "--data", "data", "--out", "OUT", "--runner", "local:workers=1"),
+}
+SAMPLED = 2  # kills of each command; all of them where this is set
+ALL = "UGE_EVERY_KILL"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, eurosat: ImageSet) -> Path:
+    """A folder with data, a key, a copy whose letters it opens, and plans."""
+    from PIL import Image
+
+    from uge.keys.letter import layout_of, seal
+
+    folder, small = tmp_path_factory.mktemp("kills"), eurosat.subset(torch.arange(0, 3000, 125))
+    for split in ("train", "test"):
+        for name, label, image in zip(small.names, small.labels.tolist(), small.images, strict=True):
+            file = folder / "data" / split / small.class_names[label] / f"{Path(name).name}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image.permute(1, 2, 0).numpy()).save(file)
+    key, layout = SealedKey.draw(), layout_of((3, 32, 32), 16)
+    field, nodes = (
+        torch.zeros(len(small), *shape, dtype=torch.int8) for shape in (layout.field_shape, layout.node_shape)
+    )
+    copies = seal(small.images, field, nodes, key.secret, 16)
+    save_key(key, folder / "k")
+    publish(small, copies, folder / "copy", method="sealed", settings={}, epsilon_255=16, signers=[key])
+    (folder / "plan.toml").write_text(PLAN)
+    (folder / "bench.toml").write_text(PLAN + '[[protections]]\nmethod = "random-noise"\n')
+    return folder
+
+
+def run(folder: Path, command: str, out: str, at: int = 0) -> tuple[int, str]:
+    """Exit code and stderr of a command, killed at its change number `at`."""
+    words = [word.replace("OUT", out) for word in COMMANDS[command]]
+    how = {
+        "cwd": folder,
+        "capture_output": True,
+        "text": True,
+        "timeout": 300,
+        "env": os.environ | {"OMP_NUM_THREADS": "1"},
+    }
+    done = subprocess.run([sys.executable, "-c", KILLED, str(at), *words], check=False, **how)
+    return done.returncode, done.stderr
+
+
+def left(folder: Path, out: str) -> Iterator[str]:
+    """Every path that has to do with a result, named as if that were called OUT; checkpoints of other runs apart."""
+    for path in folder.rglob("*"):
+        if out in str(path.relative_to(folder)):
+            yield str(path.relative_to(folder)).replace(out, "OUT")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_kill_anywhere_costs_nothing(place: Path, command: str, tmp_path: Path) -> None:
+    folder = tmp_path / "here"
+    shutil.copytree(place, folder)
+    code, error = run(folder, command, "whole")
+    assert code == 0, error
+    whole, changes = set(left(folder, "whole")), int(re.findall(r"CHANGES (\d+)", error)[0])
+    every = range(1, changes + 1)
+    chosen = every if os.environ.get(ALL) else sorted(random.Random(0).sample(every, min(SAMPLED, changes)))
+    for at in chosen:
+        out = f"killed{at}x"
+        assert run(folder, command, out, at)[0] == -signal.SIGKILL
+        code, error = run(folder, command, out)
+        assert code == 0 or "is whole: a run that was killed had just finished it" in error, (at, changes, error)
+        assert set(left(folder, out)) == whole, (at, changes)
