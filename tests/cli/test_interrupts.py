@@ -74,10 +74,10 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(
     assert stat.S_IMODE(checkpoint.stat().st_mode) == 0o600
     assert stat.S_IMODE(checkpoint.parent.stat().st_mode) == 0o700
 
-    before = bytes_of(checkpoint.parent)
     with held(checkpoint.parent):
+        before = bytes_of(checkpoint.parent)
         assert "is in use by process" in run(*uge_arguments(toy, weights, out)).error
-    assert bytes_of(checkpoint.parent) == before and not out.exists()
+        assert bytes_of(checkpoint.parent) == before and not out.exists()
 
     code, _, first, last = stop(slow, checkpoint, signal.SIGKILL, after=reached + 3)
     assert code == -signal.SIGKILL and not out.exists()
