@@ -29,7 +29,7 @@ PLAN = Plan(
         Hackers(("vgg:depth=8,width=8", AUTHORISED, "convnet:width=16", "mlp:width=128")),
         Hackers(("vgg:depth=8,width=8",), ("grayscale", "jpeg:10", "distillation:soft")),
     ),
-    recipient="resnet:depth=8,width=8",
+    authorised="resnet:depth=8,width=8",
     epochs=14,
     reason="The demo is small: one seed, few hackers, short trainings",
 )

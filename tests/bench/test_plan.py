@@ -26,7 +26,7 @@ def test_a_file_says_what_a_comparison_is(tmp_path: Path) -> None:
     assert [each.name for each in bench.protections] == ["short", "uge"]
     assert bench.protections[0].config().to_dict()["rounds"] == 3
     assert (bench.data, bench.images, bench.attacks.epochs) == (("d.zip",), 9, 2)
-    assert bench.attacks.recipient == "mlp:width=8"
+    assert bench.attacks.authorised == "mlp:width=8"
     assert bench.attacks_on(3).pairs() == bench.attacks.pairs()
     assert bench.attacks_on(5).pairs() == [("mlp", "none")]
     assert bench.attacks_on(5).seeds == (5,)
@@ -53,7 +53,7 @@ def test_the_leaderboard_compares_every_protection_and_the_quick_one_ours_with_s
         ('[[hackers]]\nnetworks = ["authorised"]\n', "no plain hacker"),
         ('[[protections]]\nmethod = "em"\npreset = "quick"\n' + HACKERS, "unknown entry of"),
         ("[[protections]\n", "no TOML"),
-        ('recipient = "convnot"\n' + HACKERS, "convnot"),
+        ('authorised = "convnot"\n' + HACKERS, "convnot"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_said(tmp_path: Path, text: str, said: str) -> None:

@@ -19,7 +19,7 @@ from .conftest import ENVIRONMENT, INSTALLED, Run, bytes_of, role
 
 PLAN = """
 epochs = 1
-recipient = "convnet:width=4"
+authorised = "convnet:width=4"
 [[hackers]]
 networks = ["authorised", "mlp:width=8"]
 countermeasures = ["none", "blur:1"]

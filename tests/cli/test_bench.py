@@ -26,7 +26,7 @@ countermeasures = ["blur:1", "clean-mixed:12"]
 PLAN = (
     """
 epochs = 1
-recipient = "convnet:width=8"
+authorised = "convnet:width=8"
 [[protections]]
 method = "lsp"
 [[protections]]

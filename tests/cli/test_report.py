@@ -17,7 +17,7 @@ from .conftest import Run, role
 
 PLAN = """
 epochs = 1
-recipient = "convnet:width=4"
+authorised = "convnet:width=4"
 [[hackers]]
 networks = ["mlp:width=8", "convnet:width=4"]
 countermeasures = ["none"]

@@ -75,7 +75,7 @@ def conduct(
         test,
         out,
         recipe=partial(recommended_recipe, epochs=plan.epochs),
-        recipient=plan.recipient,
+        recipient=plan.authorised,
         key_epochs=plan.key_epochs,
         key=key,
         clean=clean,

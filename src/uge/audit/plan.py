@@ -3,7 +3,7 @@
 A plan is a preset (`PLANS`) or a TOML file:
 
     epochs = 30
-    recipient = "resnet:depth=8,width=16"   # what he trains whose key does not say it
+    authorised = "resnet:depth=8,width=16"   # what he trains whose key does not say it
     key_epochs = 10           # at most, of the recipient's network; 0: as its recipe says
     seeds = [0]
     strongest = 10            # this many of the strongest hackers ...
@@ -118,7 +118,7 @@ class Plan:
         name: for the page.
         hackers: whom to train.
         epochs: of every training but those of a network that a key defines, which follow the key's recipe.
-        recipient: the network that is trained with a key that does not define one.
+        authorised: the network that is trained with a key that does not define one.
         key_epochs: not 0: at most so many epochs of the recipient's network.
         seeds: repetitions of every hacker.
         strongest: so many of the strongest hackers are repeated with `more_seeds`.
@@ -136,7 +136,7 @@ class Plan:
     name: str
     hackers: tuple[Hackers, ...]
     epochs: int = 30
-    recipient: str = RECIPIENT_NETWORK
+    authorised: str = RECIPIENT_NETWORK
     key_epochs: int = 0
     seeds: tuple[int, ...] = (0,)
     strongest: int = 0
@@ -151,7 +151,7 @@ class Plan:
     def __post_init__(self) -> None:
         if not self.hackers:
             raise ConfigError(f"the plan {self.name} has no [[hackers]]")
-        parse_network(self.recipient)
+        parse_network(self.authorised)
         if self.epochs < 1 or not self.seeds or self.survivors < 1:
             raise ConfigError(f"the plan {self.name}: epochs, seeds and survivors must be one or more")
         if min(self.key_epochs, self.strongest, self.combined) < 0:

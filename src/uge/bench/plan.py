@@ -5,7 +5,7 @@ A plan is one of `BENCHES` or a TOML file; what is said of hackers and of the re
     data = ["eurosat"]
     seeds = [0, 1, 2]         # a copy each, with a key of its own; on all but the first the plain hackers alone
     images = 2000             # of the training split; 0: all
-    recipient = "resnet:depth=8,width=16"
+    authorised = "resnet:depth=8,width=16"
     epochs = 15
 
     [[protections]]
@@ -168,7 +168,7 @@ BENCHES: dict[str, Bench] = {
         ),
         attacks=Plan(
             name="leaderboard",
-            recipient="convnet:width=32,stem=2,frozen_stem=true",
+            authorised="convnet:width=32,stem=2,frozen_stem=true",
             hackers=(
                 Hackers((SMALL, "vgg:depth=8,width=16")),
                 Hackers((SMALL,), ("grayscale", "jpeg:10", "projection", "adversarial", "ueraser", "clean-mixed:500")),

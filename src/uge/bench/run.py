@@ -196,7 +196,7 @@ class Comparison:
         """A new key of a kind."""
         if kind == SealedKey.kind:
             return SealedKey.draw()
-        clean, text = self.clean, self.bench.attacks.recipient
+        clean, text = self.clean, self.bench.attacks.authorised
         name, options = parse_network(text)
         spec = NetworkSpec(name, clean.channels, clean.image_size, clean.classes, options)
         recipe = recommended_recipe(text, self.bench.attacks.epochs)
@@ -217,7 +217,7 @@ class Comparison:
     def _unlocked(self, place: str, opened: ImageSet, seed: int, known: Sequence[Row], steps: Steps) -> list[Row]:
         """The user of a copy that is opened by secrets of its own: the recipient's network, on what they give back."""
         attacks = self.bench.attacks
-        plan = Plan("unlocked", (Hackers((attacks.recipient,)),), epochs=attacks.epochs, seeds=(seed,))
+        plan = Plan("unlocked", (Hackers((attacks.authorised,)),), epochs=attacks.epochs, seeds=(seed,))
         rows = self._conducted(self.out / "audits" / f"{place}-unlocked", opened, plan, known, steps)
         return [row | {"kind": "authorised", "knows": "key", "locked": False, "unlocked": True} for row in rows]
 
