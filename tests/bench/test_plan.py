@@ -20,7 +20,7 @@ def read(folder: Path, text: str) -> Bench:
 
 
 def test_a_file_says_what_a_comparison_is(tmp_path: Path) -> None:
-    text = 'data = ["d.zip"]\nseeds = [3, 5]\nimages = 9\nepochs = 2\nrecipient = "mlp:width=8"\n'
+    text = 'data = ["d.zip"]\nseeds = [3, 5]\nimages = 9\nepochs = 2\nauthorised = "mlp:width=8"\n'
     text += '[[protections]]\nmethod = "em"\nname = "short"\nsettings = {rounds = 3}\n'
     bench = read(tmp_path, text + '[[protections]]\nmethod = "uge"\n' + HACKERS)
     assert [each.name for each in bench.protections] == ["short", "uge"]
