@@ -25,6 +25,7 @@ _LOCK_FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 _MOST_LOCK = 200  # bytes: who holds it
 _SYNCS_AT_ONCE = 16  # the disk takes them together: ten times as fast as one by one
+_SYNCS_IN_LINE = 256
 
 
 def write_file(path: Path, content: bytes | str, mode: int = 0o666) -> None:
@@ -314,12 +315,12 @@ def check_writable(path: Path) -> None:
 
 def sync_tree(folder: Path) -> None:
     """Wait until every file and folder of a tree is on the disk."""
-    places = [(Path(place), files) for place, _, files in os.walk(folder, topdown=False)]
     with ThreadPoolExecutor(_SYNCS_AT_ONCE) as pool:
-        for _ in pool.map(_sync, (place / name for place, files in places for name in files)):
-            pass  # raises what a sync raised
-        for _ in pool.map(sync_folder, (place for place, _ in places)):
-            pass
+        for place, _, files in os.walk(folder, topdown=False):
+            for first in range(0, len(files), _SYNCS_IN_LINE):  # a pool takes in all it is given at once
+                for _ in pool.map(_sync, (Path(place, name) for name in files[first : first + _SYNCS_IN_LINE])):
+                    pass  # raises what a sync raised
+            sync_folder(Path(place))
 
 
 def sync_folder(folder: Path) -> None:

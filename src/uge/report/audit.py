@@ -163,9 +163,7 @@ def _examples(folder: Path) -> Examples:
         if originals is not None and (originals.dtype, originals.shape) != (np.uint8, content["copies"].shape):
             raise ValueError("originals and copies are not alike")
     except FileNotFoundError as error:
-        raise PublishError(
-            f"{folder} holds no finished audit ({EXAMPLES} is missing); run 'uge audit' first"
-        ) from error
+        raise _missing(folder, EXAMPLES) from error
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, DataError) as error:
         raise _damaged(folder, f"{EXAMPLES}: {error}") from error
     return Examples(
