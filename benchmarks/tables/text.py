@@ -45,7 +45,7 @@ def trained_at(trainings: Iterable[Row]) -> str:
     return (
         f"{', '.join(sorted({row['dataset'] for row in rows}))}; {numbered(row['images'] for row in rows)} training"
         f" images, {numbered(row['test_images'] for row in rows)} test images,"
-        f" {numbered(row['recipe']['epochs'] for row in rows)} epochs; seeds {numbered(row['seed'] for row in rows)}"
+        f" {numbered(epochs for row in rows if (epochs := row['recipe']['epochs']))} epochs; seeds {numbered(row['seed'] for row in rows)}"
         + (f"; trained on processors and on {' and '.join(machines)}" if machines else "")
     )
 
