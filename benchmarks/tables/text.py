@@ -41,11 +41,12 @@ def numbered(values: Iterable[int]) -> str:
 def trained_at(trainings: Iterable[Row]) -> str:
     """Data, sizes, epochs, seeds and, where it was not all on processors, the machines."""
     rows = list(trainings)
+    epochs = {row["recipe"]["epochs"] for row in rows} - {0}  # a probe trains no network
     machines = sorted({row.get("environment", {}).get("device", "cpu") for row in rows} - {"cpu"})
     return (
         f"{', '.join(sorted({row['dataset'] for row in rows}))}; {numbered(row['images'] for row in rows)} training"
         f" images, {numbered(row['test_images'] for row in rows)} test images,"
-        f" {numbered(epochs for row in rows if (epochs := row['recipe']['epochs']))} epochs; seeds {numbered(row['seed'] for row in rows)}"
+        f" {numbered(epochs)} epochs; seeds {numbered(row['seed'] for row in rows)}"
         + (f"; trained on processors and on {' and '.join(machines)}" if machines else "")
     )
 
