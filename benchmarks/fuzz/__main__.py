@@ -52,7 +52,7 @@ from uge.report.audit import write_reports
 from uge.runtime import environment
 from uge.training import Recipe
 
-RECORDS = Path("/tmp/plan2/fuzz.jsonl")
+RECORDS = Path(__file__).resolve().parents[1] / "results" / "fuzz" / "records.jsonl"
 MOST_SECONDS, MOST_BYTES = 20, 2 * 2**30
 FINE = ("read", "refused")
 PLAN = 'epochs = 1\nseeds = [0]\nceilings = false\nstrongest = 0\n[[hackers]]\nnetworks = ["mlp:width=8", "vgg"]\n'
