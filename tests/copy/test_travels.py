@@ -6,22 +6,24 @@ import subprocess
 import tarfile
 import unicodedata
 import zipfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, assume, event, given, settings
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
 from uge.copy import Copy, check_outside, open_copy, publish, verify
 from uge.copy.files import files_of, png_bytes, safe_name
-from uge.data import DataWarning
+from uge.data import DataWarning, load
 from uge.data.images import ImageSet, identity
-from uge.errors import PublishError, UgeError
+from uge.errors import DataError, PublishError, UgeError
 from uge.keys import SealedKey
 
+from ..data.trees import trees, written
 from .copies import content, make_set, perturbed, published, published_sealed
 from .test_verification import rewrite_sums
 
@@ -228,6 +230,9 @@ def decomposed(folder: Path, to: Path) -> None:
         shutil.copy(path, place)
 
 
+TRAVELS = st.sampled_from([zipped, tarred, cloned, decomposed])
+
+
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(NAME, min_size=2, max_size=4), st.lists(NAME, min_size=4, max_size=8), st.data())
 @pytest.mark.filterwarnings("ignore::uge.data.DataWarning")
@@ -244,13 +249,34 @@ def test_a_copy_of_any_names_arrives_by_zip_tar_git_and_other_file_systems(tmp_p
         return
     assert len({unicodedata.normalize("NFC", file).casefold() for file in files}) == count
     assert all(part == part.strip(" .") and not set(part) & set('<>:"\\|?*') for f in files for part in f.split("/"))
+    arrives(clean, tmp, data.draw(TRAVELS))
+    shutil.rmtree(tmp)
+
+
+def arrives(clean: ImageSet, tmp: Path, travel: Callable[[Path, Path], None]) -> None:
+    """A copy of these images is whole where it arrives, with their classes, in their order, and their labels."""
     publish(clean, perturbed(clean.images), tmp / "copy", method="noise", settings={}, epsilon_255=None)
-    travel = data.draw(st.sampled_from([zipped, tarred, cloned, decomposed]))
     travel(tmp / "copy", tmp / "arrived")
     found = verify(tmp / "arrived", clean=clean)
     assert found.ok, (travel, found)
     images = Copy.read(tmp / "arrived").images
-    assert images.class_names == clean.class_names and torch.equal(images.labels, labels)
+    assert images.class_names == clean.class_names and torch.equal(images.labels, clean.labels)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(tree=trees(), travel=TRAVELS)
+@pytest.mark.filterwarnings("ignore::uge.data.DataWarning")
+def test_a_copy_of_any_tree_has_its_classes_and_arrives(tmp_path_factory, tree, travel):
+    tmp = tmp_path_factory.mktemp("tree")
+    written(tmp / "data", tree)
+    try:
+        clean = load(tmp / "data", convert=True, image_size=(4, 4), skip_bad=True)
+        files_of(clean)
+    except (DataError, PublishError) as error:
+        event(f"refused: {type(error).__name__}")
+    else:
+        event("published")
+        arrives(clean, tmp, travel)
     shutil.rmtree(tmp)
 
 
