@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from uge.copy import MANIFEST, Manifest, files_of, publish, read_manifest
+from uge.data import Photographs
 from uge.data.images import ImageSet, batch_of
 from uge.durable import LOCK, check_target, claimed, remove_folder, tidy, write_file
 from uge.errors import KeyFileError, UgeError, unknown_name
@@ -17,11 +19,12 @@ from uge.keys import Key, SealedKey, load_key, save_key
 from uge.keys.letter import derive
 from uge.outside import MOST_FACTS, read_file
 from uge.protect import PROTECTIONS
+from uge.protection import Protection
 from uge.runtime import seed_for, without_folders
 
 
 def protect_and_publish(
-    clean: ImageSet,
+    originals: ImageSet | Photographs,
     keys: Sequence[Key],
     out: Path,
     method: str,
@@ -39,7 +42,7 @@ def protect_and_publish(
     written beside `out` before the copy appears.
 
     Args:
-        clean: the originals.
+        originals: of one size, or photographs of any, which are then published at their own.
         keys: as their protectors hold them, of the kind that the protection takes: each signs the manifest.
         out: the folder to make; must not exist or be empty.
         method: an entry of `uge.protect.PROTECTIONS`.
@@ -57,6 +60,8 @@ def protect_and_publish(
         check_target(out)
     if method not in PROTECTIONS:
         raise unknown_name("method", method, PROTECTIONS)
+    clean = originals if isinstance(originals, ImageSet) else originals.small
+    sizes = None if isinstance(originals, ImageSet) else originals.sizes
     files_of(clean)  # what cannot be published and keys that cannot sign fail here, not after hours of training
     for key in keys:
         key.sign(b"")
@@ -66,6 +71,8 @@ def protect_and_publish(
     protection = PROTECTIONS[method](
         clean, keys, config, seed=seed, workdir=partial, device=device, checkpoint_seconds=checkpoint_seconds
     )
+    if sizes is not None:
+        protection.check_sizes(sizes)
     fresh = not partial.exists()
     with claimed(partial, *protection.mark()):
         if was_published(out):  # and killed before it could tidy up
@@ -83,7 +90,7 @@ def protect_and_publish(
         settings = without_folders(protection.config.to_dict()) | {"recipients": len(keys)} | protection.told()
         manifest = publish(
             clean,
-            protection.copies(batch_of(clean.images.shape[1:])),
+            protection.copies(batch_of(clean.images.shape[1:])) if sizes is None else _pairs(originals, protection),
             out,
             method=method,
             settings=settings,
@@ -92,6 +99,13 @@ def protect_and_publish(
         )
         remove_folder(partial, last=("run", LOCK))
     return manifest
+
+
+def _pairs(originals: ImageSet | Photographs, protection: Protection[Any]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Photographs and their copies, one by one, each uint8 [1, C, H, W]."""
+    for number in range(len(originals)):
+        photograph = originals.own(number)
+        yield photograph[None], protection.enlarged(number, photograph)[None]
 
 
 def was_published(out: Path) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, NotRequired, TypedDict, TypeVar, cast
@@ -104,6 +104,7 @@ class Protection(ABC, Generic[C]):
 
     Attributes:
         takes: the kind of key, or "none".
+        enlarges: whether copies of photographs can be made at their own sizes (`enlarged`).
         Config: the type of the settings.
 
     Raises:
@@ -112,6 +113,7 @@ class Protection(ABC, Generic[C]):
     """
 
     takes: ClassVar[str]
+    enlarges: ClassVar[bool] = False
     Config: ClassVar[type[Settings]]
 
     def __init__(
@@ -163,6 +165,25 @@ class Protection(ABC, Generic[C]):
     @abstractmethod
     def copies(self, batch_size: int = 250) -> Iterator[Tensor]:
         """The protected copies in order, uint8 [B, C, H, W] batch by batch, so that no second data set is held."""
+
+    def check_sizes(self, sizes: Iterable[tuple[int, int]]) -> None:
+        """Refuse photographs of sizes (height, width) that `enlarged` cannot make.
+
+        Raises:
+            ConfigError: one of them is too small.
+        """
+
+    def enlarged(self, number: int, photograph: Tensor) -> Tensor:
+        """The protected copy of one image at its own size; `clean` holds what networks see of it.
+
+        Args:
+            number: in `clean`.
+            photograph: uint8 [C, H, W].
+
+        Returns:
+            The same shape.
+        """
+        raise NotImplementedError(f"{type(self).__name__} makes copies of the size of its originals")
 
     @property
     def epsilon_255(self) -> int | None:

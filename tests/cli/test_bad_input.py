@@ -76,12 +76,13 @@ def test_a_bad_file_is_named_or_passed_over(run: Run, key: Path, data: Path, tmp
     assert len(json.loads((tmp_path / "copy" / "manifest.json").read_text())["images"]) == 47
 
 
-def test_mixed_sizes_need_a_size(run: Run, key: Path, data: Path, tmp_path: Path) -> None:
+def test_mixed_sizes_need_a_size_where_a_method_makes_no_others(run: Run, data: Path, tmp_path: Path) -> None:
     bad = data / "train" / "river" / "004.png"
     Image.fromarray(np.arange(20 * 16 * 3, dtype=np.uint8).reshape(20, 16, 3)).save(bad)
-    error = refused(run, data, key)
+    noise = ("protect", data, "--method", "random-noise", "--out", tmp_path / "copy")
+    error = run(*noise).error
     assert "mixed sizes" in error and str(bad) in error and "--image-size" in error
-    assert run(*protect_arguments(data, key, tmp_path / "copy"), "--image-size", 16).code == 0
+    assert run(*noise, "--image-size", 16).code == 0
 
 
 @pytest.mark.parametrize("size", ["big", "0", "3x4x5", "-3"])

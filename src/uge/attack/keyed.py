@@ -85,6 +85,14 @@ class StolenKey(PlainTraining):
     def __init__(self, untrained: nn.Module, key: Key) -> None:
         self.untrained, self.key = untrained, key
 
+    @classmethod
+    def unfit(cls, images: ImageSet, given: Mapping[str, Any], options: Mapping[str, str]) -> str:
+        try:
+            given["key"].opened(images.images[:1])
+        except PublishError:
+            return "letters are opened at the photographs' own sizes"
+        return ""
+
     def begin(self, network: nn.Module, recipe: Recipe, generator: torch.Generator) -> tuple[nn.Module, Recipe]:
         return deepcopy(self.untrained), recipe
 

@@ -42,6 +42,7 @@ def conduct(
     manifest: Manifest | None = None,
     key: Key | None = None,
     clean: ImageSet | None = None,
+    view: ImageSet | None = None,
     device: str = "cpu",
     threads: int = 1,
     known: Sequence[Row] = (),
@@ -58,6 +59,7 @@ def conduct(
         manifest: of the copy; None for a folder of another program.
         key: the recipient's.
         clean: the originals, in whatever order (see `ImageSet.like`).
+        view: as for `Audit`.
         device: where to train.
         threads: of each training.
         known: rows of other audits, such as one of another copy of the same originals: ceilings are trained once.
@@ -79,6 +81,7 @@ def conduct(
         key_epochs=plan.key_epochs,
         key=key,
         clean=clean,
+        view=view,
         told=manifest.told if manifest else None,
         device=device,
         threads=threads,

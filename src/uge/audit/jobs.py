@@ -48,7 +48,7 @@ def save_job(audit: Audit, networks: Iterable[str]) -> Path:
         audit: what the cells share.
         networks: of all cells but the recipient's.
     """
-    parts = audit.sources | {"test": audit.test}
+    parts = audit.sources | {"test": audit.test} | ({} if audit.view is None else {"view": audit.view})
     arrays = {f"{name}.images": np.ascontiguousarray(images.images.numpy()) for name, images in parts.items()}
     arrays |= {f"{name}.labels": np.ascontiguousarray(images.labels.numpy()) for name, images in parts.items()}
     facts = {

@@ -84,6 +84,8 @@ class Audit:
         folder: where `records.jsonl` and the authorised networks' trained weights go.
         key: the recipient's, where there is one.
         clean: the originals, for the ceilings and for hackers who have some of them.
+        view: what the key's network sees of the copy, where that is more than the letters of `published`: photographs
+            are opened at their own sizes.
         told: what the copy's manifest tells hackers who have read our pages (`Manifest.told`).
         recipe: from a network's text to how it is trained; a key that has a recipe of its own goes by that.
         recipient: the network that the recipient trains, unless the key defines it.
@@ -107,6 +109,7 @@ class Audit:
         key_epochs: int = 0,
         key: Key | None = None,
         clean: ImageSet | None = None,
+        view: ImageSet | None = None,
         told: Mapping[str, Any] | None = None,
         device: str = "cpu",
         threads: int | None = None,
@@ -125,10 +128,12 @@ class Audit:
         self.settings = dict(told or {})
         self.device = device
         self.threads = threads
-        self._views: dict[str, ImageSet] = {}  # of the recipient
+        self.view = view
+        self._views: dict[str, ImageSet] = {} if view is None else {"published": view}  # of the recipient
         if key is not None:
             key.check_fits(published)
-            key.opened(published.images[:FIRST])
+            if view is None:
+                key.opened(published.images[:FIRST])
 
     def run(
         self,

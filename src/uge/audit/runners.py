@@ -62,6 +62,7 @@ def load_job(job: Path) -> Audit:
             key_epochs=facts["key_epochs"],
             key=key_from(bytes.fromhex(facts["key"]), "of the audit") if facts["key"] else None,
             clean=images.get("clean"),
+            view=images.get("view"),
             told=facts["told"],
             device=facts["device"],
             threads=facts["threads"],

@@ -48,10 +48,11 @@ def attack(
     copy = Copy.read(folder, owner, **how)
     audit = Audit(
         copy.images,
-        load(test, split, image_size=copy.images.image_size, **how),
+        load(test, split, **copy.seen_at, **how),
         out,
         key=owner,
-        clean=load(clean, "train", image_size=copy.images.image_size, **how) if clean else None,
+        view=copy.resized_view(owner) if owner else None,
+        clean=load(clean, "train", **copy.seen_at, **how) if clean else None,
         told=copy.manifest.told if copy.manifest else None,
         recipe=lambda network: recommended_recipe(network, epochs or EPOCHS),
         key_epochs=epochs or 0,

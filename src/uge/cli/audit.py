@@ -48,13 +48,14 @@ def audit(
         watcher = watching(bar)
         summary = conduct(
             copy.images,
-            load(test, split, image_size=copy.images.image_size, **how),
+            load(test, split, **copy.seen_at, **how),
             out,
             chosen,
             where,
             manifest=copy.manifest,
             key=owner,
-            clean=load(clean, "train", image_size=copy.images.image_size, **how) if clean else None,
+            view=copy.resized_view(owner) if owner else None,
+            clean=load(clean, "train", **copy.seen_at, **how) if clean else None,
             device=str(place),
             watcher=watcher,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,10 +16,11 @@ from uge.errors import UgeError
 
 if TYPE_CHECKING:
     from uge.copy import Manifest
-    from uge.data.images import ImageSet
+    from uge.data import ImageSet, Photographs
 
 HARDLY_CHANGED_DB = 48.0  # PSNR of a change of one 8-bit step
-MOST_COMPARED = 1000  # images
+MOST_COMPARED, MOST_PHOTOGRAPHS = 1000, 100  # images
+WORKING_SIZE = 64  # pixels: at which networks see photographs
 
 
 def protect(
@@ -51,7 +53,7 @@ def protect(
     Killed at any time, the same command goes on where it stopped.
     """
     from uge.copy import check_outside
-    from uge.data import load
+    from uge.data import load, photographs
     from uge.durable import check_target
     from uge.keys import SealedKey
     from uge.pipeline import key_beside, pair_of, protect_and_publish, was_published
@@ -75,34 +77,51 @@ def protect(
         passphrase = options.new_passphrase(passphrase_file, no_passphrase)
     elif draws:
         passphrase = options.passphrase_of(ours[0], passphrase_file)
-    clean = load(data, "train", image_size=options.size_of(image_size), **options.how(convert, skip_bad))
-    if draws:
-        keys = [key_beside(out, passphrase)]
-    try:
-        with Bar("protecting") as bar:
-            manifest = protect_and_publish(clean, keys, out, chosen, config, device=place, on_step=bar.step)
-    except UgeError:
-        if fresh and not out.with_name(f"{out.name}.partial").exists():  # nothing was begun with the new key
-            for file in ours:
-                file.unlink(missing_ok=True)
-        raise
-    given = list(map(str, ours[:1] or key or ()))
-    recipients = [file.replace(".protector.uge", ".recipient.uge") for file in given]
-    _tell(out, manifest, clean, data, recipients, f", keep {ours[0]}" if ours else "")
+    how = options.how(convert, skip_bad)
+    with ExitStack() as stack:
+        originals: ImageSet | Photographs
+        if image_size is None and PROTECTIONS[chosen].enlarges:
+            originals = stack.enter_context(photographs(data, "train", working_size=WORKING_SIZE, **how))
+            if originals.sizes:
+                count = len(set(originals.sizes))
+                note(
+                    f"{data}: {len(originals)} photographs of {count} sizes; protected as networks see them at"
+                    f" {WORKING_SIZE}x{WORKING_SIZE} pixels, published at their own sizes"
+                )
+        else:
+            originals = load(data, "train", image_size=options.size_of(image_size), **how)
+        if draws:
+            keys = [key_beside(out, passphrase)]
+        try:
+            with Bar("protecting") as bar:
+                manifest = protect_and_publish(originals, keys, out, chosen, config, device=place, on_step=bar.step)
+        except UgeError:
+            if fresh and not out.with_name(f"{out.name}.partial").exists():  # nothing was begun with the new key
+                for file in ours:
+                    file.unlink(missing_ok=True)
+            raise
+        given = list(map(str, ours[:1] or key or ()))
+        recipients = [file.replace(".protector.uge", ".recipient.uge") for file in given]
+        _tell(out, manifest, originals, data, recipients, f", keep {ours[0]}" if ours else "")
 
 
-def _tell(out: Path, manifest: Manifest, clean: ImageSet, data: str, recipients: list[str], keep: str) -> None:
+def _tell(
+    out: Path, manifest: Manifest, originals: ImageSet | Photographs, data: str, recipients: list[str], keep: str
+) -> None:
     """What was published, how different it looks, what to give to whom, what to run next."""
     import torch
 
     from uge.audit.quality import psnr
     from uge.copy import read_image
+    from uge.data import ImageSet
 
     allowed = "no bound asked" if manifest.epsilon_255 is None else f"{manifest.epsilon_255} allowed"
-    sample = range(0, len(clean), max(1, len(clean) // MOST_COMPARED))  # one by one: a copy may be larger than memory
-    each = [psnr(clean.images[at][None], read_image(out, manifest.images[at])[None]) for at in sample]
+    most = MOST_COMPARED if isinstance(originals, ImageSet) or originals.sizes is None else MOST_PHOTOGRAPHS
+    sample = range(0, len(originals), max(1, len(originals) // most))  # one by one: a copy may be larger than memory
+    each = [psnr(originals.own(at)[None], read_image(out, manifest.images[at])[None]) for at in sample]
     noise = float(torch.cat(each).median())
-    say(f"Published {out}: {len(clean)} images of {clean.classes} classes, method {manifest.method}.")
+    classes = len(manifest.class_names)
+    say(f"Published {out}: {len(originals)} images of {classes} classes, method {manifest.method}.")
     say(f"PSNR {noise:.1f} dB (median), epsilon {manifest.epsilon_measured_255} of 255 measured, {allowed}.")
     secret = " and ".join(recipients or ([f"{out}.lock"] if "lock" in manifest.settings else []))
     say(f"Give {out} to anybody" + (f", {secret} to the recipient alone{keep}." if secret else "; it has no key."))

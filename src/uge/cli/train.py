@@ -67,7 +67,7 @@ def train(
     recipe = replace(recipe, epochs=epochs or recipe.epochs)
     held_out = None
     if test is not None:
-        held_out = alike(images, load(test, split, image_size=images.image_size, **how), "test")
+        held_out = alike(images, load(test, split, **copy.seen_at, **how), "test")
         held_out = held_out if owner is None else held_out.with_images(owner.seen(held_out.images))
     with Bar(spec.label) as bar:
         bar.show(0, recipe.epochs)

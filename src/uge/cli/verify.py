@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
 import typer
 
 from uge.cli import options
+from uge.cli.protect import WORKING_SIZE
 from uge.cli.terminal import note, say
+
+if TYPE_CHECKING:
+    from uge.data import ImageSet, Photographs
 
 MOST_PROBLEMS = 20  # that are printed
 
@@ -24,12 +31,17 @@ def verify(
     With the originals it also measures the largest change, and compares every view.
     """
     from uge.copy import verify as check
-    from uge.data import load
+    from uge.data import load, photographs
 
     authorised = None if key is None else options.read_key(key, passphrase_file)
-    how = options.how(convert, skip_bad) | {"image_size": options.size_of(image_size)}
-    originals = None if clean is None else load(clean, "train", **how)
-    found = check(folder, clean=originals, key=authorised)
+    how = options.how(convert, skip_bad)
+    with ExitStack() as stack:
+        originals: ImageSet | Photographs | None = None
+        if clean is not None and image_size is None:
+            originals = stack.enter_context(photographs(clean, "train", working_size=WORKING_SIZE, **how))
+        elif clean is not None:
+            originals = load(clean, "train", image_size=options.size_of(image_size), **how)
+        found = check(folder, clean=originals, key=authorised)
     for line in found.notes:
         note(line)
     say(*(f"problem: {problem}" for problem in found.problems[:MOST_PROBLEMS]))

@@ -32,11 +32,13 @@ class PublishedImage:
         file: "train/<class>/<id>.png".
         label: position in the manifest's class names.
         sha256: `pixel_sha256` of the published pixels.
+        size: (height, width) in pixels, where it is not that of the manifest's shape.
     """
 
     file: str
     label: int
     sha256: str
+    size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Manifest:
         epsilon_255: the bound asked for, max |published - original| in steps of 1/255; None where the method has none.
         epsilon_measured_255: the largest change found in the published 8-bit images.
         class_names: one name a class, in label order.
-        shape: (channels, height, width) of every image.
+        shape: (channels, height, width) of every image; of photographs, at which networks see those of other sizes.
         images: one entry an image, in the order of the data.
         card_sha256: of README.md, with lines that end in LF.
         uge: version of the program that wrote it.
@@ -73,6 +75,15 @@ class Manifest:
         bound = {} if self.epsilon_255 is None else {"epsilon_255": self.epsilon_255}
         return self.settings | {"method": self.method} | bound
 
+    @property
+    def own_sizes(self) -> bool:
+        """Whether images are published at sizes of their own, and seen by networks at one."""
+        return any(entry.size for entry in self.images)
+
+    def shape_of(self, entry: PublishedImage) -> tuple[int, int, int]:
+        """(channels, height, width) of a published image."""
+        return (self.shape[0], *(entry.size or self.shape[1:]))
+
     def in_its_folder(self, entry: PublishedImage) -> bool:
         """Whether an entry's file lies in the folder of its label."""
         return entry.file.split("/")[1] == safe_name(self.class_names[entry.label])
@@ -82,7 +93,8 @@ class Manifest:
         facts = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "images"}
         yield json.dumps(facts, indent=1, sort_keys=True)[:-2] + ',\n "images": [\n'
         for number, image in enumerate(self.images, start=1):
-            yield f"  {json.dumps(asdict(image))}{',' if number < len(self.images) else ''}\n"
+            facts = {name: value for name, value in asdict(image).items() if value is not None}
+            yield f"  {json.dumps(facts)}{',' if number < len(self.images) else ''}\n"
         yield " ]\n}\n"
 
     @classmethod
@@ -123,19 +135,19 @@ class Manifest:
     @classmethod
     def _of(cls, data: dict[str, Any]) -> Manifest:
         images = tuple(
-            PublishedImage(_typed(i["file"], str), _typed(i["label"], int), _digest(i["sha256"]))
+            PublishedImage(_typed(i["file"], str), _typed(i["label"], int), _digest(i["sha256"]), _size(i.get("size")))
             for i in _typed(data["images"], list)
         )
         names = tuple(_name(name) for name in _typed(data["class_names"], list))
-        channels, height, width = (_typed(side, int) for side in data["shape"])
-        if channels not in (1, 3) or min(height, width) < 1 or height * width > MOST_PIXELS:
+        channels, size = _typed(data["shape"][0], int), _size(data["shape"][1:])
+        if channels not in (1, 3) or size is None:
             raise ValueError(f"shape {data['shape']}")
         asked, measured = data["epsilon_255"], data["epsilon_measured_255"]
         if any(not 0 <= _typed(epsilon, int) <= 255 for epsilon in (measured, 0 if asked is None else asked)):
             raise ValueError(f"epsilon {asked}, {measured}")
         _check_settings(_typed(data["settings"], dict))
         texts = {name: _name(data[name]) for name in ("method", "uge")}
-        whole = {"class_names": names, "shape": (channels, height, width), "images": images}
+        whole = {"class_names": names, "shape": (channels, *size), "images": images}
         return cls(**(data | texts | whole | {"card_sha256": _digest(data["card_sha256"])}))
 
 
@@ -143,6 +155,15 @@ def _typed(value: Any, kind: type) -> Any:
     if type(value) is not kind:
         raise TypeError(f"{kind.__name__} expected, got {type(value).__name__}")
     return value
+
+
+def _size(value: Any) -> tuple[int, int] | None:
+    if value is None:
+        return None
+    height, width = (_typed(side, int) for side in _typed(value, list))
+    if min(height, width) < 1 or height * width > MOST_PIXELS:
+        raise ValueError(f"a size of {height}x{width}")
+    return height, width
 
 
 def _name(value: Any) -> str:

@@ -44,7 +44,7 @@ from uge.keys import Key
 
 def publish(
     clean: ImageSet,
-    protected: Tensor | Iterable[Tensor],
+    protected: Tensor | Iterable[Tensor] | Iterable[tuple[Tensor, Tensor]],
     out: Path | str,
     *,
     method: str,
@@ -57,7 +57,8 @@ def publish(
     Args:
         clean: the originals; only the largest change against them is stated.
         protected: the images to publish in the order of `clean`, uint8 [N, C, H, W], or such tensors batch by batch,
-            which are then never held together.
+            which are then never held together; or (originals, copies), where `clean` is only what networks see of
+            photographs of other sizes.
         out: the folder to make; may exist if it is empty.
         method: the protection's name.
         settings: its resolved settings, all of them public.
@@ -89,9 +90,12 @@ def publish(
 
         for parent in sorted({file.rpartition("/")[0] for file in files}):
             (folder / parent).mkdir(parents=True)
-        for part in protected.split(1000) if isinstance(protected, Tensor) else protected:
-            originals = clean.images[len(entries) : len(entries) + len(part)]
+        for given in protected.split(1000) if isinstance(protected, Tensor) else protected:
+            originals, part = (
+                (clean.images[len(entries) : len(entries) + len(given)], given) if isinstance(given, Tensor) else given
+            )
             assert part.shape == originals.shape
+            size = None if part.shape[2:] == clean.images.shape[2:] else (part.shape[2], part.shape[3])
             measured = max(measured, int((part.short() - originals.short()).abs().max()))
             if epsilon_255 is not None and measured > epsilon_255:
                 raise PublishError(
@@ -100,7 +104,7 @@ def publish(
             for image in part:
                 file, label = files[len(entries)], labels[len(entries)]
                 write(file, png_bytes(image))
-                entries.append(PublishedImage(file, label, pixel_sha256(image)))
+                entries.append(PublishedImage(file, label, pixel_sha256(image), size))
         assert len(entries) == len(clean)
         channels, height, width = clean.images.shape[1:]
         manifest = Manifest(
@@ -139,9 +143,15 @@ def _tell_order(class_names: Sequence[str]) -> None:
         warnings.warn(DataWarning(told), stacklevel=3)
 
 
+def _sizes(manifest: Manifest) -> str:
+    """Height and width of the images, or of the smallest and the largest."""
+    sizes = {manifest.shape_of(entry)[1:] for entry in manifest.images}
+    told = [f"{height}x{width}" for height, width in sorted(sizes, key=lambda size: (size[0] * size[1], size))]
+    return told[0] if len(told) == 1 else f"{told[0]} to {told[-1]}"
+
+
 def _card(manifest: Manifest, signers: Sequence[Key]) -> str:
     """README.md of a published folder."""
-    channels, height, width = manifest.shape
     asked = "no bound was asked" if manifest.epsilon_255 is None else f"{manifest.epsilon_255} was allowed"
     if any(key.opens for key in signers):
         purpose = (
@@ -173,7 +183,7 @@ configs:
 ---
 # A protected image set
 
-{len(manifest.images)} {"gray" if channels == 1 else "RGB"} images of {height}x{width} pixels.
+{len(manifest.images)} {"gray" if manifest.shape[0] == 1 else "RGB"} images of {_sizes(manifest)} pixels.
 They show {len(manifest.class_names)} classes.
 Published with ungeneralizable {manifest.uge}, method `{manifest.method}`.
 No value differs from its original by more than {manifest.epsilon_measured_255} of 255; {asked}.

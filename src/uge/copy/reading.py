@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 from uge.copy.files import PNG_ERRORS, Tree, image_in, read_bytes, read_png, what_became_of
 from uge.copy.manifest import MANIFEST, SIGNATURE, Manifest, PublishedImage, read_manifest
 from uge.data import Limits, load
+from uge.data.decoding import resized
 from uge.data.images import ImageSet, pixel_sha256, to_float
 from uge.errors import ConfigError, PublishError
 from uge.keys import Key
@@ -71,7 +72,7 @@ class Copy:
     Attributes:
         folder: that it was read from.
         manifest: None for a folder of another program, in ImageFolder layout.
-        images: every pixel and label as the manifest has them.
+        images: every pixel and label as the manifest has them; of photographs, what networks see of them.
         signed_by: fingerprint of the key that its signature was held against; None if against none.
     """
 
@@ -112,11 +113,20 @@ class Copy:
         signed_by = key.fingerprint if key else None
         manifest = read_manifest(folder, signed_by=signed_by)
         asked = len(manifest.images) * math.prod(manifest.shape)
-        (limits or Limits()).check(str(folder), bytes=asked, pixels=math.prod(manifest.shape[1:]))
+        largest = max(math.prod(manifest.shape_of(entry)[1:]) for entry in manifest.images)
+        (limits or Limits()).check(str(folder), bytes=asked, pixels=max(largest, math.prod(manifest.shape[1:])))
         return cls(folder, manifest, _images(folder, manifest, signed=key is not None), signed_by)
+
+    @property
+    def seen_at(self) -> dict[str, Any]:
+        """How `load` reads other images, so that networks see them as they see these."""
+        own_sizes = self.manifest is not None and self.manifest.own_sizes
+        return {"image_size": self.images.image_size, "cut": not own_sizes}
 
     def view(self, key: Key) -> ImageSet:
         """The images as the key's network sees them: letters opened, or as they are for a key of initial weights.
+
+        Letters are opened at an image's own size; what networks see is resized from that.
 
         Raises:
             PublishError: the folder is not signed by the key's protector, or letters do not open.
@@ -125,7 +135,14 @@ class Copy:
         if self.signed_by != key.fingerprint:
             return Copy.read(self.folder, key).view(key)
         key.check_fits(self.images)
-        return self.images.with_images(key.opened(self.images.images))
+        found = self.resized_view(key)
+        return self.images.with_images(key.opened(self.images.images)) if found is None else found
+
+    def resized_view(self, key: Key) -> ImageSet | None:
+        """The view of photographs of sizes of their own; None where `images` can be opened as they are."""
+        if self.manifest is None or not (self.manifest.own_sizes and key.opens):
+            return None
+        return _images(self.folder, self.manifest, signed=True, key=key)
 
 
 def load_published(source: Path | str | Copy, transform: Callable[[Image.Image], Any] | None = None) -> CopyDataset:
@@ -175,8 +192,10 @@ def _opens(key: Key, copies: Tensor) -> bool:
     return True
 
 
-def _images(folder: Path, manifest: Manifest, *, signed: bool) -> ImageSet:
+def _images(folder: Path, manifest: Manifest, *, signed: bool, key: Key | None = None) -> ImageSet:
     """The images in the manifest's order, every pixel and label checked against the manifest.
+
+    Those of another size than the manifest's shape are resized to it, with a key after their letters are opened.
 
     Raises:
         PublishError: a file is missing or unreadable, or differs from what was published.
@@ -202,7 +221,9 @@ def _images(folder: Path, manifest: Manifest, *, signed: bool) -> ImageSet:
             if entry.sha256 not in by_pixels:
                 raise
             image = read_png(read_bytes(by_pixels[entry.sha256]))
-        images[index] = image
+        if key is not None:
+            image = key.opened(image[None])[0]
+        images[index] = resized(image, manifest.shape[1:])
     labels = torch.tensor([entry.label for entry in manifest.images], dtype=torch.int64)
     names = tuple(entry.file.removeprefix("train/").removesuffix(".png") for entry in manifest.images)
     return ImageSet(images, labels, manifest.class_names, names)
@@ -219,7 +240,7 @@ def _image(folder: Path, tree: Tree, manifest: Manifest, entry: PublishedImage) 
         raise PublishError(f"{file} is missing; get the whole folder again, or run 'uge verify {folder}'") from error
     except PNG_ERRORS as error:
         raise PublishError(f"{file}: {what_became_of(data, error)}; run 'uge verify {folder}'") from error
-    if tuple(image.shape) != manifest.shape:
+    if tuple(image.shape) != manifest.shape_of(entry):
         raise PublishError(f"{file} was resized or changed in its colours; run 'uge verify {folder}'")
     if pixel_sha256(image) != entry.sha256 or not manifest.in_its_folder(entry):
         raise PublishError(

@@ -26,6 +26,7 @@ from uge.copy.files import (
 from uge.copy.manifest import ATTRIBUTES, CARD, MANIFEST, SIGNATURE, SUMS, Manifest, PublishedImage, read_manifest
 from uge.copy.opening import open_each
 from uge.copy.reading import files_by_pixels
+from uge.data import Photographs
 from uge.data.images import ImageSet, class_difference, pixel_sha256
 from uge.errors import PublishError
 from uge.keys import Key
@@ -61,7 +62,7 @@ class Verification:
         return not self.problems
 
 
-def verify(folder: Path | str, *, clean: ImageSet | None = None, key: Key | None = None) -> Verification:
+def verify(folder: Path | str, *, clean: ImageSet | Photographs | None = None, key: Key | None = None) -> Verification:
     """Check a published folder against its manifest, its sums and, where given, the originals and a key.
 
     Args:
@@ -81,13 +82,14 @@ def verify(folder: Path | str, *, clean: ImageSet | None = None, key: Key | None
     signature, problems = _signature(folder, key)
     files = _Files(folder, manifest)
     files.check_companions()
-    originals = {} if clean is None else dict(zip(files_of(clean), clean.images, strict=True))
-    seen = _Seen(key if key is not None and key.opens and signature == "valid" else None, originals)
+    small = clean.small if isinstance(clean, Photographs) else clean
+    originals = {} if small is None else {file: number for number, file in enumerate(files_of(small))}
+    seen = _Seen(key if key is not None and key.opens and signature == "valid" else None, originals, clean)
     for entries, copies in in_batches(files.images()):
         seen.add(entries, copies)
     problems += files.problems() + seen.problems(len(manifest.images))
-    if clean is not None:
-        problems += _against_originals(manifest, clean, seen, whole=not problems)
+    if small is not None:
+        problems += _against_originals(manifest, small, seen, whole=not problems)
     return Verification(
         tuple(problems),
         len(manifest.images),
@@ -211,7 +213,7 @@ class _Files:
                 yield entry, image
             elif other := self.published_as.get(pixels):
                 self._tell(entry.file, f"label swapped, holds the image of {other}")
-            elif tuple(image.shape) != self.manifest.shape:
+            elif tuple(image.shape) != self.manifest.shape_of(entry):
                 self._tell(entry.file, "resized or changed in its colours")
             else:
                 self._tell(entry.file, "pixels changed")
@@ -241,7 +243,8 @@ class _Seen:
     """What letters and originals show."""
 
     key: Key | None
-    originals: dict[str, Tensor]
+    originals: dict[str, int]
+    clean: ImageSet | Photographs | None
     largest: int = 0
     file: str = ""
     compared: int = 0
@@ -257,10 +260,11 @@ class _Seen:
             views, opened = open_each(self.key, copies)
             self.tried, self.opened = self.tried + len(copies), self.opened + int(opened.sum())
         for entry, copy, view, good in zip(entries, copies, views, opened.tolist(), strict=True):
-            original = self.originals.get(entry.file, copy)
+            known = self.clean is not None and entry.file in self.originals
+            original = self.clean.own(self.originals[entry.file]) if self.clean is not None and known else copy
             if original.shape != copy.shape:
                 self.sizes.append(f"{entry.file}: {list(copy.shape)} pixels, the original has {list(original.shape)}")
-            elif entry.file in self.originals:
+            elif known:
                 self.compared += 1
                 change = int((copy.short() - original.short()).abs().max())
                 if change > self.largest:

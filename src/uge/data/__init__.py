@@ -3,6 +3,6 @@
 from uge.data.arrays import EMBEDDED
 from uge.data.entries import DataWarning, Limits
 from uge.data.images import ImageSet
-from uge.data.sources import load
+from uge.data.sources import Photographs, load, photographs
 
-__all__ = ["EMBEDDED", "DataWarning", "ImageSet", "Limits", "load"]
+__all__ = ["EMBEDDED", "DataWarning", "ImageSet", "Limits", "Photographs", "load", "photographs"]

@@ -12,7 +12,9 @@ from collections import Counter
 from functools import lru_cache
 
 import numpy as np
+import torch
 from PIL import Image, ImageCms, ImageFile, ImageOps, UnidentifiedImageError
+from torch import Tensor
 
 from uge.data.entries import Limits, one_line
 from uge.errors import DataError
@@ -50,6 +52,8 @@ HIGH_BYTE = "cut from 16 to 8 bits"
 DARK = 1 << 13  # 12 bits stored in 16, as scanners do
 NEARLY_BLACK = "nearly black by that, with no value above 8191 of 65535: scale them first if they hold 12 or 13 bits"
 TO_RGB = "brought to RGB from another colour space"
+TURNED = "turned upright, as their EXIF says"
+ORIENTATION = 0x0112  # in EXIF; 1 is upright
 TO_SRGB = "brought from their colour profile to sRGB"
 _STEP = 2  # of 255: profiles that change no colour by more are sRGB under other names
 
@@ -83,8 +87,8 @@ def decode(
         DataError: an image that would lose information, and `convert` is off.
     """
     limits = limits or Limits()
-    image, bits = _opened(content, where, limits) if isinstance(content, bytes) else (content, 8)
     conversions = Counter() if conversions is None else conversions
+    image, bits = _opened(content, where, limits, conversions) if isinstance(content, bytes) else (content, 8)
     profile = image.info.get("icc_profile")
     if profile and image.mode == "CMYK" and convert and (found := _by_profile(image, profile)):
         conversions[TO_RGB] += 1
@@ -148,7 +152,22 @@ def fit(image: Image.Image, image_size: tuple[int, int]) -> Image.Image:
     return centre.resize((width, height), Image.Resampling.LANCZOS)
 
 
-def _opened(content: bytes, where: str, limits: Limits) -> tuple[Image.Image, int]:
+def whole(image: Image.Image, image_size: tuple[int, int]) -> Image.Image:
+    """Resize to (height, width) without cutting, antialiased (Lanczos): how networks see photographs of any size."""
+    height, width = image_size
+    return image if image.size == (width, height) else image.resize((width, height), Image.Resampling.LANCZOS)
+
+
+def resized(image: Tensor, image_size: tuple[int, int]) -> Tensor:
+    """`whole` of a uint8 image [1 or 3, H, W]."""
+    if tuple(image.shape[1:]) == image_size:
+        return image
+    array = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
+    seen = np.asarray(whole(Image.fromarray(array[:, :, 0] if len(image) == 1 else array), image_size))
+    return torch.from_numpy(seen.reshape(*image_size, -1).transpose(2, 0, 1).copy())
+
+
+def _opened(content: bytes, where: str, limits: Limits, conversions: Counter[str]) -> tuple[Image.Image, int]:
     """Open, read to the last byte and turn upright; the image and the file's bits a channel."""
     Image.init()
     most, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # our own limit says how to raise it
@@ -159,7 +178,10 @@ def _opened(content: bytes, where: str, limits: Limits) -> tuple[Image.Image, in
                 raise DataError(f"{where}: holds several images; expected one a file")
             bits = _bits_per_channel(image)  # before loading, which clears the traces
             image.load()
-            return ImageOps.exif_transpose(image), bits
+            upright = ImageOps.exif_transpose(image)
+            if image.getexif().get(ORIENTATION, 1) in range(2, 9):
+                conversions[TURNED] += 1
+            return upright, bits
     except DataError:
         raise
     except UnidentifiedImageError:

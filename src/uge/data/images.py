@@ -73,6 +73,10 @@ class ImageSet:
         """(height, width) in pixels."""
         return self.images.shape[2], self.images.shape[3]
 
+    def own(self, number: int) -> Tensor:
+        """One image, uint8 [C, H, W]."""
+        return self.images[number]
+
     def subset(self, indices: Tensor) -> ImageSet:
         """The images at `indices` (int64 [M]), in that order; class names stay."""
         return replace(

@@ -18,9 +18,9 @@ import os
 import tempfile
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
@@ -30,7 +30,7 @@ from PIL import Image
 from torch import Tensor
 
 from uge.data.arrays import EMBEDDED, read_embedded, read_npz
-from uge.data.decoding import SUFFIXES, UnreadableImage, decode, fit
+from uge.data.decoding import SUFFIXES, UnreadableImage, decode, fit, whole
 from uge.data.entries import SPLIT_WORDS, DataWarning, Entry, Limits, Pixels, Source, kinds_of, some_of, suffix_of
 from uge.data.files import list_zip, open_zip, read_tree, walk
 from uge.data.images import ImageSet, check_class_names
@@ -49,6 +49,7 @@ def load(
     split: str = "train",
     *,
     image_size: tuple[int, int] | None = None,
+    cut: bool = True,
     convert: bool = False,
     skip_bad: bool = False,
     limits: Limits | None = None,
@@ -63,6 +64,7 @@ def load(
         split: "train", "test" or "val". A source without splits is all "train".
         image_size: (height, width) in pixels: every image is cut to this aspect and resized. Without it all images
             must be of one size.
+        cut: off, images are resized whole, whatever their aspect: how networks see copies of photographs.
         convert: bring alpha, 16-bit, CMYK and mixed gray and RGB images to 8-bit gray or RGB; each kind of conversion
             is stated in one `DataWarning`.
         skip_bad: pass over files that cannot be read, and classes of nothing else; one `DataWarning` names them.
@@ -80,28 +82,125 @@ def load(
     limits = limits or Limits()
     with ExitStack() as stack:
         found = _open(source, stack, limits, skip_bad)
-        check_class_names(found.class_names)
-        for note in found.notes:
-            warnings.warn(note, DataWarning, stacklevel=2)
-        images, entries, notes = _decode_all(
-            _entries_of(found, split, str(source)),
-            str(source),
-            image_size=image_size,
-            convert=convert,
-            skip_bad=skip_bad,
-            limits=limits,
-        )
+        _tell(found.notes)
+        entries = _entries_of(found, split, str(source))
+        how = _How(image_size, cut, convert, skip_bad, limits)
+        images, _, _, notes = _decoded(found, entries, str(source), how)
+        _tell(notes)
+        return images
+
+
+def _tell(notes: Iterable[str]) -> None:
+    """Warn the caller of `load` or of a block of `photographs`."""
     for note in notes:
-        warnings.warn(note, DataWarning, stacklevel=2)
-    labels = torch.tensor([entry.label for entry in entries], dtype=torch.int64)
+        warnings.warn(note, DataWarning, stacklevel=3)
+
+
+@dataclass(frozen=True)
+class Photographs:
+    """Labelled images of any sizes, each read again from its source when it is asked for.
+
+    Attributes:
+        small: all of them as networks see them: as they are, where they are of one small size; else resized whole.
+        sizes: (height, width) of each in pixels; None where `small` holds the images themselves.
+    """
+
+    small: ImageSet
+    sizes: tuple[tuple[int, int], ...] | None
+    _read: Callable[[int], Tensor]
+
+    def __len__(self) -> int:
+        return len(self.small)
+
+    def own(self, number: int) -> Tensor:
+        """One image at its own size, uint8 [C, H, W].
+
+        Raises:
+            DataError: the source has changed since it was opened.
+        """
+        return self._read(number)
+
+
+@contextmanager
+def photographs(
+    source: str | Path,
+    split: str = "train",
+    *,
+    working_size: int,
+    convert: bool = False,
+    skip_bad: bool = False,
+    limits: Limits | None = None,
+) -> Iterator[Photographs]:
+    """Open one split of images of any sizes; only what networks see of them is held in memory.
+
+    Args:
+        source: as for `load`.
+        split: as for `load`.
+        working_size: side in pixels of the square that larger images, and those of different sizes, are seen at.
+        convert: as for `load`.
+        skip_bad: as for `load`.
+        limits: as for `load`.
+
+    Raises:
+        DataError: as `load`.
+    """
+    limits = limits or Limits()
+    with ExitStack() as stack:
+        found = _open(source, stack, limits, skip_bad)
+        _tell(found.notes)
+        entries = list(_entries_of(found, split, str(source)))
+        how = _How(None, False, convert, skip_bad, limits, most_side=working_size)
+        try:
+            small, _, _, notes = _decoded(found, entries, str(source), how)
+            _tell(notes)
+            yield Photographs(small, None, small.own)
+            return
+        except _OwnSizesError:
+            pass
+        how = replace(how, image_size=(working_size, working_size), most_side=0)
+        small, kept, sizes, notes = _decoded(found, entries, str(source), how)
+        _tell(notes)
+
+        def read(number: int) -> Tensor:
+            pixels, _ = _pixels_of(kept[number], replace(how, image_size=None), Counter())
+            if pixels.shape[:2] != sizes[number]:
+                raise DataError(f"{kept[number].where}: has changed since it was first read; begin again")
+            return torch.from_numpy(np.ascontiguousarray(_as_channels(pixels, small.channels)))
+
+        yield Photographs(small, tuple(sizes), read)
+
+
+class _OwnSizesError(Exception):
+    """The images are not all of one small size."""
+
+
+@dataclass(frozen=True)
+class _How:
+    """How entries are decoded; as for `load`. Of larger ones than `most_side`, or mixed, `_OwnSizesError` is raised."""
+
+    image_size: tuple[int, int] | None
+    cut: bool
+    convert: bool
+    skip_bad: bool
+    limits: Limits
+    most_side: int = 0
+
+
+def _decoded(
+    found: Source, entries: Iterable[Entry], source: str, how: _How
+) -> tuple[ImageSet, list[Entry], list[tuple[int, int]], list[str]]:
+    """The images of these entries, those that could be read, their sizes before they were resized, and notes."""
+    check_class_names(found.class_names)
+    images, kept, sizes, notes = _decode_all(entries, source, how)
+    labels = torch.tensor([entry.label for entry in kept], dtype=torch.int64)
     present = labels.unique().tolist()
     if len(present) < 2:
         only = found.class_names[present[0]]
         raise DataError(f"{source} has one class only ({only!r}); expected at least two, each a folder of images")
-    names = tuple(entry.name for entry in entries)
+    names = tuple(entry.name for entry in kept)
     if len(set(names)) < len(names):  # rows only: names of files were checked when they were listed
-        names = tuple(f"{found.class_names[entry.label]}/{row:05d}" for row, entry in enumerate(entries))
-    return ImageSet(images, labels, found.class_names, names)
+        names = tuple(f"{found.class_names[entry.label]}/{row:05d}" for row, entry in enumerate(kept))
+    return ImageSet(images, labels, found.class_names, names), kept, sizes, notes
 
 
 def _entries_of(found: Source, split: str, source: str) -> Iterable[Entry]:
@@ -130,21 +229,16 @@ def _entries_of(found: Source, split: str, source: str) -> Iterable[Entry]:
 
 
 def _decode_all(
-    entries: Iterable[Entry],
-    source: str,
-    *,
-    image_size: tuple[int, int] | None,
-    convert: bool,
-    skip_bad: bool,
-    limits: Limits,
-) -> tuple[Tensor, list[Entry], list[str]]:
-    """The pixels uint8 [N, C, H, W] of all readable entries, these entries, and what is to be said of them.
+    entries: Iterable[Entry], source: str, how: _How
+) -> tuple[Tensor, list[Entry], list[tuple[int, int]], list[str]]:
+    """The pixels uint8 [N, C, H, W] of all readable entries, these entries, their sizes, and what is to be said.
 
     The pixels lie in a nameless temporary file that is mapped into memory: the system keeps there what it has room for
     and reads the rest again, so that images may take more space than there is memory. What is written to the tensor
     stays in memory alone.
     """
     kept: list[Entry] = []
+    sizes: list[tuple[int, int]] = []  # before resizing
     notes: list[str] = []
     skipped: list[str] = []
     conversions: Counter[str] = Counter()
@@ -154,24 +248,26 @@ def _decode_all(
     with _scratch_file() as file:
         for entry in entries:
             try:
-                pixels = _pixels_of(entry, image_size, convert, conversions, limits)  # [H, W] or [H, W, C]
+                pixels, own_size = _pixels_of(entry, how, conversions)  # [H, W] or [H, W, C]
             except UnreadableImage:
-                if not skip_bad:
+                if not how.skip_bad:
                     raise
                 skipped.append(entry.where)
                 continue
             height, width = pixels.shape[:2]
             size = size or (height, width)
+            if how.most_side and ((height, width) != size or max(size) > how.most_side):
+                raise _OwnSizesError
             if (height, width) != size:
                 raise DataError(
                     f"mixed sizes: {kept[0].where} is {size[0]}x{size[1]} (height x width), {entry.where} is"
                     f" {height}x{width}; choose one with --image-size"
                 )
-            pixels = pixels.reshape(height, width, -1).transpose(2, 0, 1)  # -> [C, H, W]
+            pixels = _as_channels(pixels)
             grays += len(pixels) == 1
             first_of.setdefault(len(pixels), entry.where)
             if len(first_of) == 2:
-                if not convert:
+                if not how.convert:
                     raise DataError(
                         f"mixed colours: {first_of[1]} is gray, {first_of[3]} is RGB; --convert makes all RGB"
                     )
@@ -180,7 +276,8 @@ def _decode_all(
                 pixels = np.broadcast_to(pixels, (3, height, width))
             file.write(pixels.tobytes())
             kept.append(entry)
-            limits.check(source, bytes=pixels.size * len(kept), files=len(kept))
+            sizes.append(own_size)
+            how.limits.check(source, bytes=pixels.size * len(kept), files=len(kept))
 
         if skipped:
             total = len(skipped) + len(kept)
@@ -193,7 +290,13 @@ def _decode_all(
         notes += [f"{count} of {len(kept)} images {what}" for what, count in conversions.items()]
         file.flush()
         images = np.memmap(file, np.uint8, mode="c", shape=(len(kept), max(first_of), *size))
-    return torch.from_numpy(images), kept, notes
+    return torch.from_numpy(images), kept, sizes, notes
+
+
+def _as_channels(pixels: Pixels, channels: int = 0) -> Pixels:
+    """[H, W] or [H, W, C] -> [C, H, W], gray ones in as many channels as are wanted."""
+    planes = pixels.reshape(*pixels.shape[:2], -1).transpose(2, 0, 1)
+    return np.broadcast_to(planes, (max(channels, len(planes)), *planes.shape[1:]))
 
 
 @contextmanager
@@ -222,19 +325,19 @@ def _widen(file: IO[bytes], shape: tuple[int, int, int, int]) -> None:
     file.seek(0, os.SEEK_END)
 
 
-def _pixels_of(
-    entry: Entry, image_size: tuple[int, int] | None, convert: bool, conversions: Counter[str], limits: Limits
-) -> Pixels:
-    """The 8-bit pixels [H, W] (gray) or [H, W, 3] of one entry, in the wanted size."""
+def _pixels_of(entry: Entry, how: _How, conversions: Counter[str]) -> tuple[Pixels, tuple[int, int]]:
+    """The 8-bit pixels [H, W] (gray) or [H, W, 3] of one entry, in the wanted size, and its own (height, width)."""
     content = entry.read()
     if isinstance(content, bytes):
-        image = decode(content, entry.where, convert=convert, conversions=conversions, limits=limits)
-    elif content.shape[2:] in ((), (3,)) and image_size in (None, content.shape[:2]):
-        return content  # most arrays: spare them the way through Pillow
+        image = decode(content, entry.where, convert=how.convert, conversions=conversions, limits=how.limits)
+    elif content.shape[2:] in ((), (3,)) and how.image_size in (None, content.shape[:2]):
+        return content, (content.shape[0], content.shape[1])  # most arrays: spare them the way through Pillow
     else:
         array = Image.fromarray(np.ascontiguousarray(content))
-        image = decode(array, entry.where, convert=convert, conversions=conversions)
-    return np.asarray(image if image_size is None else fit(image, image_size))
+        image = decode(array, entry.where, convert=how.convert, conversions=conversions)
+    resize = fit if how.cut else whole
+    seen = image if how.image_size is None else resize(image, how.image_size)
+    return np.asarray(seen), (image.height, image.width)
 
 
 # ------------------------------------------------------------------------------------------------- choosing the reader
