@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +83,11 @@ class Manifest:
     def shape_of(self, entry: PublishedImage) -> tuple[int, int, int]:
         """(channels, height, width) of a published image."""
         return (self.shape[0], *(entry.size or self.shape[1:]))
+
+    def seen_at(self, side: int) -> Manifest:
+        """The same images, which networks see at side x side pixels, whatever their own size."""
+        entries = (replace(entry, size=self.shape_of(entry)[1:]) for entry in self.images)
+        return replace(self, shape=(self.shape[0], side, side), images=tuple(entries))
 
     def in_its_folder(self, entry: PublishedImage) -> bool:
         """Whether an entry's file lies in the folder of its label."""

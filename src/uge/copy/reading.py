@@ -87,6 +87,7 @@ class Copy:
         folder: Path | str,
         key: Key | None = None,
         *,
+        size: int | None = None,
         convert: bool = False,
         skip_bad: bool = False,
         limits: Limits | None = None,
@@ -97,6 +98,7 @@ class Copy:
             folder: to read.
             key: its protector must have signed the folder. Labels and hashes can then be trusted, so files that were
                 renamed or moved inside the folder are found by their pixels.
+            size: side of the square, in pixels, that networks see the images at; None for what the manifest says.
             convert: of a folder of another program, as `uge.load` says.
             skip_bad: of a folder of another program, as `uge.load` says.
             limits: what the folder may ask for, as `uge.load` says.
@@ -112,6 +114,7 @@ class Copy:
             return cls(folder, None, load(folder, "train", convert=convert, skip_bad=skip_bad, limits=limits))
         signed_by = key.fingerprint if key else None
         manifest = read_manifest(folder, signed_by=signed_by)
+        manifest = manifest if size is None else manifest.seen_at(size)
         asked = len(manifest.images) * math.prod(manifest.shape)
         largest = max(math.prod(manifest.shape_of(entry)[1:]) for entry in manifest.images)
         (limits or Limits()).check(str(folder), bytes=asked, pixels=max(largest, math.prod(manifest.shape[1:])))
