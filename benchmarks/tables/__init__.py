@@ -21,6 +21,7 @@ from benchmarks.tables.baselines import baseline_copies, baseline_table, field_t
 from benchmarks.tables.claims import claims_table
 from benchmarks.tables.fedavg import fedavg_table
 from benchmarks.tables.leaderboard import leaderboard
+from benchmarks.tables.photographs import photograph_table
 from benchmarks.tables.sealed import copy_table, every_hacker, headline
 from benchmarks.tables.speed import speed_table
 from benchmarks.tables.uge_cifar import budget_table, stage_table
@@ -35,6 +36,7 @@ SECTIONS: dict[str, tuple[tuple[str, ...], Callable[..., str]]] = {
     "headline": (("sealed",), headline),
     "sealed": (("sealed",), every_hacker),
     "sealed-copies": (("sealed",), copy_table),
+    "photographs": (("photographs",), photograph_table),
     "leaderboard": (("leaderboard",), leaderboard),
     "fedavg": (("fedavg",), fedavg_table),
     "speed": (("speed",), partial(speed_table, name="costs")),

@@ -34,6 +34,7 @@ def protect_and_publish(
     device: torch.device | str = "cpu",
     checkpoint_seconds: float = 30.0,
     on_step: Callable[[dict[str, Any], int], None] | None = None,
+    on_copy: Callable[[Manifest], None] = lambda manifest: None,
 ) -> Manifest:
     """Train what the protection trains, make the copy, publish it.
 
@@ -51,6 +52,7 @@ def protect_and_publish(
             repeat what does not depend on the images.
         device: where to compute.
         checkpoint_seconds: least time between two checkpoints; a killed run loses no more than this.
+        on_copy: called when the copy is there and a killed run would still go on: for what is to lie beside it.
         on_step: called after each step with its row and the number of all steps, and as `Protection.train` says.
 
     Raises:
@@ -77,8 +79,9 @@ def protect_and_publish(
     with claimed(partial, *protection.mark()):
         if was_published(out):  # and killed before it could tidy up
             tidy(out)
+            on_copy(manifest := read_manifest(out))
             remove_folder(partial, last=("run", LOCK))
-            return read_manifest(out)
+            return manifest
         try:
             protection.train(on_step)
         except UgeError:
@@ -97,6 +100,7 @@ def protect_and_publish(
             epsilon_255=protection.epsilon_255,
             signers=keys,
         )
+        on_copy(manifest)
         remove_folder(partial, last=("run", LOCK))
     return manifest
 

@@ -30,11 +30,13 @@ def test_without_a_key_protect_draws_one_and_ends_with_four_lines(run: Run, toy:
     what, look, who, next_ = done.stdout.splitlines()
     c = str(tmp_path / "C")
     assert what == f"Published {c}: 48 images of 3 classes, method sealed."
-    assert re.fullmatch(r"PSNR \d\d\.\d dB \(median\), epsilon \d+ of 255 measured, 16 allowed\.", look)
+    assert re.fullmatch(r"PSNR \d\d\.\d dB \(median\), epsilon \d+ of 255 measured, 16 allowed\. Look at .*C\.png, and keep it\.", look)
     assert who == f"Give {c} to anybody, {c}.recipient.uge to the recipient alone, keep {c}.protector.uge."
     assert shlex.split(next_.removeprefix("Next: "))[:7] == ["uge", "audit", c, "--test", str(toy), "--clean", str(toy)]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["C", "C.protector.uge", "C.recipient.uge"]
-    assert all(stat.S_IMODE(role(tmp_path / "C", name).stat().st_mode) == 0o600 for name in ("protector", "recipient"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["C", "C.png", "C.protector.uge", "C.recipient.uge"]
+    private = [role(tmp_path / "C", "protector"), role(tmp_path / "C", "recipient"), tmp_path / "C.png"]
+    assert all(stat.S_IMODE(file.stat().st_mode) == 0o600 for file in private)
+    assert pixels(tmp_path / "C.png").shape[2] == 3
     checked = run("verify", tmp_path / "C", "--key", role(tmp_path / "C", "recipient"), "--clean", toy)
     assert checked.code == 0 and "views: 48 of 48 identical to those of the originals\n" in checked.stdout
 

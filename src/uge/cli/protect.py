@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 HARDLY_CHANGED_DB = 48.0  # PSNR of a change of one 8-bit step
 MOST_COMPARED, MOST_PHOTOGRAPHS = 1000, 100  # images
+SHOWN, SQUARE = 6, 96  # images in OUT.png, and the side in pixels of those of different sizes
 WORKING_SIZE = 64  # pixels: at which networks see photographs
 
 
@@ -94,7 +96,16 @@ def protect(
             keys = [key_beside(out, passphrase)]
         try:
             with Bar("protecting") as bar:
-                manifest = protect_and_publish(originals, keys, out, chosen, config, device=place, on_step=bar.step)
+                manifest = protect_and_publish(
+                    originals,
+                    keys,
+                    out,
+                    chosen,
+                    config,
+                    device=place,
+                    on_step=bar.step,
+                    on_copy=partial(_show, out, originals),
+                )
         except UgeError:
             if fresh and not out.with_name(f"{out.name}.partial").exists():  # nothing was begun with the new key
                 for file in ours:
@@ -103,6 +114,27 @@ def protect(
         given = list(map(str, ours[:1] or key or ()))
         recipients = [file.replace(".protector.uge", ".recipient.uge") for file in given]
         _tell(out, manifest, originals, data, recipients, f", keep {ours[0]}" if ours else "")
+
+
+def _show(out: Path, originals: ImageSet | Photographs, manifest: Manifest) -> None:
+    """OUT.png: some originals, their copies and the differences. It is as private as the originals."""
+    import torch
+
+    from uge.copy import read_image
+    from uge.data.decoding import resized
+    from uge.durable import write_file
+    from uge.report.figures import comparison_picture
+
+    file = Path(f"{out}.png")
+    if file.exists():
+        return
+    chosen = torch.linspace(0, len(originals) - 1, min(SHOWN, len(originals))).long().tolist()
+    pairs = [(originals.own(at), read_image(out, manifest.images[at])) for at in chosen]
+    size = pairs[0][0].shape[1:] if len({each.shape for each, _ in pairs}) == 1 else (SQUARE, SQUARE)
+    before, after = (
+        torch.stack([resized(image, (size[0], size[1])) for image in row]) for row in zip(*pairs, strict=True)
+    )
+    write_file(file, comparison_picture(before, after), mode=0o600)
 
 
 def _tell(
@@ -122,7 +154,7 @@ def _tell(
     noise = float(torch.cat(each).median())
     classes = len(manifest.class_names)
     say(f"Published {out}: {len(originals)} images of {classes} classes, method {manifest.method}.")
-    say(f"PSNR {noise:.1f} dB (median), epsilon {manifest.epsilon_measured_255} of 255 measured, {allowed}.")
+    say(f"PSNR {noise:.1f} dB (median), epsilon {manifest.epsilon_measured_255} of 255 measured, {allowed}. Look at {out}.png, and keep it.")
     secret = " and ".join(recipients or ([f"{out}.lock"] if "lock" in manifest.settings else []))
     say(f"Give {out} to anybody" + (f", {secret} to the recipient alone{keep}." if secret else "; it has no key."))
     words = ["uge", "audit", str(out), "--test", data, "--clean", data]
