@@ -30,7 +30,9 @@ def test_without_a_key_protect_draws_one_and_ends_with_four_lines(run: Run, toy:
     what, look, who, next_ = done.stdout.splitlines()
     c = str(tmp_path / "C")
     assert what == f"Published {c}: 48 images of 3 classes, method sealed."
-    assert re.fullmatch(r"PSNR \d\d\.\d dB \(median\), epsilon \d+ of 255 measured, 16 allowed\. Look at .*C\.png, and keep it\.", look)
+    assert re.fullmatch(
+        r"PSNR \d\d\.\d dB \(median\), epsilon \d+ of 255 measured, 16 allowed\. Look at .*C\.png, and keep it\.", look
+    )
     assert who == f"Give {c} to anybody, {c}.recipient.uge to the recipient alone, keep {c}.protector.uge."
     assert shlex.split(next_.removeprefix("Next: "))[:7] == ["uge", "audit", c, "--test", str(toy), "--clean", str(toy)]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["C", "C.png", "C.protector.uge", "C.recipient.uge"]

@@ -20,7 +20,7 @@ import pytest
 import torch
 from PIL import Image
 
-from uge.data import DataWarning, ImageSet, load
+from uge.data import DataWarning, ImageSet, load, photographs
 from uge.errors import DataError
 
 CLASSES = ("cat", "dog", "train")
@@ -326,6 +326,28 @@ def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     with Path("/dev/full").open("w+b", buffering=0) as full:
         monkeypatch.setattr("uge.data.sources.tempfile.TemporaryFile", lambda: full)
         refuses(root, "no room for the images", "No space left on device", "TMPDIR")
+
+
+@pytest.mark.parametrize(
+    ("sizes", "own"), [(((8, 8), (8, 8)), False), (((8, 8), (9, 8)), True), (((20, 20), (20, 20)), True)]
+)
+def test_photographs_are_read_at_their_own_sizes_and_seen_whole_at_one(
+    tmp_path: Path, sizes: tuple[tuple[int, int], ...], own: bool
+) -> None:
+    rng = np.random.default_rng(0)
+    pixels = {
+        name: rng.integers(0, 256, (*size, 3), np.uint8) for name, size in zip(("cat_0", "dog_0"), sizes, strict=True)
+    }
+    with photographs(write_images(tmp_path / "d", **pixels), working_size=16) as found:
+        assert found.sizes == (sizes if own else None)
+        for number, image in enumerate(pixels.values()):
+            assert torch.equal(found.own(number), torch.from_numpy(image).permute(2, 0, 1))
+            seen = Image.fromarray(image).resize((16, 16), Image.Resampling.LANCZOS) if own else image
+            assert torch.equal(found.small.images[number], torch.from_numpy(np.array(seen)).permute(2, 0, 1))
+        if own:
+            Image.new("RGB", (30, 30)).save(tmp_path / "d" / "cat" / "0.png")
+            with pytest.raises(DataError, match="has changed since it was first read"):
+                found.own(0)
 
 
 def test_each_kind_of_conversion_is_stated_once(tmp_path: Path) -> None:

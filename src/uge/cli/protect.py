@@ -154,7 +154,8 @@ def _tell(
     noise = float(torch.cat(each).median())
     classes = len(manifest.class_names)
     say(f"Published {out}: {len(originals)} images of {classes} classes, method {manifest.method}.")
-    say(f"PSNR {noise:.1f} dB (median), epsilon {manifest.epsilon_measured_255} of 255 measured, {allowed}. Look at {out}.png, and keep it.")
+    measured = f"epsilon {manifest.epsilon_measured_255} of 255 measured, {allowed}"
+    say(f"PSNR {noise:.1f} dB (median), {measured}. Look at {out}.png, and keep it.")
     secret = " and ".join(recipients or ([f"{out}.lock"] if "lock" in manifest.settings else []))
     say(f"Give {out} to anybody" + (f", {secret} to the recipient alone{keep}." if secret else "; it has no key."))
     words = ["uge", "audit", str(out), "--test", data, "--clean", data]

@@ -84,7 +84,7 @@ class Manifest:
         """(channels, height, width) of a published image."""
         return (self.shape[0], *(entry.size or self.shape[1:]))
 
-    def seen_at(self, side: int) -> Manifest:
+    def resized_to(self, side: int) -> Manifest:
         """The same images, which networks see at side x side pixels, whatever their own size."""
         entries = (replace(entry, size=self.shape_of(entry)[1:]) for entry in self.images)
         return replace(self, shape=(self.shape[0], side, side), images=tuple(entries))

@@ -114,7 +114,7 @@ class Copy:
             return cls(folder, None, load(folder, "train", convert=convert, skip_bad=skip_bad, limits=limits))
         signed_by = key.fingerprint if key else None
         manifest = read_manifest(folder, signed_by=signed_by)
-        manifest = manifest if size is None else manifest.seen_at(size)
+        manifest = manifest if size is None else manifest.resized_to(size)
         asked = len(manifest.images) * math.prod(manifest.shape)
         largest = max(math.prod(manifest.shape_of(entry)[1:]) for entry in manifest.images)
         (limits or Limits()).check(str(folder), bytes=asked, pixels=max(largest, math.prod(manifest.shape[1:])))

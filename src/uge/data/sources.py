@@ -152,11 +152,12 @@ def photographs(
         how = _How(None, False, convert, skip_bad, limits, most_side=working_size)
         try:
             small, _, _, notes = _decoded(found, entries, str(source), how)
+        except _OwnSizesError:
+            pass
+        else:
             _tell(notes)
             yield Photographs(small, None, small.own)
             return
-        except _OwnSizesError:
-            pass
         how = replace(how, image_size=(working_size, working_size), most_side=0)
         small, kept, sizes, notes = _decoded(found, entries, str(source), how)
         _tell(notes)
