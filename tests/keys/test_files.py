@@ -93,17 +93,20 @@ def test_files_of_any_length_are_those_of_age(length, monkeypatch):
     assert age.encrypt_by_passphrase(content, b"open sesame")[40:] != data[40:]
 
 
+def armoured(data: bytes) -> bytes:
+    """As `age --armor` writes it."""
+    text = base64.b64encode(data)
+    lines = [text[begin : begin + 64] for begin in range(0, len(text), 64)]
+    return b"\n".join([b"-----BEGIN AGE ENCRYPTED FILE-----", *lines, b"-----END AGE ENCRYPTED FILE-----", b""])
+
+
 def test_a_file_that_age_encrypted_anew_is_a_key_too(tmp_path, monkeypatch):
     monkeypatch.setattr(age, "LOG2_N", 10)
     key, path = SealedKey.draw(), tmp_path / "mine.recipient.uge"
     (public, identity), content = age_pair(tmp_path), key.to_bytes("recipient")
-    path.write_bytes(pyrage.encrypt(content, [pyrage.x25519.Recipient.from_str(public)], armored=True))
+    path.write_bytes(armoured(pyrage.encrypt(content, [pyrage.x25519.Recipient.from_str(public)])))
     assert is_sealed(path) and load_key(path, identity=identity).digest() == key.digest()
-    lines = base64.encodebytes(age.encrypt_by_passphrase(content, b"pw")).replace(b"\n", b"")
-    armoured = [lines[begin : begin + 64] for begin in range(0, len(lines), 64)]
-    path.write_bytes(
-        b"\n".join([b"-----BEGIN AGE ENCRYPTED FILE-----", *armoured, b"-----END AGE ENCRYPTED FILE-----", b""])
-    )
+    path.write_bytes(armoured(age.encrypt_by_passphrase(content, b"pw")))
     assert is_sealed(path) and load_key(path, passphrase=b"pw").digest() == key.digest()
     path.write_bytes(path.read_bytes()[:35])
     with pytest.raises(KeyFileError, match="damaged") as error:
