@@ -181,6 +181,16 @@ def fits(value: Any, shape: Any, where: str = "") -> str | None:
     return None if right else where or "it"
 
 
+def filled(value: Any, shape: Any) -> Any:
+    """A value that `fits` a shape, with null for everything that may be missing and is."""
+    if isinstance(shape, list):
+        return [filled(each, shape[0]) for each in value]
+    if isinstance(shape, dict) and value is not None:
+        names = {name.rstrip("?"): inner for name, inner in shape.items()}
+        return value | {name: filled(value.get(name), inner) for name, inner in names.items()}
+    return value
+
+
 def between(low: float, high: float) -> Callable[[Any], bool]:
     """The shape of a number in [low, high]."""
     return lambda value: isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high

@@ -36,6 +36,7 @@ VALUES = (
     [{}],
     [None],
 )
+MISSING = object()
 HOSTILE = "<script>alert(1)</script>[ok](https://evil.example)|`x`\x1b[2J\u202e\n# signature: valid"
 
 
@@ -81,7 +82,10 @@ def changed(files: dict[str, Any], path: tuple[Any, ...], value: Any) -> dict[st
     inner: Any = files
     for key in path[:-1]:
         inner = inner[key]
-    inner[path[-1]] = value
+    if value is MISSING:
+        del inner[path[-1]]
+    else:
+        inner[path[-1]] = value
     return files
 
 
@@ -103,6 +107,24 @@ def test_an_audit_of_others_is_shown_or_refused_in_one_line(files: dict[str, Any
         except Exception as error:
             raise AssertionError(f"{path} = {value!r}") from error
     assert 30 < refused < 300
+    for path in every:
+        if isinstance(path[-1], str):
+            write(tmp_path, changed(files, path, MISSING))
+            try:
+                write_reports(tmp_path)
+            except PublishError as error:
+                assert str(tmp_path) in str(error) and len(str(error).splitlines()) == 1, path
+            except Exception as error:
+                raise AssertionError(f"{path} is missing") from error
+
+
+def test_class_names_that_are_no_text_are_one_line(files: dict[str, Any], tmp_path: Path) -> None:
+    write(tmp_path, files)
+    content = dict(np.load(tmp_path / "examples.npz"))
+    names = np.frombuffer(np.array([2**31 + 7, 65], np.uint32).tobytes(), "<U1")
+    np.savez(tmp_path / "examples.npz", **(content | {"class_names": names}))
+    with pytest.raises(PublishError, match=r"examples\.npz"):
+        write_reports(tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x93NUMPY", b"\x00" * 100])

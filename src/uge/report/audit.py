@@ -12,7 +12,7 @@ import torch
 from uge.data.images import ImageSet
 from uge.durable import write_file
 from uge.errors import DataError, PublishError
-from uge.outside import MIB, Shape, between, fits, printable, read_json, read_npz, shown
+from uge.outside import MIB, Shape, between, filled, fits, printable, read_json, read_npz, shown
 from uge.outside import markdown as escaped
 from uge.records import is_training, read_records
 from uge.report import tables, verdict
@@ -131,7 +131,7 @@ def _read(folder: Path, name: str, shape: Shape) -> Any:
         raise _damaged(folder, f"{name}: {error}") from error
     if bad := fits(content, shape):
         raise _damaged(folder, f"{name}: {bad} is missing, of another kind or out of range")
-    return shown(content)
+    return shown(filled(content, shape))
 
 
 def _missing(folder: Path, name: str) -> PublishError:
@@ -164,7 +164,7 @@ def _examples(folder: Path) -> Examples:
             raise ValueError("originals and copies are not alike")
     except FileNotFoundError as error:
         raise _missing(folder, EXAMPLES) from error
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, DataError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SystemError, DataError) as error:
         raise _damaged(folder, f"{EXAMPLES}: {error}") from error
     return Examples(
         originals=None if originals is None else torch.from_numpy(originals),
