@@ -7,9 +7,7 @@ pixel, and coarse colour nodes. f is what a hacker may do first: a random member
 surrogate, a hacker in training on the copies; r a reference, which knows the originals and is frozen; t_y is another
 class than y, from the key. Who finds the shift easy has little reason to learn the picture; what he learns of the
 picture all the same, he learns under a wrong name. Generator and surrogates begin from a secret seed: whoever trains
-another generator has another shift, and a denoiser learnt from it undoes that one. Every step asks all networks, each
-about a part of the batch behind filters of its own: one network and one filter a step cost the same and pull the
-generator to and fro (benchmarks/results/trials/records.jsonl, trials `in turn`, `all at once`).
+another generator has another shift, and a denoiser learnt from it undoes that one.
 
 Sources: surrogates as in Huang et al., "Unlearnable Examples", ICLR 2021; targets as in Fowl et al., "Adversarial
 Examples Make Strong Poisons", NeurIPS 2021; a generator in the place of noise as in Feng et al., "Learning to Confuse",
@@ -21,7 +19,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar, Unpack
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -42,12 +40,10 @@ from uge.protection import OnStep, Protection, RunOptions, Settings, preparing
 from uge.runtime import generator_for, repeatable, seed_for
 from uge.training import PlainTraining, Shift, fit, recommended_recipe
 
-N = TypeVar("N")
 TARGETS = "uge/targets/1"
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 FIELD_GAIN, NODE_GAIN = 4.0, 8.0  # of a proposal, before it is bent into the range of levels: nodes are means of many
 LEARNING_RATE = 2e-3  # of the generator (Adam), falling linearly to zero
-FILTERED_PARTS = 16  # of a batch; each has filters of its own
 
 
 @dataclass(frozen=True)
@@ -60,7 +56,7 @@ class SealedConfig(Settings):
         epochs: passes of the generator over the originals at most.
         batch_size: images a step.
         width: filters of the generator's first level.
-        surrogates: hackers in training; each begins anew after `surrogate_steps`.
+        surrogates: hackers in training, in turn; each begins anew after `surrogate_steps`.
         surrogate_steps: of one surrogate.
         references: networks that know the originals.
         reference_epochs: how long they learn, at most as many as `epochs`.
@@ -74,11 +70,11 @@ class SealedConfig(Settings):
     batch_size: int = 128
     width: int = 24
     surrogates: tuple[str, ...] = ("vgg:depth=8,width=16", "convnet:width=32", "mlp")
-    surrogate_steps: int = 360
+    surrogate_steps: int = 120
     references: tuple[str, ...] = ("vgg:depth=8,width=16", "resnet:depth=8,width=16", "convnet:width=32", "mlp")
     reference_epochs: int = 12
     reference_images: int = 4000
-    misdirection: float = 3.0
+    misdirection: float = 1.0
 
     def __post_init__(self) -> None:
         self.check_epsilon(255)
@@ -143,12 +139,12 @@ class SealedProtection(Protection[SealedConfig]):
         def step(number: int) -> dict[str, Any]:
             nonlocal queue
             queue = queue or self._shuffled(rng)
-            for turn in range(len(runs)):
-                apart = turn * config.surrogate_steps // len(runs)  # or all would begin at once
-                if number and (number + apart) % config.surrogate_steps == 0:
-                    runs[turn] = self._surrogate(turn, number)
+            turn, age = number % len(runs), number // len(runs)
+            apart = turn * config.surrogate_steps // len(runs)  # or all would begin at once
+            if age and (age + apart) % config.surrogate_steps == 0:
+                runs[turn] = self._surrogate(turn, age)
             optimiser.param_groups[0]["lr"] = LEARNING_RATE * (1 - number / self.steps)
-            return self._step(queue.pop(), runs, references, optimiser, rng)
+            return self._step(queue.pop(), runs[turn], references, optimiser, rng)
 
         def reached() -> dict[str, Any]:
             return {
@@ -194,36 +190,30 @@ class SealedProtection(Protection[SealedConfig]):
     def _step(
         self,
         pick: Tensor,
-        runs: Sequence[LiveRun],
+        run: LiveRun,
         references: Sequence[nn.Module],
         optimiser: torch.optim.Optimizer,
         rng: torch.Generator,
     ) -> dict[str, Any]:
-        """One step of the generator and of the surrogates on the images of these numbers."""
-        labels = self.clean.labels[pick].to(self.device)
-        targets = self.targets.to(self.device)[labels]
+        """One step of the generator and of one surrogate on the images of these numbers."""
+        labels = self.clean.labels[pick]
         self.generator.train()
-        x_u = torch.cat([filtered(part, rng) for part in self._rendered(pick, rng).chunk(FILTERED_PARTS)])
-        seen = Shift.draw(len(pick), self.clean.image_size, rng)(x_u)
-        shown = seen.detach()
-        pull = torch.zeros_like(shown)
-        terms = {"shortcut": 0.0, "misdirection": 0.0}
-        for run, rows in _dealt(runs, len(pick), rng):
-            part = shown[rows].contiguous(memory_format=torch.channels_last).requires_grad_()
-            learnt = F.cross_entropy(_answer(run.network, part), labels[rows])
-            gradient, *own = torch.autograd.grad(learnt, [part, *run.parameters])
-            run.advance(own)
-            pull[rows] += len(rows) / len(pick) * gradient
-            terms["shortcut"] += len(rows) / len(pick) * float(learnt.detach())
-        for reference, rows in _dealt(references, len(pick), rng):
-            part = shown[rows].contiguous(memory_format=torch.channels_last).requires_grad_()
-            misled = misdirection(_answer(reference, part), targets[rows])
-            pull[rows] += self.config.misdirection * len(rows) / len(pick) * torch.autograd.grad(misled, part)[0]
-            terms["misdirection"] += len(rows) / len(pick) * float(misled.detach())
+        x_u = filtered(self._rendered(pick, rng), rng)
+        seen = Shift.draw(len(pick), self.clean.image_size, rng)(x_u).contiguous(memory_format=torch.channels_last)
+        shown = seen.detach().requires_grad_()
+        learnt = F.cross_entropy(_answer(run.network, shown), labels.to(self.device))
+        pull, *own = torch.autograd.grad(learnt, [shown, *run.parameters])
+        run.advance(own)
+        terms: dict[str, Any] = {"shortcut": round(float(learnt.detach()), 4)}
+        if references:
+            reference = references[int(torch.randint(len(references), (), generator=rng))]
+            misled = misdirection(_answer(reference, shown), self.targets[labels].to(self.device))
+            pull = pull + self.config.misdirection * torch.autograd.grad(misled, shown)[0]
+            terms["misdirection"] = round(float(misled.detach()), 4)
         optimiser.zero_grad(set_to_none=True)
         seen.backward(pull)
         optimiser.step()
-        return {name: round(value, 4) for name, value in terms.items()}
+        return terms
 
     def _proposed(self, pick: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
         """What the generator proposes for images of one layout, in levels before they are rounded.
@@ -336,11 +326,11 @@ def filtered(x: Tensor, rng: torch.Generator) -> Tensor:
         gray = (x * mix.view(-1, 3, 1, 1).to(x.device)).sum(1, keepdim=True)
         share = torch.where(each() < 0.6, 1.0, each())
         without = x - share * (gray - gray.mean((2, 3), keepdim=True))
-        x = torch.where(each() < 0.2, without, x + share * (gray - x)).clamp(0, 1)
+        x = torch.where(each() < 0.15, without, x + share * (gray - x)).clamp(0, 1)
     if draws[1] < 0.5:
         low = blur(x, each(0.4, 1.8).flatten().cpu())
-        kind, detail = each(), each(1, 3) * (x - low)
-        x = torch.where(kind < 0.45, low, torch.where(kind < 0.75, 0.5 + detail, x + detail)).clamp(0, 1)
+        kind, detail = each(0, 3).floor(), each(1, 3) * (x - low)
+        x = torch.where(kind == 0, low, torch.where(kind == 1, 0.5 + detail, x + detail)).clamp(0, 1)
     if draws[2] < 0.15:
         x = jpeg(x, float(10 + 60 * torch.rand((), generator=rng)))
     return x
@@ -360,15 +350,6 @@ def draw_targets(secret: bytes, classes: int) -> Tensor:
     targets = torch.empty_like(circle)
     targets[circle] = circle.roll(-1)
     return targets
-
-
-def _dealt(networks: Sequence[N], count: int, rng: torch.Generator) -> list[tuple[N, Tensor]]:
-    """Each network with the numbers of its part of a batch: two images at least, where there are two."""
-    if not networks:
-        return []
-    parts = torch.randperm(count, generator=rng).chunk(max(1, min(len(networks), count // 2)))
-    order = torch.randperm(len(networks), generator=rng).tolist()
-    return [(networks[at], rows) for at, rows in zip(order, parts, strict=False)]
 
 
 def quick(device: torch.device) -> torch.autocast:
