@@ -20,6 +20,7 @@ from benchmarks.tables.audit import audit_grid, audit_headline
 from benchmarks.tables.baselines import baseline_copies, baseline_table, field_table
 from benchmarks.tables.claims import claims_table
 from benchmarks.tables.fedavg import fedavg_table
+from benchmarks.tables.fuzz import fuzz_table
 from benchmarks.tables.leaderboard import leaderboard
 from benchmarks.tables.photographs import photograph_table
 from benchmarks.tables.sealed import copy_table, every_hacker, headline
@@ -37,6 +38,7 @@ SECTIONS: dict[str, tuple[tuple[str, ...], Callable[..., str]]] = {
     "sealed": (("sealed",), every_hacker),
     "sealed-copies": (("sealed",), copy_table),
     "photographs": (("photographs",), photograph_table),
+    "fuzz": (("fuzz",), fuzz_table),
     "leaderboard": (("leaderboard",), leaderboard),
     "fedavg": (("fedavg",), fedavg_table),
     "speed": (("speed",), partial(speed_table, name="costs")),

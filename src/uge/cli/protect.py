@@ -90,6 +90,7 @@ def protect(
                     f"{data}: {len(originals)} photographs of {count} sizes; protected as networks see them at"
                     f" {WORKING_SIZE}x{WORKING_SIZE} pixels, published at their own sizes"
                 )
+                note("photographs are protected less well than small images so far: audit the copy before you publish")
         else:
             originals = load(data, "train", image_size=options.size_of(image_size), **how)
         if draws:
