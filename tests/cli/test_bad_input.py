@@ -241,7 +241,12 @@ def test_the_current_folder_can_be_the_target(toy: Path, tmp_path: Path) -> None
     (tmp_path / "copy").mkdir()
     command = [INSTALLED, "protect", str(toy), "--no-passphrase", "--out", ".", *SMALL]
     assert subprocess.run(command, cwd=tmp_path / "copy", env=ENVIRONMENT).returncode == 0
-    assert {path.name for path in tmp_path.iterdir()} == {"copy", "copy.protector.uge", "copy.recipient.uge"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "copy",
+        "copy.png",
+        "copy.protector.uge",
+        "copy.recipient.uge",
+    }
     assert {path.name for path in (tmp_path / "copy").iterdir()} == {
         *("train", "manifest.json", "manifest.sig", "README.md", "SHA256SUMS", ".gitattributes")
     }
@@ -273,6 +278,7 @@ def test_a_full_disk_leaves_nothing_and_the_same_command_goes_on(
     assert not (small_disk / "copy").exists()
     remount(small_disk, "size=8m")
     assert run(*arguments).code == 0
+    (small_disk / "copy.png").unlink()
     assert bytes_of(small_disk) == {f"copy/{name}": data for name, data in bytes_of(ungeneralizable).items()}
 
 
