@@ -19,6 +19,8 @@ from uge.copy import publish
 from uge.data.images import ImageSet
 from uge.keys import SealedKey, save_key
 
+from .plans import one_training_each
+
 KILLED = """
 import os, sys
 at, here, seen = int(sys.argv[1]), os.getcwd(), 0
@@ -42,15 +44,7 @@ try:
 finally:
     sys.stderr.write(f"CHANGES {seen}")
 """
-PLAN = """
-epochs = 1
-ceilings = false
-budget_check = false
-strongest = 0
-more_seeds = []
-[[hackers]]
-networks = ["mlp:width=8"]
-"""
+PLAN = one_training_each("mlp:width=8")
 SETTINGS = ("epochs=2", "batch_size=12", "references=mlp:width=8", "surrogates=mlp:width=8", "width=8")
 SMALL = [word for setting in SETTINGS for word in ("--set", setting)]
 COMMANDS = {

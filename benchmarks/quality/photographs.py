@@ -37,10 +37,8 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="private folder for keys, copies and audits")
     arguments = parser.parse_args()
 
-    dataset, place = (
-        Path(arguments.data).stem,
-        arguments.work / f"{Path(arguments.data).stem}-{arguments.side}-{arguments.seed}",
-    )
+    dataset = Path(arguments.data).stem
+    place = arguments.work / f"{dataset}-{arguments.side}-{arguments.seed}"
     place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     about = {"dataset": dataset, "side": arguments.side}
     config = resolve_config("sealed", {})
@@ -58,18 +56,17 @@ def main() -> None:
     key = key_beside(place)
     for size in arguments.train_sizes:
         copy = Copy.read(place, key, size=size)
-        how = {"image_size": (size, size), "cut": False, "convert": True}
         plan = replace(read_plan(arguments.plan), seeds=(arguments.seed,))
         audit = place.with_name(f"{place.name}.{size}.audit")
         conduct(
             copy.images,
-            load(arguments.data, "test", **how),
+            load(arguments.data, "test", **copy.seen_at, convert=True),
             audit,
             plan,
             build_runner("local:workers=1"),
             manifest=copy.manifest,
             key=key,
-            clean=load(arguments.data, "train", **how),
+            clean=load(arguments.data, "train", **copy.seen_at, convert=True),
             view=copy.resized_view(key),
         )
         done = {row.get("cell") for row in read_records(RESULTS)}

@@ -1,7 +1,8 @@
 """Photographs at their own sizes (`quality/photographs.py`): who learns what, at the protected size and at others.
 
 A row is a training, as an audit writes it, with `dataset`, `side` (pixels that the copy was protected at) and
-`train_size` (pixels that networks saw); or `"kind": "copy"`, the facts of one copy.
+`train_size` (pixels that networks saw); or `"kind": "copy"`, the facts of one copy. Rows with `trial`, which
+names settings that are not the default, are left out.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ NAMES = {"none": "vgg", "other-init": "the recipient's network", "pool:2": "halv
 
 def photograph_table(rows: Sequence[Row]) -> str:
     """A line a copy and training size: the recipient and each hacker, in brackets on the originals."""
-    trainings = [row for row in rows if row["kind"] != "copy"]
+    trainings = [row for row in rows if row["kind"] != "copy" and "trial" not in row]
     if not trainings:
         return NOT_MEASURED
     hackers = list(dict.fromkeys(row["countermeasure"] for row in trainings if row["kind"] == "hacker"))

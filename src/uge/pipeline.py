@@ -62,8 +62,7 @@ def protect_and_publish(
         check_target(out)
     if method not in PROTECTIONS:
         raise unknown_name("method", method, PROTECTIONS)
-    clean = originals if isinstance(originals, ImageSet) else originals.small
-    sizes = None if isinstance(originals, ImageSet) else originals.sizes
+    clean, sizes = originals.small, originals.sizes
     files_of(clean)  # what cannot be published and keys that cannot sign fail here, not after hours of training
     for key in keys:
         key.sign(b"")

@@ -170,8 +170,9 @@ class Protection(ABC, Generic[C]):
         """Refuse photographs of sizes (height, width) that `enlarged` cannot make.
 
         Raises:
-            ConfigError: one of them is too small.
+            ConfigError: one of them is too small, or the method makes no sizes but that of its originals.
         """
+        raise ConfigError("this method makes copies of one size; choose one with --image-size")
 
     def enlarged(self, number: int, photograph: Tensor) -> Tensor:
         """The protected copy of one image at its own size; `clean` holds what networks see of it.
@@ -183,7 +184,7 @@ class Protection(ABC, Generic[C]):
         Returns:
             The same shape.
         """
-        raise NotImplementedError(f"{type(self).__name__} makes copies of the size of its originals")
+        raise NotImplementedError  # `check_sizes` has refused them
 
     @property
     def epsilon_255(self) -> int | None:

@@ -15,17 +15,9 @@ import pytest
 
 from uge.keys import load_key
 
+from ..plans import one_training_each
 from .conftest import ENVIRONMENT, Run, role
 
-PLAN = """
-epochs = 1
-ceilings = false
-budget_check = false
-strongest = 0
-more_seeds = []
-[[hackers]]
-networks = ["authorised", "mlp:width=8"]
-"""
 BASE64 = (base64.b64encode, base64.urlsafe_b64encode)
 STOPS_AT_THE_END = """
 import os, signal, sys
@@ -86,7 +78,7 @@ def process_lists() -> Iterator[list[bytes]]:
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="processes are looked at in /proc")
 def test_no_secret_is_in_what_others_can_see(run: Run, toy: Path, key: Path, published: Path, tmp_path: Path) -> None:
-    (tmp_path / "plan.toml").write_text(PLAN)
+    (tmp_path / "plan.toml").write_text(one_training_each("authorised", "mlp:width=8"))
     mine, test = ("--key", role(key, "recipient")), ("--test", toy)
     student = ("--hacker", "mlp:width=8", "--countermeasure", "distillation:soft", "--epochs", 1)
     with process_lists() as shown:

@@ -51,7 +51,7 @@ def attack(
         load(test, split, **copy.seen_at, **how),
         out,
         key=owner,
-        view=copy.resized_view(owner) if owner else None,
+        view=copy.resized_view(owner),
         clean=load(clean, "train", **copy.seen_at, **how) if clean else None,
         told=copy.manifest.told if copy.manifest else None,
         recipe=lambda network: recommended_recipe(network, epochs or EPOCHS),

@@ -54,7 +54,7 @@ def audit(
             where,
             manifest=copy.manifest,
             key=owner,
-            view=copy.resized_view(owner) if owner else None,
+            view=copy.resized_view(owner),
             clean=load(clean, "train", **copy.seen_at, **how) if clean else None,
             device=str(place),
             watcher=watcher,

@@ -146,10 +146,9 @@ def _tell(
 
     from uge.audit.quality import psnr
     from uge.copy import read_image
-    from uge.data import ImageSet
 
     allowed = "no bound asked" if manifest.epsilon_255 is None else f"{manifest.epsilon_255} allowed"
-    most = MOST_COMPARED if isinstance(originals, ImageSet) or originals.sizes is None else MOST_PHOTOGRAPHS
+    most = MOST_PHOTOGRAPHS if originals.sizes else MOST_COMPARED
     sample = range(0, len(originals), max(1, len(originals) // most))  # one by one: a copy may be larger than memory
     each = [psnr(originals.own(at)[None], read_image(out, manifest.images[at])[None]) for at in sample]
     noise = float(torch.cat(each).median())

@@ -141,9 +141,9 @@ class Copy:
         found = self.resized_view(key)
         return self.images.with_images(key.opened(self.images.images)) if found is None else found
 
-    def resized_view(self, key: Key) -> ImageSet | None:
-        """The view of photographs of sizes of their own; None where `images` can be opened as they are."""
-        if self.manifest is None or not (self.manifest.own_sizes and key.opens):
+    def resized_view(self, key: Key | None) -> ImageSet | None:
+        """The view of photographs of sizes of their own; None without a key that opens, or where `images` open."""
+        if key is None or self.manifest is None or not (self.manifest.own_sizes and key.opens):
             return None
         return _images(self.folder, self.manifest, signed=True, key=key)
 

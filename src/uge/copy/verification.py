@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -82,14 +83,13 @@ def verify(folder: Path | str, *, clean: ImageSet | Photographs | None = None, k
     signature, problems = _signature(folder, key)
     files = _Files(folder, manifest)
     files.check_companions()
-    small = clean.small if isinstance(clean, Photographs) else clean
-    originals = {} if small is None else {file: number for number, file in enumerate(files_of(small))}
-    seen = _Seen(key if key is not None and key.opens and signature == "valid" else None, originals, clean)
+    originals = {} if clean is None else _readers(clean)
+    seen = _Seen(key if key is not None and key.opens and signature == "valid" else None, originals)
     for entries, copies in in_batches(files.images()):
         seen.add(entries, copies)
     problems += files.problems() + seen.problems(len(manifest.images))
-    if small is not None:
-        problems += _against_originals(manifest, small, seen, whole=not problems)
+    if clean is not None:
+        problems += _against_originals(manifest, clean.small, seen, whole=not problems)
     return Verification(
         tuple(problems),
         len(manifest.images),
@@ -99,6 +99,11 @@ def verify(folder: Path | str, *, clean: ImageSet | Photographs | None = None, k
         seen.identical if seen.key and clean is not None else None,
         files.notes(),
     )
+
+
+def _readers(clean: ImageSet | Photographs) -> dict[str, Callable[[], Tensor]]:
+    """What reads the original of each published file."""
+    return {file: partial(clean.own, number) for number, file in enumerate(files_of(clean.small))}
 
 
 def _signature(folder: Path, key: Key | None) -> tuple[str, list[str]]:
@@ -243,8 +248,7 @@ class _Seen:
     """What letters and originals show."""
 
     key: Key | None
-    originals: dict[str, int]
-    clean: ImageSet | Photographs | None
+    originals: dict[str, Callable[[], Tensor]]
     largest: int = 0
     file: str = ""
     compared: int = 0
@@ -260,11 +264,11 @@ class _Seen:
             views, opened = open_each(self.key, copies)
             self.tried, self.opened = self.tried + len(copies), self.opened + int(opened.sum())
         for entry, copy, view, good in zip(entries, copies, views, opened.tolist(), strict=True):
-            known = self.clean is not None and entry.file in self.originals
-            original = self.clean.own(self.originals[entry.file]) if self.clean is not None and known else copy
+            read = self.originals.get(entry.file)
+            original = copy if read is None else read()
             if original.shape != copy.shape:
                 self.sizes.append(f"{entry.file}: {list(copy.shape)} pixels, the original has {list(original.shape)}")
-            elif known:
+            elif read is not None:
                 self.compared += 1
                 change = int((copy.short() - original.short()).abs().max())
                 if change > self.largest:

@@ -73,6 +73,18 @@ class ImageSet:
         """(height, width) in pixels."""
         return self.images.shape[2], self.images.shape[3]
 
+    # -- as `uge.data.Photographs`, which are seen at another size than their own
+
+    @property
+    def small(self) -> ImageSet:
+        """What networks see: these images."""
+        return self
+
+    @property
+    def sizes(self) -> None:
+        """No image has a size of its own."""
+        return None
+
     def own(self, number: int) -> Tensor:
         """One image, uint8 [C, H, W]."""
         return self.images[number]

@@ -109,7 +109,7 @@ class SealedProtection(Protection[SealedConfig]):
         equal = channels_equal(clean.images)  # such images have a layout of their own
         self.kinds = [kind.nonzero()[:, 0] for kind in (~equal, equal) if kind.any()]
         for kind in self.kinds:
-            self._layout(kind)  # what has no room for a letter fails here
+            self._layout(clean.images[kind[:1]])  # what has no room for a letter fails here
         self.targets = draw_targets(self.secret, clean.classes)
         self.generator = UNet(clean.channels, clean.classes, config.width, seed_for(self.seed, "generator"))
         with torch.random.fork_rng(devices=[]):
@@ -166,9 +166,7 @@ class SealedProtection(Protection[SealedConfig]):
             equal = channels_equal(self.clean.images[pick])
             for gray in equal.unique():
                 rows = (equal == gray).nonzero()[:, 0]
-                images, layout = self.clean.images[pick[rows]], self._layout(pick[rows])
-                field, nodes = (_level(free).to(torch.int8).cpu() for free in self._proposed(pick[rows], layout))
-                copies[rows] = seal(images, field, nodes, self.secret, self.config.epsilon_255)
+                copies[rows] = self._sealed(pick[rows], self.clean.images[pick[rows]])
             yield copies
 
     def check_sizes(self, sizes: Iterable[tuple[int, int]]) -> None:
@@ -179,11 +177,13 @@ class SealedProtection(Protection[SealedConfig]):
     def enlarged(self, number: int, photograph: Tensor) -> Tensor:
         """The generator's proposal for what networks see, enlarged to the photograph, and sealed there."""
         self.generator.eval()
-        one = photograph[None]
-        shape = (1 if bool(channels_equal(one)) else len(photograph), photograph.shape[1], photograph.shape[2])
-        layout = layout_of(shape, self.config.epsilon_255)
-        field, nodes = (_level(free).to(torch.int8).cpu() for free in self._proposed(torch.tensor([number]), layout))
-        return seal(one, field, nodes, self.secret, self.config.epsilon_255)[0]
+        return self._sealed(torch.tensor([number]), photograph[None])[0]
+
+    def _sealed(self, pick: Tensor, images: Tensor) -> Tensor:
+        """The copies of images of one layout, uint8 [B, C, H, W], which stand under these numbers."""
+        proposed = self._proposed(pick, self._layout(images))
+        field, nodes = (_level(free).to(torch.int8).cpu() for free in proposed)
+        return seal(images, field, nodes, self.secret, self.config.epsilon_255)
 
     # -- one step --------------------------------------------------------------------------------------------------
 
@@ -237,7 +237,7 @@ class SealedProtection(Protection[SealedConfig]):
         Rounding passes gradients straight through (Bengio, Léonard & Courville 2013). The bounds 0 and 127 are kept
         value by value here, and node by node in the end.
         """
-        layout, size = self._layout(pick), self.clean.image_size
+        layout, size = self._layout(self.clean.images[pick[:1]]), self.clean.image_size
         half = (self.clean.images[pick] >> 1).float().to(self.device)
         field, nodes = (_through(free, _level(free)) / MOST_LEVEL for free in self._proposed(pick, layout))
         shift = _enlarged(field[:, None], layout.field_step, size)
@@ -248,10 +248,10 @@ class SealedProtection(Protection[SealedConfig]):
         coins = torch.randint(2, half.shape, generator=rng).to(self.device)
         return (2 * (half + _through(shift, shift.round())) + coins) / 255
 
-    def _layout(self, pick: Tensor) -> Layout:
-        """Of images that all have equal channels, or none has."""
-        channels, height, width = self.clean.images.shape[1:]
-        gray = bool(channels_equal(self.clean.images[pick[:1]]))
+    def _layout(self, images: Tensor) -> Layout:
+        """Of images [B, C, H, W] that all have equal channels, or none has."""
+        channels, height, width = images.shape[1:]
+        gray = bool(channels_equal(images[:1]))
         return layout_of((1 if gray else channels, height, width), self.config.epsilon_255)
 
     def _shuffled(self, rng: torch.Generator) -> list[Tensor]:
