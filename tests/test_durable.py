@@ -249,6 +249,23 @@ def test_a_folder_that_is_deleted_while_it_is_held_can_be_held_anew(tmp_path: Pa
             assert (tmp_path / "work" / ".lock").exists()
 
 
+def test_a_folder_that_the_next_takes_as_soon_as_its_lock_is_gone_is_left_to_him(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unlink = Path.unlink
+
+    def taken(path: Path, missing_ok: bool = False) -> None:
+        unlink(path, missing_ok)
+        if path.name == ".lock":
+            path.touch()
+
+    monkeypatch.setattr(Path, "unlink", taken)
+    with held(tmp_path / "work"):
+        (tmp_path / "work" / "mine").touch()
+        remove_folder(tmp_path / "work")
+    assert names(tmp_path) == ["work", "work/.lock"]
+
+
 def _count(folder: Path) -> None:
     for _ in range(25):
         try:

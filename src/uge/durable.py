@@ -291,10 +291,14 @@ def remove_folder(folder: Path, last: Sequence[str] = (LOCK,)) -> None:
     for name in sorted(names, key=lambda name: order.get(name, -1)):
         path = folder / name
         if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
+            shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
-    folder.rmdir()
+    try:
+        folder.rmdir()
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.ENOENT):  # or the next has taken it since its lock went
+            raise
 
 
 def check_writable(path: Path) -> None:
