@@ -32,6 +32,7 @@ NETWORK = {"network": "convnet:width=4", "batch_size": 8}
 TINY: dict[str, dict[str, Any]] = {
     "sealed": {"steps": 16, "batch_size": 12, "width": 4, "reference_epochs": 1}
     | {"surrogates": ("mlp:width=8",), "references": ("mlp:width=8",)},
+    "pictures": {"steps": 3, "batch_size": 24},
     "uge": {"encoder": "own", "epochs": 2, "batch_size": 8, "feature_images": 8, "generator_width": 4}
     | {"students": ("convnet:width=4",), "clean_checkpoints": 2},
     "lsp": {"patch": 4},

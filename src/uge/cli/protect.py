@@ -7,13 +7,13 @@ import shlex
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from uge.cli import options
 from uge.cli.terminal import Bar, note, say
-from uge.errors import UgeError
+from uge.errors import ConfigError, UgeError
 
 if TYPE_CHECKING:
     from uge.copy import Manifest
@@ -22,11 +22,15 @@ if TYPE_CHECKING:
 HARDLY_CHANGED_DB = 48.0  # PSNR of a change of one 8-bit step
 MOST_COMPARED, MOST_PHOTOGRAPHS = 1000, 100  # images
 SHOWN, SQUARE = 6, 96  # images in OUT.png, and the side in pixels of those of different sizes
-WORKING_SIZE = 64  # pixels: at which networks see photographs
+WORKING_SIZE = 64
+SEEN: dict[str, Any] = {"working_size": WORKING_SIZE, "picture_size": 128}  # pixels: as networks see them
+PICTURES = "pictures"  # the method for images without classes
 
 
 def protect(
-    data: Annotated[str, typer.Argument(metavar="DATA", help="Folder, .zip, .parquet, .npz, hub:NAME or eurosat.")],
+    data: Annotated[
+        str, typer.Argument(metavar="DATA", help="Folder, .zip, .parquet, .npz, hub:NAME, eurosat, or a picture.")
+    ],
     out: options.Out,
     key: Annotated[
         list[Path] | None,
@@ -83,14 +87,16 @@ def protect(
     with ExitStack() as stack:
         originals: ImageSet | Photographs
         if image_size is None and PROTECTIONS[chosen].enlarges:
-            originals = stack.enter_context(photographs(data, "train", working_size=WORKING_SIZE, **how))
-            if originals.sizes:
-                count = len(set(originals.sizes))
-                note(
-                    f"{data}: {len(originals)} photographs of {count} sizes; protected as networks see them at"
-                    f" {WORKING_SIZE}x{WORKING_SIZE} pixels, published at their own sizes"
-                )
-                note("photographs are protected less well than small images so far: audit the copy before you publish")
+            originals = stack.enter_context(photographs(data, "train", **SEEN, **how))
+            if len(originals.small.labels.unique()) == 1 and chosen != PICTURES:
+                one = f"{data} has one class only ({originals.small.class_names[0]!r})"
+                if method is not None:
+                    raise ConfigError(f"{one}; leave --method out, or give images of other classes, too")
+                try:
+                    chosen, config = PICTURES, resolve_config(PICTURES, settings)
+                except ConfigError as error:
+                    raise ConfigError(f"{one}, which is protected by the method pictures: {error}") from error
+            _tell_originals(data, originals, chosen)
         else:
             originals = load(data, "train", image_size=options.size_of(image_size), **how)
         if draws:
@@ -115,6 +121,20 @@ def protect(
         given = list(map(str, ours[:1] or key or ()))
         recipients = [file.replace(".protector.uge", ".recipient.uge") for file in given]
         _tell(out, manifest, originals, data, recipients, f", keep {ours[0]}" if ours else "")
+
+
+def _tell_originals(data: str, originals: ImageSet | Photographs, method: str) -> None:
+    """How photographs and pictures are seen, and what that is worth."""
+    if method == PICTURES:
+        note(f"{data}: {len(originals)} pictures without classes; what a pretrained network sees in them is changed")
+        note("who trains on them among many other images learns from those: no copy of a few pictures prevents it")
+    elif originals.sizes:
+        count = len(set(originals.sizes))
+        note(
+            f"{data}: {len(originals)} photographs of {count} sizes; protected as networks see them at"
+            f" {WORKING_SIZE}x{WORKING_SIZE} pixels, published at their own sizes"
+        )
+        note("photographs are protected less well than small images so far: audit the copy before you publish")
 
 
 def _show(out: Path, originals: ImageSet | Photographs, manifest: Manifest) -> None:
@@ -153,13 +173,14 @@ def _tell(
     each = [psnr(originals.own(at)[None], read_image(out, manifest.images[at])[None]) for at in sample]
     noise = float(torch.cat(each).median())
     classes = len(manifest.class_names)
-    say(f"Published {out}: {len(originals)} images of {classes} classes, method {manifest.method}.")
+    kinds = f"images of {classes} classes" if classes > 1 else "picture" if len(originals) == 1 else "pictures"
+    say(f"Published {out}: {len(originals)} {kinds}, method {manifest.method}.")
     measured = f"epsilon {manifest.epsilon_measured_255} of 255 measured, {allowed}"
     say(f"PSNR {noise:.1f} dB (median), {measured}. Look at {out}.png, and keep it.")
     secret = " and ".join(recipients or ([f"{out}.lock"] if "lock" in manifest.settings else []))
     say(f"Give {out} to anybody" + (f", {secret} to the recipient alone{keep}." if secret else "; it has no key."))
-    words = ["uge", "audit", str(out), "--test", data, "--clean", data]
+    words = ["audit", str(out), "--test", data, "--clean", data] if classes > 1 else ["open", str(out)]
     words += ["--key", recipients[0]] if recipients else []
-    say("Next: " + shlex.join([*words, "--out", f"{out}-audit"]))
+    say("Next: " + shlex.join(["uge", *words, "--out", f"{out}-{'audit' if classes > 1 else 'opened'}"]))
     if noise > HARDLY_CHANGED_DB:
         note("the copies hardly differ from the originals, expect all to learn them")

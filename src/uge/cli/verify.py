@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from uge.cli import options
-from uge.cli.protect import WORKING_SIZE
+from uge.cli.protect import SEEN
 from uge.cli.terminal import note, say
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def verify(
     with ExitStack() as stack:
         originals: ImageSet | Photographs | None = None
         if clean is not None and image_size is None:
-            originals = stack.enter_context(photographs(clean, "train", working_size=WORKING_SIZE, **how))
+            originals = stack.enter_context(photographs(clean, "train", **SEEN, **how))
         elif clean is not None:
             originals = load(clean, "train", image_size=options.size_of(image_size), **how)
         found = check(folder, clean=originals, key=authorised)

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from uge.data.decoding import UnreadableImage
 from uge.data.entries import Entry, Limits, Source, one_line, some_of
-from uge.data.layout import is_system, layout_of
+from uge.data.layout import PICTURE, is_system, layout_of
 from uge.errors import DataError
 from uge.outside import open_file, read_file
 
@@ -64,12 +64,13 @@ class Tree:
         )
 
 
-def read_tree(tree: Tree, *, skip_bad: bool) -> Source:
+def read_tree(tree: Tree, *, skip_bad: bool, pictures: bool = False) -> Source:
     """Classes and splits of a folder or zip of images.
 
     Args:
         tree: its files.
         skip_bad: go on without classes of which no file can be read.
+        pictures: as for `layout_of`.
 
     Raises:
         DataError: see `layout_of`; or a name cannot be written down.
@@ -86,13 +87,27 @@ def read_tree(tree: Tree, *, skip_bad: bool) -> Source:
     for path in paths:
         if not _is_text(path):
             raise DataError(f"{tree.source} holds the name {os.fsencode(path)!r}, which is not UTF-8; rename it")
-    layout = layout_of(tree.source, paths, read=lambda path: tree.files[path](), empty=tree.empty, without=skip_bad)
+    layout = layout_of(
+        tree.source,
+        paths,
+        read=lambda path: tree.files[path](),
+        empty=tree.empty,
+        without=skip_bad,
+        pictures=pictures,
+    )
     label_of = {name: label for label, name in enumerate(layout.class_names)}
     splits = {
         split: [Entry(name, label_of[folder], tree.where + path, tree.files[path]) for folder, name, path in members]
         for split, members in layout.splits.items()
     }
     return Source(layout.class_names, splits, layout.unlabelled, (*tree.all_notes(), *layout.notes))
+
+
+def read_picture(path: Path, limits: Limits) -> Source:
+    """One image file, which has no class."""
+    real = Path(os.path.realpath(path))  # a link that the user names himself is meant
+    entry = Entry(f"{PICTURE}/{path.stem}", 0, str(path), partial(_read_file, real, str(path), limits))
+    return Source((PICTURE,), {"train": [entry]})
 
 
 def _is_text(name: str) -> bool:

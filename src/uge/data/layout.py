@@ -21,6 +21,7 @@ from uge.errors import DataError
 from uge.outside import parse_json
 
 EXPECTED = "expected CLASS/*.png, or train/CLASS/*.png beside test/"
+PICTURE = "picture"  # the class of images that have none
 PICTURES = {
     ".heic", ".heif", ".hif", ".jp2", ".j2k", ".jpx", ".jxl", ".svg", ".psd", ".xcf", ".ico", ".tga", ".eps", ".pcx",
     ".exr", ".hdr", ".dds", ".qoi", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".dcm",
@@ -101,6 +102,7 @@ def layout_of(
     read: Callable[[str], bytes],
     empty: Iterable[str] = (),
     without: bool = False,
+    pictures: bool = False,
 ) -> Layout:
     """Find classes and splits.
 
@@ -110,6 +112,7 @@ def layout_of(
         read: gives the content of a table of labels by its path.
         empty: folders that hold no file.
         without: go on without classes of which no file can be read.
+        pictures: where no image lies in a class folder, take those beside each other as of the class `PICTURE`.
 
     Raises:
         DataError: it cannot be said which folders are classes, or a class would be lost.
@@ -123,19 +126,22 @@ def layout_of(
     labelled, loose, beside = _sorted_out(frame, sorted(kinds["image"]))
     others = {"/".join(each) for each in kinds["other"]}
     notes = _label_by_tables(source, frame, labelled, loose, others, read)
+    if pictures and not labelled and not frame.named:
+        labelled = {split: [(PICTURE, (path,), path) for path in members] for split, members in loose.items()}
+        loose = {}
     classes = {folder for members in labelled.values() for folder, _, _ in members}
     _check_classes(source, classes, frame, labelled, ["/".join(each) for kind in kinds.values() for each in kind])
     unread, bare = _lost(classes, frame, kinds["picture"], [*kinds["other"], *((*e.split("/"), "") for e in empty)])
     notes += _notes_on_classes(source, classes, unread, bare, without=without)
     notes += _notes_on_subfolders(source, labelled)
     astray = sorted(path for members in loose.values() for path in members)
-    pictures = sorted("/".join(each) for each in kinds["picture"])
+    not_read = sorted("/".join(each) for each in kinds["picture"])
     notes += [
         f"{source}: {_count(found, what)} passed over: {how(found)}{more}"
         for found, what, how, more in (
             (beside, "image# beside the splits", some_of, ""),
             (astray, "image# in no class folder", some_of, ""),
-            (pictures, "picture# of a kind that is not read", kinds_of, "; save them as PNG to have them"),
+            (not_read, "picture# of a kind that is not read", kinds_of, "; save them as PNG to have them"),
             (sorted(others), "other file#", kinds_of, f", such as {some_of([*sorted(others), ''][:1])}"),
         )
         if found

@@ -32,7 +32,7 @@ from torch import Tensor
 from uge.data.arrays import EMBEDDED, read_embedded, read_npz
 from uge.data.decoding import SUFFIXES, UnreadableImage, decode, fit, whole
 from uge.data.entries import SPLIT_WORDS, DataWarning, Entry, Limits, Pixels, Source, kinds_of, some_of, suffix_of
-from uge.data.files import list_zip, open_zip, read_tree, walk
+from uge.data.files import list_zip, open_zip, read_picture, read_tree, walk
 from uge.data.images import ImageSet, check_class_names
 from uge.data.tables import by_split, read_hub, read_parquet
 from uge.errors import DataError
@@ -127,6 +127,7 @@ def photographs(
     split: str = "train",
     *,
     working_size: int,
+    picture_size: int = 0,
     convert: bool = False,
     skip_bad: bool = False,
     limits: Limits | None = None,
@@ -137,6 +138,8 @@ def photographs(
         source: as for `load`.
         split: as for `load`.
         working_size: side in pixels of the square that larger images, and those of different sizes, are seen at.
+        picture_size: the same where all are of one class, or of none: an image file, or images in no class folder. 0
+            refuses them.
         convert: as for `load`.
         skip_bad: as for `load`.
         limits: as for `load`.
@@ -146,10 +149,12 @@ def photographs(
     """
     limits = limits or Limits()
     with ExitStack() as stack:
-        found = _open(source, stack, limits, skip_bad)
+        found = _open(source, stack, limits, skip_bad, pictures=picture_size > 0)
         _tell(found.notes)
         entries = list(_entries_of(found, split, str(source)))
-        how = _How(None, False, convert, skip_bad, limits, most_side=working_size)
+        alone = picture_size > 0 and len({entry.label for entry in entries}) < 2
+        working_size = picture_size if alone else working_size
+        how = _How(None, False, convert, skip_bad, limits, most_side=working_size, least_classes=2 - alone)
         try:
             small, _, _, notes = _decoded(found, entries, str(source), how)
         except _OwnSizesError:
@@ -185,6 +190,7 @@ class _How:
     skip_bad: bool
     limits: Limits
     most_side: int = 0
+    least_classes: int = 2
 
 
 def _decoded(
@@ -195,7 +201,7 @@ def _decoded(
     images, kept, sizes, notes = _decode_all(entries, source, how)
     labels = torch.tensor([entry.label for entry in kept], dtype=torch.int64)
     present = labels.unique().tolist()
-    if len(present) < 2:
+    if len(present) < how.least_classes:
         only = found.class_names[present[0]]
         raise DataError(f"{source} has one class only ({only!r}); expected at least two, each a folder of images")
     names = tuple(entry.name for entry in kept)
@@ -344,8 +350,11 @@ def _pixels_of(entry: Entry, how: _How, conversions: Counter[str]) -> tuple[Pixe
 # ------------------------------------------------------------------------------------------------- choosing the reader
 
 
-def _open(source: str | Path, stack: ExitStack, limits: Limits, skip_bad: bool) -> Source:
-    """Find the reader for a source. What the reader holds open is closed with `stack`."""
+def _open(source: str | Path, stack: ExitStack, limits: Limits, skip_bad: bool, pictures: bool = False) -> Source:
+    """Find the reader for a source. What the reader holds open is closed with `stack`.
+
+    With `pictures` it may be an image file, or hold images in no class folder.
+    """
     if isinstance(source, str):
         if source in EMBEDDED:
             return read_embedded(source)
@@ -357,7 +366,7 @@ def _open(source: str | Path, stack: ExitStack, limits: Limits, skip_bad: bool) 
     except (OSError, ValueError) as error:  # no name at all, or in a folder that may not be read
         raise DataError(f"cannot read {str(source)[:200]}: {getattr(error, 'strerror', None) or error}") from error
     if is_folder:
-        return _read_folder(path, stack, limits, skip_bad)
+        return _read_folder(path, stack, limits, skip_bad, pictures)
     if not exists:
         near = difflib.get_close_matches(str(source), EMBEDDED, n=1)
         hint = f"did you mean '{near[0]}'?" if near else f"embedded images: {', '.join(EMBEDDED)}"
@@ -365,16 +374,18 @@ def _open(source: str | Path, stack: ExitStack, limits: Limits, skip_bad: bool) 
     match path.suffix.lower():
         case ".zip":
             tree = list_zip(path, open_zip(path, stack, limits), limits)
-            return read_tree(tree, skip_bad=skip_bad)
+            return read_tree(tree, skip_bad=skip_bad, pictures=pictures)
         case ".parquet":
             return read_parquet({"train": [path]}, str(path), stack, limits)
         case ".npz":
             return read_npz(path, stack, limits)
+        case suffix if pictures and suffix in SUFFIXES:
+            return read_picture(path, limits)
     instead = _INSTEAD.get(path.suffix.lower(), "expected a folder, .zip, .parquet or .npz, or hub:NAME")
     raise DataError(f"{path} is of an unknown kind; {instead}")
 
 
-def _read_folder(path: Path, stack: ExitStack, limits: Limits, skip_bad: bool) -> Source:
+def _read_folder(path: Path, stack: ExitStack, limits: Limits, skip_bad: bool, pictures: bool) -> Source:
     """An ImageFolder, or a folder of parquet files."""
     tree = walk(path, limits)
     if not any(suffix_of(file) in SUFFIXES for file in tree.files):
@@ -389,4 +400,4 @@ def _read_folder(path: Path, stack: ExitStack, limits: Limits, skip_bad: bool) -
             rest = [file for file in tree.files if file not in tables]
             others = (f"{path}: {len(rest)} other files passed over: {kinds_of(rest)}",) if rest else ()
             return replace(source, notes=(*tree.all_notes(), *source.notes, *others))
-    return read_tree(tree, skip_bad=skip_bad)
+    return read_tree(tree, skip_bad=skip_bad, pictures=pictures)

@@ -27,6 +27,11 @@ class EfficientNetLite(nn.Module):
         maps = self.network.extract_features((x * 255 - 127) / 128)
         return maps.mean(dim=(2, 3))
 
+    def classify(self, x: Tensor) -> Tensor:
+        """Logits [B, 1000] of ImageNet's classes."""
+        logits: Tensor = self.network._fc(self(x))
+        return logits
+
 
 def efficientnet_lite_encoder(number: int) -> nn.Module:
     """EfficientNet-Lite 0 or 1.

@@ -9,12 +9,14 @@ from typing import Any
 from uge.baselines import BASELINES
 from uge.errors import ConfigError, unknown_name
 from uge.keys.key import Key
+from uge.protect.pictures import PicturesProtection
 from uge.protect.sealed import SealedProtection
 from uge.protect.ungeneralizable import UngeneralizableProtection
 from uge.protection import Protection, Settings
 
 PROTECTIONS: dict[str, type[Protection[Any]]] = {
     "sealed": SealedProtection,
+    "pictures": PicturesProtection,
     "uge": UngeneralizableProtection,
     **BASELINES,
 }

@@ -182,7 +182,7 @@ class SealedProtection(Protection[SealedConfig]):
     def _sealed(self, pick: Tensor, images: Tensor) -> Tensor:
         """The copies of images of one layout, uint8 [B, C, H, W], which stand under these numbers."""
         proposed = self._proposed(pick, self._layout(images))
-        field, nodes = (_level(free).to(torch.int8).cpu() for free in proposed)
+        field, nodes = (level(free).to(torch.int8).cpu() for free in proposed)
         return seal(images, field, nodes, self.secret, self.config.epsilon_255)
 
     # -- one step --------------------------------------------------------------------------------------------------
@@ -232,27 +232,13 @@ class SealedProtection(Protection[SealedConfig]):
         return MOST_LEVEL * (FIELD_GAIN * field).tanh(), MOST_LEVEL * (NODE_GAIN * nodes).tanh()
 
     def _rendered(self, pick: Tensor, rng: torch.Generator) -> Tensor:
-        """x_u float32 [B, C, H, W] in [0, 1], with gradients; coins stand for letters.
-
-        Rounding passes gradients straight through (Bengio, Léonard & Courville 2013). The bounds 0 and 127 are kept
-        value by value here, and node by node in the end.
-        """
-        layout, size = self._layout(self.clean.images[pick[:1]]), self.clean.image_size
-        half = (self.clean.images[pick] >> 1).float().to(self.device)
-        field, nodes = (_through(free, _level(free)) / MOST_LEVEL for free in self._proposed(pick, layout))
-        shift = _enlarged(field[:, None], layout.field_step, size)
-        if layout.node_step:
-            shift = shift + _enlarged(nodes, layout.node_step, size)
-        shift = layout.reach * shift.clamp(-1, 1)
-        shift = torch.minimum(torch.maximum(shift, -half), TOP - half)
-        coins = torch.randint(2, half.shape, generator=rng).to(self.device)
-        return (2 * (half + _through(shift, shift.round())) + coins) / 255
+        """x_u of these images as the generator proposes it now: see `rendered`."""
+        images = self.clean.images[pick]
+        layout = self._layout(images[:1])
+        return rendered(images, *self._proposed(pick, layout), layout, rng)
 
     def _layout(self, images: Tensor) -> Layout:
-        """Of images [B, C, H, W] that all have equal channels, or none has."""
-        channels, height, width = images.shape[1:]
-        gray = bool(channels_equal(images[:1]))
-        return layout_of((1 if gray else channels, height, width), self.config.epsilon_255)
+        return layout_for(images, self.config.epsilon_255)
 
     def _shuffled(self, rng: torch.Generator) -> list[Tensor]:
         """The numbers of all images, in batches of one layout each, in a new order."""
@@ -365,7 +351,42 @@ def _answer(network: nn.Module, shown: Tensor) -> Tensor:
         return network(shown).float()
 
 
-def _level(free: Tensor) -> Tensor:
+def layout_for(images: Tensor, epsilon_255: int) -> Layout:
+    """The letter's layout for images [B, C, H, W] that all have equal channels, or none has."""
+    channels, height, width = images.shape[1:]
+    gray = bool(channels_equal(images[:1]))
+    return layout_of((1 if gray else channels, height, width), epsilon_255)
+
+
+def rendered(images: Tensor, field: Tensor, nodes: Tensor, layout: Layout, rng: torch.Generator) -> Tensor:
+    """x_u with gradients; coins stand for letters.
+
+    Rounding passes gradients straight through (Bengio, Léonard & Courville 2013). The bounds 0 and 127 are kept value
+    by value here, and node by node in the end.
+
+    Args:
+        images: uint8 [B, C, H, W] of one layout, on the CPU.
+        field: proposed levels before they are rounded, float32 [B, rows, columns].
+        nodes: the same [B, C, rows, columns], empty where there are none.
+        layout: of the letter.
+        rng: draws the coins.
+
+    Returns:
+        float32 [B, C, H, W] in [0, 1], where `field` lies.
+    """
+    size = images.shape[2], images.shape[3]
+    half = (images >> 1).float().to(field.device)
+    field, nodes = (_through(free, level(free)) / MOST_LEVEL for free in (field, nodes))
+    shift = _enlarged(field[:, None], layout.field_step, size)
+    if layout.node_step:
+        shift = shift + _enlarged(nodes, layout.node_step, size)
+    shift = layout.reach * shift.clamp(-1, 1)
+    shift = torch.minimum(torch.maximum(shift, -half), TOP - half)
+    coins = torch.randint(2, half.shape, generator=rng).to(half.device)
+    return (2 * (half + _through(shift, shift.round())) + coins) / 255
+
+
+def level(free: Tensor) -> Tensor:
     """The nearest level."""
     return free.clamp(-MOST_LEVEL, MOST_LEVEL).round()
 

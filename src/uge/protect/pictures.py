@@ -1,0 +1,178 @@
+"""Sealed copies of pictures without classes: what a pretrained network sees in them becomes something else.
+
+    minimise over d_i   E_f CE(r(f(x_u)), t),   x_u = 2 (floor(x / 2) + d_i) + coin
+
+r is EfficientNet-Lite0 with its 1000 classes of ImageNet, f what a hacker may do first (`uge.protect.sealed.filtered`,
+a flip, a move), and t one class for all pictures, drawn from the key among those that r sees in none of them. d_i is
+the picture's own, made of the levels of a letter (`uge.keys.letter`), found by signed steps with momentum. There is no
+shortcut, for there is no label to learn: who mixes the copies with many other images learns from those.
+
+Sources: signed steps with momentum as in Dong et al., "Boosting Adversarial Attacks with Momentum", CVPR 2018; the mean
+over transformations as in Athalye et al., ICML 2018; pictures moved towards one other concept as in Shan et al.,
+"Glaze", USENIX Security 2023.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Unpack
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from uge.data.images import ImageSet, to_float
+from uge.encoders.efficientnet_lite import EfficientNetLite, efficientnet_lite_encoder
+from uge.errors import ConfigError
+from uge.keys.key import Key
+from uge.keys.letter import MOST_LEVEL, Layout, channels_equal, derive, layout_of, seal
+from uge.keys.sealed import SealedKey
+from uge.losses.misdirection import misdirection
+from uge.protect.sealed import filtered, layout_for, level, quick, rendered
+from uge.protection import OnStep, Protection, RunOptions, Settings
+from uge.runtime import generator_for, repeatable
+from uge.training import Shift
+
+TARGET = "uge/picture target/1"
+SEEN = 50  # classes that a picture may be like, and that are no target
+STEP, MOMENTUM = 0.25, 0.9  # of levels
+
+
+@dataclass(frozen=True)
+class PicturesConfig(Settings):
+    """Settings of the protection of pictures.
+
+    Attributes:
+        epsilon_255: L_inf bound of the copies in 8-bit steps.
+        steps: of each picture's shift.
+        batch_size: pictures at a time.
+    """
+
+    epsilon_255: int = 16
+    steps: int = 80
+    batch_size: int = 8
+
+    def __post_init__(self) -> None:
+        self.check_epsilon(255)
+        self.check_counts("steps", "batch_size")
+
+
+class PicturesProtection(Protection[PicturesConfig]):
+    """Makes sealed copies of pictures of one class, or of none.
+
+    Raises:
+        ConfigError: several keys, for an image has one letter; pictures that have no room for it.
+    """
+
+    takes = SealedKey.kind
+    enlarges = True
+    Config = PicturesConfig
+
+    def __init__(self, clean: ImageSet, keys: Sequence[Key], config: PicturesConfig, **run: Unpack[RunOptions]) -> None:
+        if len(keys) > 1:
+            raise ConfigError("a picture has one letter: give one key, and its recipient's file to all authorised")
+        super().__init__(clean, keys, config, **run)
+        assert isinstance(keys[0], SealedKey)  # `takes` says so
+        self.secret = keys[0].secret
+        equal = channels_equal(clean.images)  # such pictures have a layout of their own
+        self.batches = [
+            part for kind in (~equal, equal) if kind.any() for part in kind.nonzero()[:, 0].split(config.batch_size)
+        ]
+        for part in self.batches:
+            layout_for(clean.images[part[:1]], config.epsilon_255)  # what has no room for a letter fails here
+        self.proposals: dict[int, tuple[Tensor, Tensor]] = {}  # levels int8 of field and nodes, by number
+
+    @repeatable()
+    def train(self, on_step: OnStep | None = None) -> None:
+        """Find the shift of every picture, batch by batch; a step is one of one batch."""
+        network = efficientnet_lite_encoder(0).eval().requires_grad_(False)
+        assert isinstance(network, EfficientNetLite)
+        network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's annotations
+        target = self._target(network)
+        rng = generator_for(self.seed, "pictures")
+        now: list[Tensor] = []  # field, nodes, and the momentum of both
+        if (state := self.resumed()) is not None:
+            rng.set_state(state["rng"])
+            now, self.proposals = state["now"], state["proposals"]
+
+        def step(number: int) -> dict[str, Any]:
+            nonlocal now
+            part = self.batches[number // self.config.steps]
+            layout = layout_for(self.clean.images[part[:1]], self.config.epsilon_255)
+            if number % self.config.steps == 0:
+                now = [torch.zeros(len(part), *shape) for shape in (layout.field_shape, layout.node_shape)] * 2
+            loss, now = self._step(network, part, layout, target, now, rng)
+            if (number + 1) % self.config.steps == 0:
+                field, nodes = (level(free).to(torch.int8) for free in now[:2])
+                self.proposals |= {at: (field[row], nodes[row]) for row, at in enumerate(part.tolist())}
+            return {"misdirection": round(loss, 4)}
+
+        def reached() -> dict[str, Any]:
+            return {"now": now, "proposals": self.proposals, "rng": rng.get_state()}
+
+        self.take_steps(self.config.steps * len(self.batches), step, reached, on_step)
+
+    def copies(self, batch_size: int = 250) -> Iterator[Tensor]:
+        """The sealed copies in order, uint8 [1, C, H, W] one by one; every call seals them anew."""
+        for number in range(len(self.clean)):
+            yield self.enlarged(number, self.clean.images[number])[None]
+
+    def check_sizes(self, sizes: Iterable[tuple[int, int]]) -> None:
+        for size in set(sizes):
+            layout_of((self.clean.channels, *size), self.config.epsilon_255)
+
+    def enlarged(self, number: int, photograph: Tensor) -> Tensor:
+        """The picture's shift, enlarged to its own size, and sealed there."""
+        layout = layout_for(photograph[None], self.config.epsilon_255)
+        field, nodes = (each[None].float() for each in self.proposals[number])
+        field = _resized(field[None], layout.field_shape)[0]
+        if layout.node_step:
+            nodes = _resized(nodes, layout.node_shape[1:])
+        levels = [level(each).to(torch.int8) for each in (field, nodes)]
+        return seal(photograph[None], levels[0], levels[1], self.secret, self.config.epsilon_255)[0]
+
+    def _step(
+        self,
+        network: EfficientNetLite,
+        part: Tensor,
+        layout: Layout,
+        target: Tensor,
+        now: Sequence[Tensor],
+        rng: torch.Generator,
+    ) -> tuple[float, list[Tensor]]:
+        """One signed step of field and nodes; the loss before it, and where it led."""
+        field, nodes, *momenta = now
+        free = [field.to(self.device).requires_grad_(), nodes.to(self.device).requires_grad_()]
+        x_u = filtered(rendered(self.clean.images[part], free[0], free[1], layout, rng), rng)
+        seen = Shift.draw(len(part), self.clean.image_size, rng)(x_u).contiguous(memory_format=torch.channels_last)
+        with quick(self.device):
+            logits = network.classify(seen).float()
+        loss = misdirection(logits, target.expand(len(part)))
+        moved, grown = [], []
+        gradients = torch.autograd.grad(loss, free, allow_unused=True, materialize_grads=True)  # gray: no nodes
+        for value, gradient, momentum in zip(free, gradients, momenta, strict=True):
+            size = gradient.flatten(1).abs().mean(1).clamp_min(1e-12).view(-1, *[1] * (gradient.ndim - 1))
+            grown.append(MOMENTUM * momentum + (gradient / size).cpu())
+            moved.append((value.detach().cpu() - STEP * grown[-1].sign()).clamp(-MOST_LEVEL, MOST_LEVEL))
+        return float(loss.detach()), [*moved, *grown]
+
+    @torch.no_grad()
+    def _target(self, network: EfficientNetLite) -> Tensor:
+        """A class of ImageNet that the network sees in none of the pictures, int64 []; the key draws it."""
+        likely: set[int] = set()
+        for part in self.clean.images.split(self.config.batch_size):
+            mean = network.classify(to_float(part.to(self.device))).mean(0)
+            likely |= set(mean.topk(SEEN).indices.tolist())
+        stream = hashlib.shake_256(derive(self.secret, TARGET)).digest(8 * 1000)
+        order = torch.frombuffer(bytearray(stream), dtype=torch.int64).argsort().tolist()
+        chosen = next((each for each in order if each not in likely), order[0])
+        return torch.tensor(chosen, device=self.device)
+
+
+def _resized(levels: Tensor, shape: Sequence[int]) -> Tensor:
+    """Levels float32 [B, C, rows, columns] at another number of nodes, bilinear, antialiased."""
+    if tuple(levels.shape[2:]) == tuple(shape):
+        return levels
+    return F.interpolate(levels, list(shape), mode="bilinear", align_corners=False, antialias=True)

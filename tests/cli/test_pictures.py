@@ -1,0 +1,94 @@
+"""One picture, or some without classes: protected for what they show, published and opened as they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from uge.data.images import ImageSet
+
+from .conftest import Run
+
+SIZES = ((150, 90), (60, 61), (130, 200))  # (width, height)
+QUICK = ("--no-passphrase", "--set", "steps=3")
+
+
+@pytest.fixture(scope="module")
+def loose(eurosat: ImageSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three pictures of three sizes in no class folder, one of them gray."""
+    folder = tmp_path_factory.mktemp("loose")
+    for number, size in enumerate(SIZES):
+        picture = Image.fromarray(np.ascontiguousarray(eurosat.images[number].permute(1, 2, 0).numpy()))
+        gray = picture.convert("L").convert("RGB") if number == 1 else picture
+        gray.resize(size, Image.Resampling.BICUBIC).save(folder / f"picture {number}.{'jpg' if number == 2 else 'png'}")
+    (folder / "notes.txt").write_text("taken in May")
+    return folder
+
+
+def pixels(file: Path) -> np.ndarray:
+    with Image.open(file) as picture:
+        return np.asarray(picture)
+
+
+def test_pictures_without_classes_are_protected_and_opened_exactly(run: Run, loose: Path, tmp_path: Path) -> None:
+    done = run("protect", loose, *QUICK, "--out", tmp_path / "copy")
+    assert done.code == 0, done
+    assert len(done.stdout.splitlines()) == 4
+    assert "3 pictures, method pictures" in done.stdout
+    assert "3 pictures without classes" in done.stderr
+    assert "1 other file passed over" in done.stderr
+    assert f"uge open {tmp_path / 'copy'}" in done.stdout
+    key = tmp_path / "copy.recipient.uge"
+    checked = run("verify", tmp_path / "copy", "--key", key, "--clean", loose)
+    assert "views: 3 of 3 identical" in checked.stdout, checked
+    assert run("open", tmp_path / "copy", "--key", key, "--out", tmp_path / "mine").code == 0
+    for number, (width, height) in enumerate(SIZES):
+        own = pixels(next(loose.glob(f"picture {number}.*")))
+        copy = pixels(tmp_path / "copy" / "train" / "picture" / f"picture {number}.png")
+        opened = pixels(tmp_path / "mine" / "train" / "picture" / f"picture {number}.png")
+        assert copy.shape[:2] == (height, width)
+        assert (opened.reshape(own.shape) == own & 0xFE).all()
+        assert 1 < np.abs(copy.astype(int).reshape(own.shape) - own).max() <= 16
+        assert (copy[..., :1] == copy).all() == (number == 1)  # gray stays gray
+
+
+def test_one_picture_is_enough(run: Run, loose: Path, tmp_path: Path) -> None:
+    file = loose / "picture 0.png"
+    done = run("protect", file, *QUICK, "--out", tmp_path / "copy")
+    assert done.code == 0, done
+    assert "1 picture, method pictures" in done.stdout
+    checked = run("verify", tmp_path / "copy", "--key", tmp_path / "copy.recipient.uge", "--clean", file)
+    assert "views: 1 of 1 identical" in checked.stdout, checked
+
+
+def test_pictures_of_one_class_keep_its_name(run: Run, loose: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "cats" / "tabby"
+    folder.mkdir(parents=True)
+    for file in loose.glob("*.png"):
+        (folder / file.name).write_bytes(file.read_bytes())
+    assert run("protect", tmp_path / "cats", *QUICK, "--out", tmp_path / "copy").code == 0
+    assert sorted(file.stem for file in (tmp_path / "copy" / "train" / "tabby").iterdir()) == ["picture 0", "picture 1"]
+
+
+@pytest.mark.parametrize("name", ["sealed", "random-noise"])
+def test_methods_for_classes_say_what_they_need(run: Run, loose: Path, tmp_path: Path, name: str) -> None:
+    done = run("protect", loose, "--no-passphrase", "--method", name, "--out", tmp_path / "copy")
+    assert done.code == 2
+    assert "class" in done.stderr.splitlines()[-1]
+    assert not (tmp_path / "copy").exists()
+    assert not list(tmp_path.glob("*.uge"))
+
+
+def test_a_picture_that_cannot_be_read_is_named(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "photo.jpg").write_bytes(b"no picture")
+    done = run("protect", tmp_path / "photo.jpg", *QUICK, "--out", tmp_path / "copy")
+    assert f"{tmp_path / 'photo.jpg'}: cannot be read" in done.error
+
+
+def test_who_trains_networks_is_told_that_there_are_no_classes(run: Run, loose: Path, tmp_path: Path) -> None:
+    assert run("protect", loose, *QUICK, "--out", tmp_path / "copy").code == 0
+    done = run("audit", tmp_path / "copy", "--test", "eurosat", "--out", tmp_path / "audit")
+    assert "the copy alone has 'picture'" in done.error
