@@ -23,6 +23,7 @@ from benchmarks.tables.fedavg import fedavg_table
 from benchmarks.tables.fuzz import fuzz_table
 from benchmarks.tables.leaderboard import leaderboard
 from benchmarks.tables.photographs import photograph_table
+from benchmarks.tables.pictures import picture_table, recall_table
 from benchmarks.tables.sealed import copy_table, every_hacker, headline
 from benchmarks.tables.speed import speed_table
 from benchmarks.tables.uge_cifar import budget_table, stage_table
@@ -38,6 +39,8 @@ SECTIONS: dict[str, tuple[tuple[str, ...], Callable[..., str]]] = {
     "sealed": (("sealed",), every_hacker),
     "sealed-copies": (("sealed",), copy_table),
     "photographs": (("photographs",), photograph_table),
+    "pictures": (("pictures",), picture_table),
+    "pictures-recall": (("pictures",), recall_table),
     "fuzz": (("fuzz",), fuzz_table),
     "leaderboard": (("leaderboard",), leaderboard),
     "fedavg": (("fedavg",), fedavg_table),

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Unpack
 
 import torch
@@ -42,7 +42,8 @@ from uge.training import PlainTraining, Shift, fit, recommended_recipe
 
 TARGETS = "uge/targets/1"
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
-FIELD_GAIN, NODE_GAIN = 4.0, 8.0  # of a proposal, before it is bent into the range of levels: nodes are means of many
+GAIN = 2.5  # of a proposal of mean square 1, before it is bent into the range of levels
+LEAST_BATCH, USUAL_BATCH, MANY_STEPS = 32, 64, 2000
 LEARNING_RATE = 2e-3  # of the generator (Adam), falling linearly to zero
 
 
@@ -54,7 +55,7 @@ class SealedConfig(Settings):
         epsilon_255: L_inf bound of the copies in 8-bit steps.
         steps: of the generator at most.
         epochs: passes of the generator over the originals at most.
-        batch_size: images a step.
+        batch_size: images a step at most; fewer of small data sets, so that there are many steps all the same.
         width: filters of the generator's first level.
         surrogates: hackers in training, in turn; each begins anew after `surrogate_steps`.
         surrogate_steps: of one surrogate.
@@ -65,16 +66,16 @@ class SealedConfig(Settings):
     """
 
     epsilon_255: int = 16
-    steps: int = 2000
+    steps: int = 4000
     epochs: int = 40
-    batch_size: int = 128
+    batch_size: int = USUAL_BATCH
     width: int = 24
     surrogates: tuple[str, ...] = ("vgg:depth=8,width=16", "convnet:width=32", "mlp")
-    surrogate_steps: int = 120
+    surrogate_steps: int = 240
     references: tuple[str, ...] = ("vgg:depth=8,width=16", "resnet:depth=8,width=16", "convnet:width=32", "mlp")
     reference_epochs: int = 12
     reference_images: int = 4000
-    misdirection: float = 1.0
+    misdirection: float = 2.0
 
     def __post_init__(self) -> None:
         self.check_epsilon(255)
@@ -116,7 +117,8 @@ class SealedProtection(Protection[SealedConfig]):
             torch.manual_seed(seed_for(self.seed, "first proposals"))
             nn.init.normal_(self.generator.last.weight, std=0.02)
         self.generator.to(self.device)
-        epoch = sum(-(-len(kind) // config.batch_size) for kind in self.kinds)
+        self.batch_size = min(config.batch_size, max(LEAST_BATCH, config.epochs * len(clean) // MANY_STEPS))
+        epoch = sum(-(-len(kind) // self.batch_size) for kind in self.kinds)
         self.steps = min(config.steps, config.epochs * epoch)
 
     @repeatable()
@@ -225,11 +227,11 @@ class SealedProtection(Protection[SealedConfig]):
         told = F.one_hot(self.clean.labels[pick], self.clean.classes).float().to(self.device)
         with quick(self.device):
             proposal = self.generator.residual(x, told).float()
-        field = _at_nodes(proposal[:, :1], layout.shape, layout.field_step)[:, 0]
+        field = _bent(_at_nodes(proposal[:, :1], layout.shape, layout.field_step))[:, 0]
         nodes = proposal.new_empty(len(x), 0, 0, 0)
         if layout.node_step:
-            nodes = _at_nodes(proposal, layout.shape, layout.node_step)
-        return MOST_LEVEL * (FIELD_GAIN * field).tanh(), MOST_LEVEL * (NODE_GAIN * nodes).tanh()
+            nodes = _bent(_at_nodes(proposal, layout.shape, layout.node_step))
+        return field, nodes
 
     def _rendered(self, pick: Tensor, rng: torch.Generator) -> Tensor:
         """x_u of these images as the generator proposes it now: see `rendered`."""
@@ -244,7 +246,7 @@ class SealedProtection(Protection[SealedConfig]):
         """The numbers of all images, in batches of one layout each, in a new order."""
         batches: list[Tensor] = []
         for kind in self.kinds:
-            batches += kind[torch.randperm(len(kind), generator=rng)].split(self.config.batch_size)
+            batches += kind[torch.randperm(len(kind), generator=rng)].split(self.batch_size)
         return [batches[at] for at in torch.randperm(len(batches), generator=rng).tolist()]
 
     # -- who looks at the copies -----------------------------------------------------------------------------------
@@ -253,7 +255,9 @@ class SealedProtection(Protection[SealedConfig]):
         """A new hacker, who is to be replaced before he has learnt all that he could."""
         text = self.config.surrogates[turn]
         steps = round(1.3 * self.config.surrogate_steps)
-        return LiveRun(self.network(text, "surrogate", turn, age), recommended_recipe(text), steps, self.device)
+        recipe = recommended_recipe(text)
+        recipe = replace(recipe, learning_rate=recipe.learning_rate * min(1, self.batch_size / USUAL_BATCH))
+        return LiveRun(self.network(text, "surrogate", turn, age), recipe, steps, self.device)
 
     def _references(self, on_step: OnStep | None) -> list[nn.Module]:
         """The reference networks, frozen; each is trained once and kept."""
@@ -291,7 +295,8 @@ def filtered(x: Tensor, rng: torch.Generator) -> Tensor:
     """Members of the family of filters, drawn for each image: no list that a hacker could look beside.
 
     In most cases a random mix of the colours, half of them luma, in the place of all, or taken out of them; in half of
-    the cases a blur, a high-pass or a sharpening of random width; in some JPEG of random quality.
+    the cases a blur, a high-pass or a sharpening of random width; in some JPEG of random quality; in half of the cases
+    another light: contrast halved to doubled, and up to 0.3 lighter or darker.
 
     Args:
         x: float32 [B, C, H, W] in [0, 1].
@@ -301,7 +306,7 @@ def filtered(x: Tensor, rng: torch.Generator) -> Tensor:
         The same shape and range; differentiable in x.
     """
     count = len(x)
-    draws = torch.rand(3, generator=rng).tolist()
+    draws = torch.rand(4, generator=rng).tolist()
 
     def each(least: float = 0.0, most: float = 1.0) -> Tensor:
         return (least + (most - least) * torch.rand(count, generator=rng)).view(-1, 1, 1, 1).to(x.device)
@@ -317,8 +322,11 @@ def filtered(x: Tensor, rng: torch.Generator) -> Tensor:
         low = blur(x, each(0.4, 1.8).flatten().cpu())
         kind, detail = each(0, 3).floor(), each(1, 3) * (x - low)
         x = torch.where(kind == 0, low, torch.where(kind == 1, 0.5 + detail, x + detail)).clamp(0, 1)
-    if draws[2] < 0.15:
+    if draws[2] < 0.3:
         x = jpeg(x, float(10 + 60 * torch.rand((), generator=rng)))
+    if draws[3] < 0.5:
+        mean = x.mean((1, 2, 3), keepdim=True)
+        x = (mean + each(-0.3, 0.3) + 2 ** each(-1, 1) * (x - mean)).clamp(0, 1)
     return x
 
 
@@ -394,6 +402,15 @@ def level(free: Tensor) -> Tensor:
 def _through(free: Tensor, rounded: Tensor) -> Tensor:
     """The rounded numbers, with the gradient of the free ones."""
     return free + (rounded - free).detach()
+
+
+def _bent(proposal: Tensor) -> Tensor:
+    """A proposal [B, C, rows, columns] within the range of levels, whatever its size: its mean square becomes one.
+
+    Without that a generator grows until every level is the largest, where it learns no more.
+    """
+    size = (proposal.square().mean((1, 2, 3), keepdim=True) + 1e-4).sqrt()
+    return MOST_LEVEL * (GAIN * proposal / size).tanh()
 
 
 def _at_nodes(proposal: Tensor, shape: tuple[int, int, int], step: int) -> Tensor:

@@ -1,0 +1,77 @@
+"""How the generator of sealed copies stays able to learn, and what it expects of hackers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from uge.data.images import ImageSet
+from uge.keys import SealedKey
+from uge.protect.sealed import SealedConfig, SealedProtection, filtered, rendered
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def protection(count: int = 24, **settings: Any) -> SealedProtection:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (count, 3, 32, 32), generator=generator, dtype=torch.uint8)
+    clean = ImageSet(images, torch.arange(count) % 3, ("ant", "bee", "cat"), tuple(map(str, range(count))))
+    return SealedProtection(clean, [SealedKey.draw()], SealedConfig(width=4, **settings), seed=0)
+
+
+@torch.no_grad()
+def test_a_proposal_counts_by_its_shape_not_by_its_size() -> None:
+    made = protection()
+    pick = torch.arange(8)
+    layout = made._layout(made.clean.images[:1])
+    made.generator.eval()
+    made.generator.last.weight.mul_(100)
+    small = made._proposed(pick, layout)
+    made.generator.last.weight.mul_(1e3)
+    for one, other in zip(small, made._proposed(pick, layout), strict=True):
+        assert (one - other).abs().mean() < 0.1  # of levels up to 2
+
+
+def test_a_generator_that_has_grown_large_still_learns() -> None:
+    made = protection()
+    with torch.no_grad():
+        made.generator.last.weight.mul_(1e3)
+    pick, rng = torch.arange(8), torch.Generator().manual_seed(0)
+    layout = made._layout(made.clean.images[:1])
+    x_u = rendered(made.clean.images[pick], *made._proposed(pick, layout), layout, rng)
+    x_u.square().mean().backward()
+    gradient = made.generator.last.weight.grad
+    assert gradient is not None
+    relative = gradient.norm() * made.generator.last.weight.norm()
+    assert relative > 1e-4  # with levels that are all the largest it would be zero
+
+
+@pytest.mark.parametrize(
+    ("count", "batch", "steps"), [(24, 32, 40), (300, 32, 400), (2000, 40, 2000), (6000, 64, 3760)]
+)
+def test_small_sets_take_smaller_batches_and_so_more_steps(count: int, batch: int, steps: int) -> None:
+    made = protection(count)
+    assert (made.batch_size, made.steps) == (batch, steps)
+
+
+def test_filters_keep_shape_and_range_differ_from_draw_to_draw_and_let_gradients_through() -> None:
+    x = torch.rand(6, 3, 16, 18, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    changed = set()
+    for seed in range(40):
+        y = filtered(x, torch.Generator().manual_seed(seed))
+        assert y.shape == x.shape
+        assert 0 <= float(y.detach().min()) <= float(y.detach().max()) <= 1
+        assert torch.equal(y, filtered(x, torch.Generator().manual_seed(seed)))
+        if not torch.equal(y, x):
+            (gradient,) = torch.autograd.grad(y.sum(), x)
+            assert gradient.abs().sum() > 0
+        changed.add(round(float((y - x).abs().mean().detach()), 4))
+    assert len(changed) > 20
+
+
+def test_images_are_seen_in_another_light_each() -> None:
+    x = torch.full((200, 3, 8, 8), 0.5)
+    spreads = [filtered(x, torch.Generator().manual_seed(seed)).mean((1, 2, 3)).std() for seed in range(40)]
+    assert 0.3 < sum(spread > 0.1 for spread in spreads) / 40 < 0.7
