@@ -3,7 +3,7 @@
     minimise over d_i   E_f CE(r(f(x_u)), t),   x_u = 2 (floor(x / 2) + d_i) + coin
 
 r is EfficientNet-Lite0 with its 1000 classes of ImageNet, f what a hacker may do first (`uge.protect.sealed.filtered`,
-a flip, a move), and t one class for all pictures, drawn from the key among those that r sees in none of them. d_i is
+a flip, a move), and t of each class another one, drawn from the key among those that r sees in no picture. d_i is
 the picture's own, made of the levels of a letter (`uge.keys.letter`), found by signed steps with momentum. There is no
 shortcut, for there is no label to learn: who mixes the copies with many other images learns from those.
 
@@ -90,7 +90,7 @@ class PicturesProtection(Protection[PicturesConfig]):
         network = efficientnet_lite_encoder(0).eval().requires_grad_(False)
         assert isinstance(network, EfficientNetLite)
         network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's annotations
-        target = self._target(network)
+        targets = self._targets(network)
         rng = generator_for(self.seed, "pictures")
         now: list[Tensor] = []  # field, nodes, and the momentum of both
         if (state := self.resumed()) is not None:
@@ -103,7 +103,7 @@ class PicturesProtection(Protection[PicturesConfig]):
             layout = layout_for(self.clean.images[part[:1]], self.config.epsilon_255)
             if number % self.config.steps == 0:
                 now = [torch.zeros(len(part), *shape) for shape in (layout.field_shape, layout.node_shape)] * 2
-            loss, now = self._step(network, part, layout, target, now, rng)
+            loss, now = self._step(network, part, layout, targets, now, rng)
             if (number + 1) % self.config.steps == 0:
                 field, nodes = (level(free).to(torch.int8) for free in now[:2])
                 self.proposals |= {at: (field[row], nodes[row]) for row, at in enumerate(part.tolist())}
@@ -138,7 +138,7 @@ class PicturesProtection(Protection[PicturesConfig]):
         network: EfficientNetLite,
         part: Tensor,
         layout: Layout,
-        target: Tensor,
+        targets: Tensor,
         now: Sequence[Tensor],
         rng: torch.Generator,
     ) -> tuple[float, list[Tensor]]:
@@ -149,7 +149,7 @@ class PicturesProtection(Protection[PicturesConfig]):
         seen = Shift.draw(len(part), self.clean.image_size, rng)(x_u).contiguous(memory_format=torch.channels_last)
         with quick(self.device):
             logits = network.classify(seen).float()
-        loss = misdirection(logits, target.expand(len(part)))
+        loss = misdirection(logits, targets[self.clean.labels[part]].to(self.device))
         moved, grown = [], []
         gradients = torch.autograd.grad(loss, free, allow_unused=True, materialize_grads=True)  # gray: no nodes
         for value, gradient, momentum in zip(free, gradients, momenta, strict=True):
@@ -159,16 +159,15 @@ class PicturesProtection(Protection[PicturesConfig]):
         return float(loss.detach()), [*moved, *grown]
 
     @torch.no_grad()
-    def _target(self, network: EfficientNetLite) -> Tensor:
-        """A class of ImageNet that the network sees in none of the pictures, int64 []; the key draws it."""
-        likely: set[int] = set()
+    def _targets(self, network: EfficientNetLite) -> Tensor:
+        """For each class one of ImageNet, int64 [K], each once, that the network sees in few pictures of any."""
+        likely = torch.zeros(1000)
         for part in self.clean.images.split(self.config.batch_size):
-            mean = network.classify(to_float(part.to(self.device))).mean(0)
-            likely |= set(mean.topk(SEEN).indices.tolist())
+            logits = network.classify(to_float(part.to(self.device))).cpu()
+            likely += torch.zeros_like(logits).scatter(1, logits.topk(SEEN).indices, 1.0).sum(0)
         stream = hashlib.shake_256(derive(self.secret, TARGET)).digest(8 * 1000)
-        order = torch.frombuffer(bytearray(stream), dtype=torch.int64).argsort().tolist()
-        chosen = next((each for each in order if each not in likely), order[0])
-        return torch.tensor(chosen, device=self.device)
+        drawn = torch.frombuffer(bytearray(stream), dtype=torch.int64).argsort()
+        return drawn[likely[drawn].argsort(stable=True)][torch.arange(self.clean.classes) % 1000]
 
 
 def _resized(levels: Tensor, shape: Sequence[int]) -> Tensor:
