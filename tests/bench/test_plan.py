@@ -34,7 +34,7 @@ def test_a_file_says_what_a_comparison_is(tmp_path: Path) -> None:
 
 def test_the_leaderboard_compares_every_protection_and_the_quick_one_ours_with_some() -> None:
     found = {name: [each.method for each in bench.protections] for name, bench in BENCHES.items()}
-    assert set(found["leaderboard"]) == set(PROTECTIONS)
+    assert set(found["leaderboard"]) == set(PROTECTIONS) - {"pictures"}  # which are of one class
     assert {"sealed", "uge", "random-noise", "em"} <= set(found["quick"]) and BENCHES["quick"].data == ("eurosat",)
 
 
