@@ -25,7 +25,7 @@ def protection(count: int = 24, **settings: Any) -> SealedProtection:
 def test_a_proposal_counts_by_its_shape_not_by_its_size() -> None:
     made = protection()
     pick = torch.arange(8)
-    layout = made._layout(made.clean.images[:1])
+    layout = made.layout(made.clean.images[:1])
     made.generator.eval()
     made.generator.last.weight.mul_(100)
     small = made._proposed(pick, layout)
@@ -39,7 +39,7 @@ def test_a_generator_that_has_grown_large_still_learns() -> None:
     with torch.no_grad():
         made.generator.last.weight.mul_(1e3)
     pick, rng = torch.arange(8), torch.Generator().manual_seed(0)
-    layout = made._layout(made.clean.images[:1])
+    layout = made.layout(made.clean.images[:1])
     x_u = rendered(made.clean.images[pick], *made._proposed(pick, layout), layout, rng)
     x_u.square().mean().backward()
     gradient = made.generator.last.weight.grad

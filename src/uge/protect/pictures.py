@@ -14,24 +14,30 @@ over transformations as in Athalye et al., ICML 2018; pictures moved towards one
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Unpack
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from uge.data.images import ImageSet, to_float
-from uge.encoders.efficientnet_lite import EfficientNetLite, efficientnet_lite_encoder
-from uge.errors import ConfigError
+from uge.encoders import build_encoder
+from uge.encoders.efficientnet_lite import EfficientNetLite
 from uge.keys.key import Key
-from uge.keys.letter import MOST_LEVEL, Layout, channels_equal, derive, layout_of, seal
-from uge.keys.sealed import SealedKey
+from uge.keys.letter import MOST_LEVEL, Layout
 from uge.losses.misdirection import misdirection
-from uge.protect.sealed import filtered, layout_for, level, quick, rendered
-from uge.protection import OnStep, Protection, RunOptions, Settings
+from uge.protect.sealed import (
+    LetterConfig,
+    LetterProtection,
+    drawn_order,
+    filtered,
+    level,
+    quick,
+    rendered,
+    resized,
+)
+from uge.protection import OnStep, RunOptions
 from uge.runtime import generator_for, repeatable
 from uge.training import Shift
 
@@ -41,7 +47,7 @@ STEP, MOMENTUM = 0.25, 0.9  # of levels
 
 
 @dataclass(frozen=True)
-class PicturesConfig(Settings):
+class PicturesConfig(LetterConfig):
     """Settings of the protection of pictures.
 
     Attributes:
@@ -50,7 +56,6 @@ class PicturesConfig(Settings):
         batch_size: pictures at a time.
     """
 
-    epsilon_255: int = 16
     steps: int = 80
     batch_size: int = 8
 
@@ -59,37 +64,21 @@ class PicturesConfig(Settings):
         self.check_counts("steps", "batch_size")
 
 
-class PicturesProtection(Protection[PicturesConfig]):
-    """Makes sealed copies of pictures of one class, or of none.
+class PicturesProtection(LetterProtection[PicturesConfig]):
+    """Makes sealed copies of pictures of one class, or of none."""
 
-    Raises:
-        ConfigError: several keys, for an image has one letter; pictures that have no room for it.
-    """
-
-    takes = SealedKey.kind
-    enlarges = True
     Config = PicturesConfig
 
     def __init__(self, clean: ImageSet, keys: Sequence[Key], config: PicturesConfig, **run: Unpack[RunOptions]) -> None:
-        if len(keys) > 1:
-            raise ConfigError("a picture has one letter: give one key, and its recipient's file to all authorised")
         super().__init__(clean, keys, config, **run)
-        assert isinstance(keys[0], SealedKey)  # `takes` says so
-        self.secret = keys[0].secret
-        equal = channels_equal(clean.images)  # such pictures have a layout of their own
-        self.batches = [
-            part for kind in (~equal, equal) if kind.any() for part in kind.nonzero()[:, 0].split(config.batch_size)
-        ]
-        for part in self.batches:
-            layout_for(clean.images[part[:1]], config.epsilon_255)  # what has no room for a letter fails here
+        self.batches = [part for kind in self.kinds for part in kind.split(config.batch_size)]
         self.proposals: dict[int, tuple[Tensor, Tensor]] = {}  # levels int8 of field and nodes, by number
 
     @repeatable()
     def train(self, on_step: OnStep | None = None) -> None:
         """Find the shift of every picture, batch by batch; a step is one of one batch."""
-        network = efficientnet_lite_encoder(0).eval().requires_grad_(False)
+        network = build_encoder("efficientnet-lite0", self.clean, seed=0, device=self.device)
         assert isinstance(network, EfficientNetLite)
-        network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's annotations
         targets = self._targets(network)
         rng = generator_for(self.seed, "pictures")
         now: list[Tensor] = []  # field, nodes, and the momentum of both
@@ -100,7 +89,7 @@ class PicturesProtection(Protection[PicturesConfig]):
         def step(number: int) -> dict[str, Any]:
             nonlocal now
             part = self.batches[number // self.config.steps]
-            layout = layout_for(self.clean.images[part[:1]], self.config.epsilon_255)
+            layout = self.layout(self.clean.images[part[:1]])
             if number % self.config.steps == 0:
                 now = [torch.zeros(len(part), *shape) for shape in (layout.field_shape, layout.node_shape)] * 2
             loss, now = self._step(network, part, layout, targets, now, rng)
@@ -119,19 +108,14 @@ class PicturesProtection(Protection[PicturesConfig]):
         for number in range(len(self.clean)):
             yield self.enlarged(number, self.clean.images[number])[None]
 
-    def check_sizes(self, sizes: Iterable[tuple[int, int]]) -> None:
-        for size in set(sizes):
-            layout_of((self.clean.channels, *size), self.config.epsilon_255)
-
     def enlarged(self, number: int, photograph: Tensor) -> Tensor:
         """The picture's shift, enlarged to its own size, and sealed there."""
-        layout = layout_for(photograph[None], self.config.epsilon_255)
+        layout = self.layout(photograph[None])
         field, nodes = (each[None].float() for each in self.proposals[number])
-        field = _resized(field[None], layout.field_shape)[0]
+        field = resized(field[None], layout.field_shape)[0]
         if layout.node_step:
-            nodes = _resized(nodes, layout.node_shape[1:])
-        levels = [level(each).to(torch.int8) for each in (field, nodes)]
-        return seal(photograph[None], levels[0], levels[1], self.secret, self.config.epsilon_255)[0]
+            nodes = resized(nodes, layout.node_shape[1:])
+        return self.sealed(photograph[None], field, nodes)[0]
 
     def _step(
         self,
@@ -165,13 +149,5 @@ class PicturesProtection(Protection[PicturesConfig]):
         for part in self.clean.images.split(self.config.batch_size):
             logits = network.classify(to_float(part.to(self.device))).cpu()
             likely += torch.zeros_like(logits).scatter(1, logits.topk(SEEN).indices, 1.0).sum(0)
-        stream = hashlib.shake_256(derive(self.secret, TARGET)).digest(8 * 1000)
-        drawn = torch.frombuffer(bytearray(stream), dtype=torch.int64).argsort()
+        drawn = drawn_order(self.secret, TARGET, 1000)
         return drawn[likely[drawn].argsort(stable=True)][torch.arange(self.clean.classes) % 1000]
-
-
-def _resized(levels: Tensor, shape: Sequence[int]) -> Tensor:
-    """Levels float32 [B, C, rows, columns] at another number of nodes, bilinear, antialiased."""
-    if tuple(levels.shape[2:]) == tuple(shape):
-        return levels
-    return F.interpolate(levels, list(shape), mode="bilinear", align_corners=False, antialias=True)

@@ -19,7 +19,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Unpack
+from typing import Any, TypeVar, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -43,12 +43,60 @@ from uge.training import PlainTraining, Shift, fit, recommended_recipe
 TARGETS = "uge/targets/1"
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 GAIN = 2.5  # of a proposal of mean square 1, before it is bent into the range of levels
-LEAST_BATCH, USUAL_BATCH, MANY_STEPS = 32, 64, 2000
+LEAST_BATCH, USUAL_BATCH = 32, 64  # images a step
+MANY_STEPS = 2000  # for which batches of small data sets become smaller
 LEARNING_RATE = 2e-3  # of the generator (Adam), falling linearly to zero
 
 
 @dataclass(frozen=True)
-class SealedConfig(Settings):
+class LetterConfig(Settings):
+    """What every protection that writes letters is told: the L_inf bound of its copies in 8-bit steps."""
+
+    epsilon_255: int = 16
+
+
+L = TypeVar("L", bound=LetterConfig)
+
+
+class LetterProtection(Protection[L]):
+    """Copies whose lowest bits are a letter: one key, layouts by shape and channels, and the seal.
+
+    Raises:
+        ConfigError: several keys, for an image has one letter; images that have no room for it.
+    """
+
+    takes = SealedKey.kind
+    enlarges = True
+
+    def __init__(self, clean: ImageSet, keys: Sequence[Key], config: L, **run: Unpack[RunOptions]) -> None:
+        if len(keys) > 1:
+            raise ConfigError("an image has one letter: give one key, and its recipient's file to everybody authorised")
+        super().__init__(clean, keys, config, **run)
+        assert isinstance(keys[0], SealedKey)  # `takes` says so
+        self.secret = keys[0].secret
+        equal = channels_equal(clean.images)  # such images have a layout of their own
+        self.kinds = [kind.nonzero()[:, 0] for kind in (~equal, equal) if kind.any()]
+        for kind in self.kinds:
+            self.layout(clean.images[kind[:1]])  # what has no room for a letter fails here
+
+    def check_sizes(self, sizes: Iterable[tuple[int, int]]) -> None:
+        for size in set(sizes):
+            layout_of((self.clean.channels, *size), self.config.epsilon_255)
+
+    def layout(self, images: Tensor) -> Layout:
+        """The letter's layout for images [B, C, H, W] that all have equal channels, or none has."""
+        channels, height, width = images.shape[1:]
+        gray = bool(channels_equal(images[:1]))
+        return layout_of((1 if gray else channels, height, width), self.config.epsilon_255)
+
+    def sealed(self, images: Tensor, field: Tensor, nodes: Tensor) -> Tensor:
+        """The copies of images of one layout, uint8 [B, C, H, W], from levels that are not rounded yet."""
+        rounded = [level(free).to(torch.int8).cpu() for free in (field, nodes)]
+        return seal(images, rounded[0], rounded[1], self.secret, self.config.epsilon_255)
+
+
+@dataclass(frozen=True)
+class SealedConfig(LetterConfig):
     """Settings of the sealed protection.
 
     Attributes:
@@ -65,7 +113,6 @@ class SealedConfig(Settings):
         misdirection: w, the weight of what references see.
     """
 
-    epsilon_255: int = 16
     steps: int = 4000
     epochs: int = 40
     batch_size: int = USUAL_BATCH
@@ -88,29 +135,19 @@ class SealedConfig(Settings):
             parse_network(network)
 
 
-class SealedProtection(Protection[SealedConfig]):
+class SealedProtection(LetterProtection[SealedConfig]):
     """Makes sealed copies.
 
     Raises:
-        ConfigError: several keys, for an image has one letter; images that have no room for it; a single class.
+        ConfigError: as for `LetterProtection`; a single class.
     """
 
-    takes = SealedKey.kind
-    enlarges = True
     Config = SealedConfig
 
     def __init__(self, clean: ImageSet, keys: Sequence[Key], config: SealedConfig, **run: Unpack[RunOptions]) -> None:
-        if len(keys) > 1:
-            raise ConfigError("an image has one letter: give one key, and its recipient's file to everybody authorised")
         super().__init__(clean, keys, config, **run)
         if clean.classes < 2:
             raise ConfigError(f"all images are of the class {clean.class_names[0]!r}; sealed copies need two at least")
-        assert isinstance(keys[0], SealedKey)  # `takes` says so
-        self.secret = keys[0].secret
-        equal = channels_equal(clean.images)  # such images have a layout of their own
-        self.kinds = [kind.nonzero()[:, 0] for kind in (~equal, equal) if kind.any()]
-        for kind in self.kinds:
-            self._layout(clean.images[kind[:1]])  # what has no room for a letter fails here
         self.targets = draw_targets(self.secret, clean.classes)
         self.generator = UNet(clean.channels, clean.classes, config.width, seed_for(self.seed, "generator"))
         with torch.random.fork_rng(devices=[]):
@@ -168,24 +205,18 @@ class SealedProtection(Protection[SealedConfig]):
             equal = channels_equal(self.clean.images[pick])
             for gray in equal.unique():
                 rows = (equal == gray).nonzero()[:, 0]
-                copies[rows] = self._sealed(pick[rows], self.clean.images[pick[rows]])
+                copies[rows] = self._copied(pick[rows], self.clean.images[pick[rows]])
             yield copies
-
-    def check_sizes(self, sizes: Iterable[tuple[int, int]]) -> None:
-        for size in set(sizes):
-            layout_of((self.clean.channels, *size), self.config.epsilon_255)
 
     @torch.no_grad()
     def enlarged(self, number: int, photograph: Tensor) -> Tensor:
         """The generator's proposal for what networks see, enlarged to the photograph, and sealed there."""
         self.generator.eval()
-        return self._sealed(torch.tensor([number]), photograph[None])[0]
+        return self._copied(torch.tensor([number]), photograph[None])[0]
 
-    def _sealed(self, pick: Tensor, images: Tensor) -> Tensor:
+    def _copied(self, pick: Tensor, images: Tensor) -> Tensor:
         """The copies of images of one layout, uint8 [B, C, H, W], which stand under these numbers."""
-        proposed = self._proposed(pick, self._layout(images))
-        field, nodes = (level(free).to(torch.int8).cpu() for free in proposed)
-        return seal(images, field, nodes, self.secret, self.config.epsilon_255)
+        return self.sealed(images, *self._proposed(pick, self.layout(images)))
 
     # -- one step --------------------------------------------------------------------------------------------------
 
@@ -236,11 +267,8 @@ class SealedProtection(Protection[SealedConfig]):
     def _rendered(self, pick: Tensor, rng: torch.Generator) -> Tensor:
         """x_u of these images as the generator proposes it now: see `rendered`."""
         images = self.clean.images[pick]
-        layout = self._layout(images[:1])
+        layout = self.layout(images)
         return rendered(images, *self._proposed(pick, layout), layout, rng)
-
-    def _layout(self, images: Tensor) -> Layout:
-        return layout_for(images, self.config.epsilon_255)
 
     def _shuffled(self, rng: torch.Generator) -> list[Tensor]:
         """The numbers of all images, in batches of one layout each, in a new order."""
@@ -339,11 +367,16 @@ def draw_targets(secret: bytes, classes: int) -> Tensor:
         secret: of the key.
         classes: K, two at least.
     """
-    stream = hashlib.shake_256(derive(secret, TARGETS)).digest(8 * classes)
-    circle = torch.frombuffer(bytearray(stream), dtype=torch.int64).argsort()
+    circle = drawn_order(secret, TARGETS, classes)
     targets = torch.empty_like(circle)
     targets[circle] = circle.roll(-1)
     return targets
+
+
+def drawn_order(secret: bytes, purpose: str, count: int) -> Tensor:
+    """The numbers 0..count-1 in an order that the key decides, int64 [count]."""
+    stream = hashlib.shake_256(derive(secret, purpose)).digest(8 * count)
+    return torch.frombuffer(bytearray(stream), dtype=torch.int64).argsort()
 
 
 def quick(device: torch.device) -> torch.autocast:
@@ -357,13 +390,6 @@ def _answer(network: nn.Module, shown: Tensor) -> Tensor:
     """Logits float32 [B, K]."""
     with quick(shown.device):
         return network(shown).float()
-
-
-def layout_for(images: Tensor, epsilon_255: int) -> Layout:
-    """The letter's layout for images [B, C, H, W] that all have equal channels, or none has."""
-    channels, height, width = images.shape[1:]
-    gray = bool(channels_equal(images[:1]))
-    return layout_of((1 if gray else channels, height, width), epsilon_255)
 
 
 def rendered(images: Tensor, field: Tensor, nodes: Tensor, layout: Layout, rng: torch.Generator) -> Tensor:
@@ -421,8 +447,12 @@ def _at_nodes(proposal: Tensor, shape: tuple[int, int, int], step: int) -> Tenso
     """
     if proposal.shape[2:] == shape[1:]:
         return F.avg_pool2d(proposal, step, ceil_mode=True, count_include_pad=False)
-    nodes = [-(-side // step) for side in shape[1:]]
-    return F.interpolate(proposal, nodes, mode="bilinear", align_corners=False, antialias=True)
+    return resized(proposal, [-(-side // step) for side in shape[1:]])
+
+
+def resized(levels: Tensor, nodes: Sequence[int]) -> Tensor:
+    """Levels float32 [B, C, rows, columns] at another number of nodes, bilinear, antialiased."""
+    return F.interpolate(levels, list(nodes), mode="bilinear", align_corners=False, antialias=True)
 
 
 def _enlarged(values: Tensor, step: int, size: tuple[int, int]) -> Tensor:
