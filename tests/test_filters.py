@@ -173,3 +173,23 @@ def test_equalise_gives_every_value_its_rank() -> None:
 def test_depth_leaves_that_many_levels() -> None:
     x = torch.linspace(0, 1, 1000).view(1, 1, 10, 100)
     assert len(parse_filter("depth:3")(x).unique()) == 8
+
+
+def test_normalised_channels_are_all_of_one_mean_and_contrast() -> None:
+    tint = torch.tensor([0.5, 0.8, 0.3]).view(3, 1, 1)
+    x = smooth_pictures() * tint / 2 + tint / 4
+    seen = parse_filter("normalise")(x)
+    assert torch.allclose(seen.mean((2, 3)), torch.full((4, 3), 0.5), atol=0.02)
+    assert torch.allclose(seen.std((2, 3)), torch.full((4, 3), 0.25), atol=0.02)
+
+
+def test_lab_is_light_and_two_colours_that_gray_has_not() -> None:
+    gray = torch.linspace(0, 1, 32).expand(1, 3, 32, 32)
+    light, *colours = parse_filter("lab")(gray)[0]
+    assert light[0, 0] < 0.01 and light[0, -1] > 0.99 and (light.diff(dim=1) > 0).all()
+    for colour in colours:
+        assert torch.allclose(colour, torch.full_like(colour, 128 / 255), atol=0.01)
+    red = torch.tensor([1.0, 0, 0]).view(1, 3, 1, 1).expand(1, 3, 4, 4)
+    assert torch.allclose(
+        parse_filter("lab")(red)[0, :, 0, 0], torch.tensor([0.532, (80.1 + 128) / 255, (67.2 + 128) / 255]), atol=0.01
+    )

@@ -137,6 +137,21 @@ def equalise(x: Tensor) -> Tensor:
     return x + (operations.equalise(x, x.new_zeros(len(x))) - x).detach()
 
 
+def normalise(x: Tensor) -> Tensor:
+    """Every channel of an image with mean 0.5 and deviation 0.25: tints and contrast say nothing any more."""
+    mean = x.mean((2, 3), keepdim=True)
+    deviation = ((x - mean).square().mean((2, 3), keepdim=True) + 1e-4).sqrt()
+    return (0.5 + (x - mean) / (4 * deviation)).clamp(0, 1)
+
+
+def lab(x: Tensor) -> Tensor:
+    """CIE L*a*b*, L / 100 and (a + 128) / 255, (b + 128) / 255; gray images stay as they are."""
+    if x.shape[1] == 1:
+        return x
+    light, *colours = kornia.color.rgb_to_lab(x).split(1, dim=1)
+    return torch.cat([light / 100, *((colour + 128) / 255 for colour in colours)], dim=1).clamp(0, 1)
+
+
 FILTERS: dict[str, tuple[Callable[..., Tensor], float | None, float | None]] = {  # function, least, most of the number
     "none": (lambda x: x, None, None),
     "grayscale": (grayscale, None, None),
@@ -152,6 +167,8 @@ FILTERS: dict[str, tuple[Callable[..., Tensor], float | None, float | None]] = {
     "chroma": (chroma, None, None),
     "local-contrast": (local_contrast, 0.5, 10),
     "equalise": (equalise, None, None),
+    "normalise": (normalise, None, None),
+    "lab": (lab, None, None),
 }
 
 

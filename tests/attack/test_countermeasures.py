@@ -7,9 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from uge.attack import build_countermeasure, encoder_of, knowledge_of, needs_clean, needs_teacher, parse_countermeasures
+from uge.attack.band_stop import without_band
+from uge.attack.scattered import scattered
 from uge.data.images import ImageSet, normalisation_of, to_float
 from uge.errors import ConfigError
-from uge.filters import FILTERS
+from uge.filters import FILTERS, cosines
 from uge.networks import NetworkSpec, build_network
 from uge.training import PlainTraining, Recipe, accuracy_of, fit, logits_of
 
@@ -71,7 +73,7 @@ def test_the_strongest_part_says_what_a_hacker_knows(knows: str, texts: list[str
     ("text", "message"),
     [
         ("destillation:soft", "unknown counter-measure 'destillation'; did you mean 'distillation'"),
-        ("xyz", "unknown counter-measure 'xyz'; choose from: adversarial, blur, candidates"),
+        ("xyz", "unknown counter-measure 'xyz'; choose from: adversarial, band-stop, blur"),
         ("jpeg:30+blurr", "unknown counter-measure 'blurr'; did you mean 'blur'"),
         ("jpeg:30+", "unknown counter-measure ''"),
         ("none:soft", "counter-measure 'none' has no options, got 'none:soft'"),
@@ -140,7 +142,7 @@ def test_a_filter_changes_training_and_test_images_alike(few: ImageSet, text: st
     measure = build_countermeasure(text)
     x, y = measure.prepare(images)
     assert torch.equal(measure.at_test(images).images, x) and y is images.labels
-    assert torch.equal(x, images.images) == (text == "grayscale" and channels == 1)
+    assert torch.equal(x, images.images) == (text in ("grayscale", "lab") and channels == 1)
 
 
 def test_parts_work_in_the_order_in_which_they_are_written(few: ImageSet) -> None:
@@ -228,3 +230,43 @@ def test_a_student_learns_from_answers_alone_and_leaves_the_teacher_as_it_was(
     assert agree >= 0.95 and not teacher.training
     assert all(torch.equal(tensor, before[name]) for name, tensor in teacher.state_dict().items())
     assert all(p.grad is None for p in teacher.parameters())
+
+
+def test_a_stopped_band_is_gone_and_the_rest_stays() -> None:
+    x = torch.rand(3, 3, 16, 20, generator=torch.Generator().manual_seed(0)) * 0.5 + 0.25
+    none = without_band(x, torch.full((3,), 0.5), torch.full((3,), 0.5))
+    assert torch.allclose(none, x, atol=1e-5)
+    low, high = torch.tensor([0.0, 0.2, 0.6]), torch.tensor([0.3, 0.5, 1.1])
+    kept = without_band(x, low, high)
+    assert torch.allclose(kept.mean((2, 3)), x.mean((2, 3)), atol=1e-3)
+    rows, columns = cosines(16), cosines(20)
+    before, after = ((rows @ each @ columns.T) for each in (x, kept))
+    radius = ((torch.linspace(0, 1, 16)[:, None] ** 2 + torch.linspace(0, 1, 20) ** 2) / 2).sqrt()
+    for image in range(3):
+        inside = (radius >= low[image]) & (radius < high[image])
+        inside[0, 0] = False
+        assert after[image][:, inside].abs().max() < 0.02 < before[image][:, inside].abs().max()
+        assert (after - before)[image][:, ~inside].abs().max() < 0.02
+
+
+def test_a_scattered_pixel_comes_from_nearby() -> None:
+    ramp = torch.arange(32.0).expand(2, 1, 32, 32) / 32
+    seen = scattered(ramp, 2.0, torch.Generator().manual_seed(0))
+    moved = (seen - ramp)[:, :, :, 3:-3].abs() * 32
+    assert 1.5 < moved.max() <= 2.01 and 0.8 < moved.mean() < 1.2
+    assert not torch.equal(seen[0], seen[1])
+
+
+def test_coarser_labels_are_groups_of_classes_of_one_size() -> None:
+    images = ImageSet(
+        torch.zeros(60, 1, 8, 8, dtype=torch.uint8),
+        torch.arange(60) % 6,
+        tuple("abcdef"),
+        tuple(map(str, range(60))),
+    )
+    measure = build_countermeasure("coarse:6,groups=3", clean=images, seed=1)
+    _, coarse = measure.prepare(images)
+    pairs = set(zip(images.labels.tolist(), coarse.tolist(), strict=True))
+    assert len(pairs) == 6 and sorted(group for _, group in pairs) == [0, 0, 1, 1, 2, 2]
+    with pytest.raises(ConfigError, match="coarse: groups"):
+        build_countermeasure("coarse:6,groups=7", clean=images)

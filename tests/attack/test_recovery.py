@@ -123,8 +123,19 @@ RECOVERS: dict[str, dict[str, float]] = {  # counter-measure -> accuracy that it
         "sobel": 85,
         "local-contrast": 95,
         "equalise": 95,
+        "normalise": 95,
+        "lab": 95,
+        "coarse:50": 95,
     },
-    "high frequencies": {"low-pass": 95, "transplant": 95, "blur:1": 95, "jpeg:10": 95, "pool:2": 72},
+    "high frequencies": {
+        "low-pass": 95,
+        "transplant": 95,
+        "blur:1": 95,
+        "jpeg:10": 95,
+        "pool:2": 72,
+        "coin": 95,
+        "band-stop:0.6": 95,
+    },
     "one pixel": {"median": 93, "cutout": 93, "cutmix": 93, "wavelet:96": 91},  # the first two: Wu et al. 2023
     "misdirecting": {"relabel": 80},
     "error-minimising": {"adversarial:4,steps=3": 95},  # Tao et al. 2021 report it; noise of 12 steps, ascent of 4

@@ -29,6 +29,7 @@ SMALL = {  # less work than the defaults; the steps are the same
     "pretrained-probe": "pretrained-probe:side=32",
     "pretrained-finetune": "pretrained-finetune:side=32",
     "refit": "refit:6",
+    "coarse": "coarse:6",
     "projection": "projection:epochs=2",
 }
 SIZES = [(20, 20), (17, 23)]  # a letter fits

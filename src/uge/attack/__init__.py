@@ -16,8 +16,9 @@ from torch import nn
 
 from uge.attack.adversarial import Adversarial
 from uge.attack.augmented import RandAugment, UEraser
+from uge.attack.band_stop import BandStop
 from uge.attack.candidates import Candidates
-from uge.attack.clean_subset import CleanMixed, CleanOnly, Refit
+from uge.attack.clean_subset import CleanMixed, CleanOnly, Coarse, Refit
 from uge.attack.combined import Combined
 from uge.attack.distillation import Distillation
 from uge.attack.filtered import Jpeg, of_filter
@@ -29,6 +30,7 @@ from uge.attack.projection import Projection
 from uge.attack.purification import NO_PAIRS, Pairs, Purify
 from uge.attack.relabelled import Relabel
 from uge.attack.residuals import PairMeans, ResidualMeans, Transplant
+from uge.attack.scattered import Coin
 from uge.attack.self_supervised import SelfSupervised
 from uge.data.images import ImageSet
 from uge.encoders import is_installed
@@ -47,6 +49,8 @@ COUNTERMEASURES: dict[str, type[PlainTraining]] = {
     "cutmix": Cutmix,
     "randaugment": RandAugment,
     "ueraser": UEraser,
+    "coin": Coin,
+    "band-stop": BandStop,
     "adversarial": Adversarial,
     "projection": Projection,
     "clean-only": CleanOnly,
@@ -60,6 +64,7 @@ COUNTERMEASURES: dict[str, type[PlainTraining]] = {
     "own-pairs": OwnPairs,
     "candidates": Candidates,
     "refit": Refit,
+    "coarse": Coarse,
     "pretrained-probe": PretrainedProbe,
     "pretrained-finetune": PretrainedFinetune,
     "self-supervised": SelfSupervised,

@@ -88,3 +88,27 @@ class Refit(PlainTraining):
         seen = at_test(self.subset)
         refit_last_layer(network, seen.images, seen.labels, seen.classes, self.seed)
         return True
+
+
+class Coarse(Refit):
+    """Train under coarser labels, then fit the last layer on the true labels of a few originals.
+
+        y <- g(y),   g: classes -> groups, drawn once, as many classes in each as in any other, but for one
+
+    Against perturbations that are tied to the published labels (Zhang et al., Unlearnable Clusters, CVPR 2023): within
+    a group they say different things about what is to be called alike.
+
+    Args:
+        clean: all originals.
+        images: how many of them the hacker has.
+        groups: how many there are; at most as many as classes.
+        seed: decides which originals, and the groups.
+    """
+
+    def __init__(self, clean: ImageSet, images: str | int = 500, groups: str | int = 2, seed: int = 0) -> None:
+        super().__init__(clean, images, seed)
+        self.groups = whole("coarse: groups", groups, 2, clean.classes)
+
+    def prepare(self, images: ImageSet) -> tuple[Tensor, Tensor]:
+        order = torch.randperm(images.classes, generator=generator_for(self.seed, "coarse labels"))
+        return images.images, (order % self.groups)[images.labels]

@@ -16,7 +16,7 @@ from uge.data.images import ImageSet, to_float, to_uint8
 from uge.filters import FILTERS, parse_filter
 from uge.training import PlainTraining
 
-COLOURS = ("grayscale", "chroma")  # take out one of the two things that only colour images have
+COLOURS = ("grayscale", "chroma", "lab")  # are about what only colour images have
 
 
 class Filtered(PlainTraining):
