@@ -37,7 +37,6 @@ from pyarrow import parquet
 from benchmarks.fuzz.mutations import mutate, safetensors_header
 from uge.audit.conduct import conduct
 from uge.audit.plan import Hackers, Plan, read_plan
-from uge.audit.runners import Local
 from uge.bench.plan import read_bench
 from uge.copy import Copy, open_copy, publish, verify
 from uge.data.images import ImageSet, normalisation_of
@@ -49,6 +48,7 @@ from uge.keys.letter import layout_of, seal
 from uge.networks import NetworkSpec
 from uge.records import append_record
 from uge.report.audit import write_reports
+from uge.runners import Local
 from uge.runtime import environment
 from uge.training import Recipe
 

@@ -16,12 +16,12 @@ from pathlib import Path
 from uge.audit.conduct import conduct
 from uge.audit.plan import read_plan
 from uge.audit.run import read_finished
-from uge.audit.runners import build_runner
 from uge.copy import Copy, verify
 from uge.data import load, photographs
 from uge.pipeline import key_beside, protect_and_publish
 from uge.protect import resolve_config
 from uge.records import append_record, read_records
+from uge.runners import build_runner
 from uge.runtime import environment
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "photographs" / "records.jsonl"

@@ -20,7 +20,6 @@ from uge.audit.conduct import conduct
 from uge.audit.plan import read_plan
 from uge.audit.quality import psnr, ssim
 from uge.audit.run import read_finished
-from uge.audit.runners import build_runner
 from uge.copy import Copy
 from uge.data.images import ImageSet, normalisation_of
 from uge.data.sources import load
@@ -29,6 +28,7 @@ from uge.pipeline import key_beside, protect_and_publish
 from uge.protect import resolve_config
 from uge.protection import Settings
 from uge.records import append_record, read_records
+from uge.runners import build_runner
 from uge.runtime import environment, generator_for, seed_for
 from uge.training import fit, logits_of, recommended_recipe
 

@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from uge.audit.conduct import Watcher, conduct
-from uge.audit.jobs import Runner
 from uge.audit.plan import AUTHORISED, Hackers, Plan
-from uge.audit.runners import Local
 from uge.copy import Copy
 from uge.data import load
 from uge.durable import claimed
@@ -20,6 +18,7 @@ from uge.protect import resolve_config
 from uge.records import config_hash
 from uge.report.audit import read_audit
 from uge.report.page import write_page
+from uge.runners import Local, Runner
 from uge.runtime import generator_for
 
 DATA, METHOD = "eurosat", "sealed"
@@ -71,7 +70,6 @@ def run_demo(
         The summary, as in audit/summary.json.
     """
     steps = steps or Steps()
-    runner = runner or Local()  # its workers begin to load while the copy is made
     steps.stage(f"Reading {DATA}")
     clean, test = load(DATA, "train"), load(DATA, "test")
     clean = clean.take(QUICK_IMAGES if quick else IMAGES, generator_for(seed, "demo subset"))
@@ -94,7 +92,7 @@ def run_demo(
             test,
             out / "audit",
             plan,
-            runner,
+            runner or Local(),
             manifest=copy.manifest,
             key=key,
             clean=clean,

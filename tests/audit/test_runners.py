@@ -21,12 +21,13 @@ from uge.audit.folder import claimed
 from uge.audit.jobs import save_job
 from uge.audit.plan import AUTHORISED, Cell, Hackers, Plan, Row
 from uge.audit.run import Audit, read_finished
-from uge.audit.runners import Local, _answer, build_runner, load_job
+from uge.audit.worker import load_job, train_cells
 from uge.data.images import ImageSet, normalisation_of, to_float
 from uge.errors import ConfigError, PublishError
 from uge.keys.weights import WeightsKey, new_weights_key
 from uge.networks import NetworkSpec
 from uge.report.audit import read_audit
+from uge.runners import Local, build_runner
 from uge.training import Recipe, recommended_recipe
 
 PLAN = Plan(
@@ -281,12 +282,13 @@ def test_damaged_examples_are_one_line(undisturbed: Path, tmp_path: Path) -> Non
 
 
 def test_a_job_that_dies_elsewhere_is_a_row_and_not_the_end(images: dict[str, ImageSet], tmp_path: Path) -> None:
-    def lost() -> Row:
-        raise TimeoutError("job 17\n  ran out of\ttime")
+    class Losing(Local):
+        def run(self, do: Any, more: Any, lost: Any, folder: Path) -> Any:
+            yield from (lost(cell, TimeoutError("job 17\n  ran out of\ttime")) for cell in more(1))
 
     audit = Audit(images["published"], images["test"], tmp_path, recipe=partial(recommended_recipe, epochs=1))
     cell = Cell("hacker", "mlp:width=8")
-    row = _answer(save_job(audit, [cell.network]), cell, lost)
+    (row,) = train_cells(Losing(1), save_job(audit, [cell.network]), lambda count: [cell])
     assert row["error"] == "TimeoutError: job 17 ran out of time" and row["cell"] == audit.cell_name(cell)
 
 
@@ -311,7 +313,7 @@ def test_random_order_of_finishing_changes_nothing(
     images: dict[str, ImageSet], key: WeightsKey, undisturbed: Path, tmp_path: Path
 ) -> None:
     class Shuffled(Local):
-        def run(self, job: Path, more: Any) -> Any:
+        def run(self, do: Any, more: Any, *rest: Any) -> Any:
             waiting: list[Any] = []
 
             def shuffled(count: int) -> list[Any]:
@@ -319,7 +321,7 @@ def test_random_order_of_finishing_changes_nothing(
                 random.Random(3).shuffle(waiting)
                 return [waiting.pop() for _ in range(min(count, len(waiting)))]
 
-            yield from super().run(job, shuffled)
+            yield from super().run(do, shuffled, *rest)
 
     conduct(**images, key=key, out=tmp_path / "audit", plan=PLAN, runner=Shuffled(1))
     assert records(tmp_path / "audit") == records(undisturbed)
@@ -355,7 +357,7 @@ def test_students_wait_for_their_teachers_and_nobody_else(
     held: list[Any] = []
 
     class Holding(Local):
-        def run(self, job: Path, more: Any) -> Any:
+        def run(self, do: Any, more: Any, *rest: Any) -> Any:
             first, *others = more(1000)
             held.extend(others)
             waiting = [first, *others]
@@ -364,7 +366,7 @@ def test_students_wait_for_their_teachers_and_nobody_else(
                 waiting.extend(more(1000))
                 return [waiting.pop(0) for _ in range(min(count, len(waiting)))]
 
-            yield from super().run(job, whole)
+            yield from super().run(do, whole, *rest)
 
     plan = replace(PLAN, strongest=0)
     conduct(**images, key=key, out=tmp_path / "audit", plan=plan, runner=Holding(1))

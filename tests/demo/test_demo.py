@@ -17,13 +17,13 @@ import pytest
 import torch
 
 from uge.audit.quality import psnr, ssim
-from uge.audit.runners import Local
 from uge.copy import Copy
 from uge.data.images import ImageSet
 from uge.demo import PLAN, QUICK_EPOCHS, QUICK_IMAGES, Steps, run_demo
 from uge.durable import held
 from uge.errors import KeyFileError, PublishError
 from uge.keys import load_key
+from uge.runners import Local
 from uge.runtime import generator_for
 
 CELLS = 2 * (1 + len(PLAN.pairs()))  # the recipient and the hackers, on the copy and on the originals
@@ -187,7 +187,7 @@ def test_one_demo_at_a_time_works_in_a_folder(done: tuple[Path, Any]) -> None:
 def test_a_killed_demo_goes_on(tmp_path: Path) -> None:
     out, records = tmp_path / "out", tmp_path / "out" / "audit" / "records.jsonl"
     code = (
-        "import sys; from pathlib import Path; from uge.audit.runners import Local; from uge.demo import run_demo\n"
+        "import sys; from pathlib import Path; from uge.runners import Local; from uge.demo import run_demo\n"
         "run_demo(Path(sys.argv[1]), quick=True, runner=Local(1))"
     )
     environment = os.environ | {"OMP_NUM_THREADS": "1"}

@@ -10,12 +10,13 @@ from typing import Any
 from uge.attack import why_unfit
 from uge.audit.estimate import Estimate
 from uge.audit.folder import claimed, write_facts, write_summary
-from uge.audit.jobs import Runner
 from uge.audit.plan import Cell, Plan, Row, cells_of, possible
 from uge.audit.run import Audit
+from uge.audit.worker import train_cells
 from uge.copy import Manifest
 from uge.data.images import ImageSet
 from uge.keys.key import Key
+from uge.runners import Runner
 from uge.training import recommended_recipe
 
 
@@ -113,7 +114,7 @@ def conduct(
         rows = audit.run_plan(
             plan,
             hackers,
-            runner,
+            partial(train_cells, runner),
             stage,
             lambda cell, row: watcher.trained(row, estimate.seconds(cell)),
             known,

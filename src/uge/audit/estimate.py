@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from uge.attack import beginning, cost_of
 from uge.audit.plan import Cell
-from uge.audit.runners import threads
 from uge.data.images import to_float
+from uge.runners import threads
 
 if TYPE_CHECKING:
     from uge.audit.run import Audit

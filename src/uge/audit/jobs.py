@@ -1,17 +1,16 @@
-"""What an audit hands to its workers: one file of data, and cells one after the other as they become ready."""
+"""What an audit hands to its workers: one file of data."""
 
 from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 from safetensors.numpy import save
 
-from uge.audit.plan import Cell, Row
 from uge.durable import private_folder, write_file
 
 if TYPE_CHECKING:
@@ -19,24 +18,6 @@ if TYPE_CHECKING:
 
 JOB = "job"  # what the workers read; removed at the end
 CELLS = "cells"  # finished rows that are not in records.jsonl yet, one file each
-
-
-More = Callable[[int], Sequence[Cell]]
-"""Up to so many cells that can be trained now, each handed out once. None while others have to be finished first, whose
-rows the caller has to see: ask again after each row."""
-
-
-class Runner(Protocol):
-    """Trains cells as they become ready."""
-
-    def run(self, job: Path, more: More) -> Iterator[Row]:
-        """Yield the row of each cell as it is finished, in any order, until there are no more and none is running.
-
-        Args:
-            job: the file that `save_job` wrote.
-            more: where the cells come from.
-        """
-        ...
 
 
 def save_job(audit: Audit, networks: Iterable[str]) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from uge.attack import (
     needs_teacher,
     trains_key_network,
 )
-from uge.audit.jobs import CELLS, JOB, More, Runner, save_job
+from uge.audit.jobs import CELLS, JOB, save_job
 from uge.audit.plan import AUTHORISED, Cell, Hacker, Plan, Row, cells_of
 from uge.data.images import ImageSet, class_difference, normalisation_of, to_float, to_uint8
 from uge.durable import check_writable, remove_folder, write_file
@@ -29,6 +29,7 @@ from uge.keys.key import RECIPIENT_NETWORK, Key
 from uge.networks import NetworkSpec, build_network, parse_network
 from uge.outside import MOST_WEIGHTS, read_file
 from uge.records import append_record, config_hash, is_training, line_of, read_records, read_row
+from uge.runners import More
 from uge.runtime import environment, seed_for
 from uge.training import PlainTraining, Recipe, fit
 
@@ -170,7 +171,7 @@ class Audit:
         self,
         plan: Plan,
         hackers: Sequence[Hacker],
-        runner: Runner,
+        train: Callable[[Path, More[Cell]], Iterator[Row]],
         on_cells: Callable[[Sequence[Cell], Sequence[Cell]], None] | None = None,
         on_row: Callable[[Cell, Row], None] | None = None,
         known: Sequence[Row] = (),
@@ -183,7 +184,7 @@ class Audit:
         Args:
             plan: what to try.
             hackers: of `uge.audit.plan.possible`.
-            runner: where to train.
+            train: as `uge.audit.worker.train_cells`, with a runner.
             on_cells: called before each stage with all cells decided by now and those of them that are missing.
             on_row: called with every cell that this run trained and its row.
             known: rows of other audits; the cells among them that this plan has, too, are not trained again.
@@ -217,7 +218,7 @@ class Audit:
                 if on_cells:
                     on_cells(cells, missing)
                 job = job or save_job(self, [network for network, _ in hackers])
-                for row in runner.run(job, self._ready(missing, done, seconds)):
+                for row in train(job, self._ready(missing, done, seconds)):
                     done[row["cell"]] = row
                     append_record(self.folder / RECORDS, row)
                     if on_row:
@@ -228,7 +229,7 @@ class Audit:
         self._tidy(rows)
         return rows
 
-    def _ready(self, missing: Iterable[Cell], done: Container[str], seconds: Callable[[Cell], float]) -> More:
+    def _ready(self, missing: Iterable[Cell], done: Container[str], seconds: Callable[[Cell], float]) -> More[Cell]:
         """Hands out cells, long ones first, but those that students of the authorised network wait for before all."""
         teachers = {cell: self.cell_name(self._teacher_of(cell)) for cell in missing if self._queries(cell)}
         asked = set(teachers.values()) & {self.cell_name(cell) for cell in missing}

@@ -20,7 +20,6 @@ from typing import Any, TypeVar
 
 import torch
 
-from uge.audit.runners import end_with_parent
 from uge.copy import MANIFEST
 from uge.data.images import ImageSet, normalisation_of
 from uge.durable import remove_folder, write_file
@@ -30,6 +29,7 @@ from uge.networks import NetworkSpec, build_network
 from uge.outside import read_json
 from uge.pipeline import protect_and_publish
 from uge.protection import Settings
+from uge.runners import end_with_parent
 from uge.runtime import environment
 from uge.training import Recipe, fit, recommended_recipe
 

@@ -19,7 +19,6 @@ from typing import Any
 import torch
 
 from uge.audit.conduct import Watcher, conduct
-from uge.audit.jobs import Runner
 from uge.audit.metrics import counts, holds_originals, summarise
 from uge.audit.plan import Hackers, Plan, Row
 from uge.bench.cost import CopyJob, clock_yardstick, in_a_process, make_copy, read_cost, share_of, was_made
@@ -35,6 +34,7 @@ from uge.outside import read_json
 from uge.protect import PROTECTIONS
 from uge.protection import NO_KEY
 from uge.records import config_hash, line_of, read_records
+from uge.runners import Runner
 from uge.runtime import generator_for
 from uge.training import recommended_recipe
 

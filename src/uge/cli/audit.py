@@ -32,11 +32,11 @@ def audit(
     """
     from uge.audit.conduct import conduct
     from uge.audit.plan import read_plan
-    from uge.audit.runners import build_runner
     from uge.copy import Copy, check_outside
     from uge.data import load
     from uge.report.audit import write_reports
     from uge.report.tables import print_table
+    from uge.runners import build_runner
     from uge.runtime import resolve_device
 
     check_outside(out, folder, test, clean)

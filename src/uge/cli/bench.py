@@ -32,11 +32,11 @@ def bench(
     It states accuracies, picture quality and costs (HTML, Markdown, CSV), beside the records.
     Killed at any time, the same command goes on where it stopped.
     """
-    from uge.audit.runners import build_runner
     from uge.bench.plan import read_bench
     from uge.bench.run import run_bench
     from uge.copy import check_outside
     from uge.report.leaderboard import print_leaderboard, write_leaderboards
+    from uge.runners import build_runner
     from uge.runtime import resolve_device
 
     chosen, where, place = read_bench(plan), build_runner(runner), resolve_device(device)
