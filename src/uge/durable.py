@@ -103,13 +103,22 @@ def new_folder(out: Path | str, *, private: bool = False) -> Iterator[Path]:
                 shutil.rmtree(folder, ignore_errors=True)  # of a killed run
                 folder.mkdir(mode=0o700 if private else 0o777)
                 yield folder
-                sync_tree(folder)
-                os.replace(folder, out)
-                sync_folder(out.parent)
+                move_into_place(folder, out)
             finally:
                 _remove_work(work, folder)
     except OSError as error:
         raise PublishError(f"cannot write {out}: {error.strerror or error}") from error
+
+
+def move_into_place(folder: Path, out: Path) -> None:
+    """Let a folder that is whole appear as `out`: all of it reaches the disk, then it is renamed.
+
+    Raises:
+        OSError: the disk is full, or `out` is there and not empty.
+    """
+    sync_tree(folder)
+    os.replace(folder, out)
+    sync_folder(out.parent)
 
 
 def check_target(out: Path | str) -> None:
@@ -319,12 +328,17 @@ def check_writable(path: Path) -> None:
 
 def sync_tree(folder: Path) -> None:
     """Wait until every file and folder of a tree is on the disk."""
+    for place, _, files in os.walk(folder, topdown=False):
+        sync_files([Path(place, name) for name in files])
+        sync_folder(Path(place))
+
+
+def sync_files(files: Sequence[Path]) -> None:
+    """Wait until the content of these files is on the disk."""
     with ThreadPoolExecutor(_SYNCS_AT_ONCE) as pool:
-        for place, _, files in os.walk(folder, topdown=False):
-            for first in range(0, len(files), _SYNCS_IN_LINE):  # a pool takes in all it is given at once
-                for _ in pool.map(_sync, (Path(place, name) for name in files[first : first + _SYNCS_IN_LINE])):
-                    pass  # raises what a sync raised
-            sync_folder(Path(place))
+        for first in range(0, len(files), _SYNCS_IN_LINE):  # a pool takes in all it is given at once
+            for _ in pool.map(_sync, files[first : first + _SYNCS_IN_LINE]):
+                pass  # raises what a sync raised
 
 
 def sync_folder(folder: Path) -> None:

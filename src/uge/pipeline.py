@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial as bind
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from uge.copy import MANIFEST, Manifest, files_of, publish, read_manifest
+from uge.copy import MANIFEST, Manifest, files_of, read_manifest
+from uge.copy.chunks import LEAST_SPREAD, cut, work_through
+from uge.copy.publishing import Chunk, finish, write_chunk
 from uge.data import Photographs
 from uge.data.images import ImageSet, batch_of
-from uge.durable import LOCK, check_target, claimed, remove_folder, tidy, write_file
-from uge.errors import KeyFileError, UgeError, unknown_name
+from uge.durable import LOCK, check_target, claimed, move_into_place, remove_folder, write_file
+from uge.errors import KeyFileError, PublishError, UgeError, unknown_name
 from uge.keys import Key, SealedKey, load_key, save_key
 from uge.keys.letter import derive
 from uge.outside import MOST_FACTS, read_file
 from uge.protect import PROTECTIONS
-from uge.protection import Protection
+from uge.protection import Copier, OnStep, Protection
+from uge.runners import Runner
 from uge.runtime import seed_for, without_folders
 
 
@@ -33,7 +39,8 @@ def protect_and_publish(
     seed: int | None = None,
     device: torch.device | str = "cpu",
     checkpoint_seconds: float = 30.0,
-    on_step: Callable[[dict[str, Any], int], None] | None = None,
+    runner: Runner | None = None,
+    on_step: OnStep | None = None,
     on_copy: Callable[[Manifest], None] = lambda manifest: None,
 ) -> Manifest:
     """Train what the protection trains, make the copy, publish it.
@@ -52,6 +59,8 @@ def protect_and_publish(
             repeat what does not depend on the images.
         device: where to compute.
         checkpoint_seconds: least time between two checkpoints; a killed run loses no more than this.
+        runner: makes and writes the copies of many images; without one this process does. What is trained is trained
+            here.
         on_copy: called when the copy is there and a killed run would still go on: for what is to lie beside it.
         on_step: called after each step with its row and the number of all steps, and as `Protection.train` says.
 
@@ -77,7 +86,6 @@ def protect_and_publish(
     fresh = not partial.exists()
     with claimed(partial, *protection.mark()):
         if was_published(out):  # and killed before it could tidy up
-            tidy(out)
             on_copy(manifest := read_manifest(out))
             remove_folder(partial, last=("run", LOCK))
             return manifest
@@ -90,25 +98,80 @@ def protect_and_publish(
         for suffix, content in protection.secrets().items():  # no copy without them
             _write_secret(out.with_name(out.name + suffix), content)
         settings = without_folders(protection.config.to_dict()) | {"recipients": len(keys)} | protection.told()
-        manifest = publish(
-            clean,
-            protection.copies(batch_of(clean.images.shape[1:])) if sizes is None else _pairs(originals, protection),
-            out,
-            method=method,
-            settings=settings,
-            epsilon_255=protection.epsilon_255,
-            signers=keys,
+        chunks = _Chunks(originals, protection)
+        folder = partial / "copy"
+        folder.mkdir(exist_ok=True)
+        written = work_through(
+            len(chunks.numbers),
+            chunks.of,
+            bind(write_chunk, folder),
+            partial / "written",
+            runner,
+            chunks.telling(on_step),
         )
+        try:
+            facts = {"method": method, "settings": settings, "epsilon_255": protection.epsilon_255}
+            manifest = finish(folder, clean, written, **facts, signers=keys)
+            move_into_place(folder, out)
+        except OSError as error:
+            raise PublishError(f"cannot write {out}: {error.strerror or error}") from error
         on_copy(manifest)
         remove_folder(partial, last=("run", LOCK))
     return manifest
 
 
-def _pairs(originals: ImageSet | Photographs, protection: Protection[Any]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Photographs and their copies, one by one, each uint8 [1, C, H, W]."""
-    for number in range(len(originals)):
-        photograph = originals.own(number)
-        yield photograph[None], protection.enlarged(number, photograph)[None]
+class _Chunks:
+    """The chunks of a copy: parts of the originals, each with what makes its copies."""
+
+    def __init__(self, originals: ImageSet | Photographs, protection: Protection[Any]) -> None:
+        self.originals, self.protection = originals, protection
+        self.clean = originals.small
+        self.files, self.labels = files_of(self.clean), self.clean.labels.tolist()
+        sizes = repeat(self.clean.image_size, len(self.clean)) if originals.sizes is None else originals.sizes
+        self.numbers = cut(self.clean.channels * height * width for height, width in sizes)
+
+    def of(self, number: int) -> Chunk:
+        """The chunk of a number."""
+        numbers = self.numbers[number]
+        chosen = slice(numbers.start, numbers.stop)
+        copier = self.protection.part(numbers, number)
+        pairs: Iterable[tuple[Tensor, Tensor]] = (
+            _Pairs(copier, self.clean.images[chosen].clone())
+            if self.originals.sizes is None
+            else _OwnPairs(copier, [self.originals.own(at) for at in numbers])
+        )
+        bound = self.protection.epsilon_255
+        return Chunk(self.files[chosen], self.labels[chosen], pairs, self.clean.image_size, bound)
+
+    def telling(self, on_step: OnStep | None) -> Callable[[int, int], None]:
+        """Tells how many chunks are done; few are done at once."""
+        if on_step is None or len(self.numbers) < LEAST_SPREAD:
+            return lambda done, count: None
+        return lambda done, count: on_step({"step": done, "preparing": f"copies, part {done} of {count}"}, count)
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """Originals uint8 [N, C, H, W] and their copies, batch by batch, made where they are asked for."""
+
+    copier: Copier
+    originals: Tensor
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        size = batch_of(self.originals.shape[1:])
+        return zip(self.originals.split(size), self.copier.copies(size), strict=True)
+
+
+@dataclass(frozen=True)
+class _OwnPairs:
+    """Photographs, each uint8 [C, H, W], and their copies, one by one, made where they are asked for."""
+
+    copier: Copier
+    photographs: Sequence[Tensor]
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for number, photograph in enumerate(self.photographs):
+            yield photograph[None], self.copier.enlarged(number, photograph)[None]
 
 
 def was_published(out: Path) -> bool:

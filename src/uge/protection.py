@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Generic, NotRequired, TypedDict, TypeVar, cast
+from typing import Any, ClassVar, Generic, NotRequired, Protocol, TypedDict, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -90,6 +90,29 @@ class RunOptions(TypedDict):
 C = TypeVar("C", bound=Settings)
 
 
+class Copier(Protocol):
+    """What makes the copies of some originals, whatever process it is sent to."""
+
+    def copies(self, batch_size: int = 250) -> Iterator[Tensor]:
+        """As for `Protection`, of its own images."""
+
+    def enlarged(self, number: int, photograph: Tensor) -> Tensor:
+        """As for `Protection`; `number` is the image's place among its own."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """Copies that are made already: uint8 [N, C, H, W]."""
+
+    images: Tensor
+
+    def copies(self, batch_size: int = 250) -> Iterator[Tensor]:
+        return iter(self.images.split(batch_size))
+
+    def enlarged(self, number: int, photograph: Tensor) -> Tensor:
+        raise NotImplementedError  # what makes copies of one size is asked for no other
+
+
 class Protection(ABC, Generic[C]):
     """Makes the copy of one data set.
 
@@ -163,8 +186,23 @@ class Protection(ABC, Generic[C]):
         """
 
     @abstractmethod
+    def copied(self, numbers: range) -> Tensor:
+        """The protected copies of the originals of these numbers, uint8 [B, C, H, W], whatever others are made with."""
+
+    @torch.no_grad()
     def copies(self, batch_size: int = 250) -> Iterator[Tensor]:
         """The protected copies in order, uint8 [B, C, H, W] batch by batch, so that no second data set is held."""
+        for begin in range(0, len(self.clean), batch_size):
+            yield self.copied(range(begin, min(begin + batch_size, len(self.clean)))).contiguous()
+
+    def part(self, numbers: range, turn: int = 0) -> Copier:
+        """What makes the copies of these originals elsewhere, once this is trained.
+
+        Args:
+            numbers: of the originals.
+            turn: of the part: several GPUs take parts in turn.
+        """
+        return Made(self.copied(numbers).contiguous())
 
     def check_sizes(self, sizes: Iterable[tuple[int, int]]) -> None:
         """Refuse photographs of sizes (height, width) that `enlarged` cannot make.

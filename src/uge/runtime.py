@@ -36,6 +36,11 @@ def resolve_device(name: str = "auto") -> torch.device:
     return device
 
 
+def device_in_turn(device: torch.device, turn: int) -> torch.device:
+    """The device itself, or where that is a GPU of several the one whose turn it is."""
+    return torch.device("cuda", turn % torch.cuda.device_count()) if device.type == "cuda" else device
+
+
 @contextmanager
 def repeatable() -> Iterator[None]:
     """Inside, cuDNN uses only kernels that add up in the same order every time: the same seed, the same bits."""

@@ -152,7 +152,7 @@ def test_two_files_of_one_name_are_not_made_one(copy, recipient, tmp_path):
     part = tmp_path / "part"
     shutil.copytree(copy / "train/cat", part / "cat")
     shutil.copytree(copy / "train/cat", part / "train" / "cat")
-    refused("File exists", part, recipient, out=tmp_path / "mine")
+    refused("would both be written as train/cat/00001.png", part, recipient, out=tmp_path / "mine")
 
 
 def test_images_of_several_sizes_open_together(key, recipient, tmp_path):

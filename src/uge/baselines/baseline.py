@@ -7,7 +7,7 @@ learnt by nobody.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
@@ -103,12 +103,9 @@ class Baseline(Protection[C]):
         self.claim()
 
     @torch.no_grad()
-    def copies(self, batch_size: int = 250) -> Iterator[Tensor]:
-        """The protected copies in order, uint8 [B, C, H, W] batch by batch; the same for every batch size."""
-        for begin in range(0, len(self.clean), batch_size):
-            numbers = range(begin, min(begin + batch_size, len(self.clean)))
-            chosen = slice(numbers.start, numbers.stop)
-            yield self.protected(self.clean.images[chosen], self.clean.labels[chosen], numbers).contiguous()
+    def copied(self, numbers: range) -> Tensor:
+        chosen = slice(numbers.start, numbers.stop)
+        return self.protected(self.clean.images[chosen], self.clean.labels[chosen], numbers)
 
     @abstractmethod
     def protected(self, images: Tensor, labels: Tensor, numbers: range) -> Tensor:

@@ -22,12 +22,13 @@ def open_(
 ) -> None:
     """Your images as a plain class folder, for any training program: OUT/train/CLASS/NAME.png."""
     from uge.copy import check_outside, open_copy
+    from uge.runners import Local
 
     check_outside(out, source)
     count = (
         _unlock(source, key, out)
         if key.suffix == ".lock"
-        else open_copy(source, options.read_key(key, passphrase_file), out, skip_bad=skip_bad)
+        else open_copy(source, options.read_key(key, passphrase_file), out, skip_bad=skip_bad, runner=Local())
     )
     say(f"{out}: {count} images opened; private, as the originals are.")
 

@@ -64,6 +64,7 @@ def protect(
     from uge.keys import SealedKey
     from uge.pipeline import key_beside, pair_of, protect_and_publish, was_published
     from uge.protect import PROTECTIONS, method_for, resolve_config
+    from uge.runners import Local
     from uge.runtime import resolve_device
 
     out = out if out.name not in ("", "..") else Path(os.path.abspath(out))  # "." has no name to put a key's behind
@@ -110,6 +111,7 @@ def protect(
                     chosen,
                     config,
                     device=place,
+                    runner=Local(),
                     on_step=bar.step,
                     on_copy=partial(_show, out, originals),
                 )

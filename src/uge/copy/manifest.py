@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from torch import Tensor
 
@@ -39,6 +39,16 @@ class PublishedImage:
     label: int
     sha256: str
     size: tuple[int, int] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON, without what is None."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+    @classmethod
+    def from_dict(cls, entry: dict[str, Any]) -> Self:
+        """What `to_dict` made; raises KeyError, TypeError or ValueError."""
+        label, digest = _typed(entry["label"], int), _digest(entry["sha256"])
+        return cls(_typed(entry["file"], str), label, digest, _size(entry.get("size")))
 
 
 @dataclass(frozen=True)
@@ -98,8 +108,7 @@ class Manifest:
         facts = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "images"}
         yield json.dumps(facts, indent=1, sort_keys=True)[:-2] + ',\n "images": [\n'
         for number, image in enumerate(self.images, start=1):
-            facts = {name: value for name, value in asdict(image).items() if value is not None}
-            yield f"  {json.dumps(facts)}{',' if number < len(self.images) else ''}\n"
+            yield f"  {json.dumps(image.to_dict())}{',' if number < len(self.images) else ''}\n"
         yield " ]\n}\n"
 
     @classmethod
@@ -139,10 +148,7 @@ class Manifest:
 
     @classmethod
     def _of(cls, data: dict[str, Any]) -> Manifest:
-        images = tuple(
-            PublishedImage(_typed(i["file"], str), _typed(i["label"], int), _digest(i["sha256"]), _size(i.get("size")))
-            for i in _typed(data["images"], list)
-        )
+        images = tuple(PublishedImage.from_dict(entry) for entry in _typed(data["images"], list))
         names = tuple(_name(name) for name in _typed(data["class_names"], list))
         channels, size = _typed(data["shape"][0], int), _size(data["shape"][1:])
         if channels not in (1, 3) or size is None:

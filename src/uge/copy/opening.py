@@ -2,30 +2,74 @@
 
 from __future__ import annotations
 
+import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from uge.copy.chunks import Result, cut, work_through
 from uge.copy.files import Tree, image_in, in_batches, png_bytes
 from uge.copy.manifest import CARD, MANIFEST, SIGNATURE, SUMS, read_manifest
 from uge.data import DataWarning
 from uge.data.images import pixel_sha256
-from uge.durable import check_target, new_folder
-from uge.errors import KeyFileError, PublishError
+from uge.durable import LOCK, check_target, claimed, move_into_place, remove_folder, sync_files
+from uge.errors import KeyFileError, PublishError, UgeError
 from uge.keys import Key
+from uge.records import config_hash
+from uge.runners import Runner
 
 MOST_NAMED = 3  # files in one line
+OPENED, DONE = "opened", "done"  # in the work folder: the images, and what became of the files
 
-Place = tuple[Path, str]  # a file, and where its image goes below OUT
+
+class Wanted(NamedTuple):
+    """A file that may hold an image.
+
+    Attributes:
+        path: where it lies.
+        name: where its image goes below OUT; "" where only its pixels can tell.
+        sha256: `pixel_sha256` of the image of that name; "" for any.
+    """
+
+    path: Path
+    name: str
+    sha256: str
 
 
-def open_copy(source: Path | str, key: Key, out: Path | str, *, skip_bad: bool = False) -> int:
+@dataclass
+class _Found:
+    """What became of them.
+
+    Attributes:
+        written: how many images were.
+        bad: files that do not open.
+        strays: files that hold another image than their name says, each with its `pixel_sha256`.
+    """
+
+    written: int = 0
+    bad: list[Path] = field(default_factory=list)
+    strays: list[tuple[Wanted, str]] = field(default_factory=list)
+
+    def take_in(self, files: Sequence[Wanted], result: Result) -> None:
+        """Add what `_open_files` says of these files."""
+        self.written += result["written"]
+        self.bad += [files[at].path for at in result["bad"]]
+        self.strays += [(files[at], sha256) for at, sha256 in result["strays"]]
+
+
+def open_copy(
+    source: Path | str, key: Key, out: Path | str, *, skip_bad: bool = False, runner: Runner | None = None
+) -> int:
     """Write the recipient's images as PNG files that any training program reads: OUT/train/<class>/<name>.png.
 
     Everything that opens an image is inside the image, so files may be renamed, moved, and be part of a copy only.
+    Work in progress lies in `OUT.partial`, as private as the originals, and the same call goes on from it.
 
     Args:
         source: a copy, whose manifest must then be signed by the key's protector and gives names and labels; a PNG
@@ -33,6 +77,7 @@ def open_copy(source: Path | str, key: Key, out: Path | str, *, skip_bad: bool =
         key: the recipient's.
         out: a new folder, private to its owner.
         skip_bad: leave out what does not open, and name it in a `DataWarning`.
+        runner: opens many images; without one this process does.
 
     Returns:
         How many images were written.
@@ -41,40 +86,117 @@ def open_copy(source: Path | str, key: Key, out: Path | str, *, skip_bad: bool =
         PublishError: a file does not open: of another key, changed, or no published PNG. Nothing is written then.
         KeyFileError: a key that opens nothing, because its network sees the copy as it is.
     """
-    source, out = Path(source), Path(out)
+    source, out = Path(source), Path(os.path.abspath(out))
     if not key.opens:
         raise KeyFileError(f"the network of this key sees the copy as it is; train on {source} itself ('uge train')")
-    check_target(out)
-    bad: list[Path] = []
-    missing: list[Path] = []
-    written = 0
+    work = out.with_name(f"{out.name}.partial")
+    if not _was_opened(work):
+        check_target(out)
     signed = _is_copy(source)
-    with new_folder(out, private=True) as folder:
-        for files, copies in in_batches(_signed(source, key, missing, bad) if signed else _loose(source, bad)):
-            views, opened = open_each(key, copies)
-            for (path, name), view, good in zip(files, views, opened.tolist(), strict=True):
-                if not good:
-                    bad.append(path)
-                    continue
-                (folder / name).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                with (folder / name).open("xb") as file:  # two files of one name are an error, not one file
-                    file.write(png_bytes(view))
-                written += 1
-        if not written and not bad:
-            raise PublishError(f"{source} holds no PNG file; give a copy, a part of one or a single file")
-        if bad:
-            told = _told(bad, written + len(bad), "do not open with this key: another key's, changed, or no copy's PNG")
-            if not skip_bad or not written:
-                raise PublishError(f"{told}; nothing was written")
-            warnings.warn(DataWarning(f"{told}; left out"), stacklevel=2)
-        elif missing:
-            told = _told(missing, written + len(missing), "of the manifest are not there")
-            warnings.warn(DataWarning(told), stacklevel=2)
-        elif source.is_dir() and not signed:
-            warnings.warn(
-                DataWarning("labels are those of the folders: without a manifest nobody signs them"), stacklevel=2
-            )
-    return written
+    published = _published(source, key) if signed else {}
+    files = _in_copy(source, published) if signed else _loose(source)
+    with claimed(work, *_mark(files, key)):
+        if not _was_opened(work):
+            try:
+                found, missing = _open_all(files, published, key, work, runner)
+                _tell(found, missing, source, signed, skip_bad)
+                move_into_place(work / OPENED, out)
+            except OSError as error:
+                raise PublishError(f"cannot write {out}: {error.strerror or error}") from error
+            except UgeError:
+                remove_folder(work, last=("run", LOCK))
+                raise
+        remove_folder(work, last=("run", LOCK))
+    return len(Tree.of(out).pngs)
+
+
+def _was_opened(work: Path) -> bool:
+    """Whether a run ended between its images and its work folder."""
+    return (work / DONE).exists() and not (work / OPENED).exists()
+
+
+def _mark(files: Sequence[Wanted], key: Key) -> tuple[str, str, str, str]:
+    """What says that a work folder is of these files and this key, as `claimed` takes it."""
+    listed = [(str(path), name, sha256) for path, name, sha256 in files]
+    return "run", config_hash({"files": listed, "key": key.digest()}), "an unfinished opening", "files or key"
+
+
+def _open_all(
+    files: Sequence[Wanted], published: dict[str, str], key: Key, work: Path, runner: Runner | None
+) -> tuple[_Found, list[str]]:
+    """Fill the folder of opened images; what was found, and names of published images that were not."""
+    folder, found = work / OPENED, _Found()
+    folder.mkdir(mode=0o700, exist_ok=True)
+    numbers = cut(path.stat().st_size for path, _, _ in files) if files else []
+    parts = [files[each.start : each.stop] for each in numbers]
+    results = work_through(len(parts), parts.__getitem__, partial(_open_files, key, folder), work / DONE, runner)
+    for part, result in zip(parts, results, strict=True):
+        found.take_in(part, result)
+    if not published:
+        return found, []
+    lost = {wanted.name for wanted, _ in found.strays} | (published.keys() - {wanted.name for wanted in files})
+    left: dict[str, list[str]] = {}
+    for name in filter(lost.__contains__, published):
+        left.setdefault(published[name], []).append(name)
+    strays, found.strays = found.strays, []
+    for (path, _, _), sha256 in strays:
+        if names := left.get(sha256):
+            moved = [Wanted(path, names.pop(0), sha256)]
+            found.take_in(moved, _open_files(key, folder, moved))
+        else:
+            found.bad.append(path)
+    return found, [name for names in left.values() for name in names]
+
+
+def _open_files(key: Key, folder: Path, files: Sequence[Wanted]) -> Result:
+    """Write the images of files that open below `folder`; how many, and which files are bad or strays."""
+    bad: list[int] = []
+    strays: list[tuple[int, str]] = []
+    written: list[Path] = []
+
+    def images() -> Iterator[tuple[int, Tensor]]:
+        for at, (path, name, wanted) in enumerate(files):
+            if (image := image_in(path)) is None:
+                bad.append(at)
+            elif (name and not wanted) or (sha256 := pixel_sha256(image)) == wanted:
+                yield at, image
+            else:
+                strays.append((at, sha256))
+
+    for numbers, copies in in_batches(images()):
+        views, opened = open_each(key, copies)
+        for at, view, good in zip(numbers, views, opened.tolist(), strict=True):
+            if good:
+                written.append(folder / files[at].name)
+                written[-1].parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                written[-1].write_bytes(png_bytes(view))
+            else:
+                bad.append(at)
+    sync_files(written)
+    return {"written": len(written), "bad": sorted(bad), "strays": strays}
+
+
+def _tell(found: _Found, missing: Sequence[str], source: Path, signed: bool, skip_bad: bool) -> None:
+    """Refuse or warn of what does not open or is not there.
+
+    Raises:
+        PublishError: there is nothing, or something that does not open and is not to be passed over.
+    """
+    if not found.written and not found.bad:
+        raise PublishError(f"{source} holds no PNG file; give a copy, a part of one or a single file")
+    told = ""
+    if found.bad:
+        why = "do not open with this key: another key's, changed, or no copy's PNG"
+        told = _named(found.bad, found.written + len(found.bad), why)
+        if not skip_bad or not found.written:
+            raise PublishError(f"{told}; nothing was written")
+        told += "; left out"
+    elif missing:
+        told = _named(missing, found.written + len(missing), "of the manifest are not there")
+    elif source.is_dir() and not signed:
+        told = "labels are those of the folders: without a manifest nobody signs them"
+    if told:
+        warnings.warn(DataWarning(told), stacklevel=3)
 
 
 def open_each(key: Key, copies: Tensor) -> tuple[Tensor, Tensor]:
@@ -96,7 +218,7 @@ def open_each(key: Key, copies: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat([views for views, _ in halves]), torch.cat([opened for _, opened in halves])
 
 
-def _told(files: list[Path], of: int, what: str) -> str:
+def _named(files: Sequence[Path | str], of: int, what: str) -> str:
     named = ", ".join(map(str, files[:MOST_NAMED])) + (" ..." if len(files) > MOST_NAMED else "")
     return f"{len(files)} of {of} images {what} ({named})"
 
@@ -106,39 +228,38 @@ def _is_copy(source: Path) -> bool:
     return source.is_dir() and any((source / name).exists() for name in (MANIFEST, SIGNATURE, SUMS, CARD))
 
 
-def _signed(folder: Path, key: Key, missing: list[Path], bad: list[Path]) -> Iterator[tuple[Place, Tensor]]:
-    """The published files of a copy, wherever they were moved inside it, under the names that its manifest has.
-
-    Files of the manifest that are not there go to `missing`, what is not in the manifest goes to `bad`.
+def _published(folder: Path, key: Key) -> dict[str, str]:
+    """Published path -> `pixel_sha256`, as the key's protector signed it.
 
     Raises:
-        PublishError: it has no manifest that is signed by the key's protector.
+        PublishError: there is no manifest that is signed by the key's protector.
     """
-    manifest = read_manifest(folder, signed_by=key.fingerprint)
-    left: dict[str, list[str]] = {}
-    for entry in reversed(manifest.images):
-        left.setdefault(entry.sha256, []).append(entry.file)
-    for path in Tree.of(folder).pngs:
-        image = image_in(path)
-        if image is not None and (names := left.get(pixel_sha256(image))):
-            yield (path, names.pop()), image
-        else:
-            bad.append(path)
-    missing += [Path(name) for names in left.values() for name in names]
+    return {entry.file: entry.sha256 for entry in read_manifest(folder, signed_by=key.fingerprint).images}
 
 
-def _loose(source: Path, bad: list[Path]) -> Iterator[tuple[Place, Tensor]]:
-    """Files without a manifest: their class is what their folder says; what is no image goes to `bad`.
+def _in_copy(folder: Path, published: dict[str, str]) -> list[Wanted]:
+    """The files of a copy, wherever they were moved inside it."""
+    files = sorted(Tree.of(folder).files.items())
+    return [
+        Wanted(path, name if name in published else "", published.get(name, ""))
+        for name, path in files
+        if name.lower().endswith(".png")
+    ]
+
+
+def _loose(source: Path) -> list[Wanted]:
+    """Files without a manifest: their class is what their folder says.
 
     Raises:
-        PublishError: there is no such file or folder.
+        PublishError: there is no such file or folder, or two of its files would be written as one.
     """
     if not source.exists():
         raise PublishError(f"{source} does not exist; give a copy, a part of one or a single PNG file")
+    found: dict[str, Path] = {}
     for path in Tree.of(source).pngs if source.is_dir() else [source]:
         place = path.relative_to(source.parent if path == source else source).with_suffix(".png")
         name = place.as_posix().removeprefix("train/")
-        if (image := image_in(path)) is None:
-            bad.append(path)
-        else:
-            yield (path, f"train/{name}" if "/" in name else name), image
+        name = f"train/{name}" if "/" in name else name
+        if (other := found.setdefault(name, path)) != path:
+            raise PublishError(f"{other} and {path} would both be written as {name}; open one of their folders alone")
+    return [Wanted(path, name, "") for name, path in found.items()]

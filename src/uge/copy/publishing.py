@@ -18,12 +18,15 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import islice, repeat
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from uge.copy.chunks import Result, cut
 from uge.copy.files import files_of, png_bytes, read_bytes, safe_name
 from uge.copy.manifest import (
     ATTRIBUTES,
@@ -37,14 +40,33 @@ from uge.copy.manifest import (
 )
 from uge.data import DataWarning
 from uge.data.images import ImageSet, pixel_sha256
-from uge.durable import check_target, new_folder
+from uge.durable import check_target, new_folder, sync_files
 from uge.errors import PublishError
 from uge.keys import Key
 
 
+@dataclass(frozen=True)
+class Chunk:
+    """Images of a copy that are written together, by whatever process.
+
+    Attributes:
+        files: the published path of each.
+        labels: of each.
+        pairs: originals and copies in that order, uint8 [B, C, H, W], those of a pair of one size.
+        size: (height, width) at which networks see all images of the copy.
+        epsilon_255: the bound that the copies must keep; None without one.
+    """
+
+    files: Sequence[str]
+    labels: Sequence[int]
+    pairs: Iterable[tuple[Tensor, Tensor]]
+    size: tuple[int, int]
+    epsilon_255: int | None
+
+
 def publish(
     clean: ImageSet,
-    protected: Tensor | Iterable[Tensor] | Iterable[tuple[Tensor, Tensor]],
+    protected: Tensor | Iterable[Tensor],
     out: Path | str,
     *,
     method: str,
@@ -57,8 +79,7 @@ def publish(
     Args:
         clean: the originals; only the largest change against them is stated.
         protected: the images to publish in the order of `clean`, uint8 [N, C, H, W], or such tensors batch by batch,
-            which are then never held together; or (originals, copies), where `clean` is only what networks see of
-            photographs of other sizes.
+            which are then never held together.
         out: the folder to make; may exist if it is empty.
         method: the protection's name.
         settings: its resolved settings, all of them public.
@@ -73,61 +94,120 @@ def publish(
         PublishError: the bound is broken, `out` is not empty, or the disk is full or read-only.
         KeyFileError: a signer is a recipient's key.
     """
-    from uge import __version__
-
     out = Path(out)
     check_target(out)
     files, labels = files_of(clean), clean.labels.tolist()
-    measured = 0
-    entries: list[PublishedImage] = []
-    with new_folder(out) as folder, (folder / SUMS).open("w", encoding="utf-8", newline="\n") as sums:
-
-        def write(file: str, data: bytes) -> str:
-            (folder / file).write_bytes(data)
-            digest = hashlib.sha256(data).hexdigest()
-            sums.write(f"{digest}  {file}\n")
-            return digest
-
-        for parent in sorted({file.rpartition("/")[0] for file in files}):
-            (folder / parent).mkdir(parents=True)
-        for given in protected.split(1000) if isinstance(protected, Tensor) else protected:
-            originals, part = (
-                (clean.images[len(entries) : len(entries) + len(given)], given) if isinstance(given, Tensor) else given
+    each = (image for part in ([protected] if isinstance(protected, Tensor) else protected) for image in part)
+    with new_folder(out) as folder:
+        written = []
+        for numbers in cut(repeat(clean.images[0].numel(), len(clean))):
+            copies = torch.stack(list(islice(each, len(numbers))))
+            chosen = slice(numbers.start, numbers.stop)
+            pairs = [(clean.images[chosen], copies)]
+            written.append(
+                write_chunk(folder, Chunk(files[chosen], labels[chosen], pairs, clean.image_size, epsilon_255))
             )
-            assert part.shape == originals.shape
-            size = None if part.shape[2:] == clean.images.shape[2:] else (part.shape[2], part.shape[3])
-            measured = max(measured, int((part.short() - originals.short()).abs().max()))
-            if epsilon_255 is not None and measured > epsilon_255:
-                raise PublishError(
-                    f"the perturbation reaches {measured}/255, the bound is {epsilon_255}/255; nothing was published"
-                )
-            for image in part:
-                file, label = files[len(entries)], labels[len(entries)]
-                write(file, png_bytes(image))
-                entries.append(PublishedImage(file, label, pixel_sha256(image), size))
-        assert len(entries) == len(clean)
-        channels, height, width = clean.images.shape[1:]
+        manifest = finish(
+            folder, clean, written, method=method, settings=settings, epsilon_255=epsilon_255, signers=signers
+        )
+    return manifest
+
+
+def write_chunk(folder: Path, chunk: Chunk) -> Result:
+    """Write the images of a chunk below `folder`; they are on the disk when it returns.
+
+    Returns:
+        What `finish` needs, as JSON: `images`, one entry of the manifest each, `sums` of their files, and `change`, the
+        largest in steps of 1/255.
+
+    Raises:
+        PublishError: the bound is broken.
+    """
+    images: list[dict[str, Any]] = []
+    sums: dict[str, str] = {}
+    change = 0
+    for parent in {file.rpartition("/")[0] for file in chunk.files}:
+        (folder / parent).mkdir(parents=True, exist_ok=True)
+    for originals, copies in chunk.pairs:
+        assert copies.shape == originals.shape
+        change = max(change, int((copies.short() - originals.short()).abs().max()))
+        if chunk.epsilon_255 is not None and change > chunk.epsilon_255:
+            raise PublishError(
+                f"the perturbation reaches {change}/255, the bound is {chunk.epsilon_255}/255; nothing was published"
+            )
+        size = None if copies.shape[2:] == chunk.size else (copies.shape[2], copies.shape[3])
+        for image in copies:
+            file, label = chunk.files[len(images)], chunk.labels[len(images)]
+            sums[file] = _write(folder / file, png_bytes(image))
+            images.append(PublishedImage(file, label, pixel_sha256(image), size).to_dict())
+    assert len(images) == len(chunk.files)
+    sync_files([folder / file for file in chunk.files])
+    return {"images": images, "sums": sums, "change": change}
+
+
+def finish(
+    folder: Path,
+    clean: ImageSet,
+    written: Iterable[Result],
+    *,
+    method: str,
+    settings: dict[str, Any],
+    epsilon_255: int | None,
+    signers: Sequence[Key],
+) -> Manifest:
+    """Write what stands beside the images of a copy, which are all there.
+
+    Args:
+        folder: with what `write_chunk` wrote.
+        clean: the originals, or what networks see of photographs.
+        written: what `write_chunk` returned, in the order of the images.
+        method: as for `publish`.
+        settings: as for `publish`.
+        epsilon_255: as for `publish`.
+        signers: as for `publish`.
+
+    Raises:
+        KeyFileError: a signer is a recipient's key.
+    """
+    from uge import __version__
+
+    change = 0
+    images: list[PublishedImage] = []
+    with (folder / SUMS).open("w", encoding="utf-8", newline="\n") as sums:
+        for chunk in written:
+            change = max(change, chunk["change"])
+            images += map(PublishedImage.from_dict, chunk["images"])
+            sums.writelines(f"{digest}  {file}\n" for file, digest in chunk["sums"].items())
+        assert len(images) == len(clean)
         manifest = Manifest(
             method=method,
             settings=settings,
             epsilon_255=epsilon_255,
-            epsilon_measured_255=measured,
+            epsilon_measured_255=change,
             class_names=clean.class_names,
-            shape=(channels, height, width),
-            images=tuple(entries),
+            shape=(clean.channels, *clean.image_size),
+            images=tuple(images),
             card_sha256="",
             uge=__version__,
         )
-        manifest = replace(manifest, card_sha256=write(CARD, _card(manifest, signers).encode()))
+        card = _card(manifest, signers).encode()
+        manifest = replace(manifest, card_sha256=_write(folder / CARD, card))
         with (folder / MANIFEST).open("w", encoding="utf-8", newline="\n") as lines:
             lines.writelines(manifest.json_parts())
         text = read_bytes(folder / MANIFEST)
-        sums.write(f"{hashlib.sha256(text).hexdigest()}  {MANIFEST}\n")
+        beside = {CARD: manifest.card_sha256, MANIFEST: hashlib.sha256(text).hexdigest()}
         if signers:
-            write(SIGNATURE, signatures(signers, text))
-        (folder / ATTRIBUTES).write_text("* -text\n", encoding="utf-8", newline="\n")
+            beside[SIGNATURE] = _write(folder / SIGNATURE, signatures(signers, text))
+        sums.writelines(f"{digest}  {file}\n" for file, digest in beside.items())
+    (folder / ATTRIBUTES).write_text("* -text\n", encoding="utf-8", newline="\n")
     _tell_order(clean.class_names)
     return manifest
+
+
+def _write(path: Path, data: bytes) -> str:
+    """Write a file of a copy; its SHA-256."""
+    path.write_bytes(data)
+    return hashlib.sha256(data).hexdigest()
 
 
 def _tell_order(class_names: Sequence[str]) -> None:
@@ -140,7 +220,7 @@ def _tell_order(class_names: Sequence[str]) -> None:
             f" the data: {moved[0]} is {sorted(folders)[moved[0]]!r} there, {folders[moved[0]]!r} here; {MANIFEST} has"
             " the order"
         )
-        warnings.warn(DataWarning(told), stacklevel=3)
+        warnings.warn(DataWarning(told), stacklevel=4)
 
 
 def _sizes(manifest: Manifest) -> str:

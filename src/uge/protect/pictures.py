@@ -14,9 +14,9 @@ over transformations as in Athalye et al., ICML 2018; pictures moved towards one
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Unpack
+from typing import Any, Self, Unpack
 
 import torch
 from torch import Tensor
@@ -103,10 +103,13 @@ class PicturesProtection(LetterProtection[PicturesConfig]):
 
         self.take_steps(self.config.steps * len(self.batches), step, reached, on_step)
 
-    def copies(self, batch_size: int = 250) -> Iterator[Tensor]:
-        """The sealed copies in order, uint8 [1, C, H, W] one by one; every call seals them anew."""
-        for number in range(len(self.clean)):
-            yield self.enlarged(number, self.clean.images[number])[None]
+    def copied(self, numbers: range) -> Tensor:
+        return torch.stack([self.enlarged(number, self.clean.images[number]) for number in numbers])
+
+    def part(self, numbers: range, turn: int = 0) -> Self:
+        part = super().part(numbers, turn)
+        part.batches, part.proposals = [], {at: self.proposals[number] for at, number in enumerate(numbers)}
+        return part
 
     def enlarged(self, number: int, photograph: Tensor) -> Tensor:
         """The picture's shift, enlarged to its own size, and sealed there."""

@@ -16,10 +16,11 @@ NeurIPS 2019. Ours: the letter's shift, the filters, and the key's targets.
 
 from __future__ import annotations
 
+import copy
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar, Unpack
+from typing import Any, Self, TypeVar, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +38,7 @@ from uge.networks.unet import UNet
 from uge.operations import blur
 from uge.protect.trajectory import LiveRun
 from uge.protection import OnStep, Protection, RunOptions, Settings, preparing
-from uge.runtime import generator_for, repeatable, seed_for
+from uge.runtime import device_in_turn, generator_for, repeatable, seed_for
 from uge.training import PlainTraining, Shift, fit, recommended_recipe
 
 TARGETS = "uge/targets/1"
@@ -82,6 +83,14 @@ class LetterProtection(Protection[L]):
     def check_sizes(self, sizes: Iterable[tuple[int, int]]) -> None:
         for size in set(sizes):
             layout_of((self.clean.channels, *size), self.config.epsilon_255)
+
+    def part(self, numbers: range, turn: int = 0) -> Self:
+        """This protection, of these originals alone."""
+        part = copy.copy(self)
+        part.clean = self.clean.subset(torch.arange(numbers.start, numbers.stop))
+        part.kinds, part.log, part.keys = [], [], []
+        part.device = device_in_turn(self.device, turn)
+        return part
 
     def layout(self, images: Tensor) -> Layout:
         """The letter's layout for images [B, C, H, W] that all have equal channels, or none has."""
@@ -197,25 +206,24 @@ class SealedProtection(LetterProtection[SealedConfig]):
         self.take_steps(self.steps, step, reached, on_step)
 
     @torch.no_grad()
-    def copies(self, batch_size: int = 250) -> Iterator[Tensor]:
-        """The sealed copies in order, uint8 [B, C, H, W] batch by batch; every call seals them anew."""
-        self.generator.eval()
-        for pick in torch.arange(len(self.clean)).split(batch_size):
-            copies = torch.empty_like(self.clean.images[pick])
-            equal = channels_equal(self.clean.images[pick])
-            for gray in equal.unique():
-                rows = (equal == gray).nonzero()[:, 0]
-                copies[rows] = self._copied(pick[rows], self.clean.images[pick[rows]])
-            yield copies
+    def copied(self, numbers: range) -> Tensor:
+        """The sealed copies; every call seals them anew."""
+        pick = torch.arange(numbers.start, numbers.stop)
+        images = self.clean.images[pick]
+        copies, equal = torch.empty_like(images), channels_equal(images)
+        for gray in equal.unique():
+            rows = (equal == gray).nonzero()[:, 0]
+            copies[rows] = self._copied(pick[rows], images[rows])
+        return copies
 
     @torch.no_grad()
     def enlarged(self, number: int, photograph: Tensor) -> Tensor:
         """The generator's proposal for what networks see, enlarged to the photograph, and sealed there."""
-        self.generator.eval()
         return self._copied(torch.tensor([number]), photograph[None])[0]
 
     def _copied(self, pick: Tensor, images: Tensor) -> Tensor:
         """The copies of images of one layout, uint8 [B, C, H, W], which stand under these numbers."""
+        self.generator.to(self.device).eval()
         return self.sealed(images, *self._proposed(pick, self.layout(images)))
 
     # -- one step --------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ The exact forms are ours; see the modules of `uge.losses`.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Unpack
 
@@ -225,10 +225,9 @@ class UngeneralizableProtection(Protection[UngeneralizableConfig]):
         self.take_steps(self.total_steps, step, kept, on_step)
 
     @torch.no_grad()
-    def copies(self, batch_size: int = 250) -> Iterator[Tensor]:
+    def copied(self, numbers: range) -> Tensor:
         self.generator.eval()
-        for pick in torch.arange(len(self.clean)).split(batch_size):
-            yield to_uint8(self.generator(*self._batch(pick))).cpu().contiguous()
+        return to_uint8(self.generator(*self._batch(torch.arange(numbers.start, numbers.stop)))).cpu()
 
     def _new_generator(self) -> Generator:
         """One that has learnt nothing."""
