@@ -15,6 +15,7 @@ from torch import Tensor
 
 from uge.copy import MANIFEST, Manifest, files_of, read_manifest
 from uge.copy.chunks import LEAST_SPREAD, cut, work_through
+from uge.copy.forms import form_of
 from uge.copy.publishing import Chunk, finish, write_chunk
 from uge.data import Photographs
 from uge.data.images import ImageSet, batch_of
@@ -128,7 +129,8 @@ class _Chunks:
         self.clean = originals.small
         self.files, self.labels = files_of(self.clean), self.clean.labels.tolist()
         sizes = repeat(self.clean.image_size, len(self.clean)) if originals.sizes is None else originals.sizes
-        self.numbers = cut(self.clean.channels * height * width for height, width in sizes)
+        self.form = form_of(len(self.clean), self.clean.class_names)
+        self.numbers = cut((self.clean.channels * height * width for height, width in sizes), self.form.most)
 
     def of(self, number: int) -> Chunk:
         """The chunk of a number."""
@@ -141,7 +143,8 @@ class _Chunks:
             else _OwnPairs(copier, [self.originals.own(at) for at in numbers])
         )
         bound = self.protection.epsilon_255
-        return Chunk(self.files[chosen], self.labels[chosen], pairs, self.clean.image_size, bound)
+        facts = number, self.form, self.files[chosen], self.labels[chosen]
+        return Chunk(*facts, pairs, self.clean.image_size, bound)
 
     def telling(self, on_step: OnStep | None) -> Callable[[int, int], None]:
         """Tells how many chunks are done; few are done at once."""

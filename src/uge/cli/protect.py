@@ -143,7 +143,7 @@ def _show(out: Path, originals: ImageSet | Photographs, manifest: Manifest) -> N
     """OUT.png: some originals, their copies and the differences. It is as private as the originals."""
     import torch
 
-    from uge.copy import read_image
+    from uge.copy import reader_of
     from uge.data.decoding import resized
     from uge.durable import write_file
     from uge.report.figures import comparison_picture
@@ -152,7 +152,8 @@ def _show(out: Path, originals: ImageSet | Photographs, manifest: Manifest) -> N
     if file.exists():
         return
     chosen = torch.linspace(0, len(originals) - 1, min(SHOWN, len(originals))).long().tolist()
-    pairs = [(originals.own(at), read_image(out, manifest.images[at])) for at in chosen]
+    published = reader_of(out, manifest)
+    pairs = [(originals.own(at), published(at)) for at in chosen]
     size = pairs[0][0].shape[1:] if len({each.shape for each, _ in pairs}) == 1 else (SQUARE, SQUARE)
     before, after = (
         torch.stack([resized(image, (size[0], size[1])) for image in row]) for row in zip(*pairs, strict=True)
@@ -167,12 +168,13 @@ def _tell(
     import torch
 
     from uge.audit.quality import psnr
-    from uge.copy import read_image
+    from uge.copy import reader_of
 
     allowed = "no bound asked" if manifest.epsilon_255 is None else f"{manifest.epsilon_255} allowed"
     most = MOST_PHOTOGRAPHS if originals.sizes else MOST_COMPARED
     sample = range(0, len(originals), max(1, len(originals) // most))  # one by one: a copy may be larger than memory
-    each = [psnr(originals.own(at)[None], read_image(out, manifest.images[at])[None]) for at in sample]
+    published = reader_of(out, manifest)
+    each = [psnr(originals.own(at)[None], published(at)[None]) for at in sample]
     noise = float(torch.cat(each).median())
     classes = len(manifest.class_names)
     kinds = f"images of {classes} classes" if classes > 1 else "picture" if len(originals) == 1 else "pictures"

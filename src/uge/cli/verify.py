@@ -32,6 +32,7 @@ def verify(
     """
     from uge.copy import verify as check
     from uge.data import load, photographs
+    from uge.runners import Local
 
     authorised = None if key is None else options.read_key(key, passphrase_file)
     how = options.how(convert, skip_bad)
@@ -41,7 +42,7 @@ def verify(
             originals = stack.enter_context(photographs(clean, "train", **SEEN, **how))
         elif clean is not None:
             originals = load(clean, "train", image_size=options.size_of(image_size), **how)
-        found = check(folder, clean=originals, key=authorised)
+        found = check(folder, clean=originals, key=authorised, runner=Local())
     for line in found.notes:
         note(line)
     say(*(f"problem: {problem}" for problem in found.problems[:MOST_PROBLEMS]))

@@ -18,14 +18,12 @@ from uge.runners import Local, Runner, threads
 C = TypeVar("C")
 Result = dict[str, Any]
 
-MOST_VALUES = 2**22  # of the images of a chunk: 1365 of 32x32 in colour, or one large photograph
-LEAST_SPREAD = 8  # chunks: fewer are done before another process has loaded torch
+LEAST_SPREAD = 16  # chunks: fewer are done before another process has loaded torch
 AT_ONCE = 64  # chunks that are handed out and not finished: memory has a bound, however many machines there are
 
 
-def cut(values: Iterable[int], most: int | None = None) -> list[range]:
-    """Numbers of images in chunks of at most `most` values (`MOST_VALUES`), or of one; `values` tells each image's."""
-    most = most or MOST_VALUES
+def cut(values: Iterable[int], most: int) -> list[range]:
+    """Numbers of images in chunks of at most `most` values, or of one image; `values` tells each image's."""
     chunks: list[range] = []
     begin, held, end = 0, 0, 0
     for end, own in enumerate(values):

@@ -98,14 +98,6 @@ def what_became_of(data: bytes, error: object) -> str:
     return next(known, f"unreadable ({reason})")
 
 
-def image_in(path: Path) -> Tensor | None:
-    """The image of a PNG file, uint8 [1 or 3, H, W]; None if it holds none."""
-    try:
-        return read_png(read_bytes(path))
-    except PNG_ERRORS:
-        return None
-
-
 def in_batches(images: Iterable[tuple[T, Tensor]]) -> Iterator[tuple[list[T], Tensor]]:
     """Images of one size together, [B, C, H, W], as many as `batch_of` says, each with what came with it."""
     kept: list[tuple[T, Tensor]] = []

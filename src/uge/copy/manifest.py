@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
-from torch import Tensor
-
-from uge.copy.files import LONGEST_NAME, MOST_PIXELS, read_bytes, read_png, read_text, safe_name
+from uge.copy.files import LONGEST_NAME, MOST_PIXELS, read_bytes, read_text, safe_name
 from uge.errors import PublishError
 from uge.keys import Key
 from uge.keys.signature import fingerprint_of, is_signed
@@ -51,6 +51,33 @@ class PublishedImage:
         return cls(_typed(entry["file"], str), label, digest, _size(entry.get("size")))
 
 
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Images that lie together, in a manifest of many.
+
+    Attributes:
+        file: "train/<number>.json", which has their entries.
+        sha256: of that file, with lines that end in LF.
+        images: how many.
+    """
+
+    file: str
+    sha256: str
+    images: int
+
+    @property
+    def data(self) -> str:
+        """The shard itself, "train/<number>.parquet"."""
+        return self.file.removesuffix("json") + "parquet"
+
+    @classmethod
+    def from_dict(cls, entry: dict[str, Any]) -> Self:
+        """Read one of a manifest; raises KeyError, TypeError or ValueError."""
+        if not re.fullmatch(r"train/[0-9]{5,9}\.json", _typed(entry["file"], str)):
+            raise ValueError("a shard that is not train/<number>.json")
+        return cls(entry["file"], _digest(entry["sha256"]), _typed(entry["images"], int))
+
+
 @dataclass(frozen=True)
 class Manifest:
     """What a published folder says about itself. Its signature covers all that a reader of the folder goes by.
@@ -63,6 +90,7 @@ class Manifest:
         class_names: one name a class, in label order.
         shape: (channels, height, width) of every image; of photographs, at which networks see those of other sizes.
         images: one entry an image, in the order of the data.
+        shards: of many images: which files have the entries, in that order; none where the manifest itself has them.
         card_sha256: of README.md, with lines that end in LF.
         uge: version of the program that wrote it.
         format_version: of the manifest.
@@ -77,6 +105,7 @@ class Manifest:
     images: tuple[PublishedImage, ...]
     card_sha256: str
     uge: str
+    shards: tuple[Shard, ...] = ()
     format_version: int = FORMAT_VERSION
 
     @property
@@ -94,6 +123,13 @@ class Manifest:
         """(channels, height, width) of a published image."""
         return (self.shape[0], *(entry.size or self.shape[1:]))
 
+    @property
+    def files(self) -> list[str]:
+        """Every file that holds images, or entries of images."""
+        if not self.shards:
+            return [entry.file for entry in self.images]
+        return [file for shard in self.shards for file in (shard.file, shard.data)]
+
     def resized_to(self, side: int) -> Manifest:
         """The same images, which networks see at side x side pixels, whatever their own size."""
         entries = (replace(entry, size=self.shape_of(entry)[1:]) for entry in self.images)
@@ -104,16 +140,22 @@ class Manifest:
         return entry.file.split("/")[1] == safe_name(self.class_names[entry.label])
 
     def json_parts(self) -> Iterator[str]:
-        """JSON with one line an image, to be read by people too; in pieces, so that it is never held as one text."""
-        facts = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "images"}
-        yield json.dumps(facts, indent=1, sort_keys=True)[:-2] + ',\n "images": [\n'
-        for number, image in enumerate(self.images, start=1):
-            yield f"  {json.dumps(image.to_dict())}{',' if number < len(self.images) else ''}\n"
+        """JSON with one line an image or shard, for people too; in pieces, so that it is never held as one text."""
+        listed = "shards" if self.shards else "images"
+        facts = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in ("images", "shards")}
+        yield json.dumps(facts, indent=1, sort_keys=True)[:-2] + f',\n "{listed}": [\n'
+        entries = [asdict(shard) for shard in self.shards] or (image.to_dict() for image in self.images)
+        yield from _lines(f"  {json.dumps(entry)}" for entry in entries)
         yield " ]\n}\n"
 
     @classmethod
-    def from_json(cls, text: bytes, where: str) -> Manifest:
-        """Read a manifest; `where` names it in errors.
+    def from_json(cls, text: bytes, where: str, beside: Callable[[Shard], list[Any]]) -> Manifest:
+        """Read a manifest.
+
+        Args:
+            text: its JSON.
+            where: names it in errors.
+            beside: reads the entries of a shard.
 
         Raises:
             PublishError: no manifest, of another version, or one whose entries do not make sense.
@@ -129,7 +171,7 @@ class Manifest:
                 f"{where} has format version {told}, this uge reads {FORMAT_VERSION}; use the uge that wrote it"
             )
         try:
-            manifest = cls._of(data)
+            manifest = cls._of(data, beside)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             reason = str(error)[:100]
             raise PublishError(f"{where} is damaged: {type(error).__name__} {reason}; copy it again") from error
@@ -147,8 +189,10 @@ class Manifest:
         return manifest
 
     @classmethod
-    def _of(cls, data: dict[str, Any]) -> Manifest:
-        images = tuple(PublishedImage.from_dict(entry) for entry in _typed(data["images"], list))
+    def _of(cls, data: dict[str, Any], beside: Callable[[Shard], list[Any]]) -> Manifest:
+        shards = tuple(map(Shard.from_dict, _typed(data.get("shards", []), list)))
+        listed = [entry for shard in shards for entry in beside(shard)] if shards else _typed(data["images"], list)
+        images = tuple(map(PublishedImage.from_dict, listed))
         names = tuple(_name(name) for name in _typed(data["class_names"], list))
         channels, size = _typed(data["shape"][0], int), _size(data["shape"][1:])
         if channels not in (1, 3) or size is None:
@@ -158,8 +202,23 @@ class Manifest:
             raise ValueError(f"epsilon {asked}, {measured}")
         _check_settings(_typed(data["settings"], dict))
         texts = {name: _name(data[name]) for name in ("method", "uge")}
-        whole = {"class_names": names, "shape": (channels, *size), "images": images}
+        whole = {"class_names": names, "shape": (channels, *size), "images": images, "shards": shards}
         return cls(**(data | texts | whole | {"card_sha256": _digest(data["card_sha256"])}))
+
+
+def shard_json(entries: Sequence[PublishedImage]) -> bytes:
+    """The entries of a shard: JSON with one line an image."""
+    lines = _lines(json.dumps(entry.to_dict(), separators=(",", ":")) for entry in entries)
+    return ('{"images":[\n' + "".join(lines) + "]}\n").encode()
+
+
+def _lines(entries: Iterable[str]) -> Iterator[str]:
+    """Lines of a JSON list: a comma behind all but the last."""
+    before = ""
+    for entry in entries:
+        yield before + entry
+        before = ",\n"
+    yield "\n"
 
 
 def _typed(value: Any, kind: type) -> Any:
@@ -225,10 +284,29 @@ def read_manifest(folder: Path | str, *, signed_by: str | None = None) -> Manife
         raise PublishError(
             f"{folder} is no published folder: cannot read {MANIFEST}: {error.strerror or error}{wanted}"
         ) from error
-    manifest = Manifest.from_json(text, str(folder / MANIFEST))
+    manifest = Manifest.from_json(text, str(folder / MANIFEST), partial(_entries_of, folder))
     if signed_by is not None:
         _check_signature(folder, text, signed_by)
     return manifest
+
+
+def _entries_of(folder: Path, shard: Shard) -> list[Any]:
+    """The entries of a shard, as the manifest binds them.
+
+    Raises:
+        PublishError: they cannot be read, or are others.
+    """
+    file = folder / shard.file
+    try:
+        text, _ = read_text(file)
+    except OSError as error:
+        raise PublishError(f"cannot read {file}: {error.strerror or error}; get the whole folder again") from error
+    if hashlib.sha256(text).hexdigest() != shard.sha256:
+        raise PublishError(f"{file} differs from what {MANIFEST} says; get the whole folder again")
+    entries = _typed(parse_json(text)["images"], list)
+    if len(entries) != shard.images:
+        raise PublishError(f"{file} lists {len(entries)} images, {MANIFEST} says {shard.images}; get the folder again")
+    return list(entries)
 
 
 def signatures(signers: Sequence[Key], message: bytes) -> bytes:
@@ -269,8 +347,3 @@ def _check_signature(folder: Path, message: bytes, fingerprint: str) -> None:
         )
     if not any(is_signed(public, signature, message) for public, signature in ours):
         raise PublishError(f"{folder / MANIFEST} was edited after it was signed; copy the folder again")
-
-
-def read_image(folder: Path, entry: PublishedImage) -> Tensor:
-    """One published image as it lies in its file, uint8 [C, H, W]; nothing is checked."""
-    return read_png(read_bytes(folder / entry.file))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Iterator, Sequence
@@ -14,8 +15,9 @@ import torch
 from torch import Tensor
 
 from uge.copy.chunks import Result, cut, work_through
-from uge.copy.files import Tree, image_in, in_batches, png_bytes
-from uge.copy.manifest import CARD, MANIFEST, SIGNATURE, SUMS, read_manifest
+from uge.copy.files import Tree, in_batches, png_bytes
+from uge.copy.forms import MOST_VALUES, Place, image_in, places_of
+from uge.copy.manifest import CARD, MANIFEST, SIGNATURE, SUMS, Manifest, read_manifest
 from uge.data import DataWarning
 from uge.data.images import pixel_sha256
 from uge.durable import LOCK, check_target, claimed, move_into_place, remove_folder, sync_files
@@ -29,15 +31,17 @@ OPENED, DONE = "opened", "done"  # in the work folder: the images, and what beca
 
 
 class Wanted(NamedTuple):
-    """A file that may hold an image.
+    """Where an image may lie.
 
     Attributes:
-        path: where it lies.
+        place: the file, or the row of a shard.
+        values: of the image, about.
         name: where its image goes below OUT; "" where only its pixels can tell.
         sha256: `pixel_sha256` of the image of that name; "" for any.
     """
 
-    path: Path
+    place: Place
+    values: int
     name: str
     sha256: str
 
@@ -53,13 +57,13 @@ class _Found:
     """
 
     written: int = 0
-    bad: list[Path] = field(default_factory=list)
+    bad: list[Place] = field(default_factory=list)
     strays: list[tuple[Wanted, str]] = field(default_factory=list)
 
     def take_in(self, files: Sequence[Wanted], result: Result) -> None:
         """Add what `_open_files` says of these files."""
         self.written += result["written"]
-        self.bad += [files[at].path for at in result["bad"]]
+        self.bad += [files[at].place for at in result["bad"]]
         self.strays += [(files[at], sha256) for at, sha256 in result["strays"]]
 
 
@@ -93,8 +97,9 @@ def open_copy(
     if not _was_opened(work):
         check_target(out)
     signed = _is_copy(source)
-    published = _published(source, key) if signed else {}
-    files = _in_copy(source, published) if signed else _loose(source)
+    manifest = read_manifest(source, signed_by=key.fingerprint) if signed else None
+    files = _in_copy(source, manifest) if manifest else _loose(source)
+    published = {entry.file: entry.sha256 for entry in manifest.images} if manifest else {}
     with claimed(work, *_mark(files, key)):
         if not _was_opened(work):
             try:
@@ -117,7 +122,7 @@ def _was_opened(work: Path) -> bool:
 
 def _mark(files: Sequence[Wanted], key: Key) -> tuple[str, str, str, str]:
     """What says that a work folder is of these files and this key, as `claimed` takes it."""
-    listed = [(str(path), name, sha256) for path, name, sha256 in files]
+    listed = [(str(each.place), each.name, each.sha256) for each in files]
     return "run", config_hash({"files": listed, "key": key.digest()}), "an unfinished opening", "files or key"
 
 
@@ -127,7 +132,7 @@ def _open_all(
     """Fill the folder of opened images; what was found, and names of published images that were not."""
     folder, found = work / OPENED, _Found()
     folder.mkdir(mode=0o700, exist_ok=True)
-    numbers = cut(path.stat().st_size for path, _, _ in files) if files else []
+    numbers = cut((each.values for each in files), MOST_VALUES) if files else []
     parts = [files[each.start : each.stop] for each in numbers]
     results = work_through(len(parts), parts.__getitem__, partial(_open_files, key, folder), work / DONE, runner)
     for part, result in zip(parts, results, strict=True):
@@ -139,12 +144,12 @@ def _open_all(
     for name in filter(lost.__contains__, published):
         left.setdefault(published[name], []).append(name)
     strays, found.strays = found.strays, []
-    for (path, _, _), sha256 in strays:
+    for stray, sha256 in strays:
         if names := left.get(sha256):
-            moved = [Wanted(path, names.pop(0), sha256)]
+            moved = [stray._replace(name=names.pop(0), sha256=sha256)]
             found.take_in(moved, _open_files(key, folder, moved))
         else:
-            found.bad.append(path)
+            found.bad.append(stray.place)
     return found, [name for names in left.values() for name in names]
 
 
@@ -155,10 +160,10 @@ def _open_files(key: Key, folder: Path, files: Sequence[Wanted]) -> Result:
     written: list[Path] = []
 
     def images() -> Iterator[tuple[int, Tensor]]:
-        for at, (path, name, wanted) in enumerate(files):
-            if (image := image_in(path)) is None:
+        for at, wanted in enumerate(files):
+            if (image := image_in(wanted.place)) is None:
                 bad.append(at)
-            elif (name and not wanted) or (sha256 := pixel_sha256(image)) == wanted:
+            elif (wanted.name and not wanted.sha256) or (sha256 := pixel_sha256(image)) == wanted.sha256:
                 yield at, image
             else:
                 strays.append((at, sha256))
@@ -218,7 +223,7 @@ def open_each(key: Key, copies: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat([views for views, _ in halves]), torch.cat([opened for _, opened in halves])
 
 
-def _named(files: Sequence[Path | str], of: int, what: str) -> str:
+def _named(files: Sequence[Place | str], of: int, what: str) -> str:
     named = ", ".join(map(str, files[:MOST_NAMED])) + (" ..." if len(files) > MOST_NAMED else "")
     return f"{len(files)} of {of} images {what} ({named})"
 
@@ -228,23 +233,16 @@ def _is_copy(source: Path) -> bool:
     return source.is_dir() and any((source / name).exists() for name in (MANIFEST, SIGNATURE, SUMS, CARD))
 
 
-def _published(folder: Path, key: Key) -> dict[str, str]:
-    """Published path -> `pixel_sha256`, as the key's protector signed it.
-
-    Raises:
-        PublishError: there is no manifest that is signed by the key's protector.
-    """
-    return {entry.file: entry.sha256 for entry in read_manifest(folder, signed_by=key.fingerprint).images}
-
-
-def _in_copy(folder: Path, published: dict[str, str]) -> list[Wanted]:
-    """The files of a copy, wherever they were moved inside it."""
-    files = sorted(Tree.of(folder).files.items())
-    return [
-        Wanted(path, name if name in published else "", published.get(name, ""))
-        for name, path in files
-        if name.lower().endswith(".png")
-    ]
+def _in_copy(folder: Path, manifest: Manifest) -> list[Wanted]:
+    """The images of a copy, wherever they were moved inside it."""
+    entries = {entry.file: entry for entry in manifest.images}
+    found = []
+    for name, place in places_of(Tree.of(folder), manifest).items():
+        if entry := entries.get(name):
+            found.append(Wanted(place, math.prod(manifest.shape_of(entry)), name, entry.sha256))
+        elif name.lower().endswith(".png"):
+            found.append(Wanted(place, math.prod(manifest.shape), "", ""))
+    return found
 
 
 def _loose(source: Path) -> list[Wanted]:
@@ -262,4 +260,4 @@ def _loose(source: Path) -> list[Wanted]:
         name = f"train/{name}" if "/" in name else name
         if (other := found.setdefault(name, path)) != path:
             raise PublishError(f"{other} and {path} would both be written as {name}; open one of their folders alone")
-    return [Wanted(path, name, "") for name, path in found.items()]
+    return [Wanted(Place(path), path.stat().st_size, name, "") for name, path in found.items()]

@@ -7,7 +7,8 @@
     out/SHA256SUMS               `sha256sum -c SHA256SUMS` checks the files without this program
     out/.gitattributes           keeps git from changing line endings; a hub may put its own in its place
 
-The layout is read unchanged by torchvision's ImageFolder and Hugging Face's `load_dataset("imagefolder")`. Nothing of
+The layout is read unchanged by torchvision's ImageFolder and Hugging Face's `load_dataset("imagefolder")`. Many images
+lie in shards instead (`uge.copy.forms`), which `load_dataset` reads. Nothing of
 a key and no hash or statistic of a single original is in it. SHA256SUMS finds accidents and careless edits; whoever
 rewrites manifest, sums and signature together is found out by the fingerprint in the key, or with the originals. The
 manifest has the card's hash, so that its signature covers everything that a reader of the folder goes by.
@@ -28,6 +29,7 @@ from torch import Tensor
 
 from uge.copy.chunks import Result, cut
 from uge.copy.files import files_of, png_bytes, read_bytes, safe_name
+from uge.copy.forms import Form, form_of, write
 from uge.copy.manifest import (
     ATTRIBUTES,
     CARD,
@@ -36,6 +38,7 @@ from uge.copy.manifest import (
     SUMS,
     Manifest,
     PublishedImage,
+    Shard,
     signatures,
 )
 from uge.data import DataWarning
@@ -50,6 +53,8 @@ class Chunk:
     """Images of a copy that are written together, by whatever process.
 
     Attributes:
+        number: of the chunk.
+        form: how they are written.
         files: the published path of each.
         labels: of each.
         pairs: originals and copies in that order, uint8 [B, C, H, W], those of a pair of one size.
@@ -57,6 +62,8 @@ class Chunk:
         epsilon_255: the bound that the copies must keep; None without one.
     """
 
+    number: int
+    form: Form
     files: Sequence[str]
     labels: Sequence[int]
     pairs: Iterable[tuple[Tensor, Tensor]]
@@ -98,15 +105,15 @@ def publish(
     check_target(out)
     files, labels = files_of(clean), clean.labels.tolist()
     each = (image for part in ([protected] if isinstance(protected, Tensor) else protected) for image in part)
+    form = form_of(len(clean), clean.class_names)
     with new_folder(out) as folder:
         written = []
-        for numbers in cut(repeat(clean.images[0].numel(), len(clean))):
+        for number, numbers in enumerate(cut(repeat(clean.images[0].numel(), len(clean)), form.most)):
             copies = torch.stack(list(islice(each, len(numbers))))
             chosen = slice(numbers.start, numbers.stop)
             pairs = [(clean.images[chosen], copies)]
-            written.append(
-                write_chunk(folder, Chunk(files[chosen], labels[chosen], pairs, clean.image_size, epsilon_255))
-            )
+            chunk = Chunk(number, form, files[chosen], labels[chosen], pairs, clean.image_size, epsilon_255)
+            written.append(write_chunk(folder, chunk))
         manifest = finish(
             folder, clean, written, method=method, settings=settings, epsilon_255=epsilon_255, signers=signers
         )
@@ -123,11 +130,9 @@ def write_chunk(folder: Path, chunk: Chunk) -> Result:
     Raises:
         PublishError: the bound is broken.
     """
-    images: list[dict[str, Any]] = []
-    sums: dict[str, str] = {}
+    entries: list[PublishedImage] = []
+    contents: list[bytes] = []
     change = 0
-    for parent in {file.rpartition("/")[0] for file in chunk.files}:
-        (folder / parent).mkdir(parents=True, exist_ok=True)
     for originals, copies in chunk.pairs:
         assert copies.shape == originals.shape
         change = max(change, int((copies.short() - originals.short()).abs().max()))
@@ -137,12 +142,13 @@ def write_chunk(folder: Path, chunk: Chunk) -> Result:
             )
         size = None if copies.shape[2:] == chunk.size else (copies.shape[2], copies.shape[3])
         for image in copies:
-            file, label = chunk.files[len(images)], chunk.labels[len(images)]
-            sums[file] = _write(folder / file, png_bytes(image))
-            images.append(PublishedImage(file, label, pixel_sha256(image), size).to_dict())
-    assert len(images) == len(chunk.files)
-    sync_files([folder / file for file in chunk.files])
-    return {"images": images, "sums": sums, "change": change}
+            file, label = chunk.files[len(entries)], chunk.labels[len(entries)]
+            entries.append(PublishedImage(file, label, pixel_sha256(image), size))
+            contents.append(png_bytes(image))
+    assert len(entries) == len(chunk.files)
+    sums = chunk.form.write(folder, chunk.number, entries, contents)
+    sync_files([folder / file for file in sums])
+    return {"images": [entry.to_dict() for entry in entries], "sums": sums, "change": change}
 
 
 def finish(
@@ -173,11 +179,14 @@ def finish(
 
     change = 0
     images: list[PublishedImage] = []
+    shards: list[Shard] = []
     with (folder / SUMS).open("w", encoding="utf-8", newline="\n") as sums:
         for chunk in written:
             change = max(change, chunk["change"])
             images += map(PublishedImage.from_dict, chunk["images"])
             sums.writelines(f"{digest}  {file}\n" for file, digest in chunk["sums"].items())
+            listed = (each for each in chunk["sums"].items() if each[0].endswith(".json"))
+            shards += (Shard(file, digest, len(chunk["images"])) for file, digest in listed)
         assert len(images) == len(clean)
         manifest = Manifest(
             method=method,
@@ -189,25 +198,21 @@ def finish(
             images=tuple(images),
             card_sha256="",
             uge=__version__,
+            shards=tuple(shards),
         )
         card = _card(manifest, signers).encode()
-        manifest = replace(manifest, card_sha256=_write(folder / CARD, card))
+        manifest = replace(manifest, card_sha256=write(folder / CARD, card))
         with (folder / MANIFEST).open("w", encoding="utf-8", newline="\n") as lines:
             lines.writelines(manifest.json_parts())
         text = read_bytes(folder / MANIFEST)
         beside = {CARD: manifest.card_sha256, MANIFEST: hashlib.sha256(text).hexdigest()}
         if signers:
-            beside[SIGNATURE] = _write(folder / SIGNATURE, signatures(signers, text))
+            beside[SIGNATURE] = write(folder / SIGNATURE, signatures(signers, text))
         sums.writelines(f"{digest}  {file}\n" for file, digest in beside.items())
     (folder / ATTRIBUTES).write_text("* -text\n", encoding="utf-8", newline="\n")
-    _tell_order(clean.class_names)
+    if not shards:
+        _tell_order(clean.class_names)
     return manifest
-
-
-def _write(path: Path, data: bytes) -> str:
-    """Write a file of a copy; its SHA-256."""
-    path.write_bytes(data)
-    return hashlib.sha256(data).hexdigest()
 
 
 def _tell_order(class_names: Sequence[str]) -> None:
@@ -254,12 +259,27 @@ def _card(manifest: Manifest, signers: Sequence[Key]) -> str:
     else:
         purpose = "The images are made to be learnt by nobody: there is no key."
         use = "There is nothing to open."
+    if manifest.shards:
+        pattern = "train/*.parquet"
+        files = (
+            "- `train/<number>.parquet`: the images, for `load_dataset` and any reader of parquet.\n"
+            "- `train/<number>.json`: label and pixel hash of every image.\n"
+            "- `manifest.json`: settings, class names, and the hash of each of these."
+        )
+        order = "The parquet files have the class names in the label order."
+    else:
+        pattern = "train/**/*.png"
+        files = (
+            "- `train/<class>/<id>.png`: the images, for any loader of class folders.\n"
+            "- `manifest.json`: settings, class names, label and pixel hash of every image."
+        )
+        order = "Loaders that number folders sort them by name; `manifest.json` has the label order."
     return f"""---
 configs:
 - config_name: default
   data_files:
   - split: train
-    path: train/**/*.png
+    path: {pattern}
 ---
 # A protected image set
 
@@ -272,12 +292,11 @@ No value differs from its original by more than {manifest.epsilon_measured_255} 
 No protection of this kind is proven.
 What it was tested against is for the publisher to say.
 
-- `train/<class>/<id>.png`: the images, for any loader of class folders.
-- `manifest.json`: settings, class names, label and pixel hash of every image.
+{files}
 - `manifest.sig`, where there is one: who signed manifest and card. The recipient's key says whose signature counts.
 - `SHA256SUMS`: check the files with `sha256sum -c SHA256SUMS`, or the whole folder with `uge verify`.
 
 {use}
 Lossy formats and resizing destroy what protects, and what opens.
-Loaders that number folders sort them by name; `manifest.json` has the label order.
+{order}
 """

@@ -13,7 +13,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from uge.copy.files import PNG_ERRORS, Tree, image_in, read_bytes, read_png, what_became_of
+from uge.copy.files import PNG_ERRORS, Tree, read_bytes, read_png, what_became_of
+from uge.copy.forms import Place, image_in, places_of
 from uge.copy.manifest import MANIFEST, SIGNATURE, Manifest, PublishedImage, read_manifest
 from uge.data import Limits, load
 from uge.data.decoding import resized
@@ -204,8 +205,9 @@ def _images(folder: Path, manifest: Manifest, *, signed: bool, key: Key | None =
         PublishError: a file is missing or unreadable, or differs from what was published.
     """
     tree = Tree.of(folder)
+    places = places_of(tree, manifest)
     if not signed:  # before memory is taken for them
-        missing = [entry.file for entry in manifest.images if entry.file not in tree.files]
+        missing = [entry.file for entry in manifest.images if entry.file not in places]
         if missing:
             raise PublishError(f"{folder / missing[0]} is missing, one of {len(missing)}; run 'uge verify {folder}'")
     try:
@@ -216,7 +218,7 @@ def _images(folder: Path, manifest: Manifest, *, signed: bool, key: Key | None =
     by_pixels: dict[str, Path] | None = None
     for index, entry in enumerate(manifest.images):
         try:
-            image = _image(folder, tree, manifest, entry)
+            image = _image(folder, places, manifest, entry)
         except PublishError:
             if not signed:
                 raise
@@ -232,12 +234,12 @@ def _images(folder: Path, manifest: Manifest, *, signed: bool, key: Key | None =
     return ImageSet(images, labels, manifest.class_names, names)
 
 
-def _image(folder: Path, tree: Tree, manifest: Manifest, entry: PublishedImage) -> Tensor:
+def _image(folder: Path, places: dict[str, Place], manifest: Manifest, entry: PublishedImage) -> Tensor:
     """The image of an entry, if it lies where it was published, with the pixels and the label that it had."""
     file = folder / entry.file
     data = b""
     try:
-        data = read_bytes(tree.files[entry.file])
+        data = places[entry.file].read()
         image = read_png(data)
     except KeyError as error:
         raise PublishError(f"{file} is missing; get the whole folder again, or run 'uge verify {folder}'") from error
@@ -253,7 +255,13 @@ def _image(folder: Path, tree: Tree, manifest: Manifest, entry: PublishedImage) 
     return image
 
 
+def reader_of(folder: Path, manifest: Manifest) -> Callable[[int], Tensor]:
+    """What gives the published image of a number as it lies in the folder, uint8 [C, H, W]; nothing is checked."""
+    places = places_of(Tree.of(folder), manifest)
+    return lambda number: read_png(places[manifest.images[number].file].read())
+
+
 def files_by_pixels(paths: Iterable[Path]) -> dict[str, Path]:
     """PNG files by their `pixel_sha256`; what is none is passed over."""
-    found = ((path, image_in(path)) for path in paths)
+    found = ((path, image_in(Place(path))) for path in paths)
     return {pixel_sha256(image): path for path, image in found if image is not None}

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from uge.copy.chunks import Result, cut, work_through
 from uge.copy.files import (
     CHUNKS,
     PNG_ERRORS,
@@ -24,13 +28,26 @@ from uge.copy.files import (
     read_text,
     what_became_of,
 )
-from uge.copy.manifest import ATTRIBUTES, CARD, MANIFEST, SIGNATURE, SUMS, Manifest, PublishedImage, read_manifest
+from uge.copy.forms import MOST_VALUES, Place, places_of
+from uge.copy.manifest import (
+    ATTRIBUTES,
+    CARD,
+    MANIFEST,
+    SIGNATURE,
+    SUMS,
+    Manifest,
+    PublishedImage,
+    Shard,
+    read_manifest,
+)
 from uge.copy.opening import open_each
 from uge.copy.reading import files_by_pixels
+from uge.copy.shards import read_shard
 from uge.data import Photographs
 from uge.data.images import ImageSet, class_difference, pixel_sha256
 from uge.errors import PublishError
 from uge.keys import Key
+from uge.runners import Runner
 
 MOST_NAMED = 5  # files with the same problem that get a line each
 
@@ -63,7 +80,13 @@ class Verification:
         return not self.problems
 
 
-def verify(folder: Path | str, *, clean: ImageSet | Photographs | None = None, key: Key | None = None) -> Verification:
+def verify(
+    folder: Path | str,
+    *,
+    clean: ImageSet | Photographs | None = None,
+    key: Key | None = None,
+    runner: Runner | None = None,
+) -> Verification:
     """Check a published folder against its manifest, its sums and, where given, the originals and a key.
 
     Args:
@@ -71,6 +94,7 @@ def verify(folder: Path | str, *, clean: ImageSet | Photographs | None = None, k
         clean: the originals, paired with the copies by name, to measure epsilon and to check the labels.
         key: whose fingerprint the signature must match, and which must open every letter. Together with `clean` it
             shows that the recipient sees in the copy what he would see in the originals.
+        runner: looks at many images; without one this process does.
 
     Returns:
         Every problem found, in one line each.
@@ -84,19 +108,19 @@ def verify(folder: Path | str, *, clean: ImageSet | Photographs | None = None, k
     files = _Files(folder, manifest)
     files.check_companions()
     originals = {} if clean is None else _readers(clean)
-    seen = _Seen(key if key is not None and key.opens and signature == "valid" else None, originals)
-    for entries, copies in in_batches(files.images()):
-        seen.add(entries, copies)
-    problems += files.problems() + seen.problems(len(manifest.images))
+    opener = key if key is not None and key.opens and signature == "valid" else None
+    seen = _look_at_all(files.images(), originals, opener, runner)
+    files.tell_of(seen)
+    problems += files.problems() + seen.problems(len(manifest.images), opener)
     if clean is not None:
-        problems += _against_originals(manifest, clean.small, seen, whole=not problems)
+        problems += _against_originals(manifest, clean.small, originals, seen, whole=not problems)
     return Verification(
         tuple(problems),
         len(manifest.images),
         seen.largest if seen.compared else None,
         signature,
-        seen.opened if seen.key else None,
-        seen.identical if seen.key and clean is not None else None,
+        seen.opened if opener else None,
+        seen.identical if opener and clean is not None else None,
         files.notes(),
     )
 
@@ -125,7 +149,8 @@ class _Files:
         self.folder = folder
         self.manifest = manifest
         self.tree = Tree.of(folder)
-        self.files = {entry.file for entry in manifest.images}
+        self.places = places_of(self.tree, manifest)
+        self.files = set(manifest.files)
         self.sums, self.lines = _read_sums(folder)
         self.extra = sorted(set(self.tree.files) - {MANIFEST, SIGNATURE, CARD, SUMS, *self.files})
         self.strays = files_by_pixels(self.tree.files[name] for name in self.extra if name.lower().endswith(".png"))
@@ -168,7 +193,7 @@ class _Files:
         """Find what is wrong beside the images."""
         signed = SIGNATURE in self.sums or (self.folder / SIGNATURE).exists()
         companions = [MANIFEST, *([SIGNATURE] if signed else []), CARD]
-        for name in (*companions, *(entry.file for entry in self.manifest.images)):
+        for name in (*companions, *self.manifest.files):
             if self.sums and name not in self.sums:
                 self._tell(name, f"not listed in {SUMS}")
         for name in self.sums:
@@ -183,6 +208,21 @@ class _Files:
                 self._tell(name, f"edited, it differs from what {MANIFEST} says")
             elif digest != self.sums.get(name, digest):
                 self._tell(name, f"edited, it differs from {SUMS}")
+        for shard in self.manifest.shards:
+            if shard.data in self.tree.files and (what := self._rewritten(shard)):
+                self._tell(shard.data, what)
+
+    def _rewritten(self, shard: Shard) -> str:
+        """What was done to a shard as a file; rows that were changed are told of apart."""
+        path = self.tree.files[shard.data]
+        try:
+            data, images = read_bytes(path), len(read_shard(path))
+        except OSError as error:
+            return str(error.strerror or error)
+        if images != shard.images:
+            return f"has {images} images, {MANIFEST} says {shard.images}"
+        rewritten = hashlib.sha256(data).hexdigest() != self.sums.get(shard.data)
+        return f"file rewritten, it differs from {SUMS}" if rewritten else ""
 
     def _digest_of(self, name: str) -> str | None:
         """SHA-256 of a text file as it was published; None if there is none."""
@@ -196,32 +236,27 @@ class _Files:
             self.line_endings.append(name)
         return hashlib.sha256(text).hexdigest()
 
-    def images(self) -> Iterator[tuple[PublishedImage, Tensor]]:
-        """Entries and images whose pixels are those that were published; the rest is told of."""
+    def images(self) -> list[_Image]:
+        """What is to be looked at; what is not there is told of."""
+        found = []
         for entry in self.manifest.images:
             if not self.manifest.in_its_folder(entry):
                 self._tell(entry.file, f"label swapped, the manifest says {self.manifest.class_names[entry.label]!r}")
-            if entry.file not in self.tree.files:
+            if (place := self.places.get(entry.file)) is None:
                 self._tell(entry.file, self._where_it_is(entry))
-                continue
-            data = b""
-            try:
-                data = read_bytes(self.tree.files[entry.file])
-                image = read_png(data)
-            except PNG_ERRORS as error:
-                self._tell(entry.file, what_became_of(data, error))
-                continue
-            if (pixels := pixel_sha256(image)) == entry.sha256:
-                digest = hashlib.sha256(data).hexdigest()
-                if digest != self.sums.get(entry.file, digest) or chunks_of(data) != CHUNKS:
-                    self._tell(entry.file, "file rewritten, pixels unchanged")
-                yield entry, image
-            elif other := self.published_as.get(pixels):
-                self._tell(entry.file, f"label swapped, holds the image of {other}")
-            elif tuple(image.shape) != self.manifest.shape_of(entry):
-                self._tell(entry.file, "resized or changed in its colours")
             else:
-                self._tell(entry.file, "pixels changed")
+                found.append(_Image(entry, place, self.manifest.shape_of(entry), self.sums.get(entry.file, "")))
+        return found
+
+    def tell_of(self, seen: _Seen) -> None:
+        """Take in what was found wrong with images."""
+        for file, what in seen.wrong:
+            self._tell(file, what)
+        for file, pixels, resized in seen.others:
+            if other := self.published_as.get(pixels):
+                self._tell(file, f"label swapped, holds the image of {other}")
+            else:
+                self._tell(file, "resized or changed in its colours" if resized else "pixels changed")
 
     def _where_it_is(self, entry: PublishedImage) -> str:
         """What became of a file that is not there."""
@@ -243,12 +278,39 @@ class _Files:
             return "missing"
 
 
+class _Image(NamedTuple):
+    """A published image that is to be looked at.
+
+    Attributes:
+        entry: of the manifest.
+        place: where it lies.
+        shape: that it should have.
+        digest: SHA-256 of its file; "" for none that is listed.
+        original: uint8 [C, H, W], where there is one.
+    """
+
+    entry: PublishedImage
+    place: Place
+    shape: tuple[int, int, int]
+    digest: str
+    original: Tensor | None = None
+
+
 @dataclass
 class _Seen:
-    """What letters and originals show."""
+    """What images, letters and originals show.
 
-    key: Key | None
-    originals: dict[str, Callable[[], Tensor]]
+    Attributes:
+        wrong: files, and what is wrong with each.
+        others: files that hold other pixels, the `pixel_sha256` of these, and whether they are of another shape.
+        largest: change of a value, in `file`.
+        compared: images that have an original of their size.
+        tried: letters, of which `opened` opened, `identical` to the view of their original.
+        sizes: one line for each original of another size.
+    """
+
+    wrong: list[tuple[str, str]] = field(default_factory=list)
+    others: list[tuple[str, str, bool]] = field(default_factory=list)
     largest: int = 0
     file: str = ""
     compared: int = 0
@@ -257,41 +319,100 @@ class _Seen:
     identical: int = 0
     sizes: list[str] = field(default_factory=list)
 
-    def add(self, entries: list[PublishedImage], copies: Tensor) -> None:
+    def published(self, images: Sequence[_Image]) -> Iterator[tuple[_Image, Tensor]]:
+        """Those whose pixels are those that were published; the rest is told of."""
+        for each in images:
+            file, data = each.entry.file, b""
+            try:
+                data = each.place.read()
+                image = read_png(data)
+            except PNG_ERRORS as error:
+                self.wrong.append((file, what_became_of(data, error)))
+                continue
+            if (pixels := pixel_sha256(image)) != each.entry.sha256:
+                self.others.append((file, pixels, tuple(image.shape) != each.shape))
+                continue
+            digest = hashlib.sha256(data).hexdigest()
+            if digest != (each.digest or digest) or chunks_of(data) != CHUNKS:
+                self.wrong.append((file, "file rewritten, pixels unchanged"))
+            if each.place.told(each.entry) != (file, each.entry.label):
+                self.wrong.append((file, "label or name swapped in its shard"))
+            yield each, image
+
+    def add(self, images: list[_Image], copies: Tensor, key: Key | None) -> None:
         """Take in a batch uint8 [B, C, H, W]."""
         views, opened = copies, torch.zeros(len(copies), dtype=torch.bool)
-        if self.key is not None:
-            views, opened = open_each(self.key, copies)
+        if key is not None:
+            views, opened = open_each(key, copies)
             self.tried, self.opened = self.tried + len(copies), self.opened + int(opened.sum())
-        for entry, copy, view, good in zip(entries, copies, views, opened.tolist(), strict=True):
-            read = self.originals.get(entry.file)
-            original = copy if read is None else read()
+        for each, copy, view, good in zip(images, copies, views, opened.tolist(), strict=True):
+            file, original = each.entry.file, each.original
+            if original is None:
+                continue
             if original.shape != copy.shape:
-                self.sizes.append(f"{entry.file}: {list(copy.shape)} pixels, the original has {list(original.shape)}")
-            elif read is not None:
-                self.compared += 1
-                change = int((copy.short() - original.short()).abs().max())
-                if change > self.largest:
-                    self.largest, self.file = change, entry.file
-                if good and self.key is not None:
-                    self.identical += torch.equal(view, self.key.seen(original[None])[0])
+                self.sizes.append(f"{file}: {list(copy.shape)} pixels, the original has {list(original.shape)}")
+                continue
+            self.compared += 1
+            change = int((copy.short() - original.short()).abs().max())
+            if change > self.largest:
+                self.largest, self.file = change, file
+            if good and key is not None:
+                self.identical += torch.equal(view, key.seen(original[None])[0])
 
-    def problems(self, count: int) -> list[str]:
+    def merge(self, other: _Seen) -> None:
+        """Take in what was seen elsewhere, of later images."""
+        if other.largest > self.largest:
+            self.largest, self.file = other.largest, other.file
+        for name in ("wrong", "others", "sizes", "compared", "tried", "opened", "identical"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+    def problems(self, count: int, key: Key | None) -> list[str]:
         if self.opened < self.tried:
             return [*self.sizes, f"letters: {self.opened} of {self.tried} open with this key"]
-        if self.key is not None and self.identical < self.compared:
+        if key is not None and self.identical < self.compared:
             return [*self.sizes, f"views: {self.identical} of {count} are identical to those of the originals"]
         return self.sizes
 
 
-def _against_originals(manifest: Manifest, clean: ImageSet, seen: _Seen, *, whole: bool) -> list[str]:
+def _look_at_all(
+    images: Sequence[_Image], originals: dict[str, Callable[[], Tensor]], key: Key | None, runner: Runner | None
+) -> _Seen:
+    """Look at images, beside the originals of those that have one."""
+    numbers = cut((math.prod(each.shape) for each in images), MOST_VALUES) if images else []
+
+    def chunk(number: int) -> list[_Image]:
+        part = images[numbers[number].start : numbers[number].stop]
+        readers = [originals.get(each.entry.file) for each in part]
+        return [
+            each if read is None else each._replace(original=read().clone())
+            for each, read in zip(part, readers, strict=True)
+        ]
+
+    seen = _Seen()
+    with tempfile.TemporaryDirectory() as kept:
+        for result in work_through(len(numbers), chunk, partial(_look, key), Path(kept), runner):
+            seen.merge(_Seen(**result))
+    return seen
+
+
+def _look(key: Key | None, images: Sequence[_Image]) -> Result:
+    """What these images show: a `_Seen` as JSON."""
+    seen = _Seen()
+    for batch, copies in in_batches(seen.published(images)):
+        seen.add(batch, copies, key)
+    return asdict(seen)
+
+
+def _against_originals(
+    manifest: Manifest, clean: ImageSet, originals: Iterable[str], seen: _Seen, *, whole: bool
+) -> list[str]:
     """What only the originals can show; `whole` if nothing else is wrong."""
     problems = []
     if difference := class_difference(manifest.class_names, clean.class_names, "the copy", "the originals"):
         problems.append(f"{MANIFEST}: classes: {difference}")
     published = {entry.file for entry in manifest.images}
-    problems += [f"{file}: no original of this name and label" for file in sorted(published - set(seen.originals))]
-    problems += [f"{file}: has an original, but is not published" for file in sorted(set(seen.originals) - published)]
+    problems += [f"{file}: no original of this name and label" for file in sorted(published - set(originals))]
+    problems += [f"{file}: has an original, but is not published" for file in sorted(set(originals) - published)]
     stated, allowed = manifest.epsilon_measured_255, manifest.epsilon_255
     if allowed is not None and seen.largest > allowed:
         problems.append(f"epsilon: {seen.largest}/255 in {seen.file}, the manifest states {allowed}/255")
