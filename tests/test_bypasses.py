@@ -27,13 +27,13 @@ OTHERWISE = {
         for place in (
             ("cli/train.py", "write_bytes"),
             ("cli/train.py", "write_text"),
-            ("copy/opening.py", "open"),
             ("copy/files.py", "write_bytes"),
             ("copy/publishing.py", "open"),
-            ("copy/publishing.py", "write_bytes"),
             ("copy/publishing.py", "write_text"),
         )
     },
+    ("copy/forms.py", "write_bytes"): "a file of a chunk, synced before the chunk counts as done",
+    ("copy/opening.py", "write_bytes"): "the same",
     ("cli/terminal.py", "os.open"): "the system's own /dev/null",
 }
 FILES = {str(path.relative_to(PACKAGE)): path for path in sorted(PACKAGE.rglob("*.py"))}

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from uge.copy import Copy, chunks, open_copy, verify, write_images
+from uge.copy import Copy, forms, open_copy, opening, verification, verify, write_images
 from uge.data import load
 from uge.data.images import ImageSet
 from uge.keys import SealedKey, save_key
@@ -21,16 +21,18 @@ from uge.pipeline import protect_and_publish
 from uge.protect import resolve_config
 from uge.runners import Runner, build_runner
 
-COUNT, CHUNK = 120, 10
+COUNT, CHUNK = 120, 6
+VALUES = CHUNK * 3 * 32 * 32
 SETTINGS = {"epochs": 1, "references": ("mlp:width=8",), "surrogates": ("mlp:width=8",), "width": 8}
 LEFT = """
 import sys
 from pathlib import Path
 import uge
-from uge.copy import chunks
+from uge.copy import forms, opening
 from uge.runners import Local
 if __name__ == "__main__":
-    key, place, chunks.MOST_VALUES = uge.load_key(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+    key, place, forms.MOST_VALUES = uge.load_key(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+    opening.MOST_VALUES = forms.MOST_VALUES
     clean, config = uge.load(str(place / "data")), uge.resolve_config("sealed", eval(sys.argv[4]))
     if not (place / "copy").exists() or (place / "copy.partial").exists():
         uge.protect_and_publish(clean, [key], place / "copy", "sealed", config, seed=1, runner=Local(2))
@@ -45,7 +47,8 @@ def clean(eurosat: ImageSet) -> ImageSet:
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chunks, "MOST_VALUES", CHUNK * 3 * 32 * 32)
+    for module in (forms, opening, verification):
+        monkeypatch.setattr(module, "MOST_VALUES", VALUES)
 
 
 def copied(clean: ImageSet, key: SealedKey, out: Path, runner: Runner | None) -> Copy:
@@ -82,7 +85,7 @@ def test_every_runner_publishes_and_opens_the_same_images(
     assert torch.equal(copy.images.images >> 1, alone.images.images >> 1), "letters alone may differ"
     assert copy.manifest is not None and alone.manifest is not None
     assert [entry.file for entry in copy.manifest.images] == [entry.file for entry in alone.manifest.images]
-    assert verify(tmp_path / "copy", clean=clean, key=key).views == COUNT
+    assert verify(tmp_path / "copy", clean=clean, key=key, runner=runner).views == COUNT
     assert open_copy(tmp_path / "copy", key, tmp_path / "opened", runner=runner) == COUNT
     opened = load(tmp_path / "opened")
     assert torch.equal(opened.like(clean).images, clean.images & 0xFE)
@@ -93,8 +96,8 @@ def test_every_runner_publishes_and_opens_the_same_images(
 def test_what_is_done_when_everything_is_killed_is_kept(clean: ImageSet, key: SealedKey, tmp_path: Path) -> None:
     save_key(key, tmp_path / "key")
     write_images(clean, tmp_path / "data")
-    values, file = str(chunks.MOST_VALUES), str(tmp_path / "key.protector.uge")
-    command = [sys.executable, "-c", LEFT, file, str(tmp_path), values, repr(SETTINGS)]
+    file = str(tmp_path / "key.protector.uge")
+    command = [sys.executable, "-c", LEFT, file, str(tmp_path), str(VALUES), repr(SETTINGS)]
     written, done = tmp_path / "copy.partial" / "written", tmp_path / "opened.partial" / "done"
     kept: dict[str, bytes] = {}
     for folder, count in ((written, 2), (written, 6), (done, 4)):

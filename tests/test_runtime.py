@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from uge.errors import ConfigError
-from uge.runtime import environment, generator_for, resolve_device, seed_for
+from uge.runtime import best_device, device_in_turn, environment, generator_for, seed_for
 
 
 @pytest.mark.parametrize(
@@ -32,19 +31,15 @@ def test_a_named_generator_repeats_itself_and_leaves_the_global_one_alone() -> N
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_devices_resolve_or_say_what_to_write() -> None:
-    assert resolve_device("cpu") == torch.device("cpu")
-    assert resolve_device("auto").type in ("cpu", "cuda")
-    with pytest.raises(ConfigError, match="unknown device 'gpu'; use auto, cpu or cuda"):
-        resolve_device("gpu")
-    with pytest.raises(ConfigError, match="unknown device 'meta'; use auto, cpu or cuda"):
-        resolve_device("meta")
+def test_the_device_is_a_gpu_where_there_is_one() -> None:
+    assert best_device().type == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert device_in_turn(torch.device("cpu"), 3) == torch.device("cpu")
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="speaks of machines without a GPU")
-def test_a_gpu_that_is_not_there_is_one_line() -> None:
-    with pytest.raises(ConfigError, match="use --device cpu"):
-        resolve_device("cuda")
+def test_several_gpus_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    turns = [str(device_in_turn(torch.device("cuda"), turn)) for turn in range(3)]
+    assert turns == ["cuda:0", "cuda:1", "cuda:0"]
 
 
 def test_environment_fits_in_a_record_and_names_nobody() -> None:

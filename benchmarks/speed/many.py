@@ -41,29 +41,33 @@ from uge.runtime import environment
 RECORDS = Path(__file__).resolve().parents[1] / "results" / "many" / "records.jsonl"
 STEPS = {"steps": 20, "epochs": 1, "reference_images": 200}
 STAGES = """
-import json, sys, threading, time
+import json, os, sys, threading, time
 from pathlib import Path
 
-def own(process):
-    "Bytes that a process and its children hold in memory for themselves."
+def look(process):
+    "Bytes that a process and its children hold for themselves; how long each has computed is noted."
     try:
         status = Path(f"/proc/{process}/status").read_text()
+        spent = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
         children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
-    except OSError:
+        computed[process] = (int(spent[11]) + int(spent[12])) / os.sysconf("SC_CLK_TCK")
+        return 1024 * int(status.partition("RssAnon:")[2].split()[0]) + sum(map(look, children))
+    except (OSError, ValueError, IndexError):
         return 0
-    return 1024 * int(status.partition("RssAnon:")[2].split()[0]) + sum(map(own, children))
 
 def watch():
+    global most
     while not done.wait(0.05):
-        most[0] = max(most[0], own("self"))
+        most = max(most, look(str(os.getpid())))
 
 def ends(stage):
-    global last
-    now = time.perf_counter()
-    print(json.dumps({"stage": stage, "seconds": now - last, "bytes": most[0]}), flush=True)
-    last, most[0] = time.perf_counter(), 0
+    global last, most, before
+    most, now, spent = max(most, look(str(os.getpid()))), time.perf_counter(), sum(computed.values())
+    found = {"seconds": now - last, "core_seconds": spent - before, "bytes": most}
+    print(json.dumps({"stage": stage} | found), flush=True)
+    last, most, before = time.perf_counter(), 0, spent
 
-most, done, last = [0], threading.Event(), time.perf_counter()
+most, done, last, before, computed = 0, threading.Event(), time.perf_counter(), 0.0, {}
 if __name__ == "__main__":
     threading.Thread(target=watch, daemon=True).start()
     from uge.cli.protect import SEEN
@@ -143,7 +147,8 @@ def measure(data: Path, subject: str, count: int, workers: int, table: str) -> d
         found = stages(data, Path(name), workers)
     about = {"images": count, "workers": workers, "settings": STEPS}
     for stage, row in found.items():
-        record(stage, subject, row["seconds"], "s", table, **about, megabytes=round(row["bytes"] / 2**20, 1))
+        more = about | {"megabytes": round(row["bytes"] / 2**20, 1), "core_seconds": round(row["core_seconds"], 2)}
+        record(stage, subject, row["seconds"], "s", table, **more)
     return found
 
 

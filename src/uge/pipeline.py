@@ -18,6 +18,7 @@ from uge.copy.chunks import LEAST_SPREAD, cut, work_through
 from uge.copy.forms import form_of
 from uge.copy.publishing import Chunk, finish, write_chunk
 from uge.data import Photographs
+from uge.data.entries import Pixels
 from uge.data.images import ImageSet, batch_of
 from uge.durable import LOCK, check_target, claimed, move_into_place, remove_folder, write_file
 from uge.errors import KeyFileError, PublishError, UgeError, unknown_name
@@ -138,9 +139,9 @@ class _Chunks:
         chosen = slice(numbers.start, numbers.stop)
         copier = self.protection.part(numbers, number)
         pairs: Iterable[tuple[Tensor, Tensor]] = (
-            _Pairs(copier, self.clean.images[chosen].clone())
+            _Pairs(copier, self.clean.images[chosen].numpy())
             if self.originals.sizes is None
-            else _OwnPairs(copier, [self.originals.own(at) for at in numbers])
+            else _OwnPairs(copier, [self.originals.own(at).numpy() for at in numbers])
         )
         bound = self.protection.epsilon_255
         facts = number, self.form, self.files[chosen], self.labels[chosen]
@@ -158,11 +159,11 @@ class _Pairs:
     """Originals uint8 [N, C, H, W] and their copies, batch by batch, made where they are asked for."""
 
     copier: Copier
-    originals: Tensor
+    originals: Pixels
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         size = batch_of(self.originals.shape[1:])
-        return zip(self.originals.split(size), self.copier.copies(size), strict=True)
+        return zip(torch.from_numpy(self.originals).split(size), self.copier.copies(size), strict=True)
 
 
 @dataclass(frozen=True)
@@ -170,10 +171,10 @@ class _OwnPairs:
     """Photographs, each uint8 [C, H, W], and their copies, one by one, made where they are asked for."""
 
     copier: Copier
-    photographs: Sequence[Tensor]
+    photographs: Sequence[Pixels]
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for number, photograph in enumerate(self.photographs):
+        for number, photograph in enumerate(map(torch.from_numpy, self.photographs)):
             yield photograph[None], self.copier.enlarged(number, photograph)[None]
 
 

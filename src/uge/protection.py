@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, NotRequired, Protocol, TypedDict, TypeVar, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -104,10 +105,10 @@ class Copier(Protocol):
 class Made:
     """Copies that are made already: uint8 [N, C, H, W]."""
 
-    images: Tensor
+    images: np.ndarray[Any, np.dtype[np.uint8]]
 
     def copies(self, batch_size: int = 250) -> Iterator[Tensor]:
-        return iter(self.images.split(batch_size))
+        return iter(torch.from_numpy(self.images).split(batch_size))
 
     def enlarged(self, number: int, photograph: Tensor) -> Tensor:
         raise NotImplementedError  # what makes copies of one size is asked for no other
@@ -202,7 +203,7 @@ class Protection(ABC, Generic[C]):
             numbers: of the originals.
             turn: of the part: several GPUs take parts in turn.
         """
-        return Made(self.copied(numbers).contiguous())
+        return Made(self.copied(numbers).contiguous().numpy())
 
     def check_sizes(self, sizes: Iterable[tuple[int, int]]) -> None:
         """Refuse photographs of sizes (height, width) that `enlarged` cannot make.

@@ -11,8 +11,6 @@ from typing import Any, TypeVar, cast
 
 import torch
 
-from uge.errors import ConfigError
-
 T = TypeVar("T")
 _FOLDERS = re.compile(
     r"""(?:(?<=[=:,+\s("'])|^)(?:file://)?(?:~|\.{1,2}|[A-Za-z]:)?[/\\](?![/\\\s])(?:[^/\\,+]+[/\\])*"""  # /a/b/, ../a/
@@ -21,19 +19,9 @@ _FOLDERS = re.compile(
 )
 
 
-def resolve_device(name: str = "auto") -> torch.device:
-    """Turn "auto", "cpu", "cuda" or "cuda:1" into a device; "auto" takes a GPU where there is one."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        if device.type not in ("cpu", "cuda"):
-            raise RuntimeError
-    except RuntimeError as error:
-        raise ConfigError(f"unknown device '{name}'; use auto, cpu or cuda") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"device '{name}' asked for, but this torch sees no GPU; use --device cpu")
-    return device
+def best_device() -> torch.device:
+    """A GPU where torch sees one (CUDA_VISIBLE_DEVICES says which), else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def device_in_turn(device: torch.device, turn: int) -> torch.device:

@@ -162,7 +162,7 @@ def test_missing_and_damaged_keys(
         (("--epsilon", 2), "2"),
         (("--epsilon", "wide"), "--epsilon"),
         (("--method", "seald"), "unknown method 'seald'; did you mean 'sealed'?"),
-        (("--device", "gpu"), "unknown device 'gpu'"),
+        (("--runner", "lokal"), "unknown runner 'lokal'; did you mean 'local'?"),
         (("--preset", "quick"), "--preset"),
         (("--colour",), "--colour"),
     ],
@@ -183,7 +183,6 @@ def test_settings_that_are_none(
         (("--countermeasure", "distillation:soft"), "give --key"),
         (("--hacker", "authorised"), "give --key"),
         (("--epochs", 0), "--epochs"),
-        (("--device", "gpu"), "unknown device"),
     ],
     ids=str,
 )

@@ -48,7 +48,7 @@ def test_the_three_commands_of_a_protector_have_at_most_30_options_together() ->
             command = command.commands[name]
         return sum(isinstance(each, typer.core.TyperOption) for each in command.params)
 
-    assert (options("key", "new"), options("protect"), options("audit")) == (8, 11, 11)
+    assert (options("key", "new"), options("protect"), options("audit")) == (8, 11, 10)
 
 
 def test_the_installed_command_helps_and_names_every_command() -> None:

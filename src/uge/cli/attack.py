@@ -27,7 +27,6 @@ def attack(
     convert: options.Convert = False,
     skip_bad: options.SkipBad = False,
     seed: options.Seed = 0,
-    device: options.Device = "auto",
 ) -> None:
     """How well one hacker learns from a copy, measured on clean images.
 
@@ -38,11 +37,10 @@ def attack(
     from uge.audit.run import Audit
     from uge.copy import Copy, check_outside
     from uge.data import load
-    from uge.runtime import resolve_device
+    from uge.runtime import best_device
     from uge.training import recommended_recipe
 
     check_outside(out, folder, test, clean)
-    place = resolve_device(device)
     owner = options.read_key(key, passphrase_file) if key else None
     how = options.how(convert, skip_bad)
     copy = Copy.read(folder, owner, **how)
@@ -56,7 +54,7 @@ def attack(
         told=copy.manifest.told if copy.manifest else None,
         recipe=lambda network: recommended_recipe(network, epochs or EPOCHS),
         key_epochs=epochs or 0,
-        device=str(place),
+        device=str(best_device()),
     )
     cell = Cell("hacker", hacker, countermeasure, seed)
     cells = [Cell(AUTHORISED, seed=seed), cell] if needs_teacher(countermeasure) else [cell]

@@ -23,7 +23,6 @@ def audit(
     runner: options.Runner = "local",
     convert: options.Convert = False,
     skip_bad: options.SkipBad = False,
-    device: options.Device = "auto",
 ) -> None:
     """One page that says how well a copy protects, after many hackers have tried it.
 
@@ -37,10 +36,10 @@ def audit(
     from uge.report.audit import write_reports
     from uge.report.tables import print_table
     from uge.runners import build_runner
-    from uge.runtime import resolve_device
+    from uge.runtime import best_device
 
     check_outside(out, folder, test, clean)
-    chosen, where, place = read_plan(plan), build_runner(runner), resolve_device(device)
+    chosen, where = read_plan(plan), build_runner(runner)
     owner = options.read_key(key, passphrase_file) if key else None
     how = options.how(convert, skip_bad)
     copy = Copy.read(folder, owner, **how)
@@ -56,7 +55,7 @@ def audit(
             key=owner,
             view=copy.resized_view(owner),
             clean=load(clean, "train", **copy.seen_at, **how) if clean else None,
-            device=str(place),
+            device=str(best_device()),
             watcher=watcher,
         )
     page = write_reports(out)[0]  # before a line is printed

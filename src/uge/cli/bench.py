@@ -25,7 +25,6 @@ def bench(
     convert: options.Convert = False,
     runner: options.Runner = "local",
     threads: Annotated[int, typer.Option("--threads", min=1, help="Of each process; decides the last digits.")] = 1,
-    device: options.Device = "auto",
 ) -> None:
     """A leaderboard of protections: each makes a copy of the same data, each copy meets the same hackers.
 
@@ -37,9 +36,9 @@ def bench(
     from uge.copy import check_outside
     from uge.report.leaderboard import print_leaderboard, write_leaderboards
     from uge.runners import build_runner
-    from uge.runtime import resolve_device
+    from uge.runtime import best_device
 
-    chosen, where, place = read_bench(plan), build_runner(runner), resolve_device(device)
+    chosen, where = read_bench(plan), build_runner(runner)
     copies = _folders(folder or [])
     check_outside(out, *(data or []), *copies.values())
     with Bar("copies") as bar:
@@ -51,7 +50,7 @@ def bench(
             folders=copies,
             split=split,
             convert=convert,
-            device=str(place),
+            device=str(best_device()),
             threads=threads,
             steps=_steps(bar),
             on_rows=lambda _: write_leaderboards(out),

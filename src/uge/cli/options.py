@@ -33,7 +33,6 @@ Size = Annotated[str | None, typer.Option("--image-size", help="Resize to SIZE o
 Convert = Annotated[bool, typer.Option("--convert", help="Convert alpha, 16-bit, CMYK and mixed images.")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Pass over files that cannot be read, and list them.")]
 Seed = Annotated[int, typer.Option("--seed", help="Decides everything but keys.")]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 Runner = Annotated[
     str, typer.Option("--runner", help="local, local:workers=4, ray or slurm:partition=NAME,minutes=60.")
 ]

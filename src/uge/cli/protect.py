@@ -52,7 +52,7 @@ def protect(
     image_size: options.Size = None,
     convert: options.Convert = False,
     skip_bad: options.SkipBad = False,
-    device: options.Device = "auto",
+    runner: options.Runner = "local",
 ) -> None:
     """A protected copy of DATA for everybody, and a key that gives the recipient the originals back.
 
@@ -64,8 +64,8 @@ def protect(
     from uge.keys import SealedKey
     from uge.pipeline import key_beside, pair_of, protect_and_publish, was_published
     from uge.protect import PROTECTIONS, method_for, resolve_config
-    from uge.runners import Local
-    from uge.runtime import resolve_device
+    from uge.runners import build_runner
+    from uge.runtime import best_device
 
     out = out if out.name not in ("", "..") else Path(os.path.abspath(out))  # "." has no name to put a key's behind
     check_outside(out, data)
@@ -73,7 +73,7 @@ def protect(
         check_target(out)
     settings = options.pairs(set_ or [], "--set", "epochs=1")
     settings |= {} if epsilon is None else {"epsilon_255": str(epsilon)}
-    place = resolve_device(device)
+    where = build_runner(runner)
     keys = [options.read_key(file, passphrase_file, "protector") for file in key or []]
     chosen = method or method_for(keys)
     config = resolve_config(chosen, settings)
@@ -110,8 +110,8 @@ def protect(
                     out,
                     chosen,
                     config,
-                    device=place,
-                    runner=Local(),
+                    device=best_device(),
+                    runner=where,
                     on_step=bar.step,
                     on_copy=partial(_show, out, originals),
                 )

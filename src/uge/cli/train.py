@@ -28,7 +28,6 @@ def train(
     convert: options.Convert = False,
     skip_bad: options.SkipBad = False,
     seed: options.Seed = 0,
-    device: options.Device = "auto",
 ) -> None:
     """A trained network: with the recipient's key on the opened images, without it on the copy as it is."""
     from dataclasses import replace
@@ -42,12 +41,12 @@ def train(
     from uge.durable import check_target, new_folder
     from uge.keys import RECIPIENT_NETWORK
     from uge.networks import NetworkSpec, build_network, parse_network
-    from uge.runtime import environment, resolve_device, seed_for
+    from uge.runtime import best_device, environment, seed_for
     from uge.training import fit, recommended_recipe
 
     check_outside(out, folder, test)
     check_target(out)
-    place = resolve_device(device)
+    place = best_device()
     owner = None if key is None else options.read_key(key, passphrase_file)
     if owner is not None and network is not None and not owner.opens:
         raise ConfigError("a key of initial weights says itself what to train; leave --network out")

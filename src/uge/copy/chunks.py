@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import islice
@@ -12,7 +11,7 @@ from typing import Any, TypeVar
 
 from uge.durable import write_file
 from uge.errors import PublishError, UgeError
-from uge.outside import parse_json
+from uge.outside import MOST_FACTS, parse_json, read_file
 from uge.runners import Local, Runner, threads
 
 C = TypeVar("C")
@@ -48,7 +47,8 @@ def work_through(
 
     Args:
         count: of chunks.
-        chunk: gives the chunk of a number, with all that `do` needs; it is sent to a worker as it is.
+        chunk: gives the chunk of a number, with all that `do` needs, large arrays as those of numpy: torch sends its
+            own through shared memory, of which containers have little.
         do: a function of a module, or a partial of one; its results are JSON, and what it writes is on disk when it
             returns.
         kept: a private folder for results; those of a killed run are there, and are not computed again.
@@ -63,32 +63,32 @@ def work_through(
     left, done = iter(missing), count - len(missing)
     running = 0
 
-    def more(wanted: int) -> list[tuple[Path, bytes]]:
+    def more(wanted: int) -> list[tuple[Path, C]]:
         nonlocal running
         most = AT_ONCE if count >= LEAST_SPREAD else 1
         numbers = list(islice(left, min(wanted, most - running)))
         running += len(numbers)
-        return [(_file(kept, number), pickle.dumps(chunk(number))) for number in numbers]
+        return [(_file(kept, number), chunk(number)) for number in numbers]
 
     for _ in (runner or Local(1)).run(partial(_do, do), more, _lost, kept):
         running, done = running - 1, done + 1
         on_done(done, count)
     for number in range(count):
-        yield parse_json(_file(kept, number).read_bytes())
+        yield parse_json(read_file(_file(kept, number), MOST_FACTS))
 
 
 def _file(kept: Path, number: int) -> Path:
     return kept / f"{number}.json"
 
 
-def _do(do: Callable[[C], Result], item: tuple[Path, bytes]) -> None:
-    file, data = item
+def _do(do: Callable[[C], Result], item: tuple[Path, C]) -> None:
+    file, chunk = item
     with threads(1):
-        result = do(pickle.loads(data))  # of this very run, through the runner's own pipe
+        result = do(chunk)
     write_file(file, json.dumps(result), mode=0o600)
 
 
-def _lost(item: tuple[Path, bytes], error: Exception) -> None:
+def _lost(item: tuple[Path, C], error: Exception) -> None:
     cause = getattr(error, "cause", error)  # which Ray wraps
     if isinstance(cause, UgeError):
         raise cause

@@ -44,6 +44,7 @@ from uge.copy.opening import open_each
 from uge.copy.reading import files_by_pixels
 from uge.copy.shards import read_shard
 from uge.data import Photographs
+from uge.data.entries import Pixels
 from uge.data.images import ImageSet, class_difference, pixel_sha256
 from uge.errors import PublishError
 from uge.keys import Key
@@ -293,7 +294,7 @@ class _Image(NamedTuple):
     place: Place
     shape: tuple[int, int, int]
     digest: str
-    original: Tensor | None = None
+    original: Pixels | None = None
 
 
 @dataclass
@@ -346,9 +347,9 @@ class _Seen:
             views, opened = open_each(key, copies)
             self.tried, self.opened = self.tried + len(copies), self.opened + int(opened.sum())
         for each, copy, view, good in zip(images, copies, views, opened.tolist(), strict=True):
-            file, original = each.entry.file, each.original
-            if original is None:
+            if each.original is None:
                 continue
+            file, original = each.entry.file, torch.from_numpy(each.original)
             if original.shape != copy.shape:
                 self.sizes.append(f"{file}: {list(copy.shape)} pixels, the original has {list(original.shape)}")
                 continue
@@ -384,7 +385,7 @@ def _look_at_all(
         part = images[numbers[number].start : numbers[number].stop]
         readers = [originals.get(each.entry.file) for each in part]
         return [
-            each if read is None else each._replace(original=read().clone())
+            each if read is None else each._replace(original=read().numpy())
             for each, read in zip(part, readers, strict=True)
         ]
 

@@ -7,6 +7,7 @@ import math
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -56,6 +57,14 @@ class ImageSet:
                 f"labels run from {int(self.labels.min())} to {int(self.labels.max())},"
                 f" but there are {self.classes} class names"
             )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """As bytes on its way to other processes: torch would take shared memory, of which containers have little."""
+        return vars(self) | {"images": self.images.numpy(), "labels": self.labels.numpy()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        arrays = {name: torch.from_numpy(state[name]) for name in ("images", "labels")}
+        vars(self).update(state | arrays)
 
     def __len__(self) -> int:
         return len(self.images)

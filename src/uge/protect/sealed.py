@@ -226,6 +226,11 @@ class SealedProtection(LetterProtection[SealedConfig]):
         self.generator.to(self.device).eval()
         return self.sealed(images, *self._proposed(pick, self.layout(images)))
 
+    def part(self, numbers: range, turn: int = 0) -> Self:
+        part = super().part(numbers, turn)
+        part.generator = copy.deepcopy(self.generator).cpu()
+        return part
+
     # -- one step --------------------------------------------------------------------------------------------------
 
     def _step(
