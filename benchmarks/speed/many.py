@@ -25,12 +25,15 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from PIL import Image
+from pyarrow import parquet
 
 from uge.cli.protect import SEEN
 from uge.copy import read_manifest
 from uge.copy.files import png_bytes, read_png
+from uge.copy.shards import schema_of
 from uge.data import load, photographs
 from uge.keys import SealedKey, save_key
 from uge.pipeline import protect_and_publish
@@ -105,22 +108,19 @@ def record(measure: str, subject: str, value: float, unit: str, table: str, **mo
 
 
 def write_images(file: Path, count: int) -> None:
-    """So many images of 32x32 pixels in an .npz file: the embedded ones, each moved and lit in its own way."""
+    """So many images of 32x32 pixels in a parquet file: the embedded ones, each moved and lit in its own way."""
     source, draw = load("eurosat", "train"), torch.Generator().manual_seed(0)
-    pick = torch.randint(len(source), (count,), generator=draw)
-    with zipfile.ZipFile(file, "w") as archive:
-        with archive.open("images.npy", "w", force_zip64=True) as stream:
-            np.lib.format.write_array_header_1_0(
-                stream, {"descr": "|u1", "fortran_order": False, "shape": (count, 3, 32, 32)}
-            )
-            for part in pick.split(10_000):
-                moves = torch.randint(32, (2, len(part)), generator=draw).tolist()
-                light = torch.randint(-20, 21, (len(part), 1, 1, 1), generator=draw)
-                images = (source.images[part].short() + light).clamp(0, 255).to(torch.uint8)
-                moved = [image.roll(move, (1, 2)) for image, *move in zip(images, *moves, strict=True)]
-                stream.write(torch.stack(moved).numpy().tobytes())
-        with archive.open("labels.npy", "w") as stream:
-            np.lib.format.write_array(stream, source.labels[pick].numpy())
+    schema = pa.ipc.read_schema(pa.BufferReader(schema_of(source.class_names)))
+    with parquet.ParquetWriter(file, schema, compression="none", use_dictionary=["label"]) as writer:
+        for first in range(0, count, 10_000):
+            pick = torch.randint(len(source), (min(10_000, count - first),), generator=draw)
+            moves = torch.randint(32, (len(pick), 2), generator=draw).tolist()
+            light = torch.randint(-20, 21, (len(pick), 1, 1, 1), generator=draw)
+            images = (source.images[pick].short() + light).clamp(0, 255).to(torch.uint8)
+            moved = (image.roll(move, (1, 2)) for image, move in zip(images, moves, strict=True))
+            cells = [{"bytes": png_bytes(image), "path": f"{first + at}.png"} for at, image in enumerate(moved)]
+            columns = {"image": cells, "label": source.labels[pick].tolist()}
+            writer.write_table(pa.Table.from_pydict(columns, schema=schema))
 
 
 def run(data: Path, place: Path, workers: int) -> subprocess.Popen[str]:
@@ -155,7 +155,7 @@ def measure(data: Path, subject: str, count: int, workers: int, table: str) -> d
 def measure_numbers(arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as name:
         for count in (1_000, 10_000, 50_000):
-            write_images(file := Path(name, f"{count}.npz"), count)
+            write_images(file := Path(name, f"{count}.parquet"), count)
             measure(file, f"{count:,} of 32x32", count, 2, "numbers")
 
 
@@ -175,7 +175,7 @@ def measure_workers(arguments: argparse.Namespace, count: int = 20_000, repeats:
     """One process and two, in turns."""
     times: dict[tuple[str, int], list[float]] = {}
     with tempfile.TemporaryDirectory() as name:
-        write_images(file := Path(name, "images.npz"), count)
+        write_images(file := Path(name, "images.parquet"), count)
         for _ in range(repeats):
             for workers in (1, 2):
                 with tempfile.TemporaryDirectory() as place:
@@ -193,7 +193,7 @@ def measure_kills(arguments: argparse.Namespace, count: int = 200_000) -> None:
 
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
-        write_images(data := place / "images.npz", count)
+        write_images(data := place / "images.parquet", count)
         began, subject = time.perf_counter(), f"{count:,} of 32x32 in shards, killed twice"
         for folder, chunks in (("copy.partial/written", 12), ("opened.partial/done", 100)):
             process = run(data, place, 2)

@@ -22,6 +22,7 @@ from benchmarks.tables.claims import claims_table
 from benchmarks.tables.fedavg import fedavg_table
 from benchmarks.tables.fuzz import fuzz_table
 from benchmarks.tables.leaderboard import leaderboard
+from benchmarks.tables.many import formats_table, hundred_million, many_table, numbers_table
 from benchmarks.tables.photographs import photograph_table
 from benchmarks.tables.pictures import picture_table, recall_table
 from benchmarks.tables.sealed import copy_table, every_hacker, headline
@@ -30,7 +31,7 @@ from benchmarks.tables.uge_cifar import budget_table, stage_table
 from uge.records import read_records
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = (Path("README.md"), Path("docs/results.md"), Path("docs/reproduction.md"))
+PAGES = (Path("README.md"), Path("docs/results.md"), Path("docs/reproduction.md"), Path("docs/many-images.md"))
 RESULTS = Path("benchmarks/results")
 MARKED = re.compile(r"(<!-- results:(\S+) -->\n).*?(<!-- /results -->)", re.DOTALL)
 
@@ -46,6 +47,11 @@ SECTIONS: dict[str, tuple[tuple[str, ...], Callable[..., str]]] = {
     "fedavg": (("fedavg",), fedavg_table),
     "speed": (("speed",), partial(speed_table, name="costs")),
     "speed-parts": (("speed",), partial(speed_table, name="seconds")),
+    "many-numbers": (("many",), numbers_table),
+    "many-workers": (("many",), partial(many_table, name="workers")),
+    "many-kills": (("many",), partial(many_table, name="kills")),
+    "many-formats": (("many",), formats_table),
+    "many-cost": (("many",), hundred_million),
     "claims": (("uge_cifar", "audit", "fedavg"), claims_table),
     "grid": (("uge_cifar",), partial(stage_table, stage="grid")),
     "check": (("uge_cifar",), budget_table),

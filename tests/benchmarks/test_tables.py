@@ -15,6 +15,7 @@ from benchmarks.tables.baselines import baseline_table, field_table
 from benchmarks.tables.claims import claims_table
 from benchmarks.tables.fedavg import fedavg_table
 from benchmarks.tables.leaderboard import GONE
+from benchmarks.tables.many import hundred_million, numbers_table
 from benchmarks.tables.sealed import HEADLINE, copy_table, every_hacker, headline
 from benchmarks.tables.speed import speed_table
 from benchmarks.tables.text import NOT_MEASURED, figure, shown
@@ -205,6 +206,18 @@ def test_of_two_timings_on_one_machine_the_later_counts_and_earlier_versions_are
     earlier = {name: value for name, value in row.items() if name != "table"} | {"measure": "view"}
     text = speed_table([row | {"value": 1.0}, row, earlier, row | {"table": "seconds"}], "costs")
     assert text.splitlines()[2:] == ["| publishing | 32x32 | 1,234 images/s | 5 | x86_64, 2 |"]
+
+
+def test_a_stage_of_many_images_is_stated_by_image_and_scaled_to_a_hundred_million() -> None:
+    row = {"table": "numbers", "measure": "opening to files", "subject": "2,000 of 32x32", "value": 9.0, "unit": "s"}
+    row |= {"images": 2000, "workers": 2, "core_seconds": 7.2, "megabytes": 400.4}
+    rows = [row | {"value": 1.0}, row, row | {"subject": "10 photographs"}, row | {"measure": "training"}]
+    assert (
+        numbers_table(rows).splitlines()[2]
+        == "| 2,000 of 32x32: opening to files | 2 | 9 s | 7.2 s | 3.6 ms | 400 MiB |"
+    )
+    assert hundred_million(rows).splitlines()[2:] == ["| opening to files | 100 hours | 0.1 hours |"]
+    assert hundred_million(rows[2:3]) == NOT_MEASURED
 
 
 def sealed(kind: str, network: str, accuracy: float, how: str = "none", knows: str = "nothing", **more: Any) -> Row:

@@ -134,7 +134,9 @@ def _open_all(
     folder.mkdir(mode=0o700, exist_ok=True)
     numbers = cut((each.values for each in files), MOST_VALUES) if files else []
     parts = [files[each.start : each.stop] for each in numbers]
-    results = work_through(len(parts), parts.__getitem__, partial(_open_files, key, folder), work / DONE, runner)
+    results = work_through(
+        len(parts), parts.__getitem__, partial(_open_files, key.recipients_part(), folder), work / DONE, runner
+    )
     for part, result in zip(parts, results, strict=True):
         found.take_in(part, result)
     if not published:

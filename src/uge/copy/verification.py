@@ -109,7 +109,7 @@ def verify(
     files = _Files(folder, manifest)
     files.check_companions()
     originals = {} if clean is None else _readers(clean)
-    opener = key if key is not None and key.opens and signature == "valid" else None
+    opener = key.recipients_part() if key is not None and key.opens and signature == "valid" else None
     seen = _look_at_all(files.images(), originals, opener, runner)
     files.tell_of(seen)
     problems += files.problems() + seen.problems(len(manifest.images), opener)

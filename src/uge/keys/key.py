@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Self
 
 from torch import Tensor, nn
 
@@ -50,6 +50,10 @@ class Key(ABC):
         Raises:
             KeyFileError: a protector's file is asked for, but the key is a recipient's.
         """
+
+    def recipients_part(self) -> Self:
+        """The key without what signs: all that workers need."""
+        return replace(self, signing_key=None)
 
     def public_facts(self) -> dict[str, Any]:
         """What may be shown of a key: nothing of it is secret, nothing a statistic of an image."""
