@@ -28,6 +28,7 @@ from uge.runners import Runner
 
 MOST_NAMED = 3  # files in one line
 OPENED, DONE = "opened", "done"  # in the work folder: the images, and what became of the files
+LAST = (OPENED, "run", LOCK)  # that go from the work folder, so that it never looks as if its images were at OUT
 
 
 class Wanted(NamedTuple):
@@ -94,14 +95,14 @@ def open_copy(
     if not key.opens:
         raise KeyFileError(f"the network of this key sees the copy as it is; train on {source} itself ('uge train')")
     work = out.with_name(f"{out.name}.partial")
-    if not _was_opened(work):
+    if not _was_opened(work, out):
         check_target(out)
     signed = _is_copy(source)
     manifest = read_manifest(source, signed_by=key.fingerprint) if signed else None
     files = _in_copy(source, manifest) if manifest else _loose(source)
     published = {entry.file: entry.sha256 for entry in manifest.images} if manifest else {}
     with claimed(work, *_mark(files, key)):
-        if not _was_opened(work):
+        if not _was_opened(work, out):
             try:
                 found, missing = _open_all(files, published, key, work, runner)
                 _tell(found, missing, source, signed, skip_bad)
@@ -109,15 +110,15 @@ def open_copy(
             except OSError as error:
                 raise PublishError(f"cannot write {out}: {error.strerror or error}") from error
             except UgeError:
-                remove_folder(work, last=("run", LOCK))
+                remove_folder(work, last=LAST)
                 raise
-        remove_folder(work, last=("run", LOCK))
+        remove_folder(work, last=LAST)
     return len(Tree.of(out).pngs)
 
 
-def _was_opened(work: Path) -> bool:
-    """Whether a run ended between its images and its work folder."""
-    return (work / DONE).exists() and not (work / OPENED).exists()
+def _was_opened(work: Path, out: Path) -> bool:
+    """Whether a run ended between its images, which are whole, and its work folder."""
+    return out.exists() and (work / DONE).exists() and not (work / OPENED).exists()
 
 
 def _mark(files: Sequence[Wanted], key: Key) -> tuple[str, str, str, str]:
