@@ -100,25 +100,26 @@ def protect_and_publish(
         for suffix, content in protection.secrets().items():  # no copy without them
             _write_secret(out.with_name(out.name + suffix), content)
         settings = without_folders(protection.config.to_dict()) | {"recipients": len(keys)} | protection.told()
-        chunks = _Chunks(originals, protection)
-        folder = partial / "copy"
-        folder.mkdir(exist_ok=True)
-        written = work_through(
-            len(chunks.numbers),
-            chunks.of,
-            bind(write_chunk, folder),
-            partial / "written",
-            runner,
-            chunks.telling(on_step),
-        )
-        try:
-            facts = {"method": method, "settings": settings, "epsilon_255": protection.epsilon_255}
-            manifest = finish(folder, clean, written, **facts, signers=keys)
-            move_into_place(folder, out)
-        except OSError as error:
-            raise PublishError(f"cannot write {out}: {error.strerror or error}") from error
+        facts = {"method": method, "settings": settings, "epsilon_255": protection.epsilon_255, "signers": keys}
+        manifest = _write_copy(_Chunks(originals, protection), partial, out, facts, runner, on_step)
         on_copy(manifest)
         remove_folder(partial, last=("run", LOCK))
+    return manifest
+
+
+def _write_copy(
+    chunks: _Chunks, partial: Path, out: Path, facts: dict[str, Any], runner: Runner | None, on_step: OnStep | None
+) -> Manifest:
+    """Write the chunks that a killed run has not written, and what `finish` writes with these facts, to `out`."""
+    folder = partial / "copy"
+    do, count = bind(write_chunk, folder), len(chunks.numbers)
+    try:
+        folder.mkdir(exist_ok=True)
+        written = work_through(count, chunks.of, do, partial / "written", runner, chunks.telling(on_step))
+        manifest = finish(folder, chunks.clean, written, **facts)
+        move_into_place(folder, out)
+    except OSError as error:
+        raise PublishError(f"cannot write {out}: {error.strerror or error}") from error
     return manifest
 
 
