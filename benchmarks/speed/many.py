@@ -86,7 +86,7 @@ if __name__ == "__main__":
     with photographs(data, **SEEN, convert=True) as originals:
         ends("reading the originals")
         def step(row, total):
-            if row["step"] == steps["steps"] and "preparing" not in row:
+            if row["step"] == total and "preparing" not in row:
                 ends("training")
         protect_and_publish(originals, [key], place / "copy", "sealed", resolve_config("sealed", steps),
                             runner=runner, on_step=step)

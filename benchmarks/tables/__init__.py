@@ -48,7 +48,6 @@ SECTIONS: dict[str, tuple[tuple[str, ...], Callable[..., str]]] = {
     "speed": (("speed",), partial(speed_table, name="costs")),
     "speed-parts": (("speed",), partial(speed_table, name="seconds")),
     "many-numbers": (("many",), numbers_table),
-    "many-workers": (("many",), partial(many_table, name="workers")),
     "many-kills": (("many",), partial(many_table, name="kills")),
     "many-formats": (("many",), formats_table),
     "many-cost": (("many",), hundred_million),
