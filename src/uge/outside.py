@@ -183,7 +183,7 @@ def fits(value: Any, shape: Any, where: str = "") -> str | None:
 
 def filled(value: Any, shape: Any) -> Any:
     """A value that `fits` a shape, with null for everything that may be missing and is."""
-    if isinstance(shape, list):
+    if isinstance(shape, list) and value is not None:
         return [filled(each, shape[0]) for each in value]
     if isinstance(shape, dict) and value is not None:
         names = {name.rstrip("?"): inner for name, inner in shape.items()}

@@ -18,6 +18,7 @@ TRAINING: dict[str, Shape] = {
     **dict.fromkeys(("cell", "kind", "network", "trained_on", "countermeasure", "knows"), str),
     "seed": int,
     "budget?": between(0, 1000),
+    "originals?": between(1, 1e9),
     "recipe?": dict,
     "environment?": dict,
     "data?": str,

@@ -229,6 +229,7 @@ def fit(
     test: ImageSet | None = None,
     countermeasure: PlainTraining | None = None,
     device: torch.device | str = "cpu",
+    only_at_end: bool = False,
     on_epoch: OnEpoch | None = None,
 ) -> History:
     """Train a classifier in place, or the one that a counter-measure begins with.
@@ -239,6 +240,7 @@ def fit(
         recipe: how.
         seed: decides order and augmentation, nothing else.
         test: clean held-out images, measured after each epoch where given.
+        only_at_end: measure after the last epoch alone.
         countermeasure: the hooks of a hacker; `PlainTraining` by default.
         device: where to train; the images move there once.
         on_epoch: called after each epoch.
@@ -283,7 +285,8 @@ def fit(
             optimiser.step()
             total += loss.detach()
         losses.append(round(float(total) / steps_an_epoch, 5))
-        accuracies += [] if seen_at_test is None else [accuracy_of(network, seen_at_test, device=device)]
+        if seen_at_test is not None and (epoch + 1 == recipe.epochs or not only_at_end):
+            accuracies.append(accuracy_of(network, seen_at_test, device=device))
         if on_epoch:
             on_epoch(epoch + 1, losses[-1], accuracies[-1] if accuracies else math.nan)
     if losses and not math.isfinite(losses[-1]):

@@ -70,7 +70,7 @@ def test_what_needs_something_missing_is_left_out_and_named(plan: Plan) -> None:
     for network, how in chosen:
         assert network != AUTHORISED and "distillation" not in how and "clean" not in how and how != "grayscale"
     assert {each["why"] for each in skipped} >= {"needs --key", "needs --clean"}
-    cells = cells_of(plan, chosen, lambda cell: {"peak_accuracy": 0.0}, key=False, clean=False)
+    cells = cells_of(plan, chosen, lambda cell: {"peak_accuracy": 0.0}, key=False, originals=0)
     assert {cell.role for cell in cells} == {"hacker"} and {cell.trained_on for cell in cells} == {"published"}
 
 
@@ -88,9 +88,9 @@ BLOCK = Hackers(("vgg", "mlp"), ("none", "grayscale", "blur:1", "cutmix", "mixup
 
 def test_only_the_strongest_get_more_seeds_and_only_when_all_are_known() -> None:
     plan = Plan("mine", (BLOCK,), strongest=2, more_seeds=(1, 2))
-    early = cells_of(plan, PAIRS, lambda cell: None, key=True, clean=True)
+    early = cells_of(plan, PAIRS, lambda cell: None, key=True, originals=10)
     assert {cell.seed for cell in early} == {0} and len(early) == 2 * (1 + len(PAIRS))
-    late = cells_of(plan, PAIRS, oracle(STRENGTH), key=True, clean=True)
+    late = cells_of(plan, PAIRS, oracle(STRENGTH), key=True, originals=10)
     assert late[: len(early)] == early
     more = [cell for cell in late if cell.seed]
     assert {(cell.network, cell.countermeasure) for cell in more if cell.role == "hacker"} == {
@@ -103,37 +103,37 @@ def test_only_the_strongest_get_more_seeds_and_only_when_all_are_known() -> None
 
 def test_twice_the_budget_is_checked_on_the_originals_alone() -> None:
     plan = Plan("mine", (BLOCK,), budget_check=True, seeds=(4, 5))
-    double = [cell for cell in cells_of(plan, PAIRS, lambda cell: None, key=True, clean=True) if cell.budget == 2]
+    double = [cell for cell in cells_of(plan, PAIRS, lambda cell: None, key=True, originals=10) if cell.budget == 2]
     assert {(cell.trained_on, cell.seed) for cell in double} == {("clean", 4)}
     assert len(double) == len(PAIRS) + 1  # the authorised network, too
-    without = cells_of(plan, PAIRS, lambda cell: None, key=True, clean=False)
+    without = cells_of(plan, PAIRS, lambda cell: None, key=True, originals=0)
     assert {(cell.trained_on, cell.budget) for cell in without} == {("published", 1.0)}
 
 
 def test_the_worst_case_goes_on_with_those_who_learn_the_most() -> None:
     plan = Plan("mine", (BLOCK,), screening=0.25, survivors=2, combined=2, strongest=1, more_seeds=(1,))
-    screened = cells_of(plan, PAIRS, lambda cell: None, key=False, clean=True)
+    screened = cells_of(plan, PAIRS, lambda cell: None, key=False, originals=10)
     assert {cell.budget for cell in screened} == {0.25} and len(screened) == len(PAIRS)
-    second = cells_of(plan, PAIRS, oracle(STRENGTH, lambda cell: cell not in screened), key=False, clean=True)
+    second = cells_of(plan, PAIRS, oracle(STRENGTH, lambda cell: cell not in screened), key=False, originals=10)
     full = [cell for cell in second if cell.budget == 1]
     plain = {("mlp", "none"), ("vgg", "none")}  # whom every table needs
     assert {(c.network, c.countermeasure) for c in full} == {("mlp", "grayscale"), ("vgg", "grayscale")} | plain
     assert {cell.trained_on for cell in full} == {"published", "clean"}
     mixes = [cell for cell in second if "+" in cell.countermeasure]
     assert [(cell.network, cell.countermeasure, cell.budget) for cell in mixes] == [("mlp", "grayscale+cutmix", 0.25)]
-    last = cells_of(plan, PAIRS, oracle(STRENGTH), key=False, clean=True)
+    last = cells_of(plan, PAIRS, oracle(STRENGTH), key=False, originals=10)
     assert {cell.countermeasure for cell in last if cell.budget == 1 and "+" in cell.countermeasure} == {
         "grayscale+cutmix"
     }
     assert {(cell.network, cell.countermeasure) for cell in last if cell.seed == 1} == {("mlp", "grayscale")}
-    assert last == cells_of(plan, PAIRS, oracle(STRENGTH), key=False, clean=True)
+    assert last == cells_of(plan, PAIRS, oracle(STRENGTH), key=False, originals=10)
 
 
 def test_controls_are_trained_in_full_and_take_no_place_from_hackers() -> None:
     block = Hackers((AUTHORISED,), ("stolen-key", "wrong-key"))
     plan = Plan("mine", (BLOCK, block), screening=0.25, survivors=2, combined=0, strongest=1, more_seeds=(1,))
     strength = STRENGTH | {(AUTHORISED, "stolen-key"): 90.0}
-    cells = cells_of(plan, plan.pairs(), oracle(strength), key=True, clean=True)
+    cells = cells_of(plan, plan.pairs(), oracle(strength), key=True, originals=10)
     stolen = [cell for cell in cells if cell.countermeasure == "stolen-key"]
     assert {(cell.budget, cell.trained_on, cell.seed) for cell in stolen} == {(1, "published", 0), (1, "clean", 0)}
     full = {(cell.network, cell.countermeasure) for cell in cells if cell.budget == 1 and cell.role == "hacker"}
@@ -146,7 +146,7 @@ def test_who_never_sees_the_copy_takes_no_place_from_those_who_do() -> None:
     plan = Plan("mine", (Hackers(("vgg", "mlp"), hows),), screening=0.25, survivors=2, combined=3, strongest=1)
     plan = replace(plan, more_seeds=(1,))
     strength = {(network, "clean-only:9"): 90.0 for network in ("vgg", "mlp")} | {("vgg", "clean-mixed:9"): 60.0}
-    cells = cells_of(plan, plan.pairs(), oracle(strength), key=False, clean=True)
+    cells = cells_of(plan, plan.pairs(), oracle(strength), key=False, originals=10)
     whole = [cell for cell in cells if cell.budget == 1 and cell.trained_on == "published"]
     assert {cell.countermeasure for cell in whole if cell.seed == 0} == {"none", "clean-only:9", "clean-mixed:9"}
     assert {(cell.network, cell.countermeasure) for cell in whole if cell.seed} == {("vgg", "clean-mixed:9")}
@@ -193,7 +193,10 @@ def test_a_plan_is_read_from_a_file(tmp_path: Path) -> None:
         ('epochs = "3"', "epochs is int, got '3'"),
         ("seeds = [true]", "seeds is a list of whole numbers"),
         ("seeds = []\n[[hackers]]\nnetworks = ['vgg']", "must be one or more"),
-        ("key_epochs = -1\n[[hackers]]\nnetworks = ['vgg']", "key_epochs, strongest and combined must not be negative"),
+        (
+            "key_epochs = -1\n[[hackers]]\nnetworks = ['vgg']",
+            "key_epochs, strongest, combined and subsets must not be negative",
+        ),
         ("screening = 2.0\n[[hackers]]\nnetworks = ['vgg']", "a share of the epochs below 1, got 2.0"),
         ("[[hackers]]\nnetworks = ['vggg']", "unknown network 'vggg'; did you mean 'vgg'"),
         ("[[hackers]]\nnetworks = ['vgg']\ncountermeasures = ['gray']", "unknown counter-measure 'gray'"),
@@ -224,7 +227,7 @@ def test_students_take_no_place_from_those_who_have_the_copy_alone() -> None:
     plan = Plan("mine", (Hackers(("vgg", "mlp"), hows),), screening=0.25, survivors=2, combined=3)
     strength = {("vgg", how): 50.0 + number for number, how in enumerate(hows)}
     strength |= {("mlp", "distillation:soft"): 90.0, ("mlp", "distillation:hard"): 89.0}
-    cells = cells_of(plan, plan.pairs(), oracle(strength), key=True, clean=True)
+    cells = cells_of(plan, plan.pairs(), oracle(strength), key=True, originals=10)
     full = {
         (cell.network, cell.countermeasure) for cell in cells if cell.budget == 1 and "+" not in cell.countermeasure
     }
@@ -242,7 +245,7 @@ def test_students_take_no_place_from_those_who_have_the_copy_alone() -> None:
 
 def test_nobody_relabels_the_originals() -> None:
     plan = Plan("mine", (Hackers(("vgg",), ("relabel", "relabel+blur:1")),), budget_check=True)
-    cells = cells_of(plan, plan.pairs(), lambda cell: None, key=False, clean=True)
+    cells = cells_of(plan, plan.pairs(), lambda cell: None, key=False, originals=10)
     assert [(cell.countermeasure, cell.trained_on, cell.budget) for cell in cells] == [
         ("relabel", "published", 1.0),
         ("relabel+blur:1", "published", 1.0),

@@ -37,8 +37,8 @@ PLAN = Plan(
     budget_check=True,
     strongest=1,
     more_seeds=(1,),
+    subsets=1,
 )
-TRAININGS = 5 + 1 + 5 + 1 + 4 + 4  # both sources, the budget check, the strongest once more
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +108,8 @@ def test_an_audit_trains_its_plan_and_leaves_what_the_contract_says(undisturbed:
     plain, alone = groups["mlp(width=8)", "none"], groups["mlp(width=8)", "clean-only:20"]
     assert alone["clean_accuracy"] is not None and plain["clean_accuracy"] is not None
     assert summary["authorised"]["seeds"] == [0, 1] and not summary["evidence"]
+    assert {worth["copies"] for worth in summary["worth"]} == {96}
+    assert {tuple(point["originals"] for point in worth["curve"]) for worth in summary["worth"]} == {(0, 50, 96)}
 
 
 def test_an_audit_says_beforehand_how_much_there_is_to_do_and_a_finished_one_trains_nothing(
@@ -117,7 +119,8 @@ def test_an_audit_says_beforehand_how_much_there_is_to_do_and_a_finished_one_tra
     before = (undisturbed / "records.jsonl").read_bytes()
     conduct(**images, key=key, out=undisturbed, plan=PLAN, runner=Local(1), watcher=heard)
     trainings, seconds, skipped = heard.facts
-    assert trainings == len(records(undisturbed)) and seconds > 0 and skipped == []
+    assert len(records(undisturbed)) - trainings in (0, 1)  # one curve more where the strongest is no plain hacker
+    assert seconds > 0 and skipped == []
     assert heard.missing == [] and heard.rows == []
     assert (undisturbed / "records.jsonl").read_bytes() == before
 
@@ -162,9 +165,12 @@ def test_the_same_plan_gives_the_same_records_on_each_runner(
     conduct(**images, key=key, out=tmp_path / "audit", plan=plan, runner=build_runner(text))
     expected = {row["cell"]: row for row in records(undisturbed)}
     rows = records(tmp_path / "audit")
-    assert len(rows) == 3 * 2 and not any("error" in row for row in rows)  # authorised, other-init, student; ceilings
+    assert len(rows) == 3 * 2 + 1  # authorised, other-init, student; ceilings; a curve
+    assert not any("error" in row for row in rows)
     for row in rows:
-        if row["countermeasure"] != "distillation:soft":  # of the key's architecture: not in the other plan
+        if (
+            row["countermeasure"] != "distillation:soft" and "originals" not in row
+        ):  # of the key's architecture: not in the other plan
             assert row == expected[row["cell"]]
         assert row["environment"]["threads"] == 1
     assert not (tmp_path / "audit" / "job").exists() and not (tmp_path / "audit" / "cells").exists()
@@ -388,4 +394,5 @@ def test_ceilings_of_another_audit_of_the_same_originals_are_not_trained_again(
     shared = [
         row for row in records(undisturbed) if (row["kind"], row["trained_on"], row["seed"]) == ("hacker", "clean", 0)
     ]
-    assert len(shared) == 10 and all(rows[row["cell"]] == row for row in shared)
+    assert len(shared) > 10 and any("originals" in row for row in shared)
+    assert all(rows[row["cell"]] == row for row in shared)

@@ -47,6 +47,14 @@ def make_summary(
     return summarise(rows, classes=10)
 
 
+def worth_of(network: str, how: str, accuracy: float, **more: Any) -> dict[str, Any]:
+    """A hacker's entry in the summary: 5,000 copies are worth 150 originals to him, 120 to 190."""
+    reached = {0: 10.0, 50: 20.0, 100: 30.0, 200: 40.0, 1000: 50.0, 5000: 59.0}
+    curve = [{"originals": size, "accuracy": value - 1, "fitted": value} for size, value in reached.items()]
+    who = {"network": network, "countermeasure": how, "accuracy": accuracy, "pretrained": False, "copies": 5000}
+    return who | {"curve": curve, "originals": 149.6, "interval": [120.4, 190.2]} | more
+
+
 def make_records(summary: dict[str, Any]) -> list[dict[str, Any]]:
     """One training a row of the summary on the published copy, and one on clean images."""
     users = [{"kind": "authorised", "countermeasure": "none", "knows": "key", "seed": 0, **summary["authorised"]}]
@@ -72,7 +80,9 @@ def report_input(eurosat: ImageSet) -> ReportInput:
     noise = torch.randint(-16, 17, shown.images.shape, generator=torch.Generator().manual_seed(0))
     copies = (shown.images.int() + noise).clamp(0, 255).byte()
     names = ("field & <b>meadow</b>", *eurosat.class_names[1:])  # names come from folders: they may hold anything
-    summary = make_summary()
+    probe = worth_of("efficientnet-lite0", "pretrained-probe", 70.0, pretrained=True)
+    worths = [worth_of("convnet", "other-init", 53.9), probe | {"originals": None, "interval": [4600.0, None]}]
+    summary = make_summary() | {"worth": worths}
     return ReportInput(
         summary=summary,
         records=make_records(summary),

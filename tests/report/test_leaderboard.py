@@ -10,7 +10,7 @@ import pytest
 from uge.records import append_record
 from uge.report.leaderboard import FILES, markdown, three_digits, write_leaderboards
 
-from .conftest import Opener, assert_quiet
+from .conftest import Opener, assert_quiet, worth_of
 
 
 def group(accuracy: float, countermeasure: str = "none", interval: list[float] | None = None) -> dict[str, Any]:
@@ -34,6 +34,7 @@ def result(name: str, naive: float, worst: float, authorised: float | None, trai
         "authorised": None if authorised is None else user,
         "margin": None if authorised is None else authorised - worst,
         "margin_at_peak": None if authorised is None else authorised - worst - 1,
+        "worth": worth_of("vgg(depth=8)", "jpeg:10", worst, originals=None if worst > 90 else 3 * worst),
         "hackers": 5,
         "quality": {"psnr_db": 31.0, "ssim": 0.9, "l_inf_255": 8},
         "epsilon_asked_255": 8,
@@ -89,6 +90,7 @@ def test_any_column_sorts_by_mouse_and_keyboard(folder: Path, open_page: Opener)
     assert sorted_by("cost") == ["lsp", "ours", "em", "<b>theirs</b>"]  # 11 after 2; what was not measured comes last
     assert sorted_by("cost") == ["em", "ours", "lsp", "<b>theirs</b>"]
     assert sorted_by("margin")[0] == "ours"
+    assert sorted_by("worth") == ["lsp", "ours", "em", "<b>theirs</b>"]  # more than all originals comes after
     assert sorted_by("protection")[1:] == ["em", "lsp", "ours"]
 
 
@@ -100,8 +102,15 @@ def test_without_a_script_the_table_is_all_there(folder: Path, open_page: Opener
     assert cells[2].startswith("35.0") and "± 2.0" in cells[2] and "clean 75.0" in cells[2]
     assert "jpeg (10)" in cells[4]
     assert cells[6].startswith("+14.0") and "+13.0 against best epochs" in cells[6]
+    assert cells[7].startswith("130") and "120 to 190; vgg(depth=8), jpeg (10)" in cells[7]
     plot = row.locator("svg").bounding_box()  # to be seen without scrolling
     assert plot is not None and plot["x"] + plot["width"] < page.viewport_size["width"]
+
+
+def test_a_column_without_a_value_is_left_out() -> None:
+    assert "worth, originals" in markdown(RECORDS) and "with a pretrained encoder" not in markdown(RECORDS)
+    before = [{name: value for name, value in row.items() if name != "worth"} for row in RECORDS]
+    assert "worth" not in markdown(before)
 
 
 def test_markdown_escapes_what_would_break_the_table() -> None:

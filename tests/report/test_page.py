@@ -28,7 +28,7 @@ def pages(report_input: ReportInput, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.mark.parametrize("version", ["private", "public"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("width", [400, 1200])
 def test_opens_quietly_and_fits(
     pages: dict[str, Path], open_page: Opener, version: str, scheme: str, width: int
 ) -> None:
@@ -46,7 +46,7 @@ def test_long_names_of_networks_fit_on_a_phone(report_input: ReportInput, open_p
     summary, records = json.loads(text)
     write_page(replace(report_input, summary=summary, records=records), tmp_path / "page.html")
     page = open_page(tmp_path / "page.html", 390)
-    assert name in page.inner_text("#verdict")
+    assert name in page.inner_text(".details")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
@@ -87,7 +87,7 @@ def test_every_picture_is_described_and_focus_reaches_what_folds(pages: dict[str
     assert page.eval_on_selector_all("img", "all => all.every(one => one.alt)")
     assert page.eval_on_selector_all("svg", "all => all.every(one => one.closest('[aria-hidden=true]'))")
     described = page.eval_on_selector_all("[role=img]", "all => all.map(one => one.getAttribute('aria-label'))")
-    assert len(described) == 1 + 5 and all(len(text) > 20 for text in described)  # bars, curves
+    assert len(described) == 2 + 2 + 5 and all(len(text) > 20 for text in described)  # bars, worths, curves
     headings = page.eval_on_selector_all("h1, h2, h3", "all => all.map(one => one.tagName)")
     assert headings[0] == "H1" and headings.count("H1") == 1
     page.eval_on_selector_all("details", "all => all.forEach(one => one.open = false)")
@@ -99,7 +99,7 @@ def test_every_picture_is_described_and_focus_reaches_what_folds(pages: dict[str
 def test_bars_and_marks_are_as_long_as_the_numbers_say(pages: dict[str, Path], open_page: Opener) -> None:
     page = open_page(pages["private"])
     shares = page.eval_on_selector_all(
-        ".bars .track",
+        "#bars .track",
         """tracks => tracks.map(track => ['.fill', '.clean', '.guess'].map(name => {
             const mark = track.querySelector(name).getBoundingClientRect(), box = track.getBoundingClientRect();
             const end = name === '.fill' ? mark.right : mark.left + (name === '.clean' ? mark.width / 2 : 0);
@@ -108,21 +108,42 @@ def test_bars_and_marks_are_as_long_as_the_numbers_say(pages: dict[str, Path], o
     assert [share[0] for share in shares] == pytest.approx([54.3, 28.4, 35.1, 53.9, 36.0], abs=0.2)
     assert [share[1] for share in shares] == pytest.approx([57.0, 53.3, 59.5, 57.2, 59.5], abs=0.2)
     assert all(share[2] == pytest.approx(10, abs=0.3) for share in shares)
-    assert page.locator(".bars .asks").count() == 1  # the student
+    assert page.locator("#bars .asks").count() == 1  # the student
 
 
-def test_the_first_screen_holds_verdict_picture_and_bars(
-    report_input: ReportInput, open_page: Opener, tmp_path: Path
+@pytest.mark.parametrize(("width", "picture"), [(400, False), (1200, True)])
+def test_the_first_screen_is_a_sentence_margin_worth_three_bars_and_the_picture(
+    report_input: ReportInput, open_page: Opener, tmp_path: Path, width: int, picture: bool
 ) -> None:
     more = tuple(("vgg", how, "nothing", 20.0, 21.0, 59.5) for how in ("grayscale", "jpeg:10", "blur:1", "pool:2"))
     summary = make_summary((*more, HACKERS[0], HACKERS[2], HACKERS[3]), accuracy=76.2, sealed=True)
+    summary |= {"worth": report_input.summary["worth"]}
     write_page(replace(report_input, summary=summary, records=make_records(summary)), tmp_path / "page.html")
-    page = open_page(tmp_path / "page.html")
+    page = open_page(tmp_path / "page.html", width)
     assert page.inner_text("h1") == "The protection holds in this run"
-    assert page.locator(".bars .bar").count() == 8
-    for what in ("h1", "#verdict", ".examples", ".bars"):
+    assert page.inner_text("#verdict").count(".") == 2  # one sentence and its number
+    numbers = page.eval_on_selector_all(".headline .value", "all => all.map(one => one.innerText)")
+    assert numbers == ["+41.1 points", "150 originals", "> 5,000 originals"]
+    assert "(95 %: 120 to 190)" in page.inner_text(".headline").replace("\u00a0", " ")
+    assert page.eval_on_selector_all("#short .value", "all => all.map(one => one.innerText)") == [
+        "76.2",
+        "35.1",
+        "10.0",
+    ]
+    for what in ("h1", "#verdict", ".headline", "#short", *([".examples"] * picture)):
         box = page.locator(what).bounding_box()
-        assert box is not None and box["y"] + box["height"] <= 800, what
+        assert box is not None and box["y"] + box["height"] <= 860, what
+    assert page.locator("#bars .bar").count() == 8
+
+
+def test_the_worth_is_drawn_as_a_curve_and_the_level_of_the_copy(pages: dict[str, Path], open_page: Opener) -> None:
+    page = open_page(pages["private"])
+    section = page.locator("section[aria-labelledby=worth]")
+    assert "5,000 copies are worth 150 originals to the strongest hacker." in section.inner_text()
+    assert section.locator(".panel").count() == section.locator(".panel .line.hacker").count() == 2
+    assert "pretrained-probe: more than 5,000 originals (95 %: 4,600 to more than 5,000)" in section.inner_text()
+    curve = section.locator(".panel .line.clean").first.get_attribute("points")
+    assert len(curve.split()) == 6 and curve.startswith("0.00,83.33 20.00,66.67")  # of 60 percent: 10, then 20
 
 
 def test_no_sentence_is_long(pages: dict[str, Path], open_page: Opener) -> None:
@@ -179,6 +200,7 @@ def test_a_bare_report_is_still_a_page(report_input: ReportInput, tmp_path: Path
     assert page.heard == []
     assert "No hacker was trained" in page.inner_text("h1")
     assert page.locator("img, .panel, details").count() == 0
+    assert "What the copy is worth takes originals" in page.inner_text(".headline")
     nobody = replace(bare, summary=make_summary() | {"authorised": None, "margin": None})
     write_page(nobody, tmp_path / "bare.html")
     assert "Nobody trained with a key" in (tmp_path / "bare.html").read_text()

@@ -3,7 +3,7 @@ from typing import Any
 
 from uge.report.verdict import judge, limits, name_of
 
-from .conftest import make_records, make_summary
+from .conftest import make_records, make_summary, worth_of
 
 OTHERS = (("vgg", "none", "nothing", 30.0, 31.0, 59.0), ("resnet", "none", "nothing", 28.0, 29.0, 56.0))
 TWIN = ("convnet", "other-init", "architecture", 30.0, 31.0, 57.0)
@@ -21,7 +21,7 @@ def test_a_clear_result_is_told_with_its_numbers_and_one_seed_is_no_evidence() -
     assert "no evidence of protection" in verdict.cautions[0] and "1 of 3 seeds" in verdict.cautions[0]
     assert judge(make_summary((*OTHERS, TWIN)) | {"why_no_evidence": []}).cautions == (NO_STUDENT,)
     for number in ("54.3 %", "57.0 %", "30.0 %", "24.3 points", "10.0 %"):
-        assert number in verdict.sentence
+        assert number in verdict.text
 
 
 def test_a_margin_of_35_points_or_weak_hackers_let_it_say_that_the_protection_holds() -> None:
@@ -37,13 +37,13 @@ def test_a_margin_of_35_points_or_weak_hackers_let_it_say_that_the_protection_ho
 def test_what_a_student_reaches_is_told_and_does_not_make_the_margin() -> None:
     student = ("vgg", "distillation:soft", "model outputs", 58.0, 59.0, 60.0)
     verdict = judge(make_summary((*OTHERS, student), accuracy=66.0, sealed=True))
-    assert verdict.heading == "The protection holds in this run" and "36.0 points ahead" in verdict.sentence
-    assert "A student of the recipient's network reaches 58.0 %: this protection does not stop him." in verdict.sentence
+    assert verdict.heading == "The protection holds in this run" and "36.0 points ahead" in verdict.text
+    assert "A student of the recipient's network reaches 58.0 %: this protection does not stop him." in verdict.text
     assert "Who lets others query the recipient's network" in verdict.cautions[-1]
     weak = judge(make_summary((*OTHERS, (*student[:3], 15.0, 16.0, 60.0)), accuracy=66.0, sealed=True))
-    assert "reaches 15.0 %." in weak.sentence and "lets others query" not in " ".join(weak.cautions)
+    assert "reaches 15.0 %." in weak.text and "lets others query" not in " ".join(weak.cautions)
     alone = judge(make_summary((student,), sealed=True))
-    assert alone.heading == "Only students of the recipient's network were tried" and "58.0 %" in alone.sentence
+    assert alone.heading == "Only students of the recipient's network were tried" and "58.0 %" in alone.text
 
 
 def test_sentences_are_short() -> None:
@@ -54,11 +54,28 @@ def test_sentences_are_short() -> None:
         for hackers in (OTHERS, (*OTHERS, TWIN, student), (hard, TWIN), (student,), ()):
             for summary in (make_summary(hackers, accuracy), make_summary(hackers, accuracy, sealed=True)):
                 for verdict in (judge(summary), judge(summary | {"authorised": None, "margin": None})):
-                    told += [verdict.heading, verdict.sentence, *verdict.cautions]
+                    told += [verdict.heading, verdict.text, *verdict.cautions]
                 told += limits(summary, [], MANIFEST)
     for sentence in re.split(r"(?<=[.])\s", " ".join(re.sub(r" \(.*?\)", "", text) + ". " for text in told)):
         words = [word for word in sentence.split() if word != "%"]
         assert len(words) <= 20, sentence
+
+
+def test_what_a_copy_is_worth_is_told_in_originals_or_what_is_missing() -> None:
+    plain, probe = worth_of("vgg", "none", 35.0), worth_of("lite0", "pretrained-probe", 70.0, pretrained=True)
+    summary = make_summary(OTHERS)
+
+    def told(*worths: dict[str, Any]) -> str:
+        return judge(summary | {"worth": list(worths)}).details
+
+    assert "5,000 copies are worth 150 originals to the strongest hacker." in told(plain)
+    assert told(plain, probe | {"originals": None}).endswith(
+        " To one with a pretrained encoder they are worth more than 5,000."
+    )
+    assert "5,000 copies are worth 0 originals to one with a pretrained" in told(probe | {"originals": 0.0})
+    assert "worth was not measured" not in told(plain) and "a plan without subsets" in told()
+    blind = make_summary(tuple((*hacker[:5], None) for hacker in OTHERS))
+    assert "What the copy is worth takes originals to compare (--clean)." in judge(blind).details
 
 
 def test_the_best_epoch_of_a_single_run_is_not_averaged_away() -> None:
@@ -73,13 +90,13 @@ def test_a_hacker_without_a_ceiling_is_not_passed_over() -> None:
     summary = make_summary((("vgg", "none", "nothing", 12.0, 13.0, 60.0), jpeg))
     groups = [g | {"recovered": None} if g["countermeasure"] == "jpeg:30" else g for g in summary["groups"]]
     verdict = judge(summary | {"groups": groups, "authorised": None, "margin": None})
-    assert "gets far" not in verdict.heading and "reaches 58.0 %, and nobody knows" in verdict.sentence
+    assert "gets far" not in verdict.heading and "reaches 58.0 %, and nobody knows" in verdict.text
 
 
 def test_a_negative_margin_is_a_failure() -> None:
     verdict = judge(make_summary(OTHERS, accuracy=25.0))
     assert verdict.heading == "The protection fails in this run"
-    assert "5.0 points ahead of him" in verdict.sentence
+    assert "5.0 points ahead of him" in verdict.text
     assert "learns more" in verdict.cautions[0] and "below his accuracy on the originals" in verdict.cautions[1]
 
 
@@ -143,7 +160,7 @@ def test_no_hackers_and_no_authorised_network_prove_nothing() -> None:
 def test_without_a_key_the_share_that_a_hacker_recovers_decides() -> None:
     def heading(*hackers: tuple[Any, ...]) -> str:
         verdict = judge(make_summary(hackers) | {"authorised": None, "margin": None})
-        assert f"{max(hacker[3] for hacker in hackers):.1f} %" in verdict.sentence
+        assert f"{max(hacker[3] for hacker in hackers):.1f} %" in verdict.text
         return verdict.heading
 
     assert heading(*OTHERS) == "Partly broken by plain training"  # 30 of 59 where chance is 10

@@ -188,6 +188,11 @@ def sees_copy(text: str) -> bool:
     return all(each.sees_copy for each in _classes(text))
 
 
+def has_copy_alone(text: str) -> bool:
+    """Whether a hacker learns from the copy and has neither originals nor the key, nor queries its network."""
+    return sees_copy(text) and not needs_clean(text) and not needs_key(text)
+
+
 def without(text: str, *names: str) -> str:
     """A counter-measure without some of its parts; "none" if nothing is left."""
     return "+".join(part for part in text.split("+") if part.partition(":")[0] not in names) or "none"

@@ -45,7 +45,8 @@ class Estimate:
                 self.timed[what] = _time(self.audit, cell)
         step_seconds, share = self.timed[what]
         epochs = max(1.0, share * recipe.epochs)  # what trains no epoch still looks at every image
-        steps = epochs * max(1, len(self.audit.sources[cell.trained_on]) // recipe.batch_size)
+        images = cell.originals or len(self.audit.sources[cell.trained_on])
+        steps = epochs * max(1, images // recipe.batch_size)
         return SLACK * cost_of(cell.countermeasure) * steps * step_seconds
 
     def total(self, cells: Sequence[Cell]) -> float:

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from statistics import fmean, stdev
 from typing import Any
 
-from uge.attack import needs_clean, on_originals, sees_copy, without
+from uge.attack import encoder_of, has_copy_alone, needs_clean, on_originals, sees_copy, without
 from uge.audit.plan import Row
+from uge.audit.worth import worth
 
 OTHER = "other-init"  # the authorised architecture in a hacker's hands
 ENOUGH_SEEDS = 3
@@ -56,6 +57,8 @@ def summarise(rows: Sequence[Row], classes: int, reason: str = "") -> dict[str, 
     chance = round(100 / classes, 3)
     failed = sum("error" in row for row in rows)
     rows = [row for row in rows if "error" not in row]
+    parts = [row for row in rows if row.get("originals")]  # of a curve
+    rows = [row for row in rows if not row.get("originals")]
     whole = [row for row in rows if row.get("budget", 1.0) == 1.0]
     published = [row for row in whole if row["trained_on"] == "published"]
     ceilings = _Ceilings([row for row in whole if row["trained_on"] == "clean"])
@@ -84,6 +87,7 @@ def summarise(rows: Sequence[Row], classes: int, reason: str = "") -> dict[str, 
         "margin": round(authorised["accuracy"] - worst["accuracy"], 3) if authorised and worst else None,
         "worst": worst,
         "worst_without_clean": _worst([hacker for hacker in hackers if not holds_originals(hacker)]),
+        "worth": _worth(published, [*parts, *ceilings.rows], chance),
         "evidence": not why,
         "why_no_evidence": why,
     }
@@ -103,6 +107,35 @@ class _Ceilings:
             if found is not None:
                 return float(found)
         return None
+
+
+def _worth(published: Sequence[Row], clean: Sequence[Row], chance: float) -> list[dict[str, Any]]:
+    """What the copy is worth to the hackers with a curve, the strongest first."""
+    curves: dict[tuple[str, str], dict[int, list[float]]] = {}
+    for row in clean:
+        if row["kind"] == "hacker":
+            sizes = curves.setdefault((row["network"], _text(row["countermeasure"])), {})
+            sizes.setdefault(row.get("originals", 0), []).append(row["accuracy"])
+    runs: dict[tuple[str, str], list[Row]] = {}
+    for row in published:
+        if row["kind"] == "hacker" and has_copy_alone(_text(row["countermeasure"])):
+            runs.setdefault((row["network"], row["countermeasure"]), []).append(row)
+    found = []
+    for (network, how), own in runs.items():
+        sizes = curves.get((network, on_originals(_text(how))), {})
+        if len(sizes) < 2 or 0 not in sizes:
+            continue
+        accuracies, count = [row["accuracy"] for row in own], _originals(clean)
+        curve = {size or count: reached for size, reached in sizes.items()}
+        facts = {"network": network, "countermeasure": how, "accuracy": round(fmean(accuracies), 3)}
+        facts |= {"copies": own[0]["images"], "pretrained": bool(encoder_of(_text(how)))}
+        found.append(facts | worth(accuracies, curve, chance, own[0]["test_images"]))
+    return sorted(found, key=lambda each: -each["accuracy"])
+
+
+def _originals(clean: Sequence[Row]) -> int:
+    """How many there are: as many as somebody trained on who trained on all."""
+    return max(row["images"] for row in clean if not row.get("originals"))
 
 
 def counts(hacker: Row) -> bool:

@@ -10,6 +10,7 @@ A plan is a preset (`PLANS`) or a TOML file:
     more_seeds = [1, 2]       # ... are trained with these seeds, too
     ceilings = true           # every hacker on the originals as well
     budget_check = true       # ... and there for twice the epochs
+    subsets = 3               # the strongest on so many subsets of the originals of each size; 0: nobody
 
     [[hackers]]
     networks = ["authorised", "vgg:depth=8,width=16"]
@@ -22,18 +23,21 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import combinations, islice
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from uge.attack import (
     KNOWLEDGE,
     build_countermeasure,
     encoder_of,
+    has_copy_alone,
     knowledge_of,
     needs_clean,
     needs_key,
     on_originals,
     sees_copy,
 )
+from uge.audit.worth import sizes_of
 from uge.errors import ConfigError, UgeError, unknown_name
 from uge.keys.key import RECIPIENT_NETWORK
 from uge.networks import parse_network
@@ -55,6 +59,7 @@ class Cell:
         seed: decides initial weights of hackers, order and augmentation.
         trained_on: "published", or "clean" for the ceiling.
         budget: epochs as a multiple of the recipe's: 2 to see whether more would help, less to screen hackers.
+        originals: of those it is trained on, so many, which the seed decides; 0 for all (see `uge.audit.worth`).
     """
 
     role: str
@@ -63,6 +68,7 @@ class Cell:
     seed: int = 0
     trained_on: str = "published"
     budget: float = 1.0
+    originals: int = 0
 
     @property
     def knows(self) -> str:
@@ -73,8 +79,9 @@ class Cell:
         return max(architecture, knowledge_of(self.countermeasure), key=KNOWLEDGE.index)
 
     def to_dict(self) -> dict[str, Any]:
-        """What names the cell; a whole budget goes without saying, as it did before there was any other."""
-        return {name: value for name, value in asdict(self).items() if (name, value) != ("budget", 1.0)}
+        """What names the cell; a whole budget and all originals go without saying, as before there were others."""
+        unsaid = {"budget": 1.0, "originals": 0}
+        return {name: value for name, value in asdict(self).items() if unsaid.get(name) != value}
 
 
 def grid(hackers: Iterable[Hacker], seeds: Iterable[int], *, clean: bool = True, key: bool = True) -> list[Cell]:
@@ -125,6 +132,8 @@ class Plan:
         more_seeds: see `strongest`.
         ceilings: train every hacker on the originals, too.
         budget_check: train him there for twice the epochs, too: was the budget enough?
+        subsets: the strongest hackers are trained on so many subsets of the originals of each size, to say what the
+            copy is worth to them; 0: nobody is. It needs `ceilings`.
         screening: not 0: begin with this share of the epochs for every hacker and go on with those who learn the most
             (one cut of successive halving: Jamieson & Talwalkar 2016); no claim rests on a screening run.
         survivors: so many hackers with the copy alone go on from the screening, half as many of those who hold
@@ -143,6 +152,7 @@ class Plan:
     more_seeds: tuple[int, ...] = ()
     ceilings: bool = True
     budget_check: bool = False
+    subsets: int = 3
     screening: float = 0.0
     survivors: int = 6
     combined: int = 4
@@ -154,8 +164,8 @@ class Plan:
         parse_network(self.authorised)
         if self.epochs < 1 or not self.seeds or self.survivors < 1:
             raise ConfigError(f"the plan {self.name}: epochs, seeds and survivors must be one or more")
-        if min(self.key_epochs, self.strongest, self.combined) < 0:
-            raise ConfigError(f"the plan {self.name}: key_epochs, strongest and combined must not be negative")
+        if min(self.key_epochs, self.strongest, self.combined, self.subsets) < 0:
+            raise ConfigError(f"the plan {self.name}: key_epochs, strongest, combined and subsets must not be negative")
         if not 0 <= self.screening < 1:
             raise ConfigError(f"the plan {self.name}: screening is a share of the epochs below 1, got {self.screening}")
 
@@ -206,7 +216,7 @@ def possible(
 
 
 def cells_of(
-    plan: Plan, hackers: Sequence[Hacker], row_of: Callable[[Cell], Row | None], *, key: bool, clean: bool
+    plan: Plan, hackers: Sequence[Hacker], row_of: Callable[[Cell], Row | None], *, key: bool, originals: int
 ) -> list[Cell]:
     """All cells that are decided by now: those of a plan's later stages depend on the rows of the earlier ones.
 
@@ -218,14 +228,14 @@ def cells_of(
         hackers: of `possible`.
         row_of: the finished row of a cell, None if it is missing.
         key: whether there is a key.
-        clean: whether there are originals.
+        originals: how many there are.
     """
     first = plan.seeds[0]
     cells: list[Cell] = []
     chosen = list(hackers)
 
     def whole(who: Sequence[Hacker], seeds: Iterable[int]) -> list[Cell]:
-        return _full(plan, who, seeds, key=key, clean=clean)
+        return _full(plan, who, seeds, key=key, clean=originals > 0)
 
     def finished(some: Sequence[Cell]) -> bool:
         return all(row_of(cell) is not None for cell in some)
@@ -253,7 +263,40 @@ def cells_of(
     if plan.strongest and plan.more_seeds and finished(cells):
         eligible = [who for who in chosen if not _is_control(who[1])]
         cells += whole(ranked(eligible, 1.0)[: plan.strongest], plan.more_seeds)
+    if plan.subsets and plan.ceilings and sizes_of(originals) and finished(cells):
+        for who in _worth_asking(cells, row_of):
+            cells += _curve(plan, who, originals)
     return list(dict.fromkeys(cells))
+
+
+def _curve(plan: Plan, hacker: Hacker, originals: int) -> list[Cell]:
+    """One hacker on subsets of the originals of each size, and as often on all of them."""
+    network, how = hacker
+    whole = Cell("hacker", network, on_originals(how), trained_on="clean")
+    return [
+        replace(whole, seed=seed, originals=size) for seed in range(plan.subsets) for size in (*sizes_of(originals), 0)
+    ]
+
+
+def _worth_asking(cells: Sequence[Cell], row_of: Callable[[Cell], Row | None]) -> list[Hacker]:
+    """To whom the copy's worth is told: the strongest plain hacker, the strongest of all, and with an encoder.
+
+    They have the copy alone: whoever holds originals or queries the recipient's network does not learn from it only.
+    """
+    found: dict[Hacker, list[float]] = {}
+    for cell in cells:
+        if (cell.role, cell.trained_on, cell.budget) == ("hacker", "published", 1.0) and has_copy_alone(
+            cell.countermeasure
+        ):
+            accuracy = (row_of(cell) or {}).get("accuracy", 0.0)
+            found.setdefault((cell.network, cell.countermeasure), []).append(accuracy)
+    order = sorted(found, key=lambda who: -fmean(found[who]))
+    kinds = (
+        [who for who in order if who[1] == "none"],
+        [who for who in order if not encoder_of(who[1])],
+        [who for who in order if encoder_of(who[1])],
+    )
+    return list(dict.fromkeys(kind[0] for kind in kinds if kind))
 
 
 def _full(plan: Plan, hackers: Sequence[Hacker], seeds: Iterable[int], *, key: bool, clean: bool) -> list[Cell]:
@@ -351,6 +394,7 @@ PLANS: dict[str, Plan] = {
         ),
         epochs=8,
         key_epochs=8,
+        subsets=0,
         reason="The quick plan is a smoke test: few hackers, trained for few epochs, as is the authorised network",
     ),
     "full": Plan(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from uge.attack import (
     needs_teacher,
     trains_key_network,
 )
+from uge.attack.clean_subset import subset_of
 from uge.audit.jobs import CELLS, JOB, save_job
 from uge.audit.plan import AUTHORISED, Cell, Hacker, Plan, Row, cells_of
 from uge.data.images import ImageSet, class_difference, normalisation_of, to_float, to_uint8
@@ -208,7 +210,7 @@ class Audit:
                     hackers,
                     lambda cell: done.get(self.cell_name(cell)),
                     key=self.key is not None,
-                    clean="clean" in self.sources,
+                    originals=self.originals,
                 )
                 names = {self.cell_name(cell): cell for cell in cells}
                 missing = [cell for name, cell in names.items() if name not in done]
@@ -280,6 +282,11 @@ class Audit:
             | ({"teacher": self.cell_name(self._teacher_of(cell))} if self._queries(cell) else {})
         )
 
+    @property
+    def originals(self) -> int:
+        """How many there are."""
+        return len(self.sources.get("clean", ()))
+
     def is_authorised_architecture(self, network: str) -> bool:
         """Whether a network of a plan is that of the recipient."""
         return self.key is not None and self._spec(Cell("hacker", network)) == self._spec(Cell(AUTHORISED))
@@ -319,7 +326,9 @@ class Audit:
             recipe = self._key().recipe(self.recipient, recipe.epochs)
         if cell.network == AUTHORISED and self.key_epochs:
             recipe = replace(recipe, epochs=min(recipe.epochs, self.key_epochs))
-        return replace(recipe, epochs=max(1, round(recipe.epochs * cell.budget)))
+        # Few originals need more epochs: as many steps as the geometric mean of theirs and of all has.
+        share = math.sqrt(self.originals / cell.originals) if cell.originals else cell.budget
+        return replace(recipe, epochs=max(1, round(recipe.epochs * share)))
 
     def _key(self) -> Key:
         if self.key is None:
@@ -336,6 +345,8 @@ class Audit:
     def _seen(self, cell: Cell, name: str) -> ImageSet:
         """The images of this name ("published", "clean" or "test") as the cell's network sees them."""
         images = self.test if name == "test" else self.sources[name]
+        if cell.originals and name == "clean":
+            return subset_of(images, cell.originals, "a curve", cell.seed)
         if cell.role != AUTHORISED:
             return images
         if name not in self._views:
@@ -415,6 +426,7 @@ class Audit:
             test=self._seen(cell, "test"),
             countermeasure=measure,
             device=self.device,
+            only_at_end=bool(cell.originals),
             on_epoch=(lambda epoch, loss, accuracy: on_epoch(epoch, recipe.epochs, accuracy)) if on_epoch else None,
         )
         if cell.role == AUTHORISED and cell.budget == 1:
@@ -450,7 +462,7 @@ class Audit:
             "recipe": recipe.to_dict(),
             "config_hash": config_hash(recipe.to_dict() | cell.to_dict()),
             "data": self.digests[cell.trained_on],
-            "images": len(self.sources[cell.trained_on]),
+            "images": cell.originals or len(self.sources[cell.trained_on]),
             "test_images": len(self.test),
             "environment": environment(self.device),
-        }
+        } | ({"originals": cell.originals} if cell.originals else {})

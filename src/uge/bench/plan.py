@@ -104,7 +104,8 @@ class Bench:
         """What the audit of the copy with this seed tries: on all but the first the plain hackers alone."""
         if seed == self.seeds[0]:
             return replace(self.attacks, seeds=(seed,))
-        return replace(self.attacks, seeds=(seed,), hackers=(Hackers(self.plain()),), screening=0.0, budget_check=False)
+        plain = (Hackers(self.plain()),)
+        return replace(self.attacks, seeds=(seed,), hackers=plain, screening=0.0, budget_check=False, subsets=0)
 
 
 def check_name(name: str) -> None:
@@ -147,6 +148,7 @@ BENCHES: dict[str, Bench] = {
             name="quick",
             hackers=(Hackers((TINY,), ("none", "grayscale", "jpeg:10", "clean-mixed:100")),),
             epochs=12,
+            subsets=1,
             reason="The quick comparison is small: 2,000 images, one seed, one small hacker, few epochs",
         ),
     ),

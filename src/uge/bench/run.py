@@ -287,6 +287,7 @@ def result_of(name: str, rows: Sequence[Row], about: Row, classes: int, reason: 
     counted = [group for group in summary["groups"] if counts(group)]
     plain = [group for group in counted if (group["countermeasure"], group["knows"]) == ("none", "nothing")]
     costs = [row["cost"] for row in copies if row["cost"]]
+    worths = {each["pretrained"]: each for each in reversed(summary["worth"])}  # of the strongest
     user, peaks = summary["authorised"], [each["peak_accuracy"] for each in summary["hackers"] if counts(each)]
     return {
         "kind": "result",
@@ -301,6 +302,8 @@ def result_of(name: str, rows: Sequence[Row], about: Row, classes: int, reason: 
         "authorised": user,
         "margin": summary["margin"],
         "margin_at_peak": round(user["accuracy"] - max(peaks), 3) if user and peaks else None,
+        "worth": worths.get(False),
+        "worth_pretrained": worths.get(True),
         "hackers": len(counted),
         "quality": copies[0]["quality"],
         "epsilon_asked_255": copies[0]["epsilon_asked_255"],

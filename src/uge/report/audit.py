@@ -23,12 +23,14 @@ EXAMPLES = "examples.npz"
 MOST_EXAMPLE_BYTES = 512 * MIB
 
 
-def _pair(low: float, high: float) -> Shape:
-    """The shape of two numbers in [low, high]."""
-    return lambda value: fits(value, [between(low, high)]) is None and len(value) == 2
+def _listed(shape: Shape, least: int, most: int) -> Shape:
+    """The shape of a list with so many entries of a shape."""
+    return lambda value: fits(value, [shape]) is None and least <= len(value) <= most
 
 
 PERCENT, POSITIVE = between(0, 100), between(0, 1e12)
+
+
 HACKER: dict[str, Shape] = {
     **dict.fromkeys(("network", "countermeasure", "knows"), str),
     **dict.fromkeys(("accuracy", "peak_accuracy"), PERCENT),
@@ -39,8 +41,8 @@ SUMMARY_SHAPE: dict[str, Shape] = {
     "authorised?": {
         "network": str,
         "accuracy": PERCENT,
-        "interval?": _pair(-1e6, 1e6),
-        "span": _pair(0, 100),
+        "interval?": _listed(between(-1e6, 1e6), 2, 2),
+        "span": _listed(PERCENT, 2, 2),
         "peak_accuracy": PERCENT,
         "clean_accuracy?": PERCENT,
         "locked_clean_accuracy?": PERCENT,
@@ -52,7 +54,7 @@ SUMMARY_SHAPE: dict[str, Shape] = {
         HACKER
         | {
             "seeds": POSITIVE,
-            "interval?": _pair(-1e6, 1e6),
+            "interval?": _listed(between(-1e6, 1e6), 2, 2),
             "recovered?": between(-1e4, 1e4),
             "undertrained?": bool,
             "counts": bool,
@@ -61,6 +63,17 @@ SUMMARY_SHAPE: dict[str, Shape] = {
     "margin?": between(-100, 100),
     "worst?": HACKER,
     "worst_without_clean?": HACKER,
+    "worth?": [
+        {
+            **dict.fromkeys(("network", "countermeasure"), str),
+            "accuracy": PERCENT,
+            "copies": POSITIVE,
+            "pretrained": bool,
+            "curve": _listed({"originals": POSITIVE, "accuracy": PERCENT, "fitted": PERCENT}, 2, 100),
+            "originals?": POSITIVE,
+            "interval": _listed((POSITIVE, type(None)), 2, 2),
+        }
+    ],
     "evidence?": bool,
     "why_no_evidence": [str],
 }
@@ -210,7 +223,7 @@ def markdown(data: ReportInput) -> str:
     judged = verdict.judge(data.summary)
     manifest, quality = data.manifest, data.quality
     height, width = manifest["image_size"]
-    lines = [f"# {escaped(judged.heading)}", "", escaped(judged.sentence), ""]
+    lines = [f"# {escaped(judged.heading)}", "", escaped(judged.text), ""]
     if judged.cautions:
         lines += [*(f"- {escaped(caution)}" for caution in judged.cautions), ""]
     lines.append(
@@ -263,7 +276,7 @@ def data_card(data: ReportInput, name: str = "protected-images", license_url: st
     about = (
         f"{manifest['count']} labelled images of {width} x {height} pixels in {manifest['classes']} classes, protected"
         f" with the method {manifest['method']} so that the recipient of a key alone should learn from them"
-        f" ({epsilon_text(manifest, data.quality)}). An audit says: {judged.heading}. {judged.sentence}"
+        f" ({epsilon_text(manifest, data.quality)}). An audit says: {judged.heading}. {judged.text}"
     )
     card: dict[str, Any] = {
         "@context": CROISSANT_CONTEXT,

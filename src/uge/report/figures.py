@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from uge.report.tables import MINUS, Row, countermeasure_label, percent
+from uge.report.tables import MINUS, Row, countermeasure_label, hacker_label, originals, originals_between, percent
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -73,7 +73,7 @@ def axis_top(accuracies: Iterable[float]) -> float:
 
 
 def bars(rows: Sequence[Row]) -> list[Row]:
-    """The rows that the first screen draws: the recipient, then at most seven hackers, the strongest last.
+    """The rows that are drawn: the recipient, then at most seven hackers, the strongest last.
 
     Where there are more, these are the strongest, with room for one at least who queries the recipient's network.
 
@@ -87,6 +87,13 @@ def bars(rows: Sequence[Row]) -> list[Row]:
     room = MOST_BARS - len(recipient)
     asking = asking[-max(1, room - len(others)) :]
     return [*recipient, *others[-(room - len(asking)) :], *asking]
+
+
+def in_short(rows: Sequence[Row]) -> list[Row]:
+    """The rows of the first screen: the recipient, the strongest hacker who does not query his network, chance."""
+    hackers = [row for row in rows if row.role == "hacker" and row.counts]
+    best = [row for row in hackers if not row.asks] or hackers
+    return [row for row in rows if row.role != "hacker" or row in best[-1:]]
 
 
 def described(rows: Sequence[Row], chance: float) -> str:
@@ -105,7 +112,7 @@ def training_curves(rows: Sequence[Row], records: Sequence[dict[str, Any]]) -> l
         rows: the accuracy table; gives the order.
         records: rows of records.jsonl. Those without a curve or of another budget are passed over.
     """
-    whole = [record for record in records if record.get("budget", 1.0) == 1.0]
+    whole = [each for each in records if each.get("budget", 1.0) == 1.0 and not each.get("originals")]
     runs = [record for record in whole if record.get("test_accuracy")]
     authorised = [r for r in runs if r["kind"] == "authorised" and r["trained_on"] == "published"]
     authorised_clean = [r for r in runs if r["kind"] == "authorised" and r["trained_on"] == "clean"]
@@ -198,6 +205,36 @@ def ladders(summary: dict[str, Any]) -> list[Panel]:
                 first=f"{points[0][0]:g} {unit}",
                 last=f"{points[-1][0]:g}",
                 description=f"{title}, {network}: accuracy with {unit} {told}.",
+            )
+        )
+    return panels
+
+
+def worths(summary: dict[str, Any]) -> list[Panel]:
+    """Accuracy against the number of originals, and the level that the copy teaches; one panel a hacker with a curve.
+
+    The horizontal axis has the sizes in order, equally far apart.
+    """
+    panels = []
+    for worth in summary.get("worth") or []:
+        sizes, fitted = ([point[name] for point in worth["curve"]] for name in ("originals", "fitted"))
+        width, top = (0.0, float(len(sizes) - 1)), axis_top([*fitted, worth["accuracy"]])
+        ticks = [0.0, top / 2, top]
+        told = "; ".join(f"{size:,}: {percent(accuracy)} %" for size, accuracy in zip(sizes, fitted, strict=True))
+        told += f". The copy teaches {percent(worth['accuracy'])} %"
+        panels.append(
+            Panel(
+                title=worth["network"],
+                subtitle=f"{countermeasure_label(worth['countermeasure'])}: {originals(worth['originals'], worth)}"
+                f" originals (95 %: {originals_between(worth)})",
+                lines=(
+                    line("clean", [(float(place), accuracy) for place, accuracy in enumerate(fitted)], width, ticks),
+                    line("hacker", [(0.0, worth["accuracy"])], width, ticks),
+                ),
+                ticks=tick_marks(ticks, " %"),
+                first="0 originals",
+                last=f"{sizes[-1]:,}",
+                description=f"{hacker_label(worth)}: accuracy by the number of originals, {told}.",
             )
         )
     return panels

@@ -8,7 +8,7 @@ import hashlib
 import io
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -37,12 +37,16 @@ class Column:
         value: of a result: a number to sort by, text, or None where there is none.
         text: the value as people read it.
         detail: what stands below it in small letters.
+        brief: whether a terminal has room for it.
+        lower_first: whether lower is better, which a first click shows first.
     """
 
     title: str
     value: Callable[[Result], Any]
     text: Callable[[Any], str] = str
     detail: Callable[[Result], str] = lambda result: ""
+    brief: bool = False
+    lower_first: bool = False
 
     def shown(self, result: Result) -> str:
         value = self.value(result)
@@ -108,29 +112,72 @@ def _epsilon(result: Result) -> str:
     return "" if asked is None else f"{asked} asked"
 
 
+def _worth(name: str) -> Callable[[Result], float | None]:
+    """Originals that a copy is worth; all of them where it is worth more."""
+
+    def value(result: Result) -> float | None:
+        worth = result.get(name)
+        if worth is None:
+            return None
+        return float(worth["curve"][-1]["originals"] if worth["originals"] is None else worth["originals"])
+
+    return value
+
+
+def _worth_between(name: str) -> Callable[[Result], str]:
+    def text(result: Result) -> str:
+        worth = result.get(name)
+        if worth is None:
+            return ""
+        more = "or more; " if worth["originals"] is None else ""
+        return f"{more}{tables.originals_between(worth)}; {tables.hacker_label(worth)}"
+
+    return text
+
+
 COLUMNS = (
     Column(
-        "protection", _of("name"), detail=lambda result: "" if result["method"] == result["name"] else result["method"]
+        "protection",
+        _of("name"),
+        detail=lambda result: "" if result["method"] == result["name"] else result["method"],
+        brief=True,
+        lower_first=True,
     ),
-    Column("plain hacker, %", _of("naive", "accuracy"), tables.percent, _who("naive")),
+    Column("plain hacker, %", _of("naive", "accuracy"), tables.percent, _who("naive"), True, True),
     Column(
         "worst case without clean images, %",
         _of("worst_without_clean", "accuracy"),
         tables.percent,
         _who("worst_without_clean"),
+        True,
+        True,
     ),
-    Column("worst case, %", _of("worst", "accuracy"), tables.percent, _who("worst")),
-    Column("recipient, %", _of("authorised", "accuracy"), tables.percent, _authorised),
-    Column("margin, points", _of("margin"), tables.points, _at_peak),
+    Column("worst case, %", _of("worst", "accuracy"), tables.percent, _who("worst"), True, True),
+    Column("recipient, %", _of("authorised", "accuracy"), tables.percent, _authorised, True),
+    Column("margin, points", _of("margin"), tables.points, _at_peak, True),
+    Column("worth, originals", _worth("worth"), tables.two_digits, _worth_between("worth"), True, True),
+    Column(
+        "worth with a pretrained encoder, originals",
+        _worth("worth_pretrained"),
+        tables.two_digits,
+        _worth_between("worth_pretrained"),
+        False,
+        True,
+    ),
     Column("PSNR, dB", _of("quality", "psnr_db"), _decimals(1)),
     Column("SSIM", _of("quality", "ssim"), _decimals(3)),
-    Column("largest change, /255", _of("quality", "l_inf_255"), str, _epsilon),
-    Column("time, s", _of("cost", "seconds"), three_digits),
-    Column("cost, trainings of ResNet-18", _of("cost", "trainings"), three_digits),
-    Column("memory, MB", _of("cost", "peak_memory_mb"), _decimals(0)),
+    Column("largest change, /255", _of("quality", "l_inf_255"), str, _epsilon, lower_first=True),
+    Column("time, s", _of("cost", "seconds"), three_digits, lower_first=True),
+    Column("cost, trainings of ResNet-18", _of("cost", "trainings"), three_digits, brief=True, lower_first=True),
+    Column("memory, MB", _of("cost", "peak_memory_mb"), _decimals(0), lower_first=True),
 )
-BRIEF = (0, 1, 2, 3, 4, 5, 10)  # what a terminal has room for
-LOWER_IS_BETTER = {1, 2, 3, 8, 9, 10, 11}  # what a first click on these columns shows first
+
+
+def columns_of(results: Iterable[Result], *, brief: bool = False) -> list[Column]:
+    """The columns that any of these results has a value for; for a terminal the brief ones alone."""
+    results = list(results)
+    kept = [column for column in COLUMNS if column.brief or not brief]
+    return [column for column in kept if any(column.value(result) is not None for result in results)]
 
 
 def results_of(records: Sequence[dict[str, Any]]) -> dict[str, list[Result]]:
@@ -170,10 +217,11 @@ def print_leaderboard(records: Sequence[dict[str, Any]], console: Console | None
     console = console or Console()
     for dataset, results in results_of(records).items():
         table = Table(title=Text(dataset), title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
-        for number in BRIEF:
-            table.add_column(COLUMNS[number].title, justify="right" if number else "left", no_wrap=number == 0)
+        columns = columns_of(results, brief=True)
+        for number, column in enumerate(columns):
+            table.add_column(column.title, justify="right" if number else "left", no_wrap=number == 0)
         for result in results:
-            table.add_row(*(Text(COLUMNS[number].shown(result)) for number in BRIEF))
+            table.add_row(*(Text(column.shown(result)) for column in columns))
         console.print(table)
 
 
@@ -185,9 +233,9 @@ def markdown(records: Sequence[dict[str, Any]], level: int = 1, *, brief: bool =
         level: of the headings; 0 leaves them out.
         brief: the columns that a terminal shows, without details.
     """
-    columns = [COLUMNS[number] for number in BRIEF] if brief else COLUMNS
     parts = []
     for dataset, results in results_of(records).items():
+        columns = columns_of(results, brief=brief)
         lines = [f"{'#' * level} {escaped(dataset)}", ""] if level else []
         lines += [escaped(" ".join(facts(records, dataset))), ""]
         lines += ["| " + " | ".join(column.title for column in columns) + " |"]
@@ -222,6 +270,7 @@ def csv_text(records: Sequence[dict[str, Any]]) -> str:
         "l2",
     ]
     header += ["seconds", "cpu_seconds", "trainings", "peak_memory_mb"]
+    header += [f"{name}{end}" for name in ("worth", "worth_pretrained") for end in ("", "_low", "_high")]
     writer.writerow(header)
     for results in results_of(records).values():
         for result in results:
@@ -242,6 +291,8 @@ def csv_text(records: Sequence[dict[str, Any]]) -> str:
             line += [result["hackers"]]
             line += [quality.get(name) for name in ("psnr_db", "ssim", "l_inf_255", "l2")]
             line += [cost.get(name) for name in ("seconds", "cpu_seconds", "trainings", "peak_memory_mb")]
+            for worth in (result.get(name) or {} for name in ("worth", "worth_pretrained")):
+                line += [worth.get("originals"), *worth.get("interval", (None, None))]
             writer.writerow(map(csv_cell, line))
     return buffer.getvalue()
 
@@ -305,20 +356,21 @@ def page(records: Sequence[dict[str, Any]]) -> str:
     environment.filters.update(percent=tables.percent)
     template = environment.from_string(room.joinpath("leaderboard.html.j2").read_text(encoding="utf-8"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    found = results_of(records)
+    columns = columns_of(result for results in found.values() for result in results)
     boards = [
         {
             "dataset": dataset,
             "facts": facts(records, dataset),
-            "rows": [_cells(result) for result in results],
+            "rows": [_cells(result, columns) for result in results],
             "results": results,
         }
-        for dataset, results in results_of(records).items()
+        for dataset, results in found.items()
     ]
     return template.render(
         boards=boards,
         columns=[
-            {"title": column.title, "first": "ascending" if number in LOWER_IS_BETTER | {0} else "descending"}
-            for number, column in enumerate(COLUMNS)
+            {"title": column.title, "first": "ascending" if column.lower_first else "descending"} for column in columns
         ],
         script=script,
         digest=digest,
@@ -326,8 +378,8 @@ def page(records: Sequence[dict[str, Any]]) -> str:
     )
 
 
-def _cells(result: Result) -> list[dict[str, Any]]:
+def _cells(result: Result, columns: Sequence[Column]) -> list[dict[str, Any]]:
     return [
         {"text": column.shown(result), "detail": column.detail(result), "value": column.value(result)}
-        for column in COLUMNS
+        for column in columns
     ]

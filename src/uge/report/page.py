@@ -110,6 +110,9 @@ def contents(data: ReportInput, *, public: bool) -> dict[str, Any]:
         "manifest": data.manifest,
         "quality": data.quality,
         "parts": tables.parts(rows),
+        "numbers": headline(data.summary),
+        "short": figures.in_short(rows),
+        "short_described": figures.described(figures.in_short(rows), data.summary["chance"]),
         "bars": drawn,
         "bars_described": figures.described(drawn, data.summary["chance"]),
         "hackers_drawn": sum(row.role == "hacker" for row in drawn),
@@ -121,6 +124,8 @@ def contents(data: ReportInput, *, public: bool) -> dict[str, Any]:
         "factor": factor,
         "examples": list(example_images(data.examples, factor, public=public)) if data.examples else [],
         "pairs": data.examples is not None and data.examples.originals is not None and not public,
+        "worths": figures.worths(data.summary),
+        "worth_sentences": verdict.worth_sentences(data.summary),
         "heat": tables.heatmap(data.summary),
         "ladders": figures.ladders(data.summary),
         "curves": curves[:MOST_CURVES],
@@ -132,6 +137,24 @@ def contents(data: ReportInput, *, public: bool) -> dict[str, Any]:
         "environment": list(flat(data.environment)),
         "trainings": [training_facts(record, public=public) for record in data.records],
     }
+
+
+def headline(summary: dict[str, Any]) -> list[dict[str, str]]:
+    """The large numbers of the first screen, each with its title, unit and a few words: the margin and the worths."""
+    gap, found = tables.margin(summary), []
+    if gap is not None:
+        found.append({"title": "Margin", "value": tables.points(gap), "unit": "points"})
+        found[-1]["small"] = "recipient less the strongest hacker who does not query his network"
+    for pretrained, to in ((False, "the strongest hacker"), (True, "one with a pretrained encoder")):
+        if worth := tables.worth_to(summary, pretrained=pretrained):
+            value = tables.originals(worth["originals"], worth).replace("more than", ">")
+            small = f"to {to} (95 %: {tables.originals_between(worth)})"
+            title = f"{worth['copies']:,} copies are worth"
+            found.append({"title": title, "value": value, "unit": "originals", "small": small})
+    if not summary.get("worth"):
+        missing = {"title": "Worth", "value": tables.DASH, "unit": "originals"}
+        found.append(missing | {"small": verdict.worth_missing(summary)})
+    return found
 
 
 def example_images(examples: Examples, factor: int, *, public: bool) -> Iterator[dict[str, Any]]:
@@ -155,7 +178,7 @@ def training_facts(record: dict[str, Any], *, public: bool) -> dict[str, Any]:
         "role": "recipient"
         if record["kind"] == "authorised"
         else tables.countermeasure_label(record["countermeasure"]),
-        "trained_on": record["trained_on"],
+        "trained_on": f"{record['originals']:,} originals" if record.get("originals") else record["trained_on"],
         "seed": record["seed"],
         "accuracy": record.get("accuracy"),
         "peak": record.get("peak_accuracy"),

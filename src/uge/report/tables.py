@@ -172,6 +172,30 @@ def margin(summary: dict[str, Any]) -> float | None:
     return authorised["accuracy"] - best["accuracy"] if best and authorised else None
 
 
+def worth_to(summary: dict[str, Any], *, pretrained: bool) -> dict[str, Any] | None:
+    """What the copy is worth to the strongest hacker with a curve, without or with a pretrained encoder."""
+    found = summary.get("worth") or []
+    return next((each for each in found if each["pretrained"] == pretrained), None)
+
+
+def originals(number: float | None, worth: dict[str, Any]) -> str:
+    """A number of originals with two digits that count: "0", "150", "1,200"; "more than 10,000" where None stands."""
+    if number is None:
+        return f"more than {worth['curve'][-1]['originals']:,}"
+    return two_digits(number)
+
+
+def two_digits(number: float) -> str:
+    """A count with two digits that count: "0", "150", "1,200"."""
+    return f"{float(f'{number:.2g}'):,.0f}"
+
+
+def originals_between(worth: dict[str, Any]) -> str:
+    """The interval of a worth: "120 to 190"."""
+    low, high = (originals(each, worth) for each in worth["interval"])
+    return low if low == high else f"{low} to {high}"
+
+
 def counts(group: dict[str, Any]) -> bool:
     """Whether a group of summary.json speaks of the protection; those of an earlier version have only one control."""
     return bool(group.get("counts", group["knows"] != "key"))
@@ -253,7 +277,7 @@ def heatmap_markdown(heat: Heatmap) -> str:
 
 
 def closing_lines(summary: dict[str, Any]) -> list[str]:
-    """What stands beneath the table: the margin, who sets it, and the best student of the recipient's network."""
+    """What stands beneath the table: the margin, who sets it, the best student of the recipient, the copy's worth."""
     best, student, gap = strongest(summary, asking=False), strongest(summary, asking=True), margin(summary)
     if not best and not student:
         return ["No hacker was trained, so there is no margin."]
@@ -266,7 +290,11 @@ def closing_lines(summary: dict[str, Any]) -> list[str]:
         lines.append(
             f"Strongest who queries the recipient's network: {hacker_label(student)}, {percent(student['accuracy'])} %"
         )
-    return lines
+    return lines + [
+        f"{each['copies']:,} copies are worth {originals(each['originals'], each)} originals"
+        f" ({originals_between(each)}) to {hacker_label(each)}"
+        for each in summary.get("worth") or []
+    ]
 
 
 def hacker_label(hacker: dict[str, Any]) -> str:

@@ -14,10 +14,12 @@ from uge.report.tables import (
     countermeasure_label,
     counts,
     margin,
+    originals,
     percent,
     points,
     strongest,
     who,
+    worth_to,
 )
 
 CLEAR = 5.0  # points; a smaller gap is called small
@@ -32,13 +34,20 @@ class Verdict:
 
     Attributes:
         heading: a few words.
-        sentence: the numbers, in two to four short sentences.
+        sentence: what happened, with its number.
+        details: the other numbers, in short sentences.
         cautions: what weakens the result, one entry each; empty if nothing found does.
     """
 
     heading: str
     sentence: str
+    details: str
     cautions: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        """All sentences but the cautions."""
+        return _joined(self.sentence, self.details)
 
 
 def name_of(network: str, countermeasure: str) -> str:
@@ -74,15 +83,15 @@ def judge(summary: dict[str, Any]) -> Verdict:
     student = _student(summary)
     if best is None or gap is None:
         heading = "Only students of the recipient's network were tried" if student else "No hacker was trained"
-        return Verdict(heading, _joined(reached, student, guess), _cautions_of_student(summary))
+        return Verdict(heading, reached, _joined(student, guess), _cautions_of_student(summary))
     ahead = (
         f"The recipient is {gap:.1f} points ahead of every hacker who does not query his network."
         if gap >= 0
         else f"A hacker who does not query the recipient's network is {-gap:.1f} points ahead of him."
     )
     strong = f"The strongest of these hackers reaches {percent(best['accuracy'])} % ({_name(best)})."
-    sentence = _joined(ahead, student, reached, strong, guess)
-    return Verdict(_heading(summary, best, gap), sentence, tuple(_cautions(summary, best, gap)))
+    details = _joined(student, reached, strong, guess, *worth_sentences(summary))
+    return Verdict(_heading(summary, best, gap), ahead, details, tuple(_cautions(summary, best, gap)))
 
 
 def _joined(*sentences: str) -> str:
@@ -219,34 +228,34 @@ def judge_without_key(summary: dict[str, Any]) -> Verdict:
     guess = f"Guessing gives {percent(summary['chance'])} %."
     groups = [group for group in summary["groups"] if counts(group)]
     if not groups:
-        return Verdict("No hacker was trained", f"Nothing is known about this copy. {guess}", ())
+        return Verdict("No hacker was trained", "Nothing is known about this copy.", guess, ())
     known = [group for group in groups if group["recovered"] is not None]
     if not known:
         best = max(groups, key=lambda group: group["accuracy"])
-        sentence = (
-            f"The strongest hacker ({_name(best)}) reaches {percent(best['accuracy'])} %. {guess}"
-            " Without originals nobody can say how much of what he could learn that is."
-        )
-        return Verdict("How far hackers get, without the originals to compare", sentence, tuple(no_evidence(summary)))
+        sentence = f"The strongest hacker ({_name(best)}) reaches {percent(best['accuracy'])} %."
+        details = _joined(guess, "Without originals nobody can say how much of what he could learn that is.")
+        heading = "How far hackers get, without the originals to compare"
+        return Verdict(heading, sentence, details, tuple(no_evidence(summary)))
     best = _most_recovered(summary, asking=None) or max(known, key=lambda group: group["recovered"])
-    sentence = (
-        f"The strongest hacker ({_name(best)}) recovers {100 * best['recovered']:.0f} % of what he could learn."
-        f" He reaches {percent(best['accuracy'])} % on the copy, {percent(best['clean_accuracy'])} % on the originals."
+    sentence = f"The strongest hacker ({_name(best)}) recovers {100 * best['recovered']:.0f} % of what he could learn."
+    details = (
+        f"He reaches {percent(best['accuracy'])} % on the copy, {percent(best['clean_accuracy'])} % on the originals."
         f" {guess}"
     )
     plain = [group["recovered"] for group in known if group["countermeasure"] == "none"]
     if plain and best["countermeasure"] != "none":
-        sentence += f" Plain training recovers at most {100 * max(plain):.0f} %."
+        details += f" Plain training recovers at most {100 * max(plain):.0f} %."
     loudest = max(groups, key=lambda group: group["accuracy"])
     unknown = loudest["recovered"] is None and loudest["accuracy"] > best["accuracy"]
     if unknown:
-        sentence += (
+        details += (
             f" Another ({_name(loudest)}) reaches {percent(loudest['accuracy'])} %, and nobody knows his level on"
             " originals."
         )
+    details = _joined(details, *worth_sentences(summary))
     how = countermeasure_label(best["countermeasure"])
     if best["recovered"] >= BROKEN:
-        return Verdict(f"Broken by {how}", sentence, _owe_nothing(summary))
+        return Verdict(f"Broken by {how}", sentence, details, _owe_nothing(summary))
     cautions, for_an_epoch = [*_owe_nothing(summary)], _recovered_at_peak(summary)
     on_the_way = any(best["recovered"] < bar <= for_an_epoch for bar in (DENTED, BROKEN))
     if on_the_way:
@@ -254,11 +263,33 @@ def judge_without_key(summary: dict[str, Any]) -> Verdict:
             f"In the best epoch of a single run, picked on test data, a hacker recovers {100 * for_an_epoch:.0f} %."
         )
     if best["recovered"] >= DENTED:
-        return Verdict(f"Partly broken by {how}", sentence, tuple(cautions))
+        return Verdict(f"Partly broken by {how}", sentence, details, tuple(cautions))
     heading = "How far hackers get, one without originals to compare" if unknown else "No hacker tried here gets far"
     if on_the_way and not unknown:
         heading = "No hacker tried here gets far in the end, but one does on the way"
-    return Verdict(heading, sentence, (*cautions, *no_evidence(summary)))
+    return Verdict(heading, sentence, details, (*cautions, *no_evidence(summary)))
+
+
+def worth_sentences(summary: dict[str, Any]) -> list[str]:
+    """What the copy is worth, or why nobody knows."""
+    alone, pretrained = (worth_to(summary, pretrained=each) for each in (False, True))
+    first = alone or pretrained
+    if first is None:
+        return [worth_missing(summary)]
+    said = [f"{first['copies']:,} copies are worth {originals(first['originals'], first)} originals to"]
+    said[0] += " the strongest hacker." if alone else " one with a pretrained encoder."
+    if alone and pretrained:
+        said.append(
+            f"To one with a pretrained encoder they are worth {originals(pretrained['originals'], pretrained)}."
+        )
+    return said
+
+
+def worth_missing(summary: dict[str, Any]) -> str:
+    """What it takes to say what a copy is worth."""
+    if all(group["clean_accuracy"] is None for group in summary["groups"]):
+        return "What the copy is worth takes originals to compare (--clean)."
+    return "What the copy is worth was not measured: too few originals, or a plan without subsets of them."
 
 
 def _most_recovered(summary: dict[str, Any], *, asking: bool | None) -> dict[str, Any] | None:
