@@ -2,7 +2,7 @@
 
     python examples/foreign_folder.py --method class-noise --out noisy
     python examples/foreign_folder.py --method patches --out patched
-    uge audit noisy --test eurosat --clean eurosat --plan quick --out noisy-audit
+    uge audit noisy --test eurosat --clean eurosat --budget 10m --out noisy-audit
 
 Only the images come from this package: what is done to them and how they are written is numpy and Pillow alone. Two
 classics, both without a key: one uniform noise pattern a class (the class-wise control of Huang et al., Unlearnable

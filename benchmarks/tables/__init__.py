@@ -1,4 +1,4 @@
-"""Every table of README.md and docs/*.md, computed from the committed records and from nothing else.
+"""Every table of README.md and docs/*.md, and the audit's ranking, computed from the committed records alone.
 
     python -m benchmarks.tables            write them
     python -m benchmarks.tables --check    exit code 1 if a page is not what the records say
@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+from benchmarks import ranking
 from benchmarks.tables.audit import audit_grid, audit_headline
 from benchmarks.tables.baselines import baseline_copies, baseline_table, field_table
 from benchmarks.tables.claims import claims_table
@@ -26,8 +27,10 @@ from benchmarks.tables.many import formats_table, hundred_million, many_table, n
 from benchmarks.tables.photographs import photograph_table
 from benchmarks.tables.pictures import picture_table, recall_table
 from benchmarks.tables.sealed import copy_table, every_hacker, headline
+from benchmarks.tables.search import search_table
 from benchmarks.tables.speed import speed_table
 from benchmarks.tables.uge_cifar import budget_table, stage_table
+from benchmarks.tables.worth import worth_table
 from uge.records import read_records
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,6 +47,8 @@ SECTIONS: dict[str, tuple[tuple[str, ...], Callable[..., str]]] = {
     "pictures-recall": (("pictures",), recall_table),
     "fuzz": (("fuzz",), fuzz_table),
     "leaderboard": (("leaderboard",), leaderboard),
+    "worth": (("worth",), worth_table),
+    "search": (("search",), search_table),
     "fedavg": (("fedavg",), fedavg_table),
     "speed": (("speed",), partial(speed_table, name="costs")),
     "speed-parts": (("speed",), partial(speed_table, name="seconds")),
@@ -83,9 +88,9 @@ def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
     parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 if a page is stale")
     options = parser.parse_args(arguments)
     stale = []
-    for page in PAGES:
-        old = (root / page).read_text(encoding="utf-8")
-        new = rendered(old, root / RESULTS)
+    for page in (*PAGES, ranking.FILE):
+        old = (root / page).read_text(encoding="utf-8") if (root / page).exists() else ""
+        new = ranking.text(root / RESULTS) if page == ranking.FILE else rendered(old, root / RESULTS)
         if new != old:
             stale.append(str(page))
             if not options.check:

@@ -81,14 +81,17 @@ class PlainTraining:
 
     Attributes:
         knows: what the hacker has besides the published images and our code, one of `uge.attack.KNOWLEDGE`.
-        cost: of a step as a multiple of plain training's, about, with what comes before the first one spread over 30
-            epochs.
+        cost: of a step as a multiple of plain training's, about.
+        before: what comes before the first step, as a multiple of a plain training of 30 epochs, about.
+        by_epochs: whether fewer epochs take less time; not so where most is done before the first, or after the last.
         sees_copy: whether he learns from the published images at all.
         findings: what he found out on the way, for the record of the training; nothing by default.
     """
 
     knows: ClassVar[str] = "nothing"
     cost: ClassVar[float] = 1.0
+    before: ClassVar[float] = 0.0
+    by_epochs: ClassVar[bool] = True
     sees_copy: ClassVar[bool] = True
     findings: Mapping[str, Any] = MappingProxyType({})
 

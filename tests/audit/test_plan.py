@@ -76,9 +76,12 @@ def test_what_needs_something_missing_is_left_out_and_named(plan: Plan) -> None:
 
 def oracle(strength: dict[tuple[str, str], float], missing: Callable[[Cell], bool] = lambda cell: False):
     """Rows as if every cell that is not missing had been trained."""
-    return lambda cell: (
-        None if missing(cell) else {"peak_accuracy": strength.get((cell.network, cell.countermeasure), 0.0)}
-    )
+
+    def row_of(cell: Cell) -> dict[str, float] | None:
+        reached = strength.get((cell.network, cell.countermeasure), 0.0)
+        return None if missing(cell) else {"accuracy": reached, "peak_accuracy": reached}
+
+    return row_of
 
 
 PAIRS = [(network, how) for how in ("none", "grayscale", "blur:1", "cutmix", "mixup") for network in ("vgg", "mlp")]
@@ -101,6 +104,25 @@ def test_only_the_strongest_get_more_seeds_and_only_when_all_are_known() -> None
     assert len(more) == 2 * 2 * 3
 
 
+def test_the_strongest_are_trained_on_subsets_of_the_originals_to_say_what_the_copy_is_worth() -> None:
+    block = Hackers(("vgg", "mlp"), ("none", "relabel+blur:1", "clean-mixed:9", "distillation:soft"))
+    plan = Plan("mine", (block, Hackers(("vgg",), ("pretrained-probe",))), subsets=2)
+    strength = {("mlp", "none"): 40.0, ("vgg", "relabel+blur:1"): 60.0, ("vgg", "distillation:soft"): 70.0}
+    strength |= {("mlp", "clean-mixed:9"): 80.0, ("vgg", "pretrained-probe"): 90.0}
+    cells = cells_of(plan, plan.pairs(), oracle(strength), key=True, originals=150)
+    parts = [cell for cell in cells if cell.originals]
+    assert {cell.trained_on for cell in parts} == {"clean"} and len(parts) == len(set(parts)) == 3 * 2 * 2
+    assert {(cell.originals, cell.seed) for cell in parts} == {(50, 0), (50, 1), (100, 0), (100, 1)}
+    asked = {("mlp", "none"), ("vgg", "blur:1"), ("vgg", "pretrained-probe")}  # those with the copy alone
+    assert {(cell.network, cell.countermeasure) for cell in parts} == asked
+    whole = {(c.network, c.countermeasure) for c in cells if (c.trained_on, c.seed, c.originals) == ("clean", 1, 0)}
+    assert whole == asked  # all originals are the end of the curve
+    without = cells_of(replace(plan, subsets=0), plan.pairs(), oracle(strength), key=True, originals=150)
+    assert [cell for cell in cells if cell in without] == without
+    few = cells_of(plan, plan.pairs(), oracle(strength), key=True, originals=40)
+    assert not any(cell.originals for cell in few)
+
+
 def test_twice_the_budget_is_checked_on_the_originals_alone() -> None:
     plan = Plan("mine", (BLOCK,), budget_check=True, seeds=(4, 5))
     double = [cell for cell in cells_of(plan, PAIRS, lambda cell: None, key=True, originals=10) if cell.budget == 2]
@@ -108,49 +130,6 @@ def test_twice_the_budget_is_checked_on_the_originals_alone() -> None:
     assert len(double) == len(PAIRS) + 1  # the authorised network, too
     without = cells_of(plan, PAIRS, lambda cell: None, key=True, originals=0)
     assert {(cell.trained_on, cell.budget) for cell in without} == {("published", 1.0)}
-
-
-def test_the_worst_case_goes_on_with_those_who_learn_the_most() -> None:
-    plan = Plan("mine", (BLOCK,), screening=0.25, survivors=2, combined=2, strongest=1, more_seeds=(1,))
-    screened = cells_of(plan, PAIRS, lambda cell: None, key=False, originals=10)
-    assert {cell.budget for cell in screened} == {0.25} and len(screened) == len(PAIRS)
-    second = cells_of(plan, PAIRS, oracle(STRENGTH, lambda cell: cell not in screened), key=False, originals=10)
-    full = [cell for cell in second if cell.budget == 1]
-    plain = {("mlp", "none"), ("vgg", "none")}  # whom every table needs
-    assert {(c.network, c.countermeasure) for c in full} == {("mlp", "grayscale"), ("vgg", "grayscale")} | plain
-    assert {cell.trained_on for cell in full} == {"published", "clean"}
-    mixes = [cell for cell in second if "+" in cell.countermeasure]
-    assert [(cell.network, cell.countermeasure, cell.budget) for cell in mixes] == [("mlp", "grayscale+cutmix", 0.25)]
-    last = cells_of(plan, PAIRS, oracle(STRENGTH), key=False, originals=10)
-    assert {cell.countermeasure for cell in last if cell.budget == 1 and "+" in cell.countermeasure} == {
-        "grayscale+cutmix"
-    }
-    assert {(cell.network, cell.countermeasure) for cell in last if cell.seed == 1} == {("mlp", "grayscale")}
-    assert last == cells_of(plan, PAIRS, oracle(STRENGTH), key=False, originals=10)
-
-
-def test_controls_are_trained_in_full_and_take_no_place_from_hackers() -> None:
-    block = Hackers((AUTHORISED,), ("stolen-key", "wrong-key"))
-    plan = Plan("mine", (BLOCK, block), screening=0.25, survivors=2, combined=0, strongest=1, more_seeds=(1,))
-    strength = STRENGTH | {(AUTHORISED, "stolen-key"): 90.0}
-    cells = cells_of(plan, plan.pairs(), oracle(strength), key=True, originals=10)
-    stolen = [cell for cell in cells if cell.countermeasure == "stolen-key"]
-    assert {(cell.budget, cell.trained_on, cell.seed) for cell in stolen} == {(1, "published", 0), (1, "clean", 0)}
-    full = {(cell.network, cell.countermeasure) for cell in cells if cell.budget == 1 and cell.role == "hacker"}
-    assert {("mlp", "grayscale"), ("vgg", "grayscale")} <= full
-    assert [cell.budget for cell in cells if cell.countermeasure == "wrong-key"] == [0.25]  # no control: screened
-
-
-def test_who_never_sees_the_copy_takes_no_place_from_those_who_do() -> None:
-    hows = ("none", "clean-only:9", "clean-mixed:9", "refit:9")
-    plan = Plan("mine", (Hackers(("vgg", "mlp"), hows),), screening=0.25, survivors=2, combined=3, strongest=1)
-    plan = replace(plan, more_seeds=(1,))
-    strength = {(network, "clean-only:9"): 90.0 for network in ("vgg", "mlp")} | {("vgg", "clean-mixed:9"): 60.0}
-    cells = cells_of(plan, plan.pairs(), oracle(strength), key=False, originals=10)
-    whole = [cell for cell in cells if cell.budget == 1 and cell.trained_on == "published"]
-    assert {cell.countermeasure for cell in whole if cell.seed == 0} == {"none", "clean-only:9", "clean-mixed:9"}
-    assert {(cell.network, cell.countermeasure) for cell in whole if cell.seed} == {("vgg", "clean-mixed:9")}
-    assert not [cell for cell in cells if cell.budget != 1 and "clean-only" in cell.countermeasure]
 
 
 def test_an_encoder_that_takes_every_networks_place_is_tried_once() -> None:
@@ -176,12 +155,12 @@ def test_who_asks_for_more_originals_than_there_are_is_left_out() -> None:
 def test_a_plan_is_read_from_a_file(tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text(
-        "epochs = 12\nseeds = [0, 1]\nceilings = false\nscreening = 0\n"
+        "epochs = 12\nseeds = [0, 1]\nceilings = false\nbudget = 60\n"
         '[[hackers]]\nnetworks = ["vgg"]\ncountermeasures = ["none", "jpeg:30+cutmix"]\n'
         '[[hackers]]\nnetworks = ["authorised"]\n'
     )
     plan = read_plan(str(file))
-    assert (plan.name, plan.epochs, plan.seeds, plan.ceilings) == ("mine", 12, (0, 1), False)
+    assert (plan.name, plan.epochs, plan.seeds, plan.ceilings, plan.budget) == ("mine", 12, (0, 1), False, 60)
     assert plan.pairs() == [("vgg", "none"), ("vgg", "jpeg:30+cutmix"), (AUTHORISED, "none")]
 
 
@@ -195,9 +174,8 @@ def test_a_plan_is_read_from_a_file(tmp_path: Path) -> None:
         ("seeds = []\n[[hackers]]\nnetworks = ['vgg']", "must be one or more"),
         (
             "key_epochs = -1\n[[hackers]]\nnetworks = ['vgg']",
-            "key_epochs, strongest, combined and subsets must not be negative",
+            "key_epochs, strongest, subsets and budget must not be negative",
         ),
-        ("screening = 2.0\n[[hackers]]\nnetworks = ['vgg']", "a share of the epochs below 1, got 2.0"),
         ("[[hackers]]\nnetworks = ['vggg']", "unknown network 'vggg'; did you mean 'vgg'"),
         ("[[hackers]]\nnetworks = ['vgg']\ncountermeasures = ['gray']", "unknown counter-measure 'gray'"),
         ("[[hackers]]\nnetworks = 'vgg'", "lists of text"),
@@ -218,29 +196,6 @@ def test_an_unknown_plan_is_refused() -> None:
         read_plan("ful")
     with pytest.raises(ConfigError, match=r"cannot read plan nowhere\.toml"):
         read_plan("nowhere.toml")
-
-
-def test_students_take_no_place_from_those_who_have_the_copy_alone() -> None:
-    """However far students get, filters and who holds originals go on too, and combinations are found."""
-    hows = ("none", "grayscale", "blur:1", "adversarial", "clean-mixed:9", "pairs:9", "distillation:soft",
-        "distillation:hard", "self-supervised", "pretrained-probe")  # fmt: skip
-    plan = Plan("mine", (Hackers(("vgg", "mlp"), hows),), screening=0.25, survivors=2, combined=3)
-    strength = {("vgg", how): 50.0 + number for number, how in enumerate(hows)}
-    strength |= {("mlp", "distillation:soft"): 90.0, ("mlp", "distillation:hard"): 89.0}
-    cells = cells_of(plan, plan.pairs(), oracle(strength), key=True, originals=10)
-    full = {
-        (cell.network, cell.countermeasure) for cell in cells if cell.budget == 1 and "+" not in cell.countermeasure
-    }
-    assert full - {(AUTHORISED, "none")} == {
-        ("vgg", "none"),
-        ("mlp", "none"),
-        ("vgg", "pretrained-probe"),
-        ("vgg", "self-supervised"),
-        ("vgg", "pairs:9"),
-        ("mlp", "distillation:soft"),
-    }
-    mixes = [cell.countermeasure for cell in cells if "+" in cell.countermeasure and cell.budget == 0.25]
-    assert len(mixes) == 3 and all("distillation" not in how and "pairs" not in how for how in mixes)
 
 
 def test_nobody_relabels_the_originals() -> None:

@@ -168,12 +168,20 @@ def test_the_same_plan_gives_the_same_records_on_each_runner(
     assert len(rows) == 3 * 2 + 1  # authorised, other-init, student; ceilings; a curve
     assert not any("error" in row for row in rows)
     for row in rows:
-        if (
-            row["countermeasure"] != "distillation:soft" and "originals" not in row
-        ):  # of the key's architecture: not in the other plan
+        if row["countermeasure"] != "distillation:soft" and "originals" not in row:  # else not in the other plan
             assert row == expected[row["cell"]]
         assert row["environment"]["threads"] == 1
     assert not (tmp_path / "audit" / "job").exists() and not (tmp_path / "audit" / "cells").exists()
+
+
+def test_a_search_gives_the_same_records_however_many_train(images: dict[str, ImageSet], tmp_path: Path) -> None:
+    block = Hackers(("mlp:width=8",), ("none", "blur:1", "cutmix"))
+    plan = Plan("search", (block,), epochs=2, strongest=1, more_seeds=(1,), subsets=0, budget=3600)
+    for workers in (1, 2):
+        conduct(**images, out=tmp_path / str(workers), plan=plan, runner=Local(workers))
+    one, two = (records(tmp_path / name) for name in ("1", "2"))
+    assert one == two and any("+" in row["countermeasure"] for row in one)
+    assert {row["budget"] for row in one} == {0.1, 0.3, 1.0, 2.0}
 
 
 def test_a_training_that_fails_is_recorded_and_tried_again(

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from benchmarks import tables
+from benchmarks.ranking import FILE, ranking
 from benchmarks.tables.audit import audit_grid
 from benchmarks.tables.baselines import baseline_table, field_table
 from benchmarks.tables.claims import claims_table
@@ -17,9 +18,11 @@ from benchmarks.tables.fedavg import fedavg_table
 from benchmarks.tables.leaderboard import GONE
 from benchmarks.tables.many import hundred_million, numbers_table
 from benchmarks.tables.sealed import HEADLINE, copy_table, every_hacker, headline
+from benchmarks.tables.search import search_table
 from benchmarks.tables.speed import speed_table
 from benchmarks.tables.text import NOT_MEASURED, figure, shown
 from benchmarks.tables.uge_cifar import Setting, budget_table, stage_table
+from benchmarks.tables.worth import worth_table
 from uge.audit.plan import read_plan
 from uge.bench.plan import read_bench
 from uge.protect import PROTECTIONS
@@ -56,6 +59,38 @@ def check(network: str, once: float, twice: float, kind: str = "hacker", **more:
         row(kind, network, accuracy, **facts, budget_factor=factor, recipe={"epochs": 30 * factor})
         for factor, accuracy in ((1, once), (2, twice))
     ]
+
+
+def test_the_ranking_is_the_mean_place_between_the_weakest_and_the_strongest_of_each_copy() -> None:
+    def on(copy: str, **reached: float) -> list[Row]:
+        more = {"knows": "nothing", "data": copy}
+        return [row("hacker", "vgg", value, countermeasure=how, **more) for how, value in reached.items()]
+
+    rows = on("a", none=20.0, sobel=30.0, chroma=40.0, mixup=60.0, cutmix=25.0)
+    rows += on("b", none=50.0, sobel=90.0, chroma=50.0, mixup=70.0, cutmix=10.0) + on("c", none=99.0, sobel=1.0)
+    rows.append(
+        row("hacker", "mlp", 55.0, countermeasure="chroma", knows="nothing", data="a")
+    )  # the best network counts
+    rows.append(row("hacker", "mlp", 99.0, countermeasure="none", knows="key", data="a"))
+    rows.append(row("hacker", "mlp", 99.0, countermeasure="of yesterday", knows="nothing", data="a"))
+    # A copy with fewer than five says nothing; two copies more would have said one half.
+    expected = {"mixup": (1 + 0.75 + 1) / 4, "sobel": (0.25 + 1 + 1) / 4, "chroma": (0.875 + 0.5 + 1) / 4}
+    expected |= {"none": (0 + 0.5 + 1) / 4, "cutmix": (0.125 + 0 + 1) / 4}
+    found = ranking(rows)
+    assert found == pytest.approx(expected, abs=6e-4) and [*found][0::4] == ["mixup", "cutmix"]
+
+
+def test_tables_of_worths_and_searches() -> None:
+    curve = [{"originals": size, "accuracy": 60.0, "fitted": 60.0} for size in (0, 50, 2000)]
+    worth = {"network": "vgg", "countermeasure": "jpeg:10", "accuracy": 59.4, "copies": 2000, "curve": curve}
+    result = {"kind": "result", "name": "em", "dataset": "cifar", "worth_pretrained": None}
+    result["worth"] = worth | {"originals": 1858.2, "interval": [1503.7, None]}
+    line = "| em, cifar | vgg, jpeg (10) | 59.4 (60.0) | 2,000 | 1,900 | 1,500 to more than 2,000 |"
+    assert line in worth_table([result])
+    replays = [{"data": "x", "copy": "ours", "dataset": "cifar", "hackers": 20, "strongest": 61.0}] * 2
+    parts = zip(replays, (0.125, 0.25), (50, 60), strict=True)
+    rows = [replay | {"share": share, "found": found} for replay, share, found in parts]
+    assert "| ours, cifar | 20 | 50.0 | 60.0 | 61.0 |" in search_table(rows)
 
 
 def three_seeds() -> list[Row]:
@@ -373,6 +408,7 @@ def test_claims_are_answered_by_the_strongest_stage() -> None:
 
 def test_pages_are_written_checked_and_found_stale(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "docs").mkdir()
+    (tmp_path / FILE).parent.mkdir(parents=True)
     page = "before\n<!-- results:seeds -->\nold\n<!-- /results -->\nafter\n"
     for name in tables.PAGES:
         (tmp_path / name).write_text(page)

@@ -86,6 +86,37 @@ def test_it_tells_what_there_is_to_do_and_ends_with_a_table(
     assert again.code == 0 and bytes_of(tmp_path / "audit" / "authorised") == before
 
 
+SEARCH = """
+epochs = 2
+authorised = "mlp:width=4"
+budget = 3600
+strongest = 1
+more_seeds = [1]
+subsets = 1
+[[hackers]]
+networks = ["mlp:width=8"]
+countermeasures = ["none", "blur:1", "clean-mixed:12"]
+"""
+
+
+def test_a_search_stops_at_its_budget_and_goes_on_with_a_larger_one(
+    run: Run, arguments: tuple[object, ...], tmp_path: Path
+) -> None:
+    plan = tmp_path / "search.toml"
+    plan.write_text(SEARCH)
+    command = (*arguments, "--plan", plan, "--out", tmp_path / "audit")
+    first = run(*command, "--budget", "1s")
+    assert first.code == 0, first
+    whole = [row for row in rows(tmp_path / "audit") if row["budget"] == 1.0]
+    assert {(row["kind"], row["countermeasure"]) for row in whole} >= {("authorised", "none"), ("hacker", "none")}
+    second = run(*command)
+    assert second.code == 0 and "go on with" not in second.stdout, second
+    after = rows(tmp_path / "audit")
+    assert {row["cell"] for row in whole} < {row["cell"] for row in after}
+    assert {row["countermeasure"] for row in after if row["budget"] < 1} == {"none", "blur:1", "clean-mixed:12"}
+    assert run(*command).code == 0 and rows(tmp_path / "audit") == after
+
+
 def test_a_folder_of_another_program_is_audited_without_key_or_originals(
     run: Run, toy: Path, plan: Path, tmp_path: Path
 ) -> None:
@@ -157,6 +188,8 @@ def test_workers_end_with_the_audit_that_started_them(
     ("change", "message"),
     [
         (("--plan", "ful"), "unknown plan 'ful'; did you mean 'full'?"),
+        (("--budget", "1h"), "trains every hacker it names; --budget is for worst-case"),
+        (("--plan", "worst-case", "--budget", "soon"), "'soon' is no length of time, as in 90s, 30m or 2h"),
         (("--runner", "lokal"), "unknown runner 'lokal'; did you mean 'local'?"),
         (("--key", "nowhere.uge"), "nowhere.uge"),
         (("--test", "nowhere"), "nowhere"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import torch
@@ -110,7 +111,13 @@ def parse_countermeasures(text: str) -> list[tuple[str, dict[str, str]]]:
 
 def _takes(name: str) -> list[str]:
     """The arguments of a counter-measure: what it is given, and its options."""
-    return list(inspect.signature(COUNTERMEASURES[name]).parameters)
+    kind: Any = COUNTERMEASURES[name]
+    return _parameters(kind)
+
+
+@cache  # a search asks thousands of times
+def _parameters(kind: Any) -> list[str]:
+    return list(inspect.signature(kind).parameters)
 
 
 def _options_of(name: str) -> list[str]:
@@ -169,9 +176,14 @@ def knowledge_of(text: str) -> str:
     return max((each.knows for each in _classes(text)), key=KNOWLEDGE.index)
 
 
-def cost_of(text: str) -> float:
-    """Of a step, as a multiple of plain training's (see `PlainTraining`); the highest of all parts."""
-    return max(each.cost for each in _classes(text))
+def cost_of(text: str) -> tuple[float, float]:
+    """Of a step, and of what comes before the first one (see `PlainTraining`); the highest of all parts."""
+    return max(each.cost for each in _classes(text)), max(each.before for each in _classes(text))
+
+
+def by_epochs(text: str) -> bool:
+    """Whether fewer epochs take less time (see `PlainTraining`)."""
+    return all(each.by_epochs for each in _classes(text))
 
 
 def _classes(text: str) -> list[type[PlainTraining]]:

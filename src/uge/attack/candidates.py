@@ -33,7 +33,8 @@ class Candidates(Informed):
     """
 
     name = "candidates"
-    cost = 10.0
+    before = 9.0
+    by_epochs = False
 
     @classmethod
     def unfit(cls, images: ImageSet, given: Mapping[str, Any], options: Mapping[str, str]) -> str:

@@ -47,7 +47,8 @@ class OwnPairs(Informed):
     """
 
     name = "own-pairs"
-    cost = 20.0
+    before = 19.0
+    by_epochs = False
     keys: int = count(4, 1, 1000)
     set: str = ""
 

@@ -54,6 +54,7 @@ class PretrainedProbe(PlainTraining):
         seed: decides the order of the regression's steps, the only thing here that is drawn.
     """
 
+    by_epochs = False
     least = 128
 
     def __init__(self, encoder: str = "efficientnet-lite0", side: str | int = 0, seed: int = 0) -> None:
@@ -102,6 +103,7 @@ class PretrainedFinetune(PretrainedProbe):
         seed: as for the probe.
     """
 
+    by_epochs = True
     least = 64  # at 128 pixels a step costs four times as much
 
     def __init__(

@@ -29,7 +29,8 @@ class Purify(Denoised):
     """
 
     name = "purify"
-    cost = 3.5
+    before = 2.5
+    by_epochs = False
     steps: int = count(1500, 1)
 
     def learn(self, images: ImageSet) -> None:
@@ -92,7 +93,8 @@ class Pairs(Denoised):
 
     name = "pairs"
     knows = "pairs"
-    cost = 4.0
+    before = 3.0
+    by_epochs = False
     clean: ImageSet
     pairs: int = 100
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -10,14 +10,17 @@ from typing import Any
 from uge.attack import why_unfit
 from uge.audit.estimate import Estimate
 from uge.audit.folder import claimed, write_facts, write_summary
-from uge.audit.plan import Cell, Plan, Row, cells_of, possible
+from uge.audit.plan import Cell, Hacker, Plan, Row, possible
 from uge.audit.run import Audit
+from uge.audit.search import decide
 from uge.audit.worker import train_cells
 from uge.copy import Manifest
 from uge.data.images import ImageSet
 from uge.keys.key import Key
 from uge.runners import Runner
 from uge.training import recommended_recipe
+
+MOST_FOLLOWING = 5  # hackers that an audit names as the next
 
 
 class Watcher:
@@ -31,6 +34,9 @@ class Watcher:
 
     def trained(self, row: Row, seconds: float) -> None:
         """A training is finished or has failed; it was estimated to take so long."""
+
+    def ended(self, following: Sequence[str]) -> None:
+        """Everything is on disk; these hackers a larger budget would try next."""
 
 
 def conduct(
@@ -101,8 +107,8 @@ def conduct(
     )
     data = {"published": audit.digests["published"], "test": audit.test_digest}
     with claimed(out, data):
-        whole = cells_of(plan, hackers, _any_row, key=key is not None, originals=audit.originals)
         estimate = Estimate(audit)
+        whole = foreseen(plan, hackers, estimate.seconds, key=key is not None, originals=audit.originals)
         seconds = estimate.total(whole)
         watcher.planned(len(whole), seconds, skipped)
         write_facts(audit, plan, skipped, manifest, data)
@@ -111,7 +117,7 @@ def conduct(
             done = estimate.total([cell for cell in cells if cell not in missing])
             watcher.progress(len(missing), done, max(seconds, estimate.total(cells)))
 
-        rows = audit.run_plan(
+        rows, untried = audit.run_plan(
             plan,
             hackers,
             partial(train_cells, runner),
@@ -120,9 +126,22 @@ def conduct(
             known,
             estimate.seconds,
         )
-        return write_summary(out, rows, published.classes, plan)
+        following = [f"{network}, {how}" for network, how in untried[:MOST_FOLLOWING]]
+        summary = write_summary(out, rows, published.classes, plan, following)
+        watcher.ended(following)
+        return summary
 
 
-def _any_row(cell: Cell) -> Row:
-    """As if everything were trained: then the plan's later stages are as long as they will be."""
-    return {"accuracy": 0.0, "peak_accuracy": 0.0}
+def foreseen(
+    plan: Plan, hackers: Sequence[Hacker], seconds: Callable[[Cell], float], *, key: bool, originals: int
+) -> list[Cell]:
+    """The cells of a plan as if all hackers were alike: as many, and as long, as they will be, about."""
+    row: Row = {"accuracy": 0.0, "peak_accuracy": 0.0}
+    trained: set[Cell] = set()
+    while True:
+        cells = decide(
+            plan, hackers, lambda cell: row if cell in trained else None, seconds, key=key, originals=originals
+        ).cells
+        if trained.issuperset(cells):
+            return cells
+        trained.update(cells)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from uge.audit.run import Audit
 
 STEPS = 2  # timed, after one that is not
+USUAL_EPOCHS = 30  # by which counter-measures state what they do before the first step
 SLACK = 1.15  # testing after each epoch, starting processes
 
 
@@ -46,8 +47,9 @@ class Estimate:
         step_seconds, share = self.timed[what]
         epochs = max(1.0, share * recipe.epochs)  # what trains no epoch still looks at every image
         images = cell.originals or len(self.audit.sources[cell.trained_on])
-        steps = epochs * max(1, images // recipe.batch_size)
-        return SLACK * cost_of(cell.countermeasure) * steps * step_seconds
+        steps_an_epoch = max(1, images // recipe.batch_size)
+        cost, before = cost_of(cell.countermeasure)
+        return SLACK * (cost * epochs + before * USUAL_EPOCHS) * steps_an_epoch * step_seconds
 
     def total(self, cells: Sequence[Cell]) -> float:
         return sum(self.seconds(cell) for cell in cells)

@@ -104,11 +104,14 @@ def write_examples(folder: Path, published: ImageSet, clean: ImageSet | None) ->
     write_file(folder / EXAMPLES, buffer.getvalue(), mode=0o600)
 
 
-def write_summary(folder: Path, rows: Sequence[Row], classes: int, plan: Plan) -> dict[str, Any]:
-    """Write `summary.json`, and which of the records it is about into `audit.json`."""
+def write_summary(
+    folder: Path, rows: Sequence[Row], classes: int, plan: Plan, following: Sequence[str]
+) -> dict[str, Any]:
+    """Write `summary.json`; and into `audit.json`, which of the records it is about and who would be tried next."""
     summary = summarise(rows, classes, plan.reason)
     write_file(folder / SUMMARY, json.dumps(summary, indent=1) + "\n")
     facts = read_json(folder / FACTS)
     facts["cells"] = [row["cell"] for row in rows]
+    facts["following"] = list(following)
     write_file(folder / FACTS, json.dumps(facts, indent=1) + "\n")
     return summary

@@ -10,6 +10,7 @@ A plan is a preset (`PLANS`) or a TOML file:
     more_seeds = [1, 2]       # ... are trained with these seeds, too
     ceilings = true           # every hacker on the originals as well
     budget_check = true       # ... and there for twice the epochs
+    budget = 1800             # seconds: search for the strongest, and train for so long in all; 0: train everybody
     subsets = 3               # the strongest on so many subsets of the originals of each size; 0: nobody
 
     [[hackers]]
@@ -21,14 +22,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from itertools import combinations, islice
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from uge.attack import (
     KNOWLEDGE,
-    build_countermeasure,
     encoder_of,
     has_copy_alone,
     knowledge_of,
@@ -38,7 +37,7 @@ from uge.attack import (
     sees_copy,
 )
 from uge.audit.worth import sizes_of
-from uge.errors import ConfigError, UgeError, unknown_name
+from uge.errors import ConfigError, unknown_name
 from uge.keys.key import RECIPIENT_NETWORK
 from uge.networks import parse_network
 from uge.outside import read_toml
@@ -134,11 +133,7 @@ class Plan:
         budget_check: train him there for twice the epochs, too: was the budget enough?
         subsets: the strongest hackers are trained on so many subsets of the originals of each size, to say what the
             copy is worth to them; 0: nobody is. It needs `ceilings`.
-        screening: not 0: begin with this share of the epochs for every hacker and go on with those who learn the most
-            (one cut of successive halving: Jamieson & Talwalkar 2016); no claim rests on a screening run.
-        survivors: so many hackers with the copy alone go on from the screening, half as many of those who hold
-            originals, as many of those who query the authorised network, and every plain one.
-        combined: as many of the best combinations of two counter-measures as this many have are screened, too.
+        budget: not 0: search for the strongest hacker, and train for so many seconds in all (see `uge.audit.search`).
         reason: why this plan is no evidence, where it is none.
     """
 
@@ -153,24 +148,30 @@ class Plan:
     ceilings: bool = True
     budget_check: bool = False
     subsets: int = 3
-    screening: float = 0.0
-    survivors: int = 6
-    combined: int = 4
+    budget: float = 0.0
     reason: str = ""
 
     def __post_init__(self) -> None:
         if not self.hackers:
             raise ConfigError(f"the plan {self.name} has no [[hackers]]")
         parse_network(self.authorised)
-        if self.epochs < 1 or not self.seeds or self.survivors < 1:
-            raise ConfigError(f"the plan {self.name}: epochs, seeds and survivors must be one or more")
-        if min(self.key_epochs, self.strongest, self.combined, self.subsets) < 0:
-            raise ConfigError(f"the plan {self.name}: key_epochs, strongest, combined and subsets must not be negative")
-        if not 0 <= self.screening < 1:
-            raise ConfigError(f"the plan {self.name}: screening is a share of the epochs below 1, got {self.screening}")
+        if self.epochs < 1 or not self.seeds:
+            raise ConfigError(f"the plan {self.name}: epochs and seeds must be one or more")
+        if min(self.key_epochs, self.strongest, self.subsets, self.budget) < 0:
+            raise ConfigError(f"the plan {self.name}: key_epochs, strongest, subsets and budget must not be negative")
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+    def within(self, seconds: float) -> Plan:
+        """The same search with another budget.
+
+        Raises:
+            ConfigError: the plan is no search.
+        """
+        if not self.budget:
+            raise ConfigError(f"the plan {self.name} trains every hacker it names; --budget is for worst-case")
+        return replace(self, budget=seconds)
 
     def pairs(self) -> list[Hacker]:
         """(network, counter-measure), each once, in the plan's order."""
@@ -230,9 +231,6 @@ def cells_of(
         key: whether there is a key.
         originals: how many there are.
     """
-    first = plan.seeds[0]
-    cells: list[Cell] = []
-    chosen = list(hackers)
 
     def whole(who: Sequence[Hacker], seeds: Iterable[int]) -> list[Cell]:
         return _full(plan, who, seeds, key=key, clean=originals > 0)
@@ -240,36 +238,22 @@ def cells_of(
     def finished(some: Sequence[Cell]) -> bool:
         return all(row_of(cell) is not None for cell in some)
 
-    def ranked(who: Sequence[Hacker], budget: float) -> list[Hacker]:
+    def ranked(who: Sequence[Hacker]) -> list[Hacker]:
         """Strongest first, by the peak: it is picked on test data, which favours the hacker."""
-        rows = {each: row_of(Cell("hacker", *each, seed=first, budget=budget)) or {} for each in who}
+        rows = {each: row_of(Cell("hacker", *each, seed=plan.seeds[0])) or {} for each in who}
         return sorted(who, key=lambda each: -rows[each].get("peak_accuracy", 0.0))
 
-    if plan.screening:
-        controls = [who for who in hackers if _is_control(who[1])]  # they would survive every screening
-        others = [who for who in hackers if who not in controls]
-        cells = _screen(plan, others, key=key)
-        if not finished(cells):
-            return cells
-        order = ranked(others, plan.screening)
-        chosen = _survivors(order, plan.survivors) + controls
-        mixes = _mixes(order, plan.combined)
-        cells += _screen(plan, mixes, key=False)
-        cells += whole(chosen, plan.seeds)
-        if not finished(cells):
-            return cells
-        chosen += ranked(mixes, plan.screening)[: max(1, plan.survivors // 2)]
-    cells += whole(chosen, plan.seeds)
+    cells = whole(hackers, plan.seeds)
     if plan.strongest and plan.more_seeds and finished(cells):
-        eligible = [who for who in chosen if not _is_control(who[1])]
-        cells += whole(ranked(eligible, 1.0)[: plan.strongest], plan.more_seeds)
+        eligible = [who for who in hackers if not _is_control(who[1])]
+        cells += whole(ranked(eligible)[: plan.strongest], plan.more_seeds)
     if plan.subsets and plan.ceilings and sizes_of(originals) and finished(cells):
-        for who in _worth_asking(cells, row_of):
-            cells += _curve(plan, who, originals)
+        for who in worth_asking(cells, row_of):
+            cells += curve_of(plan, who, originals)
     return list(dict.fromkeys(cells))
 
 
-def _curve(plan: Plan, hacker: Hacker, originals: int) -> list[Cell]:
+def curve_of(plan: Plan, hacker: Hacker, originals: int) -> list[Cell]:
     """One hacker on subsets of the originals of each size, and as often on all of them."""
     network, how = hacker
     whole = Cell("hacker", network, on_originals(how), trained_on="clean")
@@ -278,7 +262,7 @@ def _curve(plan: Plan, hacker: Hacker, originals: int) -> list[Cell]:
     ]
 
 
-def _worth_asking(cells: Sequence[Cell], row_of: Callable[[Cell], Row | None]) -> list[Hacker]:
+def worth_asking(cells: Sequence[Cell], row_of: Callable[[Cell], Row | None]) -> list[Hacker]:
     """To whom the copy's worth is told: the strongest plain hacker, the strongest of all, and with an encoder.
 
     They have the copy alone: whoever holds originals or queries the recipient's network does not learn from it only.
@@ -319,54 +303,6 @@ def _is_control(countermeasure: str) -> bool:
     return knowledge_of(countermeasure) == "key" or not sees_copy(countermeasure)
 
 
-def _screen(plan: Plan, hackers: Sequence[Hacker], *, key: bool) -> list[Cell]:
-    """Short trainings on the copy; students of the authorised network need it trained first, in full."""
-    teacher = [Cell(AUTHORISED, seed=plan.seeds[0])] if key else []
-    return teacher + [Cell("hacker", *who, seed=plan.seeds[0], budget=plan.screening) for who in hackers]
-
-
-def _survivors(order: Sequence[Hacker], count: int) -> list[Hacker]:
-    """The strongest of each kind of knowledge, so that students do not take the places of all who have the copy alone.
-
-    Args:
-        order: hackers, strongest first.
-        count: of those with the copy alone; half as many of each other kind. Plain training is always among them.
-    """
-    room = {"copy": count, "originals": (count + 1) // 2, "outputs": (count + 1) // 2}
-    chosen = []
-    for network, how in order:
-        knows = Cell("hacker", network, how).knows
-        kind = "originals" if needs_clean(how) else "outputs" if knows == "model outputs" else "copy"
-        if room[kind] > 0 or how == "none":
-            chosen.append((network, how))
-            room[kind] -= 1
-    return chosen
-
-
-def _mixes(order: Sequence[Hacker], count: int) -> list[Hacker]:
-    """Pairs of the best counter-measures, as many as `count` of them have; each with the network of the better one."""
-    best: dict[str, str] = {}  # counter-measure -> network
-    for network, how in order:
-        if how != "none" and "+" not in how and knowledge_of(how) != "key":
-            best.setdefault(how, network)
-    names = list(best)
-    places = sorted(combinations(range(len(names)), 2), key=lambda pair: (pair[1], pair[0]))  # best pairs first
-    mixes = [(names[one], names[other]) for one, other in places]
-    fitting = ((best[one], f"{one}+{other}") for one, other in mixes if _fit_together(one, other))
-    return list(islice(fitting, count * (count - 1) // 2))
-
-
-def _fit_together(one: str, other: str) -> bool:
-    """Different counter-measures that can be combined; those with knowledge of their own go alone."""
-    if one.partition(":")[0] == other.partition(":")[0] or needs_key(f"{one}+{other}") or needs_clean(f"{one}+{other}"):
-        return False
-    try:
-        build_countermeasure(f"{one}+{other}")
-    except UgeError:
-        return False
-    return True
-
-
 SMALL_NETWORKS = ("vgg:depth=8,width=16", "resnet:depth=8,width=16")
 FILTERS = ("grayscale", "jpeg:10", "jpeg:30", "jpeg:50", "jpeg:75", "blur:1", "pool:2", "median:3", "low-pass:0.5",
     "wavelet:16", "depth:3", "high-pass", "sobel", "chroma", "local-contrast", "equalise", "grayscale+high-pass",
@@ -381,22 +317,7 @@ PAIR_MEANS = ("pair-means:10", "pair-means:100")
 PRETRAINED = tuple(f"pretrained-{how}:efficientnet-lite{number}" for number in (0, 1) for how in ("probe", "finetune"))
 KEYS = ("noisy-key:0", "noisy-key:0.1", "noisy-key:0.3", "noisy-key:1", "wrong-key", "stolen-key")
 
-QUICK = ("grayscale", "grayscale+high-pass", "jpeg:30", "blur:1", "chroma", "projection", "cutmix",
-    "distillation:soft", "clean-mixed:100")  # fmt: skip
-
 PLANS: dict[str, Plan] = {
-    "quick": Plan(
-        name="quick",
-        hackers=(
-            Hackers((AUTHORISED, "vgg:depth=8,width=8", "resnet:depth=8,width=8", "mlp")),
-            Hackers(("vgg:depth=8,width=8",), QUICK),
-            Hackers((AUTHORISED,), ("stolen-key",)),
-        ),
-        epochs=8,
-        key_epochs=8,
-        subsets=0,
-        reason="The quick plan is a smoke test: few hackers, trained for few epochs, as is the authorised network",
-    ),
     "full": Plan(
         name="full",
         hackers=(
@@ -418,7 +339,7 @@ PLANS: dict[str, Plan] = {
         name="worst-case",
         hackers=(
             Hackers(
-                (AUTHORISED, *SMALL_NETWORKS),
+                (*SMALL_NETWORKS, AUTHORISED),
                 (
                     "none",
                     *FILTERS,
@@ -431,12 +352,10 @@ PLANS: dict[str, Plan] = {
                 ),
             ),
             Hackers(SMALL_NETWORKS[:1], (*LEARNT, *PAIR_MEANS, *PRETRAINED)),
-            Hackers((AUTHORISED,), KEYS),
         ),
         strongest=3,
         more_seeds=(1, 2),
-        budget_check=True,
-        screening=0.25,
+        budget=1800.0,
     ),
 }
 

@@ -105,7 +105,7 @@ class Bench:
         if seed == self.seeds[0]:
             return replace(self.attacks, seeds=(seed,))
         plain = (Hackers(self.plain()),)
-        return replace(self.attacks, seeds=(seed,), hackers=plain, screening=0.0, budget_check=False, subsets=0)
+        return replace(self.attacks, seeds=(seed,), hackers=plain, budget_check=False, subsets=0)
 
 
 def check_name(name: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +16,11 @@ def audit(
     folder: options.Folder,
     test: options.Test,
     out: Annotated[Path, typer.Option("--out", help="Folder of the audit; the same command goes on in it.")],
-    plan: Annotated[str, typer.Option("--plan", help="quick, full, worst-case or FILE.toml.")] = "quick",
+    plan: Annotated[str, typer.Option("--plan", help="worst-case, full or FILE.toml.")] = "worst-case",
+    budget: Annotated[
+        str | None,
+        typer.Option("--budget", help="worst-case: the time of all trainings together, as in 90s or 2h (30m)."),
+    ] = None,
     key: options.KeyFile = None,
     clean: options.Clean = None,
     split: options.Split = "test",
@@ -26,6 +31,7 @@ def audit(
 ) -> None:
     """One page that says how well a copy protects, after many hackers have tried it.
 
+    The worst case searches for the strongest hacker until its budget is spent. A larger budget goes on.
     Originals (--clean) give every hacker his ceiling, and a key the recipient. What is left out is named.
     Killed at any time, the same command goes on where it stopped.
     """
@@ -40,6 +46,8 @@ def audit(
 
     check_outside(out, folder, test, clean)
     chosen, where = read_plan(plan), build_runner(runner)
+    if budget is not None:
+        chosen = chosen.within(options.seconds(budget, "--budget"))
     owner = options.read_key(key, passphrase_file) if key else None
     how = options.how(convert, skip_bad)
     copy = Copy.read(folder, owner, **how)
@@ -60,6 +68,8 @@ def audit(
         )
     page = write_reports(out)[0]  # before a line is printed
     print_table(summary)
+    if watcher.following:
+        say("", f"A larger --budget would go on with: {'; '.join(watcher.following)}")
     say("", f"Page: {page}   (private; 'uge report {out} --public' writes one for everybody)")
     if watcher.failed:
         say(f"{watcher.failed} trainings failed; the same command tries them again")
@@ -74,6 +84,7 @@ def watching(bar: Bar) -> Any:
     class Shown(Watcher):
         failed = 0
         done = seconds = 0.0
+        following: Sequence[str] = ()
 
         def planned(self, trainings: int, seconds: float, skipped: Any) -> None:
             say(f"{trainings} trainings, about {duration(seconds)} of one worker")
@@ -88,5 +99,8 @@ def watching(bar: Bar) -> Any:
             self.failed += "error" in row
             bar.show(self.done, self.seconds)
             bar.say(trained_text(row))
+
+        def ended(self, following: Sequence[str]) -> None:
+            self.following = following
 
     return Shown()

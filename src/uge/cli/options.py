@@ -48,6 +48,14 @@ def size_of(text: str | None) -> tuple[int, int] | None:
     return int(sides[0]), int(sides[-1])
 
 
+def seconds(text: str, option: str) -> float:
+    """A length of time, as in 90s, 30m or 2h."""
+    unit = {"s": 1, "m": 60, "h": 3600}.get(text[-1:])
+    if unit is None or not text[:-1].isdecimal() or not int(text[:-1]):
+        raise ConfigError(f"{option} '{text}' is no length of time, as in 90s, 30m or 2h")
+    return float(unit * int(text[:-1]))
+
+
 _limits: dict[str, int] = {}  # of this call of the program
 
 

@@ -97,6 +97,7 @@ FACTS_SHAPE: dict[str, Shape] = {
     "quality": lambda value: isinstance(value, dict) and all(each is None or POSITIVE(each) for each in value.values()),
     "skipped": [{"what": str, "why": str}],
     "offered": [str],
+    "following?": [str],
     "environment": dict,
     "plan": dict,
 }
@@ -132,6 +133,7 @@ def read_audit(folder: Path) -> ReportInput:
         plan=facts["plan"],
         skipped=facts["skipped"],
         offered=tuple(facts["offered"]),
+        following=tuple(facts["following"] or ()),
     )
 
 
@@ -245,6 +247,8 @@ def markdown(data: ReportInput) -> str:
         lines.append(
             "Left out: " + escaped("; ".join(f"{each['what']} ({each['why']})" for each in data.skipped)) + "."
         )
+    if data.following:
+        lines += ["", "A larger budget would go on with: " + escaped("; ".join(data.following)) + "."]
     return "\n".join(lines).rstrip() + "\n"
 
 

@@ -52,6 +52,7 @@ class ReportInput:
         plan: of the audit.
         skipped: what the audit left out, as {"what", "why"}.
         offered: the names of all counter-measures that the audit could have tried.
+        following: hackers that it would try next with a larger budget.
     """
 
     summary: dict[str, Any]
@@ -64,6 +65,7 @@ class ReportInput:
     plan: dict[str, Any] = field(default_factory=dict)
     skipped: list[dict[str, str]] = field(default_factory=list)
     offered: tuple[str, ...] = ()
+    following: tuple[str, ...] = ()
 
     def without_folders(self) -> ReportInput:
         """The same for everybody: local paths without their folders."""
@@ -132,6 +134,7 @@ def contents(data: ReportInput, *, public: bool) -> dict[str, Any]:
         "more_curves": curves[MOST_CURVES:],
         "limits": verdict.limits(data.summary, data.records, data.manifest, data.offered),
         "skipped": data.skipped,
+        "following": data.following,
         "settings": list(flat(data.settings)),
         "plan": list(flat({name: value for name, value in data.plan.items() if name != "hackers"})),
         "environment": list(flat(data.environment)),
