@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from uge.cli.audit import left_out
+
 from .conftest import ENVIRONMENT, INSTALLED, Run, bytes_of, role
 
 PLAN = """
@@ -127,8 +129,8 @@ def test_a_folder_of_another_program_is_audited_without_key_or_originals(
     assert "notes.png" in run(*arguments, "--out", tmp_path / "audit").error
     done = run(*arguments, "--skip-bad", "--out", tmp_path / "audit")
     assert done.code == 0 and "notes.png" in done.stderr, done
-    for left_out in ("authorised (needs --key)", "mlp:width=8, clean-mixed:12 (needs --clean)"):
-        assert f"left out: {left_out}" in done.stdout
+    for who in ("authorised (needs --key)", "mlp:width=8, clean-mixed:12 (needs --clean)"):
+        assert f"left out: {who}" in done.stdout
     assert [(row["countermeasure"], row["trained_on"]) for row in rows(tmp_path / "audit")] == [
         ("none", "published"),
         ("blur:1", "published"),
@@ -136,6 +138,16 @@ def test_a_folder_of_another_program_is_audited_without_key_or_originals(
     told = run("report", tmp_path / "audit", "--public")
     assert told.code == 0 and "public.html" in told.stdout
     assert "croissant" not in told.stdout, "the card describes folders with a manifest"
+
+
+def test_many_who_are_left_out_for_one_reason_share_a_line() -> None:
+    few = [{"what": name, "why": "needs --clean"} for name in "ab"]
+    many = [{"what": str(number), "why": "needs --key"} for number in range(40)]
+    assert left_out([*few, *many]) == [
+        "left out: a (needs --clean)",
+        "left out: b (needs --clean)",
+        "left out: 40 hackers (needs --key)",
+    ]
 
 
 def test_nothing_secret_is_left_behind_by_a_kill_but_what_is_private(

@@ -11,6 +11,8 @@ import typer
 from uge.cli import options
 from uge.cli.terminal import Bar, say, trained_text
 
+MOST_LEFT_OUT = 5  # hackers that are named for one reason
+
 
 def audit(
     folder: options.Folder,
@@ -76,6 +78,18 @@ def audit(
         raise typer.Exit(1)
 
 
+def left_out(skipped: Sequence[dict[str, str]]) -> list[str]:
+    """A line a hacker, or one for all of them where many share a reason; the page names each."""
+    reasons: dict[str, list[str]] = {}
+    for each in skipped:
+        reasons.setdefault(each["why"], []).append(each["what"])
+    return [
+        f"left out: {what} ({why})"
+        for why, whats in reasons.items()
+        for what in (whats if len(whats) <= MOST_LEFT_OUT else [f"{len(whats)} hackers"])
+    ]
+
+
 def watching(bar: Bar) -> Any:
     """A watcher of an audit that shows it on a bar, and counts what failed."""
     from uge.audit.conduct import Watcher
@@ -88,7 +102,7 @@ def watching(bar: Bar) -> Any:
 
         def planned(self, trainings: int, seconds: float, skipped: Any) -> None:
             say(f"{trainings} trainings, about {duration(seconds)} of one worker")
-            say(*(f"left out: {each['what']} ({each['why']})" for each in skipped))
+            say(*left_out(skipped))
 
         def progress(self, missing: int, seconds_done: float, seconds_all: float) -> None:
             self.done, self.seconds = seconds_done, seconds_all
