@@ -41,7 +41,7 @@ def test_help_says_the_result_first_in_sentences_of_at_most_20_words() -> None:
             assert len(sentence.split()) <= 20, (name, sentence)
 
 
-def test_the_three_commands_of_a_protector_have_31_options_together() -> None:
+def test_the_options_of_the_three_commands_of_a_protector_are_counted() -> None:
     def options(*path: str) -> int:
         command = typer.main.get_command(app)
         for name in path:

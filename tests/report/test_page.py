@@ -200,7 +200,7 @@ def test_a_bare_report_is_still_a_page(report_input: ReportInput, tmp_path: Path
     assert page.heard == []
     assert "No hacker was trained" in page.inner_text("h1")
     assert page.locator("img, .panel, details").count() == 0
-    assert "What the copy is worth takes originals" in page.inner_text(".headline")
+    assert "What the copy is worth was not measured" in page.inner_text(".headline")
     nobody = replace(bare, summary=make_summary() | {"authorised": None, "margin": None})
     write_page(nobody, tmp_path / "bare.html")
     assert "Nobody trained with a key" in (tmp_path / "bare.html").read_text()

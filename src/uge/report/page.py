@@ -156,7 +156,7 @@ def headline(summary: dict[str, Any]) -> list[dict[str, str]]:
             found.append({"title": title, "value": value, "unit": "originals", "small": small})
     if not summary.get("worth"):
         missing = {"title": "Worth", "value": tables.DASH, "unit": "originals"}
-        found.append(missing | {"small": verdict.worth_missing(summary)})
+        found.append(missing | {"small": verdict.WORTH_MISSING})
     return found
 
 

@@ -26,6 +26,9 @@ CLEAR = 5.0  # points; a smaller gap is called small
 HOLDS = 35.0  # points; from this margin a protection holds
 BROKEN, DENTED = 0.6, 0.3  # the share recovered from which a protection is called broken, or partly broken
 ENOUGH_SEEDS = 3
+WORTH_MISSING = (
+    "What the copy is worth was not measured: that takes originals (--clean), and trainings on subsets of them."
+)
 
 
 @dataclass(frozen=True)
@@ -275,7 +278,7 @@ def worth_sentences(summary: dict[str, Any]) -> list[str]:
     alone, pretrained = (worth_to(summary, pretrained=each) for each in (False, True))
     first = alone or pretrained
     if first is None:
-        return [worth_missing(summary)]
+        return [WORTH_MISSING]
     said = [f"{first['copies']:,} copies are worth {originals(first['originals'], first)} originals to"]
     said[0] += " the strongest hacker." if alone else " one with a pretrained encoder."
     if alone and pretrained:
@@ -283,13 +286,6 @@ def worth_sentences(summary: dict[str, Any]) -> list[str]:
             f"To one with a pretrained encoder they are worth {originals(pretrained['originals'], pretrained)}."
         )
     return said
-
-
-def worth_missing(summary: dict[str, Any]) -> str:
-    """What it takes to say what a copy is worth."""
-    if all(group["clean_accuracy"] is None for group in summary["groups"]):
-        return "What the copy is worth takes originals to compare (--clean)."
-    return "What the copy is worth was not measured: too few originals, or a plan without subsets of them."
 
 
 def _most_recovered(summary: dict[str, Any], *, asking: bool | None) -> dict[str, Any] | None:
