@@ -40,18 +40,18 @@ def write_file(path: Path, content: bytes | str, mode: int = 0o666) -> None:
         PublishError: the disk is full or the target cannot be written; nothing is left behind.
     """
     data = content.encode() if isinstance(content, str) else content
-    hidden = _hidden(path)
+    work = hidden(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = _new_file(hidden, mode)
+        handle = _new_file(work, mode)
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(handle)
-                os.replace(hidden, path)
+                os.replace(work, path)
         except BaseException:  # Ctrl-C, too
-            hidden.unlink(missing_ok=True)
+            work.unlink(missing_ok=True)
             raise
         sync_folder(path.parent)
     except OSError as error:
@@ -94,7 +94,7 @@ def new_folder(out: Path | str, *, private: bool = False) -> Iterator[Path]:
         PublishError: the disk is full or read-only, or another process is making the same folder.
     """
     out = Path(os.path.abspath(out))  # "." has no name of its own
-    work = _hidden(out)
+    work = hidden(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with held(work, f"{out} is being made by"):
@@ -154,7 +154,7 @@ def tidy(out: Path | str) -> bool:
         PublishError: another process is making the folder.
     """
     out = Path(os.path.abspath(out))
-    work = _hidden(out)
+    work = hidden(out)
     if work.is_symlink() or not work.is_dir():
         return False
     with held(work, f"{out} is being made by"):
@@ -275,7 +275,7 @@ def _is_marked(folder: Path, mark: str, content: str, what: str, differs: str) -
             if outside.read_file(file, outside.MOST_FACTS) != content.encode():
                 raise PublishError(f"{folder} holds {what} with other {differs}; give a new folder, or remove it")
             return True
-        others = folder.exists() and any(each.name not in (LOCK, _hidden(file).name) for each in folder.iterdir())
+        others = folder.exists() and any(each.name not in (LOCK, hidden(file).name) for each in folder.iterdir())
     except OSError as error:
         raise PublishError(f"cannot read {file}: {error.strerror or error}") from error
     if others:
@@ -358,7 +358,8 @@ def _sync(path: Path, flags: int = os.O_RDONLY) -> None:
         os.close(handle)
 
 
-def _hidden(path: Path) -> Path:
+def hidden(path: Path) -> Path:
+    """Where what will be at `path` is made: beside it, under a name that lists leave out."""
     return path.with_name(f".{path.name}.uge")
 
 

@@ -20,7 +20,7 @@ from uge.copy.publishing import Chunk, finish, write_chunk
 from uge.data import Photographs
 from uge.data.entries import Pixels
 from uge.data.images import ImageSet, batch_of
-from uge.durable import LOCK, check_target, claimed, move_into_place, remove_folder, write_file
+from uge.durable import LOCK, check_target, claimed, hidden, move_into_place, remove_folder, write_file
 from uge.errors import KeyFileError, PublishError, UgeError, unknown_name
 from uge.keys import Key, SealedKey, load_key, save_key
 from uge.keys.letter import derive
@@ -111,10 +111,10 @@ def _write_copy(
     chunks: _Chunks, partial: Path, out: Path, facts: dict[str, Any], runner: Runner | None, on_step: OnStep | None
 ) -> Manifest:
     """Write the chunks that a killed run has not written, and what `finish` writes with these facts, to `out`."""
-    folder = partial / "copy"
+    folder = hidden(partial / out.name) / out.name
     do, count = bind(write_chunk, folder), len(chunks.numbers)
     try:
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         written = work_through(count, chunks.of, do, partial / "written", runner, chunks.telling(on_step))
         manifest = finish(folder, chunks.clean, written, **facts)
         move_into_place(folder, out)
