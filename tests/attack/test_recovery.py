@@ -144,6 +144,7 @@ SHOWN_ELSEWHERE = {
     "none",  # what the others are compared with
     "depth",  # below: it needs originals of few colours
     "chroma",  # what it leaves of stripes of light is nothing: tests/test_filters.py
+    "d-vae",  # tests/attack/test_purification.py: it needs pictures, and time
     "own-pairs",  # tests/attack/test_own_pairs.py
     "candidates",
     "distillation",  # tests/attack/test_countermeasures.py

@@ -21,6 +21,7 @@ from uge.attack.band_stop import BandStop
 from uge.attack.candidates import Candidates
 from uge.attack.clean_subset import CleanMixed, CleanOnly, Coarse, Refit
 from uge.attack.combined import Combined
+from uge.attack.disentangled import Disentangled
 from uge.attack.distillation import Distillation
 from uge.attack.filtered import Jpeg, of_filter
 from uge.attack.keyed import NoisyKey, StolenKey, WrongKey
@@ -60,6 +61,7 @@ COUNTERMEASURES: dict[str, type[PlainTraining]] = {
     "transplant": Transplant,
     "relabel": Relabel,
     "purify": Purify,
+    "d-vae": Disentangled,
     "pairs": Pairs,
     "pair-means": PairMeans,
     "own-pairs": OwnPairs,
