@@ -58,5 +58,5 @@ def hundred_million(rows: Sequence[Row]) -> str:
         return NOT_MEASURED
     most = max(row["images"] for row in small)
     hours = {row["measure"]: row["core_seconds"] / most * MANY / 3600 for row in small if row["images"] == most}
-    lines = [[stage, f"{figure(each)} hours", f"{figure(each / 1000)} hours"] for stage, each in hours.items()]
+    lines = [[stage, f"{figure(each)} hours", f"{figure(3.6 * each)} seconds"] for stage, each in hours.items()]
     return table([f"stage, from {most:,} images of 32x32", "one core", "1,000 cores"], lines)

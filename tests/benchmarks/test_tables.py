@@ -251,7 +251,7 @@ def test_a_stage_of_many_images_is_stated_by_image_and_scaled_to_a_hundred_milli
         numbers_table(rows).splitlines()[2]
         == "| 2,000 of 32x32: opening to files | 2 | 9 s | 7.2 s | 3.6 ms | 400 MiB |"
     )
-    assert hundred_million(rows).splitlines()[2:] == ["| opening to files | 100 hours | 0.1 hours |"]
+    assert hundred_million(rows).splitlines()[2:] == ["| opening to files | 100 hours | 360 seconds |"]
     assert hundred_million(rows[2:3]) == NOT_MEASURED
 
 
