@@ -54,6 +54,7 @@ SECTIONS: dict[str, tuple[tuple[str, ...], Callable[..., str]]] = {
     "speed-parts": (("speed",), partial(speed_table, name="seconds")),
     "many-numbers": (("many",), numbers_table),
     "many-kills": (("many",), partial(many_table, name="kills")),
+    "many-workers": (("many",), partial(many_table, name="workers")),
     "many-formats": (("many",), formats_table),
     "many-cost": (("many",), hundred_million),
     "claims": (("uge_cifar", "audit", "fedavg"), claims_table),
