@@ -132,5 +132,5 @@ def test_a_photograph_without_room_for_a_letter_is_refused_before_any_work(run: 
         Image.new("RGB", (90, 60), "red").save(folder / "a.png")
     Image.fromarray(np.arange(5 * 7 * 3, dtype=np.uint8).reshape(5, 7, 3)).save(folder / "tiny.png")
     done = run(*protect_arguments(tmp_path / "mixed", key, tmp_path / "copy"))
-    assert done.code == 2 and "error: images of 5x7 pixels" in done.stderr.splitlines()[-1], done
+    assert done.code == 2 and "error: river/tiny: images of 5x7 pixels" in done.stderr.splitlines()[-1], done
     assert not (tmp_path / "copy.partial").exists()

@@ -82,8 +82,11 @@ class LetterProtection(Protection[L]):
             self.layout(clean.images[kind[:1]])  # what has no room for a letter fails here
 
     def check_sizes(self, sizes: Iterable[tuple[int, int]]) -> None:
-        for size in set(sizes):
-            layout_of((self.clean.channels, *size), self.config.epsilon_255)
+        for size, name in dict(zip(sizes, self.clean.names, strict=True)).items():
+            try:
+                layout_of((self.clean.channels, *size), self.config.epsilon_255)
+            except ConfigError as error:
+                raise ConfigError(f"{name}: {error}") from error
 
     def part(self, numbers: range, turn: int = 0) -> Self:
         """This protection, of these originals alone."""
