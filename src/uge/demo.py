@@ -33,7 +33,7 @@ PLAN = Plan(
     subsets=1,
     reason="The demo is small: one seed, few hackers, short trainings",
 )
-IMAGES = 1700  # of the training split: what two cores protect, and train seven hackers on, in five minutes
+IMAGES = 1850  # of the training split: what two cores protect, and train seven hackers on, in five minutes
 QUICK_IMAGES, QUICK_EPOCHS, QUICK_SETTINGS = 400, 2, {"epochs": 1}
 
 
