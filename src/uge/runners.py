@@ -19,6 +19,7 @@ from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from multiprocessing import forkserver, get_all_start_methods, get_context, parent_process
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -26,18 +27,24 @@ import torch
 
 from uge.errors import ConfigError, PublishError, unknown_name
 
-I = TypeVar("I")  # noqa: E741  # an item
+T = TypeVar("T")  # an item
 R = TypeVar("R")
 
-More = Callable[[int], Sequence[I]]
+More = Callable[[int], Sequence[T]]
 """Up to so many items that can be worked on now, each handed out once. None while others have to be finished first,
 whose results the caller has to see: ask again after each result."""
+
+
+DIED = (
+    'a worker process died, perhaps for want of memory, or in a script without `if __name__ == "__main__":`; the same'
+    " command goes on, with fewer workers (--runner local:workers=1) if it happens again"
+)
 
 
 class Runner(Protocol):
     """Does pieces of work as they become ready."""
 
-    def run(self, do: Callable[[I], R], more: More[I], lost: Callable[[I, Exception], R], folder: Path) -> Iterator[R]:
+    def run(self, do: Callable[[T], R], more: More[T], lost: Callable[[T, Exception], R], folder: Path) -> Iterator[R]:
         """Yield the result of each item as it is finished, in any order, until there are no more and none is running.
 
         Args:
@@ -64,7 +71,7 @@ class Local:
         # Not forked from this process: torch's threads do not survive a fork.
         self.context = get_context("forkserver" if "forkserver" in get_all_start_methods() else "spawn")
 
-    def run(self, do: Callable[[I], R], more: More[I], lost: Callable[[I, Exception], R], folder: Path) -> Iterator[R]:
+    def run(self, do: Callable[[T], R], more: More[T], lost: Callable[[T, Exception], R], folder: Path) -> Iterator[R]:
         items = more(self.workers)
         with threads(None):  # as before when the work is over
             while len(items) == 1:  # nothing to share: one worker, one item, or one that all the others wait for
@@ -73,37 +80,55 @@ class Local:
         if not items:
             return
         if self.context.get_start_method() == "forkserver":
-            _start_server()
-        pool = ProcessPoolExecutor(self.workers, self.context, initializer=end_with_parent)
-        try:
+            _start_server(_module_of(do))
+        with processes(self.workers, self.context, DIED) as pool:
             running = {pool.submit(do, item) for item in items}
             while running:
                 finished, running = wait(running, return_when=FIRST_COMPLETED)
                 yield from (future.result() for future in finished)
                 running |= {pool.submit(do, item) for item in more(self.workers - len(running))}
-        except BrokenProcessPool as error:
-            raise PublishError(
-                "a worker process died, perhaps for want of memory, or in a script without"
-                ' `if __name__ == "__main__":`; the same command goes on, with fewer workers (--runner local:workers=1)'
-                " if it happens again"
-            ) from error
-        except BaseException:  # Ctrl-C: do not wait for what nobody will see
-            for process in list((pool._processes or {}).values()):
-                process.terminate()
-            raise
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _start_server() -> None:
-    """Begin to import torch, once for all workers."""
+@contextlib.contextmanager
+def processes(workers: int, context: BaseContext, died: str) -> Iterator[ProcessPoolExecutor]:
+    """Worker processes that end with this one, and at once where the block is left by an exception.
+
+    Args:
+        workers: how many.
+        context: how they are started.
+        died: the error where one of them does.
+
+    Raises:
+        PublishError: `died`.
+    """
+    pool = ProcessPoolExecutor(workers, context, initializer=end_with_parent)
+    try:
+        yield pool
+    except BrokenProcessPool as error:
+        raise PublishError(died) from error
+    except BaseException:  # Ctrl-C: do not wait for what nobody will see
+        for process in list((pool._processes or {}).values()):
+            process.terminate()
+        raise
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _module_of(do: Callable[..., object]) -> str:
+    """Where a function, or that of a partial, stands."""
+    while isinstance(do, partial):
+        do = do.func
+    return do.__module__
+
+
+def _start_server(module: str) -> None:
+    """Begin to import what workers need, once for all of them."""
     if threading.current_thread() is not threading.main_thread():
         return  # signals are the main thread's; the pool starts the server
-    before = signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # which the server inherits: Ctrl-C is this process's to answer
+    # The server inherits that it ignores Ctrl-C, which is for this process to answer.
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        forkserver.set_forkserver_preload(["torch"])
+        forkserver.set_forkserver_preload([module])
         forkserver.ensure_running()
     finally:
         signal.signal(signal.SIGINT, before)
@@ -133,7 +158,7 @@ class Ray:
         self.workers = _count("ray: workers", workers)
         self.ray = _optional("ray")
 
-    def run(self, do: Callable[[I], R], more: More[I], lost: Callable[[I, Exception], R], folder: Path) -> Iterator[R]:
+    def run(self, do: Callable[[T], R], more: More[T], lost: Callable[[T, Exception], R], folder: Path) -> Iterator[R]:
         ray = self.ray
         started = not ray.is_initialized()
         if started:
@@ -172,7 +197,7 @@ class Slurm:
         if not self.at_once:
             raise ConfigError("slurm: at_once must be at least 1, got 0")
 
-    def run(self, do: Callable[[I], R], more: More[I], lost: Callable[[I, Exception], R], folder: Path) -> Iterator[R]:
+    def run(self, do: Callable[[T], R], more: More[T], lost: Callable[[T, Exception], R], folder: Path) -> Iterator[R]:
         executor = self.submitit.AutoExecutor(folder=folder / "slurm", cluster=self.cluster)
         executor.update_parameters(timeout_min=self.minutes, cpus_per_task=1, name="uge")
         if self.partition:
@@ -188,12 +213,12 @@ class Slurm:
                 time.sleep(0.2 if self.cluster == "local" else 5)
 
 
-def _called(do: Callable[[I], R], item: I) -> R:
+def _called(do: Callable[[T], R], item: T) -> R:
     """A task of Ray, which takes functions and no partials."""
     return do(item)
 
 
-def _answer(ask: Callable[[], R], item: I, lost: Callable[[I, Exception], R]) -> R:
+def _answer(ask: Callable[[], R], item: T, lost: Callable[[T, Exception], R]) -> R:
     """The result of an item from another machine, or what stands for it."""
     try:
         return ask()

@@ -10,9 +10,8 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotYet
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -23,13 +22,12 @@ import torch
 from uge.copy import MANIFEST
 from uge.data.images import ImageSet, normalisation_of
 from uge.durable import remove_folder, write_file
-from uge.errors import PublishError
 from uge.keys import load_key
 from uge.networks import NetworkSpec, build_network
 from uge.outside import read_json
 from uge.pipeline import protect_and_publish
 from uge.protection import Settings
-from uge.runners import end_with_parent
+from uge.runners import processes
 from uge.runtime import environment
 from uge.training import Recipe, fit, recommended_recipe
 
@@ -165,24 +163,14 @@ def in_a_process(work: Callable[..., T], *arguments: Any, watch: Callable[[], No
         UgeError: whatever the function raises.
         PublishError: the process died.
     """
-    pool = ProcessPoolExecutor(1, get_context("spawn"), initializer=end_with_parent)
-    try:
+    died = "the process that makes a copy died, perhaps for want of memory; the same command goes on"
+    with processes(1, get_context("spawn"), died) as pool:
         future: Future[T] = pool.submit(work, *arguments)
         while True:
             try:
                 return future.result(timeout=0.5)
             except NotYet:
                 watch()
-    except BrokenProcessPool as error:
-        raise PublishError(
-            "the process that makes a copy died, perhaps for want of memory; the same command goes on"
-        ) from error
-    except BaseException:  # Ctrl-C: do not wait for what nobody will see
-        for process in list((pool._processes or {}).values()):
-            process.terminate()
-        raise
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def share_of(cost: dict[str, Any], yardstick: dict[str, Any]) -> float | None:
