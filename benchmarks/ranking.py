@@ -24,10 +24,7 @@ def ranking(rows: Iterable[dict[str, Any]]) -> dict[str, float]:
     """Counter-measure -> rank, the best first."""
     reached: dict[str, dict[str, float]] = {}  # copy -> counter-measure -> the best accuracy
     for row in rows:
-        how = "none" if row.get("countermeasure") == "other-init" else row.get("countermeasure", "")
-        whole = row["kind"] == "hacker" and row["trained_on"] == "published" and row.get("budget", 1.0) == 1.0
-        known = all(part.partition(":")[0] in COUNTERMEASURES for part in how.split("+"))
-        if whole and known and row["knows"] != "key" and "accuracy" in row:
+        if how := tried(row):
             copy = reached.setdefault(row["data"], {})
             copy[how] = max(copy.get(how, 0.0), row["accuracy"])
     shares: dict[str, list[float]] = {}
@@ -40,6 +37,14 @@ def ranking(rows: Iterable[dict[str, Any]]) -> dict[str, float]:
         how: round((sum(each) + PRIOR * PRIOR_COPIES) / (len(each) + PRIOR_COPIES), 3) for how, each in shares.items()
     }
     return dict(sorted(ranks.items(), key=lambda item: (-item[1], item[0])))
+
+
+def tried(row: dict[str, Any]) -> str:
+    """The counter-measure of a whole training on a copy without the key; "" for every other row."""
+    how = "none" if row.get("countermeasure") == "other-init" else row.get("countermeasure", "")
+    whole = row["kind"] == "hacker" and row["trained_on"] == "published" and row.get("budget", 1.0) == 1.0
+    known = all(part.partition(":")[0] in COUNTERMEASURES for part in how.split("+"))
+    return how if whole and known and row["knows"] != "key" and "accuracy" in row else ""
 
 
 def text(results: Path) -> str:

@@ -14,11 +14,12 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
-from benchmarks.ranking import FOLDERS, ranking
-from uge.attack import COUNTERMEASURES, knowledge_of, needs_teacher, sees_copy
+from benchmarks.ranking import FOLDERS, ranking, tried
+from uge.attack import needs_teacher
 from uge.audit import search
-from uge.audit.plan import PLANS, Cell, Hacker, Plan
+from uge.audit.plan import PLANS, Cell, Hacker, Plan, is_control
 from uge.durable import write_file
 from uge.records import line_of, read_records
 
@@ -52,12 +53,12 @@ class Replay:
     def audit(self, plan: Plan, ranks: dict[str, float]) -> float:
         """Search, and return the best accuracy of those trained whole."""
         key = any(needs_teacher(how) for _, how in self.recorded)
-        search.ranking, search.fit_together = lambda: ranks, lambda one, other: False  # type: ignore[assignment]
-        while True:
-            found = search.decide(plan, [*self.recorded], self.row_of, self.seconds, key=key, originals=self.images)
-            if self.done.issuperset(found.cells):
-                break
-            self.done.update(found.cells)
+        with patch.multiple(search, ranking=lambda: ranks, fit_together=lambda one, other: False):
+            while True:
+                found = search.decide(plan, [*self.recorded], self.row_of, self.seconds, key=key, originals=self.images)
+                if self.done.issuperset(found.cells):
+                    break
+                self.done.update(found.cells)
         whole = [cell for cell in self.done if cell.role == "hacker" and cell.budget == 1.0]
         return max((self.row_of(cell) or {})["accuracy"] for cell in whole)
 
@@ -66,10 +67,7 @@ def trainings_of(rows: Sequence[Row]) -> dict[str, dict[Hacker, Row]]:
     """Copy -> hacker -> his training of the lowest seed."""
     found: dict[str, dict[Hacker, Row]] = {}
     for row in sorted(rows, key=lambda row: -row.get("seed", 0)):
-        how = "none" if row.get("countermeasure") == "other-init" else row.get("countermeasure", "")
-        whole = row["kind"] == "hacker" and row["trained_on"] == "published" and row.get("budget", 1.0) == 1.0
-        known = all(part.partition(":")[0] in COUNTERMEASURES for part in how.split("+"))
-        if whole and known and "accuracy" in row and sees_copy(how) and knowledge_of(how) != "key":
+        if (how := tried(row)) and not is_control(how):
             found.setdefault(row["data"], {})[row["network"], how] = row
     return found
 

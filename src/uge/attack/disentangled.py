@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -14,6 +13,7 @@ from torch.nn import functional as F
 from uge.attack.denoiser import Trained
 from uge.attack.options import count
 from uge.data.images import ImageSet, to_float, to_uint8
+from uge.networks.unet import two_convolutions
 from uge.runtime import seed_for
 
 FOLD = 4  # the code has a place for every square of so many pixels
@@ -44,9 +44,7 @@ class Autoencoder(nn.Module):
         super().__init__()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.encoder = nn.Sequential(
-                nn.PixelUnshuffle(FOLD), *_convolutions(channels * FOLD**2, 2 * width, 2 * width, 2 * CODE)
-            )
+            self.encoder = nn.Sequential(nn.PixelUnshuffle(FOLD), *_layers(channels * FOLD**2, width, 2 * CODE))
             self.decoder = _decoder(CODE, width, channels)
             self.perturber = _decoder(2 * CODE, width, channels)
             for tensor in self.perturber[-2].parameters():
@@ -69,17 +67,14 @@ class Autoencoder(nn.Module):
         return Seen(picture[:, :, :height, :width], perturbation[:, :, :height, :width], rate)
 
 
-def _convolutions(*filters: int) -> list[nn.Module]:
-    """3x3 convolutions, all but the last with normalisation and ReLU."""
-    layers: list[nn.Module] = []
-    for before, after in pairwise(filters[:-1]):
-        layers += [nn.Conv2d(before, after, 3, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
-    return [*layers, nn.Conv2d(filters[-2], filters[-1], 3, padding=1)]
+def _layers(inputs: int, width: int, outputs: int) -> list[nn.Module]:
+    """Three 3x3 convolutions, the last one without normalisation."""
+    return [two_convolutions(inputs, 2 * width), nn.Conv2d(2 * width, outputs, 3, padding=1)]
 
 
 def _decoder(inputs: int, width: int, channels: int) -> nn.Sequential:
     """From a code to images `FOLD` times as large."""
-    return nn.Sequential(*_convolutions(inputs, 2 * width, 2 * width, channels * FOLD**2), nn.PixelShuffle(FOLD))
+    return nn.Sequential(*_layers(inputs, width, channels * FOLD**2), nn.PixelShuffle(FOLD))
 
 
 @dataclass(eq=False, kw_only=True)

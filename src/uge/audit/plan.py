@@ -245,7 +245,7 @@ def cells_of(
 
     cells = whole(hackers, plan.seeds)
     if plan.strongest and plan.more_seeds and finished(cells):
-        eligible = [who for who in hackers if not _is_control(who[1])]
+        eligible = [who for who in hackers if not is_control(who[1])]
         cells += whole(ranked(eligible)[: plan.strongest], plan.more_seeds)
     if plan.subsets and plan.ceilings and sizes_of(originals) and finished(cells):
         for who in worth_asking(cells, row_of):
@@ -255,11 +255,14 @@ def cells_of(
 
 def curve_of(plan: Plan, hacker: Hacker, originals: int) -> list[Cell]:
     """One hacker on subsets of the originals of each size, and as often on all of them."""
+    sizes = (*sizes_of(originals), 0)
+    return [replace(ceiling_of(hacker, seed), originals=size) for seed in range(plan.subsets) for size in sizes]
+
+
+def ceiling_of(hacker: Hacker, seed: int) -> Cell:
+    """The same hacker on all originals."""
     network, how = hacker
-    whole = Cell("hacker", network, on_originals(how), trained_on="clean")
-    return [
-        replace(whole, seed=seed, originals=size) for seed in range(plan.subsets) for size in (*sizes_of(originals), 0)
-    ]
+    return Cell("hacker", network, on_originals(how), seed, trained_on="clean")
 
 
 def worth_asking(cells: Sequence[Cell], row_of: Callable[[Cell], Row | None]) -> list[Hacker]:
@@ -298,7 +301,7 @@ def _full(plan: Plan, hackers: Sequence[Hacker], seeds: Iterable[int], *, key: b
     return cells
 
 
-def _is_control(countermeasure: str) -> bool:
+def is_control(countermeasure: str) -> bool:
     """Who says nothing of the protection: he has the key, or never looks at the copy."""
     return knowledge_of(countermeasure) == "key" or not sees_copy(countermeasure)
 

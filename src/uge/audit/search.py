@@ -20,14 +20,22 @@ from uge.attack import (
     build_countermeasure,
     by_epochs,
     encoder_of,
-    knowledge_of,
     needs_clean,
     needs_key,
     needs_teacher,
-    on_originals,
-    sees_copy,
 )
-from uge.audit.plan import AUTHORISED, Cell, Hacker, Plan, Row, cells_of, curve_of, worth_asking
+from uge.audit.plan import (
+    AUTHORISED,
+    Cell,
+    Hacker,
+    Plan,
+    Row,
+    ceiling_of,
+    cells_of,
+    curve_of,
+    is_control,
+    worth_asking,
+)
 from uge.errors import UgeError
 
 RUNGS = (0.1, 0.3, 1.0)  # shares of the epochs
@@ -209,7 +217,7 @@ class _Search:
         """The lists of `closing`, without the networks that students query."""
         leaders = self.leaders()
         clean = self.originals > 0 and self.plan.ceilings
-        ceilings = {who: replace(_on_originals(who), seed=self.seed) for who in leaders}
+        ceilings = {who: ceiling_of(who, self.seed) for who in leaders}
         if clean and self.key:
             yield [replace(cell, trained_on="clean") for cell in self.recipient()]
         if clean:
@@ -248,10 +256,6 @@ def _who(cell: Cell) -> Hacker:
     return cell.network, cell.countermeasure
 
 
-def _on_originals(who: Hacker) -> Cell:
-    return Cell("hacker", who[0], on_originals(who[1]), trained_on="clean")
-
-
 _by_epochs = cache(by_epochs)
 
 
@@ -266,7 +270,7 @@ def _best_first(hackers: Sequence[Hacker]) -> list[Hacker]:
     turn: dict[Hacker, int] = {}
     for who in hackers:
         turn[who] = sum(other[1] == who[1] for other in turn)
-    speaking = [who for who in hackers if knowledge_of(who[1]) != "key" and sees_copy(who[1])]
+    speaking = [who for who in hackers if not is_control(who[1])]
     return sorted(speaking, key=lambda who: (turn[who], -ranks.get(who[1], UNKNOWN)))
 
 

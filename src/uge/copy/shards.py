@@ -31,7 +31,7 @@ def schema_of(class_names: Sequence[str]) -> bytes:
 
 def shard_bytes(schema: bytes, rows: Sequence[Row]) -> bytes:
     """A parquet file of these rows; PNG is compressed already."""
-    import pyarrow as pa  # type: ignore[import-untyped]
+    import pyarrow as pa
     from pyarrow import parquet
 
     images = [{"bytes": row.content, "path": row.file} for row in rows]

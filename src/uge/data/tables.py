@@ -89,7 +89,7 @@ def read_parquet(files: dict[str, list[Path]], source: str, stack: ExitStack, li
         DataError: they are damaged, ask for too much, or hold no images with one label each.
     """
     _datasets_library()
-    from pyarrow import parquet  # type: ignore[import-untyped]
+    from pyarrow import parquet
 
     tables = {}
     for split, members in files.items():

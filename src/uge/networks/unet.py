@@ -32,9 +32,11 @@ class UNet(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             inputs = (channels * FOLD**2, *levels)
-            self.down = nn.ModuleList(_level(a, b) for a, b in zip(inputs, levels, strict=False))
+            self.down = nn.ModuleList(two_convolutions(a, b) for a, b in zip(inputs, levels, strict=False))
             self.biases = nn.ModuleList(nn.Linear(told, each) for each in levels)
-            self.up = nn.ModuleList(_level(a + b, b) for a, b in ((levels[2], levels[1]), (levels[1], levels[0])))
+            self.up = nn.ModuleList(
+                two_convolutions(a + b, b) for a, b in ((levels[2], levels[1]), (levels[1], levels[0]))
+            )
             self.last = nn.Conv2d(width, channels * FOLD**2, 3, padding=1)
         for tensor in self.last.parameters():
             nn.init.zeros_(tensor)
@@ -57,7 +59,7 @@ class UNet(nn.Module):
         return F.pixel_shuffle(self.last(z), FOLD)[:, :, :height, :width]
 
 
-def _level(channels: int, filters: int) -> nn.Sequential:
+def two_convolutions(channels: int, filters: int) -> nn.Sequential:
     """Two 3x3 convolutions with normalisation."""
     layers: list[nn.Module] = []
     for before in (channels, filters):

@@ -75,8 +75,7 @@ class LetterProtection(Protection[L]):
         super().__init__(clean, keys, config, **run)
         assert isinstance(keys[0], SealedKey)  # `takes` says so
         self.secret = keys[0].secret
-        parts = clean.images.split(1000)  # as a whole it would take as much memory as the images
-        equal = torch.cat([channels_equal(part) for part in parts])  # such images have a layout of their own
+        equal = channels_equal(clean.images)  # such images have a layout of their own
         self.kinds = [kind.nonzero()[:, 0] for kind in (~equal, equal) if kind.any()]
         for kind in self.kinds:
             self.layout(clean.images[kind[:1]])  # what has no room for a letter fails here

@@ -29,8 +29,6 @@ def _listed(shape: Shape, least: int, most: int) -> Shape:
 
 
 PERCENT, POSITIVE = between(0, 100), between(0, 1e12)
-
-
 HACKER: dict[str, Shape] = {
     **dict.fromkeys(("network", "countermeasure", "knows"), str),
     **dict.fromkeys(("accuracy", "peak_accuracy"), PERCENT),

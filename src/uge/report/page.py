@@ -146,8 +146,8 @@ def headline(summary: dict[str, Any]) -> list[dict[str, str]]:
     """The large numbers of the first screen, each with its title, unit and a few words: the margin and the worths."""
     gap, found = tables.margin(summary), []
     if gap is not None:
-        found.append({"title": "Margin", "value": tables.points(gap), "unit": "points"})
-        found[-1]["small"] = "recipient less the strongest hacker who does not query his network"
+        small = "recipient less the strongest hacker who does not query his network"
+        found.append({"title": "Margin", "value": tables.points(gap), "unit": "points", "small": small})
     for pretrained, to in ((False, "the strongest hacker"), (True, "one with a pretrained encoder")):
         if worth := tables.worth_to(summary, pretrained=pretrained):
             value = tables.originals(worth["originals"], worth).replace("more than", ">")
@@ -155,8 +155,8 @@ def headline(summary: dict[str, Any]) -> list[dict[str, str]]:
             title = f"{worth['copies']:,} copies are worth"
             found.append({"title": title, "value": value, "unit": "originals", "small": small})
     if not summary.get("worth"):
-        missing = {"title": "Worth", "value": tables.DASH, "unit": "originals"}
-        found.append(missing | {"small": verdict.WORTH_MISSING})
+        small = verdict.WORTH_MISSING
+        found.append({"title": "Worth", "value": tables.DASH, "unit": "originals", "small": small})
     return found
 
 

@@ -190,6 +190,11 @@ def two_digits(number: float) -> str:
     return f"{float(f'{number:.2g}'):,.0f}"
 
 
+def worth_words(worth: dict[str, Any]) -> str:
+    """In a few words, as in "10,000 copies are worth 150 originals"."""
+    return f"{worth['copies']:,} copies are worth {originals(worth['originals'], worth)} originals"
+
+
 def originals_between(worth: dict[str, Any]) -> str:
     """The interval of a worth: "120 to 190"."""
     low, high = (originals(each, worth) for each in worth["interval"])
@@ -291,8 +296,7 @@ def closing_lines(summary: dict[str, Any]) -> list[str]:
             f"Strongest who queries the recipient's network: {hacker_label(student)}, {percent(student['accuracy'])} %"
         )
     return lines + [
-        f"{each['copies']:,} copies are worth {originals(each['originals'], each)} originals"
-        f" ({originals_between(each)}) to {hacker_label(each)}"
+        f"{worth_words(each)} ({originals_between(each)}) to {hacker_label(each)}"
         for each in summary.get("worth") or []
     ]
 

@@ -20,6 +20,7 @@ from uge.report.tables import (
     strongest,
     who,
     worth_to,
+    worth_words,
 )
 
 CLEAR = 5.0  # points; a smaller gap is called small
@@ -279,8 +280,7 @@ def worth_sentences(summary: dict[str, Any]) -> list[str]:
     first = alone or pretrained
     if first is None:
         return [WORTH_MISSING]
-    said = [f"{first['copies']:,} copies are worth {originals(first['originals'], first)} originals to"]
-    said[0] += " the strongest hacker." if alone else " one with a pretrained encoder."
+    said = [f"{worth_words(first)} to {'the strongest hacker' if alone else 'one with a pretrained encoder'}."]
     if alone and pretrained:
         said.append(
             f"To one with a pretrained encoder they are worth {originals(pretrained['originals'], pretrained)}."
