@@ -19,7 +19,7 @@ from unittest.mock import patch
 from benchmarks.ranking import FOLDERS, ranking, tried
 from uge.attack import needs_teacher
 from uge.audit import search
-from uge.audit.plan import PLANS, Cell, Hacker, Plan, is_control
+from uge.audit.plan import Cell, Hacker, Plan, is_control, named_plans
 from uge.durable import write_file
 from uge.records import line_of, read_records
 
@@ -82,7 +82,7 @@ def main() -> None:
         one = next(iter(recorded.values()))
         seconds = sum(4 * row["seconds"] for row in recorded.values())
         for share in SHARES:
-            found = Replay(recorded).audit(PLANS["worst-case"].within(share * seconds), ranks)
+            found = Replay(recorded).audit(named_plans()["worst-case"].within(share * seconds), ranks)
             kept.append(
                 {
                     "kind": "replay",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import cache, partial, reduce
+from typing import NamedTuple
 
 import kornia
 import torch
@@ -152,23 +153,32 @@ def lab(x: Tensor) -> Tensor:
     return torch.cat([light / 100, *((colour + 128) / 255 for colour in colours)], dim=1).clamp(0, 1)
 
 
-FILTERS: dict[str, tuple[Callable[..., Tensor], float | None, float | None]] = {  # function, least, most of the number
-    "none": (lambda x: x, None, None),
-    "grayscale": (grayscale, None, None),
-    "blur": (blur, 0.3, 10),
-    "jpeg": (jpeg, 1, 100),
-    "pool": (pool, 2, 64),
-    "depth": (depth, 1, 7),
-    "median": (median, 3, 15),
-    "low-pass": (low_pass, 0.01, 0.95),
-    "wavelet": (wavelet, 1, 255),
-    "high-pass": (high_pass, 0.3, 10),
-    "sobel": (sobel, None, None),
-    "chroma": (chroma, None, None),
-    "local-contrast": (local_contrast, 0.5, 10),
-    "equalise": (equalise, None, None),
-    "normalise": (normalise, None, None),
-    "lab": (lab, None, None),
+class Known(NamedTuple):
+    """A filter: its function, the least and the most of its number if it takes one, and which numbers audits try."""
+
+    function: Callable[..., Tensor]
+    least: float | None = None
+    most: float | None = None
+    tried: tuple[str, ...] = ("",)
+
+
+FILTERS = {
+    "none": Known(lambda x: x),
+    "grayscale": Known(grayscale),
+    "blur": Known(blur, 0.3, 10, ("1",)),
+    "jpeg": Known(jpeg, 1, 100, ("10", "30", "50", "75")),
+    "pool": Known(pool, 2, 64, ("2",)),
+    "depth": Known(depth, 1, 7, ("3",)),
+    "median": Known(median, 3, 15, ("3",)),
+    "low-pass": Known(low_pass, 0.01, 0.95, ("0.5",)),
+    "wavelet": Known(wavelet, 1, 255, ("16",)),
+    "high-pass": Known(high_pass, 0.3, 10),
+    "sobel": Known(sobel),
+    "chroma": Known(chroma),
+    "local-contrast": Known(local_contrast, 0.5, 10),
+    "equalise": Known(equalise),
+    "normalise": Known(normalise),
+    "lab": Known(lab),
 }
 
 
@@ -186,7 +196,7 @@ def _parse_one(text: str) -> Filter:
     name, colon, number = text.partition(":")
     if name not in FILTERS:
         raise unknown_name("filter", name, FILTERS)
-    function, least, most = FILTERS[name]
+    function, least, most, _ = FILTERS[name]
     if not colon:
         return function
     try:

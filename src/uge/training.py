@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -85,6 +85,8 @@ class PlainTraining:
         before: what comes before the first step, as a multiple of a plain training of 30 epochs, about.
         by_epochs: whether fewer epochs take less time; not so where most is done before the first, or after the last.
         sees_copy: whether he learns from the published images at all.
+        tried: what plans write behind the name, a hacker each: "" for the defaults; plans leave out what has none.
+        amount: what the first option counts, where it says how much a hacker has: "pairs"; pages draw that curve.
         findings: what he found out on the way, for the record of the training; nothing by default.
     """
 
@@ -93,6 +95,8 @@ class PlainTraining:
     before: ClassVar[float] = 0.0
     by_epochs: ClassVar[bool] = True
     sees_copy: ClassVar[bool] = True
+    tried: ClassVar[Sequence[str]] = ("",)
+    amount: ClassVar[str] = ""
     findings: Mapping[str, Any] = MappingProxyType({})
 
     @classmethod

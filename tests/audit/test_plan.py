@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from uge.attack import why_unfit
-from uge.audit.plan import AUTHORISED, PLANS, Cell, Hackers, Plan, cells_of, grid, possible, read_plan
+from uge.audit.plan import AUTHORISED, Cell, Hackers, Plan, cells_of, grid, named_plans, possible, read_plan
 from uge.data.images import ImageSet
 from uge.errors import ConfigError
 
@@ -61,7 +61,7 @@ def test_a_whole_budget_names_a_cell_as_it_always_did() -> None:
     assert Cell("hacker", "vgg", budget=2.0).to_dict()["budget"] == 2.0
 
 
-@pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS.keys())
+@pytest.mark.parametrize("plan", named_plans().values(), ids=named_plans().keys())
 def test_what_needs_something_missing_is_left_out_and_named(plan: Plan) -> None:
     everything, nothing_skipped = possible(plan, key=True, clean=True)
     assert nothing_skipped == [] and everything == plan.pairs()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from uge.audit.conduct import foreseen
-from uge.audit.plan import AUTHORISED, PLANS, Cell, Hacker, Hackers, Plan
+from uge.audit.plan import AUTHORISED, Cell, Hacker, Hackers, Plan, named_plans
 from uge.audit.search import RUNGS, ranking
 from uge.audit.search import decide as decided
 
@@ -145,5 +145,5 @@ def test_what_is_foreseen_is_within_the_budget() -> None:
 def test_the_ranking_knows_most_counter_measures_of_the_worst_case() -> None:
     ranks = ranking()
     assert all(0 <= rank <= 1 for rank in ranks.values()) and list(ranks.values()) == sorted(ranks.values())[::-1]
-    hows = {how for _, how in PLANS["worst-case"].pairs()}
+    hows = {how for _, how in named_plans()["worst-case"].pairs()}
     assert len(hows & set(ranks)) > len(hows) / 2

@@ -178,6 +178,23 @@ def knowledge_of(text: str) -> str:
     return max((each.knows for each in _classes(text)), key=KNOWLEDGE.index)
 
 
+def amount_of(text: str) -> dict[str, Any] | None:
+    """How much of what a hacker has, as {"number": 100.0, "of": "pairs"}, where he says so (see `PlainTraining`)."""
+    name, options = parse_countermeasures(text)[0]
+    unit, known = COUNTERMEASURES[name].amount, _options_of(name)
+    if not unit or "+" in text:
+        return None
+    try:
+        return {"number": float(_value(name, options, known[0])), "of": unit}
+    except ValueError:  # "full"
+        return None
+
+
+def tried() -> list[str]:
+    """Every counter-measure as plans try it (see `PlainTraining`), in the order of the registry."""
+    return [f"{name}:{how}" if how else name for name, kind in COUNTERMEASURES.items() for how in kind.tried]
+
+
 def cost_of(text: str) -> tuple[float, float]:
     """Of a step, and of what comes before the first one (see `PlainTraining`); the highest of all parts."""
     return max(each.cost for each in _classes(text)), max(each.before for each in _classes(text))

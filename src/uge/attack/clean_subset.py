@@ -35,6 +35,8 @@ class CleanOnly(PlainTraining):
 
     knows = "clean images"
     sees_copy = False
+    tried = ("100", "500")
+    amount = "clean images"
 
     def __init__(self, clean: ImageSet, images: str | int = 500, seed: int = 0) -> None:
         self.subset = subset_of(clean, images, "clean-only", seed)
@@ -55,6 +57,8 @@ class CleanMixed(PlainTraining):
     """
 
     knows = "clean images"
+    tried = ("100", "500")
+    amount = "clean images"
 
     def __init__(self, clean: ImageSet, images: str | int = 500, times: str | int = 1, seed: int = 0) -> None:
         self.subset = subset_of(clean, images, "clean-mixed", seed)
@@ -79,6 +83,8 @@ class Refit(PlainTraining):
     """
 
     knows = "clean images"
+    tried = ("500",)
+    amount = "clean images"
 
     def __init__(self, clean: ImageSet, images: str | int = 500, seed: int = 0) -> None:
         self.subset = subset_of(clean, images, "refit", seed)

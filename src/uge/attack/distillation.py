@@ -32,6 +32,7 @@ class Distillation(PlainTraining):
 
     knows = "model outputs"
     cost = 1.3
+    tried = ("soft", "hard", "soft,queries=any", "soft,temperature=1")
 
     def __init__(
         self, teacher: nn.Module, labels: str = "soft", temperature: float | str = 4.0, queries: str = "published"

@@ -51,6 +51,8 @@ class Jpeg(Filtered):
         quality: 1 to 100, as libjpeg counts it; with 4:2:0 chroma, as most encoders do.
     """
 
+    tried = FILTERS["jpeg"].tried
+
     def __init__(self, quality: str | int = 50) -> None:
         super().__init__(f"jpeg:{quality}")
         self.quality = int(float(quality))
@@ -71,7 +73,8 @@ def of_filter(name: str) -> type[Filtered]:
     """The counter-measure that is one of `uge.filters.FILTERS`, with the filter's number as its option."""
 
     class OneFilter(Filtered):
-        __signature__ = inspect.Signature(list(inspect.signature(FILTERS[name][0]).parameters.values())[1:])
+        __signature__ = inspect.Signature(list(inspect.signature(FILTERS[name].function).parameters.values())[1:])
+        tried = FILTERS[name].tried
 
         def __init__(self, **number: str | float) -> None:
             super().__init__(":".join([name, *map(str, number.values())]))

@@ -6,9 +6,9 @@ nothing but the key differs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,8 @@ class NoisyKey(PlainTraining):
     """
 
     knows = "key"
+    tried: ClassVar[Sequence[str]] = ("0", "0.1", "0.3", "1")
+    amount = "noise, relative"
 
     def __init__(self, untrained: nn.Module, noise: str | float = 0.1) -> None:
         self.untrained = untrained
@@ -64,6 +66,8 @@ class WrongKey(NoisyKey):
     """
 
     knows = "architecture"
+    tried = ("",)
+    amount = ""
 
     def __init__(self, untrained: nn.Module) -> None:
         super().__init__(untrained)

@@ -55,6 +55,7 @@ class PretrainedProbe(PlainTraining):
     """
 
     by_epochs = False
+    tried = ("efficientnet-lite0", "efficientnet-lite1")
     least = 128
 
     def __init__(self, encoder: str = "efficientnet-lite0", side: str | int = 0, seed: int = 0) -> None:

@@ -29,6 +29,8 @@ class Projection(PlainTraining):
         seed: decides the order of their steps.
     """
 
+    tried = ("", "100")
+
     def __init__(self, directions: str | int = 0, epochs: str | int = 20, seed: int = 0) -> None:
         self.seed = seed
         self.directions = whole("projection: directions", directions, 0, 10_000)

@@ -93,6 +93,8 @@ class Pairs(Denoised):
 
     name = "pairs"
     knows = "pairs"
+    tried = ("10", "100", "500")
+    amount = "pairs"
     before = 3.0
     by_epochs = False
     clean: ImageSet

@@ -71,6 +71,8 @@ class Transplant(PlainTraining):
         smoother: S, a filter such as "low-pass:0.5" (see `uge.filters`).
     """
 
+    tried = ("low", "high,smoother=blur:3")
+
     def __init__(self, keep: str = "low", smoother: str = "low-pass:0.5") -> None:
         if keep not in KEPT:
             raise ConfigError(f"transplant: keep is {' or '.join(KEPT)}, got '{keep}'")
@@ -103,6 +105,8 @@ class PairMeans(PlainTraining):
     """
 
     knows = "pairs"
+    tried = ("10", "100")
+    amount = "pairs"
 
     def __init__(self, clean: ImageSet, pairs: str | int = 100, seed: int = 0) -> None:
         self.clean, self.seed = clean, seed

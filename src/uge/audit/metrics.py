@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from statistics import fmean, stdev
 from typing import Any
 
-from uge.attack import encoder_of, has_copy_alone, needs_clean, on_originals, sees_copy, without
+from uge.attack import amount_of, encoder_of, has_copy_alone, needs_clean, on_originals, sees_copy, without
 from uge.audit.plan import Row
 from uge.audit.worth import worth
 
@@ -195,6 +195,7 @@ def _groups(hackers: Sequence[dict[str, Any]], rows: Sequence[Row], chance: floa
         accuracies = [run["accuracy"] for run in runs]
         clean = [run["clean_accuracy"] for run in runs if run["clean_accuracy"] is not None]
         ceiling = round(fmean(clean), 3) if clean else None
+        amount = amount_of(_text(countermeasure))
         groups.append(
             {
                 "network": network,
@@ -209,6 +210,7 @@ def _groups(hackers: Sequence[dict[str, Any]], rows: Sequence[Row], chance: floa
                 "undertrained": _undertrained(network, countermeasure, rows),
                 "counts": counts(runs[0]),
             }
+            | ({"amount": amount} if amount else {})
         )
     return groups
 

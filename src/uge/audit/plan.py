@@ -1,6 +1,6 @@
 """Plans: which hackers an audit tries, and the cells, single trainings, that follow from them.
 
-A plan is a preset (`PLANS`) or a TOML file:
+A plan has a name (`named_plans`) or is a TOML file:
 
     epochs = 30
     authorised = "resnet:depth=8,width=16"   # what he trains whose key does not say it
@@ -28,13 +28,17 @@ from typing import Any
 
 from uge.attack import (
     KNOWLEDGE,
+    by_epochs,
     encoder_of,
     has_copy_alone,
     knowledge_of,
     needs_clean,
     needs_key,
+    needs_teacher,
     on_originals,
     sees_copy,
+    trains_key_network,
+    tried,
 )
 from uge.audit.worth import sizes_of
 from uge.errors import ConfigError, unknown_name
@@ -307,72 +311,43 @@ def is_control(countermeasure: str) -> bool:
 
 
 SMALL_NETWORKS = ("vgg:depth=8,width=16", "resnet:depth=8,width=16")
-FILTERS = ("grayscale", "jpeg:10", "jpeg:30", "jpeg:50", "jpeg:75", "blur:1", "pool:2", "median:3", "low-pass:0.5",
-    "wavelet:16", "depth:3", "high-pass", "sobel", "chroma", "local-contrast", "equalise", "grayscale+high-pass",
-    "grayscale+equalise")  # fmt: skip
-AUGMENTATIONS = ("cutout", "mixup", "cutmix", "randaugment", "ueraser", "adversarial", "projection", "projection:100")
-RESIDUALS = ("residual-means", "transplant:low", "transplant:high,smoother=blur:3")
-LEARNT = ("purify", "own-pairs", "candidates", "pairs:10", "pairs:100", "pairs:500")  # as long as a training or longer
-DISTILLATIONS = ("distillation:soft", "distillation:hard", "distillation:soft,queries=any")
-WITH_CLEAN = ("clean-only:500", "clean-mixed:500", "refit:500")
-MORE_CLEAN = ("clean-only:100", "clean-mixed:100", "clean-only:2000", "clean-mixed:2000")  # with those a curve
-PAIR_MEANS = ("pair-means:10", "pair-means:100")
-PRETRAINED = tuple(f"pretrained-{how}:efficientnet-lite{number}" for number in (0, 1) for how in ("probe", "finetune"))
-KEYS = ("noisy-key:0", "noisy-key:0.1", "noisy-key:0.3", "noisy-key:1", "wrong-key", "stolen-key")
+COMBINED = ("grayscale+high-pass", "grayscale+equalise")  # beside those that a search finds
 
-PLANS: dict[str, Plan] = {
-    "full": Plan(
-        name="full",
-        hackers=(
-            Hackers((AUTHORISED, *SMALL_NETWORKS, "mlp", "vit:width=64,depth=3")),
-            Hackers(
-                SMALL_NETWORKS,
-                (*FILTERS, *AUGMENTATIONS, *RESIDUALS, "relabel", *DISTILLATIONS, *WITH_CLEAN, "self-supervised"),
-            ),
-            Hackers(
-                SMALL_NETWORKS[:1], (*LEARNT, *PAIR_MEANS, *PRETRAINED, *MORE_CLEAN, "distillation:soft,temperature=1")
-            ),
-            Hackers((AUTHORISED,), ("grayscale", "jpeg:30", "cutmix", *DISTILLATIONS, *KEYS)),
-        ),
-        strongest=10,
-        more_seeds=(1, 2),
-        budget_check=True,
-    ),
-    "worst-case": Plan(
-        name="worst-case",
-        hackers=(
-            Hackers(
-                (*SMALL_NETWORKS, AUTHORISED),
-                (
-                    "none",
-                    *FILTERS,
-                    *AUGMENTATIONS,
-                    *RESIDUALS,
-                    "relabel",
-                    *DISTILLATIONS,
-                    *WITH_CLEAN,
-                    "self-supervised",
-                ),
-            ),
-            Hackers(SMALL_NETWORKS[:1], (*LEARNT, *PAIR_MEANS, *PRETRAINED)),
-        ),
-        strongest=3,
-        more_seeds=(1, 2),
-        budget=1800.0,
-    ),
-}
+
+def named_plans() -> dict[str, Plan]:
+    """Plans by name: every counter-measure of the registry as it says itself, those that take long with one network."""
+    known = [how for how in (*tried(), *COMBINED) if how != "none"]
+    with_key = [how for how in known if trains_key_network(how) or knowledge_of(how) == "key"]
+    long = [how for how in known if how not in with_key and (encoder_of(how) or not by_epochs(how))]
+    short = [how for how in known if how not in (*with_key, *long)]
+    students = [how for how in short if needs_teacher(how)]
+    full = (
+        Hackers((AUTHORISED, *SMALL_NETWORKS, "mlp", "vit:width=64,depth=3")),
+        Hackers(SMALL_NETWORKS, tuple(short)),
+        Hackers(SMALL_NETWORKS[:1], tuple(long)),
+        Hackers((AUTHORISED,), ("grayscale", "jpeg:30", "cutmix", *students, *with_key)),
+    )
+    worst = (
+        Hackers((*SMALL_NETWORKS, AUTHORISED), ("none", *short)),
+        Hackers(SMALL_NETWORKS[:1], tuple(long)),
+    )
+    return {
+        "worst-case": Plan("worst-case", worst, strongest=3, more_seeds=(1, 2), budget=1800.0),
+        "full": Plan("full", full, strongest=10, more_seeds=(1, 2), budget_check=True),
+    }
 
 
 def read_plan(text: str) -> Plan:
-    """A plan by its name in `PLANS`, or from a TOML file.
+    """A plan by its name (see `named_plans`), or from a TOML file.
 
     Raises:
         ConfigError: neither, or a file that says something else than a plan.
     """
-    if text in PLANS:
-        return PLANS[text]
+    plans = named_plans()
+    if text in plans:
+        return plans[text]
     if not text.endswith(".toml"):
-        raise unknown_name("plan", text, [*PLANS, "FILE.toml"])
+        raise unknown_name("plan", text, [*plans, "FILE.toml"])
     return plan_of(read_toml(Path(text), "plan"), Path(text).stem)
 
 

@@ -56,6 +56,7 @@ SUMMARY_SHAPE: dict[str, Shape] = {
             "recovered?": between(-1e4, 1e4),
             "undertrained?": bool,
             "counts": bool,
+            "amount?": {"number": between(0, 1e12), "of": str},
         }
     ],
     "margin?": between(-100, 100),

@@ -161,31 +161,20 @@ def mean_at(runs: Sequence[dict[str, Any]], epoch: int) -> float:
     return sum(run["test_accuracy"][epoch] for run in runs) / len(runs)
 
 
-LADDERS = {  # counter-measure -> title and what its number counts
-    "noisy-key": ("Noisy copies of the right initial weights", "noise, relative"),
-    "pairs": ("A denoiser from clean/protected pairs", "pairs"),
-    "pair-means": ("Mean changes of the classes from clean/protected pairs", "pairs"),
-    "clean-only": ("A few clean images alone", "clean images"),
-    "clean-mixed": ("A few clean images among the copies", "clean images"),
-    "refit": ("Last layer refit on clean images", "clean images"),
-}
-
-
 def ladders(summary: dict[str, Any]) -> list[Panel]:
     """Accuracy against how much a hacker has, for counter-measures that were tried with two amounts or more.
 
     The horizontal axis has the amounts in order, equally far apart; one panel a network.
     """
-    found: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    found: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
     for group in summary["groups"]:
-        name, _, options = group["countermeasure"].partition(":")
-        first = options.partition(",")[0].partition("=")
-        amount = first[2] or first[0]
-        if name in LADDERS and _is_number(amount):
-            found.setdefault((name, group["network"]), []).append((float(amount), group["accuracy"]))
+        if amount := group.get("amount"):
+            name = group["countermeasure"].partition(":")[0]
+            steps = found.setdefault((name, amount["of"], group["network"]), [])
+            steps.append((amount["number"], group["accuracy"]))
     authorised = summary["authorised"]
     panels = []
-    for (name, network), points in found.items():
+    for (name, unit, network), points in found.items():
         if len(points) < 2:
             continue
         points.sort()
@@ -195,16 +184,15 @@ def ladders(summary: dict[str, Any]) -> list[Panel]:
         ticks = [0.0, top / 2, top]
         level = [line("authorised", [(0.0, authorised["accuracy"])], width, ticks)] if authorised else []
         told = "; ".join(f"{amount:g}: {percent(accuracy)} %" for amount, accuracy in points)
-        title, unit = LADDERS[name]
         panels.append(
             Panel(
-                title=title,
+                title=name,
                 subtitle=network,
                 lines=(*level, line("hacker", steps, width, ticks)),
                 ticks=tick_marks(ticks, " %"),
                 first=f"{points[0][0]:g} {unit}",
                 last=f"{points[-1][0]:g}",
-                description=f"{title}, {network}: accuracy with {unit} {told}.",
+                description=f"{name}, {network}: accuracy with {unit} {told}.",
             )
         )
     return panels
@@ -238,13 +226,6 @@ def worths(summary: dict[str, Any]) -> list[Panel]:
             )
         )
     return panels
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False
 
 
 def amplification(epsilon_255: int) -> int:

@@ -1,0 +1,138 @@
+"""A new protection or counter-measure is one file and one line: the rest of the program finds it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import uge
+
+COUNTERMEASURE = '''
+"""Mirrored images, for a test."""
+
+from uge.training import PlainTraining
+
+
+class Mirrored(PlainTraining):
+    """Every image upside down in one of so many batches."""
+
+    cost = 2.0
+    tried = ("1", "3")
+    amount = "mirrors"
+
+    def __init__(self, every=1):
+        self.every, self.seen = int(every), 0
+
+    def batch(self, x, y, generator):
+        self.seen += 1
+        return (x.flip(2) if self.seen % self.every == 0 else x), y
+'''
+PROTECTION = '''
+"""Lighter images, for a test."""
+
+from dataclasses import dataclass
+
+from uge.baselines.baseline import Baseline, LinfConfig
+
+
+@dataclass(frozen=True)
+class LighterConfig(LinfConfig):
+    """Settings of lighter images."""
+
+    lightness: int = 3
+
+
+class LighterProtection(Baseline):
+    Config = LighterConfig
+
+    def protected(self, images, labels, numbers):
+        return (images.short() + self.config.lightness).clamp(0, 255).byte()
+'''
+SCRIPT = """
+import sys
+from uge.cli import main
+
+for arguments in COMMANDS:
+    sys.argv = ["uge", *arguments]
+    try:
+        main()
+    except SystemExit as stop:
+        if stop.code:
+            raise
+from uge.attack import cost_of
+from uge.audit.plan import named_plans
+print("cost", cost_of("mirrored:3"))
+for name, plan in named_plans().items():
+    print("plan", name, sorted(how for how in {how for _, how in plan.pairs()} if "mirrored" in how))
+"""
+PLAN = """
+epochs = 1
+ceilings = false
+strongest = 0
+more_seeds = []
+[[hackers]]
+networks = ["mlp:width=8"]
+countermeasures = ["mirrored:1", "mirrored:3"]
+"""
+
+
+def add(package: Path, room: str, module: str, code: str, registry: str, name: str, kind: str) -> None:
+    """One file in a room, and its line in the registry there."""
+    (package / room / f"{module}.py").write_text(code)
+    file = package / room / "__init__.py"
+    start, end = f"\n{registry}", " = {\n"
+    before, found, after = file.read_text().partition(start)
+    head, opened, entries = after.partition(end)
+    assert found and opened
+    line = f'    "{name}": __import__("uge.{room}.{module}", fromlist=["{kind}"]).{kind},\n'
+    file.write_text(before + found + head + opened + line + entries)
+
+
+@pytest.fixture(scope="module")
+def said(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """What the program says and leaves behind, with a protection and a counter-measure more than it has."""
+    place = tmp_path_factory.mktemp("extended")
+    shutil.copytree(Path(uge.__file__).parent, place / "uge", ignore=shutil.ignore_patterns("__pycache__"))
+    add(place / "uge", "attack", "mirrored", COUNTERMEASURE, "COUNTERMEASURES:", "mirrored", "Mirrored")
+    add(place / "uge", "baselines", "lighter", PROTECTION, "BASELINES:", "lighter", "LighterProtection")
+    images = np.random.default_rng(0).integers(0, 256, (24, 16, 16, 3), np.uint8)
+    np.savez(place / "data.npz", images=images, labels=np.arange(24) % 2)
+    (place / "plan.toml").write_text(PLAN)
+    commands = [
+        ["list"],
+        ["protect", "data.npz", "--method", "lighter", "--out", "copy", "--set", "lightness=2"],
+        ["audit", "copy", "--test", "data.npz", "--split", "train", "--plan", "plan.toml", "--out", "audit"],
+    ]
+    environment = os.environ | {"PYTHONPATH": str(place), "OMP_NUM_THREADS": "1", "COLUMNS": "300"}
+    script = SCRIPT.replace("COMMANDS", repr(commands))
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=place, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout, place
+
+
+def test_the_list_of_names_has_it(said: tuple[str, Path]) -> None:
+    lists = [line for line in said[0].splitlines() if line.startswith(("protections:", "counter-measures:"))]
+    assert "lighter" in lists[0] and "mirrored" in lists[1]
+
+
+def test_plans_try_it_as_it_says_itself_at_the_cost_that_it_states(said: tuple[str, Path]) -> None:
+    for plan in ("worst-case", "full"):
+        assert f"plan {plan} ['mirrored:1', 'mirrored:3']" in said[0]
+    assert "cost (2.0, 0.0)" in said[0]
+
+
+def test_a_copy_says_how_it_was_made_and_an_audit_with_its_page_has_the_hacker(said: tuple[str, Path]) -> None:
+    _, place = said
+    manifest = json.loads((place / "copy" / "manifest.json").read_text())
+    assert manifest["method"] == "lighter" and manifest["settings"]["lightness"] == 2
+    page = (place / "audit" / "report.html").read_text()
+    assert "The more a hacker has" in page and "mirrored, mlp(width=8): accuracy with mirrors 1: " in page
