@@ -65,7 +65,8 @@ def place(tmp_path_factory: pytest.TempPathFactory, eurosat: ImageSet) -> Path:
     """A folder with data, a key, a copy whose letters it opens, and plans."""
     from PIL import Image
 
-    from uge.keys.letter import layout_of, seal
+    from uge.keys.letter import seal
+    from uge.keys.shift import layout_of
 
     folder, small = tmp_path_factory.mktemp("kills"), eurosat.subset(torch.arange(0, 3000, 125))
     for split in ("train", "test"):

@@ -44,7 +44,8 @@ from uge.data.sources import load
 from uge.errors import UgeError
 from uge.keys import SealedKey, load_key, new_weights_key, save_key
 from uge.keys.age import encrypt_for
-from uge.keys.letter import layout_of, seal
+from uge.keys.letter import seal
+from uge.keys.shift import layout_of
 from uge.networks import NetworkSpec
 from uge.records import append_record
 from uge.report.audit import write_reports

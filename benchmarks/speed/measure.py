@@ -27,7 +27,8 @@ from uge.copy import Copy, open_copy, publish, write_images
 from uge.data.images import ImageSet, normalisation_of, to_float
 from uge.data.sources import load
 from uge.keys import SealedKey, save_key
-from uge.keys.letter import MOST_LEVEL, channels_equal, layout_of, open_letters, seal
+from uge.keys.letter import channels_equal, open_letters, seal
+from uge.keys.shift import MOST_LEVEL, layout_of
 from uge.networks import NetworkSpec, build_network
 from uge.protect import resolve_config
 from uge.records import append_record

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import platform
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
@@ -87,3 +87,10 @@ def without_folders(data: T) -> T:
     if isinstance(data, list | tuple):
         return cast(T, type(data)(without_folders(value) for value in data))
     return data
+
+
+def quick(device: torch.device) -> torch.autocast:
+    """bfloat16 where the hardware computes in it."""
+    capabilities: Callable[[], dict[str, Any]] = getattr(torch.cpu, "get_capabilities", dict)  # not in torch 2.4
+    able = device.type == "cuda" or bool(capabilities().get("avx512_bf16"))
+    return torch.autocast(device.type, torch.bfloat16, enabled=able)

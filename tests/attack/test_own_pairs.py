@@ -16,8 +16,9 @@ from uge.attack.own_pairs import OwnPairs, own_keys
 from uge.attack.purification import left_over
 from uge.data.images import ImageSet
 from uge.errors import ConfigError
-from uge.keys.letter import MOST_LEVEL, even, layout_of, seal
+from uge.keys.letter import even, seal
 from uge.keys.sealed import SealedKey
+from uge.keys.shift import MOST_LEVEL, layout_of
 from uge.protect import PROTECTIONS, resolve_config
 
 SMALL = "steps=300,width=8"

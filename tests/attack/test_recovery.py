@@ -20,8 +20,9 @@ from uge.data.images import ImageSet, normalisation_of, to_float
 from uge.errors import ConfigError
 from uge.filters import low_pass
 from uge.keys.key import Key
-from uge.keys.letter import layout_of, seal
+from uge.keys.letter import seal
 from uge.keys.sealed import SealedKey
+from uge.keys.shift import layout_of
 from uge.keys.weights import WeightsKey, new_weights_key
 from uge.networks import NETWORKS, NetworkSpec, build_network
 from uge.operations import OPERATIONS, apply_drawn, auto_contrast, blur, equalise, posterise, rotate

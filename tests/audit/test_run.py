@@ -24,8 +24,9 @@ from uge.data.images import ImageSet, normalisation_of, to_float
 from uge.errors import ConfigError, DataError, PublishError
 from uge.keys.files import load_key, save_key
 from uge.keys.key import RECIPIENT_NETWORK
-from uge.keys.letter import layout_of, seal
+from uge.keys.letter import seal
 from uge.keys.sealed import SealedKey
+from uge.keys.shift import layout_of
 from uge.keys.weights import WeightsKey, new_weights_key
 from uge.networks import NetworkSpec, build_network
 from uge.runtime import seed_for

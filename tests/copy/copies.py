@@ -7,7 +7,8 @@ import torch
 from uge.copy import Manifest, publish
 from uge.data.images import ImageSet
 from uge.keys import SealedKey, WeightsKey, new_weights_key
-from uge.keys.letter import layout_of, seal
+from uge.keys.letter import seal
+from uge.keys.shift import layout_of
 from uge.networks import NetworkSpec
 from uge.training import Recipe
 

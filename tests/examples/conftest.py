@@ -8,7 +8,8 @@ import torch
 
 from uge.copy import publish
 from uge.keys import SealedKey, save_key
-from uge.keys.letter import layout_of, seal
+from uge.keys.letter import seal
+from uge.keys.shift import layout_of
 
 
 @pytest.fixture(scope="package")

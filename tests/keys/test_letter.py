@@ -19,7 +19,8 @@ from torch import Tensor
 
 from uge.errors import ConfigError
 from uge.keys import letter
-from uge.keys.letter import Layout, bounded, channels_equal, even, layout_of, open_letters, seal, shift_of
+from uge.keys.letter import channels_equal, even, open_letters, seal
+from uge.keys.shift import Layout, bounded, layout_of, shift_of
 
 from . import letter_oracle as oracle
 

@@ -16,7 +16,8 @@ from uge.data.images import ImageSet
 from uge.errors import ConfigError, KeyFileError, PublishError
 from uge.keys import RECIPIENT_NETWORK, SealedKey, load_key, save_key
 from uge.keys.key import FORMAT_VERSION
-from uge.keys.letter import layout_of, seal
+from uge.keys.letter import seal
+from uge.keys.shift import layout_of
 from uge.keys.signature import fingerprint_of, is_signed
 from uge.training import Recipe, fit, recommended_recipe
 

@@ -9,7 +9,9 @@ import torch
 
 from uge.data.images import ImageSet
 from uge.keys import SealedKey
-from uge.protect.sealed import SealedConfig, SealedProtection, filtered, rendered
+from uge.protect.family import filtered
+from uge.protect.letters import rendered
+from uge.protect.sealed import SealedConfig, SealedProtection
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

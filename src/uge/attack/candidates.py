@@ -11,8 +11,9 @@ from torch import Tensor
 from uge.attack.informed import NO_DATA, Informed, labels_told
 from uge.attack.residuals import class_means
 from uge.data.images import ImageSet, to_float, to_uint8
-from uge.keys.letter import MOST_LEVEL, Layout, bounded, channels_equal, even, layout_of, shift_of
+from uge.keys.letter import channels_equal, even
 from uge.keys.sealed import SealedKey
+from uge.keys.shift import MOST_LEVEL, Layout, bounded, layout_of, shift_of
 from uge.operations import blur
 from uge.protect import PROTECTIONS
 

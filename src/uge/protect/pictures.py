@@ -2,7 +2,7 @@
 
     minimise over d_i   E_f CE(r(f(x_u)), t),   x_u = 2 (floor(x / 2) + d_i) + coin
 
-r is EfficientNet-Lite0 with its 1000 classes of ImageNet, f what a hacker may do first (`uge.protect.sealed.filtered`,
+r is EfficientNet-Lite0 with its 1000 classes of ImageNet, f what a hacker may do first (`uge.protect.family`,
 a flip, a move), and t of each class another one, drawn from the key among those that r sees in no picture. d_i is
 the picture's own, made of the levels of a letter (`uge.keys.letter`), found by signed steps with momentum. There is no
 shortcut, for there is no label to learn: who mixes the copies with many other images learns from those.
@@ -25,20 +25,12 @@ from uge.data.images import ImageSet, to_float
 from uge.encoders import build_encoder
 from uge.encoders.efficientnet_lite import EfficientNetLite
 from uge.keys.key import Key
-from uge.keys.letter import MOST_LEVEL, Layout
+from uge.keys.shift import MOST_LEVEL, Layout
 from uge.losses.misdirection import misdirection
-from uge.protect.sealed import (
-    LetterConfig,
-    LetterProtection,
-    drawn_order,
-    filtered,
-    level,
-    quick,
-    rendered,
-    resized,
-)
+from uge.protect.family import filtered
+from uge.protect.letters import LetterConfig, LetterProtection, drawn_order, level, rendered, resized
 from uge.protection import OnStep, RunOptions
-from uge.runtime import generator_for, repeatable
+from uge.runtime import generator_for, quick, repeatable
 from uge.training import Shift
 
 TARGET = "uge/picture target/1"

@@ -2,12 +2,12 @@
 
     minimise over G   E_{f, h} CE(h(f(x_u)), y) + w E_{f, r} CE(r(f(x_u)), t_y),   x_u = 2 (floor(x / 2) + d) + coin
 
-d is made of the levels that G(x, y) proposes, as a letter tells them (`uge.keys.letter`): a gray field of one value a
-pixel, and coarse colour nodes. f is what a hacker may do first: a random member of `filtered`, a flip, a move. h is a
-surrogate, a hacker in training on the copies; r a reference, which knows the originals and is frozen; t_y is another
-class than y, from the key. Who finds the shift easy has little reason to learn the picture; what he learns of the
-picture all the same, he learns under a wrong name. Generator and surrogates begin from a secret seed: whoever trains
-another generator has another shift, and a denoiser learnt from it undoes that one.
+d is made of the levels that G(x, y) proposes, as a letter tells them (`uge.keys.shift`): a gray field of one value a
+pixel, and coarse colour nodes. f is what a hacker may do first: a random member of `uge.protect.family`, a flip, a
+move. h is a surrogate, a hacker in training on the copies; r a reference, which knows the originals and is frozen; t_y
+is another class than y, from the key. Who finds the shift easy has little reason to learn the picture; what he learns
+of the picture all the same, he learns under a wrong name. Generator and surrogates begin from a secret seed: whoever
+trains another generator has another shift, and a denoiser learnt from it undoes that one.
 
 Sources: surrogates as in Huang et al., "Unlearnable Examples", ICLR 2021; targets as in Fowl et al., "Adversarial
 Examples Make Strong Poisons", NeurIPS 2021; a generator in the place of noise as in Feng et al., "Learning to Confuse",
@@ -17,10 +17,9 @@ NeurIPS 2019. Ours: the letter's shift, the filters, and the key's targets.
 from __future__ import annotations
 
 import copy
-import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self, TypeVar, Unpack
+from typing import Any, Self, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -28,83 +27,24 @@ from torch.nn import functional as F
 
 from uge.data.images import ImageSet, to_float
 from uge.errors import ConfigError
-from uge.filters import jpeg
 from uge.keys.key import Key
-from uge.keys.letter import MOST_LEVEL, TOP, Layout, channels_equal, derive, layout_of, seal
-from uge.keys.sealed import SealedKey
+from uge.keys.letter import channels_equal
+from uge.keys.shift import MOST_LEVEL, Layout
 from uge.losses.misdirection import misdirection
 from uge.networks import parse_network
 from uge.networks.unet import UNet
-from uge.operations import blur
+from uge.protect.family import filtered
+from uge.protect.letters import LetterConfig, LetterProtection, drawn_order, rendered, resized
 from uge.protect.trajectory import LiveRun
-from uge.protection import OnStep, Protection, RunOptions, Settings, preparing
-from uge.runtime import device_in_turn, generator_for, repeatable, seed_for
+from uge.protection import OnStep, RunOptions, preparing
+from uge.runtime import generator_for, quick, repeatable, seed_for
 from uge.training import PlainTraining, Shift, fit, recommended_recipe
 
 TARGETS = "uge/targets/1"
-LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 GAIN = 2.5  # of a proposal of mean square 1, before it is bent into the range of levels
 LEAST_BATCH, USUAL_BATCH = 32, 64  # images a step
 MANY_STEPS = 2000  # for which batches of small data sets become smaller
 LEARNING_RATE = 2e-3  # of the generator (Adam), falling linearly to zero
-
-
-@dataclass(frozen=True)
-class LetterConfig(Settings):
-    """What every protection that writes letters is told: the L_inf bound of its copies in 8-bit steps."""
-
-    epsilon_255: int = 16
-
-
-L = TypeVar("L", bound=LetterConfig)
-
-
-class LetterProtection(Protection[L]):
-    """Copies whose lowest bits are a letter: one key, layouts by shape and channels, and the seal.
-
-    Raises:
-        ConfigError: several keys, for an image has one letter; images that have no room for it.
-    """
-
-    takes = SealedKey.kind
-    enlarges = True
-
-    def __init__(self, clean: ImageSet, keys: Sequence[Key], config: L, **run: Unpack[RunOptions]) -> None:
-        if len(keys) > 1:
-            raise ConfigError("an image has one letter: give one key, and its recipient's file to everybody authorised")
-        super().__init__(clean, keys, config, **run)
-        assert isinstance(keys[0], SealedKey)  # `takes` says so
-        self.secret = keys[0].secret
-        equal = channels_equal(clean.images)  # such images have a layout of their own
-        self.kinds = [kind.nonzero()[:, 0] for kind in (~equal, equal) if kind.any()]
-        for kind in self.kinds:
-            self.layout(clean.images[kind[:1]])  # what has no room for a letter fails here
-
-    def check_sizes(self, sizes: Iterable[tuple[int, int]]) -> None:
-        for size, name in dict(zip(sizes, self.clean.names, strict=True)).items():
-            try:
-                layout_of((self.clean.channels, *size), self.config.epsilon_255)
-            except ConfigError as error:
-                raise ConfigError(f"{name}: {error}") from error
-
-    def part(self, numbers: range, turn: int = 0) -> Self:
-        """This protection, of these originals alone."""
-        part = copy.copy(self)
-        part.clean = self.clean.subset(torch.arange(numbers.start, numbers.stop))
-        part.kinds, part.log, part.keys = [], [], []
-        part.device = device_in_turn(self.device, turn)
-        return part
-
-    def layout(self, images: Tensor) -> Layout:
-        """The letter's layout for images [B, C, H, W] that all have equal channels, or none has."""
-        channels, height, width = images.shape[1:]
-        gray = bool(channels_equal(images[:1]))
-        return layout_of((1 if gray else channels, height, width), self.config.epsilon_255)
-
-    def sealed(self, images: Tensor, field: Tensor, nodes: Tensor) -> Tensor:
-        """The copies of images of one layout, uint8 [B, C, H, W], from levels that are not rounded yet."""
-        rounded = [level(free).to(torch.int8).cpu() for free in (field, nodes)]
-        return seal(images, rounded[0], rounded[1], self.secret, self.config.epsilon_255)
 
 
 @dataclass(frozen=True)
@@ -335,45 +275,6 @@ class _Filtered(PlainTraining):
         return filtered(x, generator), y
 
 
-def filtered(x: Tensor, rng: torch.Generator) -> Tensor:
-    """Members of the family of filters, drawn for each image: no list that a hacker could look beside.
-
-    In most cases a random mix of the colours, half of them luma, in the place of all, or taken out of them; in half of
-    the cases a blur, a high-pass or a sharpening of random width; in some JPEG of random quality; in half of the cases
-    another light: contrast halved to doubled, and up to 0.3 lighter or darker.
-
-    Args:
-        x: float32 [B, C, H, W] in [0, 1].
-        rng: draws.
-
-    Returns:
-        The same shape and range; differentiable in x.
-    """
-    count = len(x)
-    draws = torch.rand(4, generator=rng).tolist()
-
-    def each(least: float = 0.0, most: float = 1.0) -> Tensor:
-        return (least + (most - least) * torch.rand(count, generator=rng)).view(-1, 1, 1, 1).to(x.device)
-
-    if x.shape[1] == 3 and draws[0] < 0.6:
-        mix = torch.rand(count, 3, generator=rng)
-        mix = torch.where(torch.rand(count, 1, generator=rng) < 0.6, torch.tensor(LUMA), mix / mix.sum(1, keepdim=True))
-        gray = (x * mix.view(-1, 3, 1, 1).to(x.device)).sum(1, keepdim=True)
-        share = torch.where(each() < 0.6, 1.0, each())
-        without = x - share * (gray - gray.mean((2, 3), keepdim=True))
-        x = torch.where(each() < 0.15, without, x + share * (gray - x)).clamp(0, 1)
-    if draws[1] < 0.5:
-        low = blur(x, each(0.4, 1.8).flatten().cpu())
-        kind, detail = each(0, 3).floor(), each(1, 3) * (x - low)
-        x = torch.where(kind == 0, low, torch.where(kind == 1, 0.5 + detail, x + detail)).clamp(0, 1)
-    if draws[2] < 0.3:
-        x = jpeg(x, float(10 + 60 * torch.rand((), generator=rng)))
-    if draws[3] < 0.5:
-        mean = x.mean((1, 2, 3), keepdim=True)
-        x = (mean + each(-0.3, 0.3) + 2 ** each(-1, 1) * (x - mean)).clamp(0, 1)
-    return x
-
-
 def draw_targets(secret: bytes, classes: int) -> Tensor:
     """Another class for every class, from the key alone: int64 [K], each class once, nowhere the class itself.
 
@@ -389,61 +290,10 @@ def draw_targets(secret: bytes, classes: int) -> Tensor:
     return targets
 
 
-def drawn_order(secret: bytes, purpose: str, count: int) -> Tensor:
-    """The numbers 0..count-1 in an order that the key decides, int64 [count]."""
-    stream = hashlib.shake_256(derive(secret, purpose)).digest(8 * count)
-    return torch.frombuffer(bytearray(stream), dtype=torch.int64).argsort()
-
-
-def quick(device: torch.device) -> torch.autocast:
-    """bfloat16 where the hardware computes in it."""
-    capabilities: Callable[[], dict[str, Any]] = getattr(torch.cpu, "get_capabilities", dict)  # not in torch 2.4
-    able = device.type == "cuda" or bool(capabilities().get("avx512_bf16"))
-    return torch.autocast(device.type, torch.bfloat16, enabled=able)
-
-
 def _answer(network: nn.Module, shown: Tensor) -> Tensor:
     """Logits float32 [B, K]."""
     with quick(shown.device):
         return network(shown).float()
-
-
-def rendered(images: Tensor, field: Tensor, nodes: Tensor, layout: Layout, rng: torch.Generator) -> Tensor:
-    """x_u with gradients; coins stand for letters.
-
-    Rounding passes gradients straight through (Bengio, Léonard & Courville 2013). The bounds 0 and 127 are kept value
-    by value here, and node by node in the end.
-
-    Args:
-        images: uint8 [B, C, H, W] of one layout, on the CPU.
-        field: proposed levels before they are rounded, float32 [B, rows, columns].
-        nodes: the same [B, C, rows, columns], empty where there are none.
-        layout: of the letter.
-        rng: draws the coins.
-
-    Returns:
-        float32 [B, C, H, W] in [0, 1], where `field` lies.
-    """
-    size = images.shape[2], images.shape[3]
-    half = (images >> 1).float().to(field.device)
-    field, nodes = (_through(free, level(free)) / MOST_LEVEL for free in (field, nodes))
-    shift = _enlarged(field[:, None], layout.field_step, size)
-    if layout.node_step:
-        shift = shift + _enlarged(nodes, layout.node_step, size)
-    shift = layout.reach * shift.clamp(-1, 1)
-    shift = torch.minimum(torch.maximum(shift, -half), TOP - half)
-    coins = torch.randint(2, half.shape, generator=rng).to(half.device)
-    return (2 * (half + _through(shift, shift.round())) + coins) / 255
-
-
-def level(free: Tensor) -> Tensor:
-    """The nearest level."""
-    return free.clamp(-MOST_LEVEL, MOST_LEVEL).round()
-
-
-def _through(free: Tensor, rounded: Tensor) -> Tensor:
-    """The rounded numbers, with the gradient of the free ones."""
-    return free + (rounded - free).detach()
 
 
 def _bent(proposal: Tensor) -> Tensor:
@@ -464,23 +314,3 @@ def _at_nodes(proposal: Tensor, shape: tuple[int, int, int], step: int) -> Tenso
     if proposal.shape[2:] == shape[1:]:
         return F.avg_pool2d(proposal, step, ceil_mode=True, count_include_pad=False)
     return resized(proposal, [-(-side // step) for side in shape[1:]])
-
-
-def resized(levels: Tensor, nodes: Sequence[int]) -> Tensor:
-    """Levels float32 [B, C, rows, columns] at another number of nodes, bilinear, antialiased."""
-    return F.interpolate(levels, list(nodes), mode="bilinear", align_corners=False, antialias=True)
-
-
-def _enlarged(values: Tensor, step: int, size: tuple[int, int]) -> Tensor:
-    """Nodes [B, C, rows, columns] -> pixels [B, C, H, W], bilinearly at half-pixel centres, as letters have it."""
-    if step == 1:
-        return values
-    rows, columns = (_weights(side, step).to(values.device) for side in size)
-    return rows @ values @ columns.T
-
-
-def _weights(length: int, step: int) -> Tensor:
-    """float32 [length, nodes]: how nodes every `step` pixels make a line of pixels."""
-    count = -(-length // step)
-    place = ((torch.arange(length) + 0.5) / step - 0.5).clamp(0, count - 1)
-    return (1 - (place[:, None] - torch.arange(count)).abs()).clamp_min(0)
