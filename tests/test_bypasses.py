@@ -14,7 +14,7 @@ PACKAGE = Path(uge.__file__).parent
 READERS = {"read_text", "read_bytes", "load_file", "safe_open"}
 WRITERS = {"write_text", "write_bytes", "rmtree", "mkdtemp", "flock", "os.rename", "os.replace", "os.fsync", "os.link"}
 CODE = {"pickle", "dill", "joblib", "shelve", "marshal", "cloudpickle"}  # modules that run what they read
-HOMES = {"outside.py", "durable.py"}
+HOMES = {"outside.py", "locks.py", "durable.py"}
 OTHERWISE = {
     ("keys/files.py", "os.rename"): "a pair of files, which appear together and are never overwritten",
     ("keys/files.py", "os.link"): "the same",

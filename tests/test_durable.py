@@ -12,18 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from uge.durable import (
-    append,
-    check_target,
-    claimed,
-    held,
-    new_folder,
-    private_folder,
-    remove_folder,
-    tidy,
-    write_file,
-)
+from uge.durable import append, check_target, claimed, new_folder, remove_folder, tidy, write_file
 from uge.errors import PublishError
+from uge.locks import held, private_folder
 
 
 def mode(path: Path) -> int:
@@ -228,7 +219,7 @@ def test_what_somebody_keeps_under_the_hidden_name_stays(tmp_path: Path) -> None
 
 def test_of_two_at_one_folder_one_works_and_the_other_says_who_does(tmp_path: Path) -> None:
     code = "with held(Path('work')):\n Path('there').touch()\n time.sleep(60)"
-    start = "import time\nfrom pathlib import Path\nfrom uge.durable import held\n"
+    start = "import time\nfrom pathlib import Path\nfrom uge.locks import held\n"
     child = subprocess.Popen([sys.executable, "-c", start + code], cwd=tmp_path)
     try:
         while not (tmp_path / "there").exists():

@@ -15,7 +15,7 @@ import uge
 PACKAGE = Path(uge.__file__).parent
 STOREYS = (  # a room imports from its own storey, without going round in a circle, and from those before it
     {"errors"},
-    {"runtime", "records", "outside", "durable", "runners"},
+    {"runtime", "records", "outside", "locks", "durable", "runners"},
     {"data", "networks", "losses", "filters", "operations"},
     {"training"},
     {"encoders"},  # after training: the encoder `own` is trained, by the one loop
@@ -34,6 +34,7 @@ ROOMS_OF_REPORT = {
     "runtime",
     "records",
     "outside",
+    "locks",
     "durable",
     "data",
     "copy",

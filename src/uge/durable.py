@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
-import platform
 import shutil
-import stat
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -19,11 +17,9 @@ from pathlib import Path
 
 from uge import outside
 from uge.errors import PublishError
+from uge.locks import LOCK, OPEN_FLAGS, check_own_file, held, is_at, lock, private_folder
 
-LOCK = ".lock"
-_LOCK_FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-_MOST_LOCK = 200  # bytes: who holds it
 _SYNCS_AT_ONCE = 16  # the disk takes them together: ten times as fast as one by one
 _SYNCS_IN_LINE = 256
 
@@ -69,9 +65,9 @@ def append(path: Path, line: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         new = not path.exists()
-        handle = os.open(path, _LOCK_FLAGS | getattr(os, "O_BINARY", 0), 0o666)
+        handle = os.open(path, OPEN_FLAGS | getattr(os, "O_BINARY", 0), 0o666)
         with os.fdopen(handle, "r+b") as file:
-            _check_own_file(handle, path)
+            check_own_file(handle, path)
             torn = file.seek(0, os.SEEK_END) > 0 and file.seek(-1, os.SEEK_END) >= 0 and file.read(1) != b"\n"
             file.write((("\n" if torn else "") + line + "\n").encode())
             file.flush()
@@ -160,73 +156,6 @@ def tidy(out: Path | str) -> bool:
     with held(work, f"{out} is being made by"):
         _remove_work(work, work / out.name)
     return True
-
-
-@contextmanager
-def held(folder: Path, taken: str | None = None) -> Iterator[None]:
-    """Hold a folder for one process: made private (0700), this user's own, locked until the end or its deletion.
-
-    Args:
-        folder: is made where there is none.
-        taken: begins the message where another process holds it, before who does.
-
-    Raises:
-        PublishError: another process holds it, or `private_folder` refuses it.
-    """
-    while True:
-        private_folder(folder)
-        file = folder / LOCK
-        try:
-            handle = os.open(file, _LOCK_FLAGS, 0o600)
-        except FileNotFoundError:  # deleted by the one who held it
-            continue
-        except OSError as error:
-            raise PublishError(f"cannot write {file}: {_said(error)}") from error
-        try:
-            _check_own_file(handle, file)
-            if not _lock(handle, wait=False):
-                who = os.read(handle, _MOST_LOCK).decode(errors="replace").strip() or "another process"
-                message = taken or f"{folder} is in use by"
-                raise PublishError(f"{message} {outside.printable(who)}; wait for it, or give another --out")
-            if not _is_at(handle, file):
-                continue
-            os.ftruncate(handle, 0)
-            os.write(handle, f"process {os.getpid()} on {platform.node()}\n".encode()[:_MOST_LOCK])
-            yield
-            return
-        finally:
-            os.close(handle)
-
-
-def private_folder(folder: Path) -> None:
-    """Make a folder that only this user can look into, or make an own one so.
-
-    Raises:
-        PublishError: it is a link or a file, belongs to another user, or others could write in it and it is not empty,
-            so that what is in it may be theirs; or it cannot be written.
-    """
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = os.lstat(folder)
-        if not stat.S_ISDIR(found.st_mode):
-            raise PublishError(f"{folder} is a link, and what is private goes into no folder behind one; give its own")
-        if hasattr(os, "getuid") and found.st_uid != os.getuid():
-            raise PublishError(
-                f"{folder} belongs to user {found.st_uid}, not to you ({os.getuid()}), who could change what is read"
-                " from it; give a new folder"
-            )
-        if hasattr(os, "getuid") and found.st_mode & 0o077:
-            os.chmod(folder, 0o700)
-            if found.st_mode & 0o022 and any(folder.iterdir()):
-                os.chmod(folder, stat.S_IMODE(found.st_mode))
-                raise PublishError(
-                    f"{folder} can be written by other users, and what is in it may be theirs; give a new folder, or"
-                    " run chmod go-w on it if all of it is yours"
-                )
-    except FileExistsError as error:
-        raise PublishError(f"{folder} is a file; give a new folder") from error
-    except OSError as error:
-        raise PublishError(f"cannot write {folder}: {error.strerror or error}") from error
 
 
 @contextmanager
@@ -371,8 +300,8 @@ def _new_file(path: Path, mode: int) -> int:
         except FileExistsError:
             _remove_left(path)
             continue
-        _lock(handle, wait=True)
-        if _is_at(handle, path):
+        lock(handle, wait=True)
+        if is_at(handle, path):
             return handle
         os.close(handle)  # taken for one that a killed process left
 
@@ -384,9 +313,9 @@ def _remove_left(path: Path) -> None:
     except FileNotFoundError:
         return
     try:
-        _check_own_file(handle, path)
-        _lock(handle, wait=True)
-        if _is_at(handle, path):
+        check_own_file(handle, path)
+        lock(handle, wait=True)
+        if is_at(handle, path):
             path.unlink()
     finally:
         os.close(handle)
@@ -400,37 +329,3 @@ def _remove_work(work: Path, folder: Path) -> None:
             remove_folder(work)
     except OSError:
         pass
-
-
-def _lock(handle: int, *, wait: bool) -> bool:
-    """Whether this process has the lock of an open file now; True where the system knows no locks."""
-    try:
-        import fcntl
-    except ImportError:
-        return True
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        if error.errno not in (errno.ENOLCK, errno.ENOTSUP):  # a file system without locks
-            raise
-    return True
-
-
-def _is_at(handle: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(handle), os.lstat(path))
-    except FileNotFoundError:
-        return False
-
-
-def _check_own_file(handle: int, path: Path) -> None:
-    """Refuse what another user put in the place of a file of ours, a second name of another file included."""
-    found = os.fstat(handle)
-    if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1 or (hasattr(os, "getuid") and found.st_uid != os.getuid()):
-        raise PublishError(f"{path} is no file of yours alone; remove it, or give another folder")
-
-
-def _said(error: OSError) -> str:
-    return "it is a link" if error.errno == errno.ELOOP else error.strerror or str(error)

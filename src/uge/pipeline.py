@@ -20,10 +20,11 @@ from uge.copy.publishing import Chunk, finish, write_chunk
 from uge.data import Photographs
 from uge.data.entries import Pixels
 from uge.data.images import ImageSet, batch_of
-from uge.durable import LOCK, check_target, claimed, hidden, move_into_place, remove_folder, write_file
+from uge.durable import check_target, claimed, hidden, move_into_place, remove_folder, write_file
 from uge.errors import KeyFileError, PublishError, UgeError, unknown_name
 from uge.keys import Key, SealedKey, load_key, save_key
 from uge.keys.letter import derive
+from uge.locks import LOCK
 from uge.outside import MOST_FACTS, read_file
 from uge.protect import PROTECTIONS
 from uge.protection import Copier, OnStep, Protection

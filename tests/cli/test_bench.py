@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from uge.durable import held
+from uge.locks import held
 
 from .conftest import Run
 

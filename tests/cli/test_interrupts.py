@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from uge.data.sources import load
-from uge.durable import held
 from uge.errors import PublishError
+from uge.locks import held
 from uge.pipeline import protect_and_publish
 from uge.protect import PROTECTIONS, resolve_config
 

@@ -20,9 +20,9 @@ from uge.audit.quality import psnr, ssim
 from uge.copy import Copy
 from uge.data.images import ImageSet
 from uge.demo import PLAN, QUICK_EPOCHS, QUICK_IMAGES, Steps, run_demo
-from uge.durable import held
 from uge.errors import KeyFileError, PublishError
 from uge.keys import load_key
+from uge.locks import held
 from uge.runners import Local
 from uge.runtime import generator_for
 

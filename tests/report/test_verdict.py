@@ -1,7 +1,8 @@
 import re
 from typing import Any
 
-from uge.report.verdict import judge, limits, name_of
+from uge.report.limits import limits
+from uge.report.verdict import judge, name_of
 
 from .conftest import make_records, make_summary, worth_of
 

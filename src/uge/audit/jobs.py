@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from safetensors.numpy import save
 
-from uge.durable import private_folder, write_file
+from uge.durable import write_file
+from uge.locks import private_folder
 
 if TYPE_CHECKING:
     from uge.audit.run import Audit

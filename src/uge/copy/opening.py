@@ -20,9 +20,10 @@ from uge.copy.forms import MOST_VALUES, Place, image_in, places_of
 from uge.copy.manifest import CARD, MANIFEST, SIGNATURE, SUMS, Manifest, read_manifest
 from uge.data import DataWarning
 from uge.data.images import pixel_sha256
-from uge.durable import LOCK, check_target, claimed, move_into_place, remove_folder, sync_files
+from uge.durable import check_target, claimed, move_into_place, remove_folder, sync_files
 from uge.errors import KeyFileError, PublishError, UgeError
 from uge.keys import Key
+from uge.locks import LOCK
 from uge.records import config_hash
 from uge.runners import Runner
 

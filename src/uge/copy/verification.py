@@ -3,32 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import re
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
-from uge.copy.chunks import Result, cut, work_through
 from uge.copy.files import (
-    CHUNKS,
-    PNG_ERRORS,
     Tree,
-    chunks_of,
     files_of,
-    in_batches,
     read_bytes,
-    read_png,
     read_text,
     what_became_of,
 )
-from uge.copy.forms import MOST_VALUES, Place, places_of
+from uge.copy.forms import places_of
+from uge.copy.inspection import Published, Seen, look_at_all
 from uge.copy.manifest import (
     ATTRIBUTES,
     CARD,
@@ -40,12 +31,10 @@ from uge.copy.manifest import (
     Shard,
     read_manifest,
 )
-from uge.copy.opening import open_each
 from uge.copy.reading import files_by_pixels
 from uge.copy.shards import read_shard
 from uge.data import Photographs
-from uge.data.entries import Pixels
-from uge.data.images import ImageSet, class_difference, pixel_sha256
+from uge.data.images import ImageSet, class_difference
 from uge.errors import PublishError
 from uge.keys import Key
 from uge.runners import Runner
@@ -110,7 +99,7 @@ def verify(
     files.check_companions()
     originals = {} if clean is None else _readers(clean)
     opener = key.recipients_part() if key is not None and key.opens and signature == "valid" else None
-    seen = _look_at_all(files.images(), originals, opener, runner)
+    seen = look_at_all(files.images(), originals, opener, runner)
     files.tell_of(seen)
     problems += files.problems() + seen.problems(len(manifest.images), opener)
     if clean is not None:
@@ -237,7 +226,7 @@ class _Files:
             self.line_endings.append(name)
         return hashlib.sha256(text).hexdigest()
 
-    def images(self) -> list[_Image]:
+    def images(self) -> list[Published]:
         """What is to be looked at; what is not there is told of."""
         found = []
         for entry in self.manifest.images:
@@ -246,10 +235,10 @@ class _Files:
             if (place := self.places.get(entry.file)) is None:
                 self._tell(entry.file, self._where_it_is(entry))
             else:
-                found.append(_Image(entry, place, self.manifest.shape_of(entry), self.sums.get(entry.file, "")))
+                found.append(Published(entry, place, self.manifest.shape_of(entry), self.sums.get(entry.file, "")))
         return found
 
-    def tell_of(self, seen: _Seen) -> None:
+    def tell_of(self, seen: Seen) -> None:
         """Take in what was found wrong with images."""
         for file, what in seen.wrong:
             self._tell(file, what)
@@ -279,133 +268,8 @@ class _Files:
             return "missing"
 
 
-class _Image(NamedTuple):
-    """A published image that is to be looked at.
-
-    Attributes:
-        entry: of the manifest.
-        place: where it lies.
-        shape: that it should have.
-        digest: SHA-256 of its file; "" for none that is listed.
-        original: uint8 [C, H, W], where there is one.
-    """
-
-    entry: PublishedImage
-    place: Place
-    shape: tuple[int, int, int]
-    digest: str
-    original: Pixels | None = None
-
-
-@dataclass
-class _Seen:
-    """What images, letters and originals show.
-
-    Attributes:
-        wrong: files, and what is wrong with each.
-        others: files that hold other pixels, the `pixel_sha256` of these, and whether they are of another shape.
-        largest: change of a value, in `file`.
-        compared: images that have an original of their size.
-        tried: letters, of which `opened` opened, `identical` to the view of their original.
-        sizes: one line for each original of another size.
-    """
-
-    wrong: list[tuple[str, str]] = field(default_factory=list)
-    others: list[tuple[str, str, bool]] = field(default_factory=list)
-    largest: int = 0
-    file: str = ""
-    compared: int = 0
-    tried: int = 0
-    opened: int = 0
-    identical: int = 0
-    sizes: list[str] = field(default_factory=list)
-
-    def published(self, images: Sequence[_Image]) -> Iterator[tuple[_Image, Tensor]]:
-        """Those whose pixels are those that were published; the rest is told of."""
-        for each in images:
-            file, data = each.entry.file, b""
-            try:
-                data = each.place.read()
-                image = read_png(data)
-            except PNG_ERRORS as error:
-                self.wrong.append((file, what_became_of(data, error)))
-                continue
-            if (pixels := pixel_sha256(image)) != each.entry.sha256:
-                self.others.append((file, pixels, tuple(image.shape) != each.shape))
-                continue
-            digest = hashlib.sha256(data).hexdigest()
-            if digest != (each.digest or digest) or chunks_of(data) != CHUNKS:
-                self.wrong.append((file, "file rewritten, pixels unchanged"))
-            if each.place.told(each.entry) != (file, each.entry.label):
-                self.wrong.append((file, "label or name swapped in its shard"))
-            yield each, image
-
-    def add(self, images: list[_Image], copies: Tensor, key: Key | None) -> None:
-        """Take in a batch uint8 [B, C, H, W]."""
-        views, opened = copies, torch.zeros(len(copies), dtype=torch.bool)
-        if key is not None:
-            views, opened = open_each(key, copies)
-            self.tried, self.opened = self.tried + len(copies), self.opened + int(opened.sum())
-        for each, copy, view, good in zip(images, copies, views, opened.tolist(), strict=True):
-            if each.original is None:
-                continue
-            file, original = each.entry.file, torch.from_numpy(each.original)
-            if original.shape != copy.shape:
-                self.sizes.append(f"{file}: {list(copy.shape)} pixels, the original has {list(original.shape)}")
-                continue
-            self.compared += 1
-            change = int((copy.short() - original.short()).abs().max())
-            if change > self.largest:
-                self.largest, self.file = change, file
-            if good and key is not None:
-                self.identical += torch.equal(view, key.seen(original[None])[0])
-
-    def merge(self, other: _Seen) -> None:
-        """Take in what was seen elsewhere, of later images."""
-        if other.largest > self.largest:
-            self.largest, self.file = other.largest, other.file
-        for name in ("wrong", "others", "sizes", "compared", "tried", "opened", "identical"):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-
-    def problems(self, count: int, key: Key | None) -> list[str]:
-        if self.opened < self.tried:
-            return [*self.sizes, f"letters: {self.opened} of {self.tried} open with this key"]
-        if key is not None and self.identical < self.compared:
-            return [*self.sizes, f"views: {self.identical} of {count} are identical to those of the originals"]
-        return self.sizes
-
-
-def _look_at_all(
-    images: Sequence[_Image], originals: dict[str, Callable[[], Tensor]], key: Key | None, runner: Runner | None
-) -> _Seen:
-    """Look at images, beside the originals of those that have one."""
-    numbers = cut((math.prod(each.shape) for each in images), MOST_VALUES) if images else []
-
-    def chunk(number: int) -> list[_Image]:
-        part = images[numbers[number].start : numbers[number].stop]
-        readers = [originals.get(each.entry.file) for each in part]
-        return [
-            each if read is None else each._replace(original=read().numpy())
-            for each, read in zip(part, readers, strict=True)
-        ]
-
-    seen = _Seen()
-    with tempfile.TemporaryDirectory() as kept:
-        for result in work_through(len(numbers), chunk, partial(_look, key), Path(kept), runner):
-            seen.merge(_Seen(**result))
-    return seen
-
-
-def _look(key: Key | None, images: Sequence[_Image]) -> Result:
-    """What these images show: a `_Seen` as JSON."""
-    seen = _Seen()
-    for batch, copies in in_batches(seen.published(images)):
-        seen.add(batch, copies, key)
-    return asdict(seen)
-
-
 def _against_originals(
-    manifest: Manifest, clean: ImageSet, originals: Iterable[str], seen: _Seen, *, whole: bool
+    manifest: Manifest, clean: ImageSet, originals: Iterable[str], seen: Seen, *, whole: bool
 ) -> list[str]:
     """What only the originals can show; `whole` if nothing else is wrong."""
     problems = []

@@ -16,6 +16,7 @@ from uge.outside import MIB, Shape, between, filled, fits, printable, read_json,
 from uge.outside import markdown as escaped
 from uge.records import is_training, read_records
 from uge.report import tables, verdict
+from uge.report.limits import limits
 from uge.report.page import Examples, ReportInput, write_page
 
 FORMAT_VERSION = 1
@@ -237,10 +238,7 @@ def markdown(data: ReportInput) -> str:
     lines += ["", tables.heatmap_markdown(tables.heatmap(data.summary)).rstrip()]
     lines += [
         "",
-        *(
-            escaped(paragraph) + "\n"
-            for paragraph in verdict.limits(data.summary, data.records, manifest, data.offered)
-        ),
+        *(escaped(paragraph) + "\n" for paragraph in limits(data.summary, data.records, manifest, data.offered)),
     ]
     if data.skipped:
         lines.append(

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from uge.durable import write_file
 from uge.report import figures, tables, verdict
+from uge.report.limits import limits
 from uge.runtime import without_folders
 
 MOST_EXAMPLES = 5
@@ -132,7 +133,7 @@ def contents(data: ReportInput, *, public: bool) -> dict[str, Any]:
         "ladders": figures.ladders(data.summary),
         "curves": curves[:MOST_CURVES],
         "more_curves": curves[MOST_CURVES:],
-        "limits": verdict.limits(data.summary, data.records, data.manifest, data.offered),
+        "limits": limits(data.summary, data.records, data.manifest, data.offered),
         "skipped": data.skipped,
         "following": data.following,
         "settings": list(flat(data.settings)),
