@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from uge.bench.run import result_of
+from uge.bench.result import result_of
 from uge.report.leaderboard import facts, markdown
 
 ABOUT = {"dataset": "d", "images": 9, "test_images": 9, "image_size": [8, 8], "epochs": 2}

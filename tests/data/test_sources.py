@@ -324,7 +324,7 @@ def test_what_is_written_to_the_images_stays_in_memory(tmp_path: Path) -> None:
 def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = write_images(tmp_path / "d", cat_0=RGB, dog_0=RGB)
     with Path("/dev/full").open("w+b", buffering=0) as full:
-        monkeypatch.setattr("uge.data.sources.tempfile.TemporaryFile", lambda: full)
+        monkeypatch.setattr("uge.data.scratch.tempfile.TemporaryFile", lambda: full)
         refuses(root, "no room for the images", "No space left on device", "TMPDIR")
 
 

@@ -7,18 +7,16 @@ images, val or reports is no class, and nothing is published because it lay near
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath, PureWindowsPath
+from pathlib import PurePosixPath
 
 from uge.data.decoding import SUFFIXES
 from uge.data.entries import SPLIT_WORDS, kinds_of, some_of, suffix_of
+from uge.data.labels import labels_in
 from uge.errors import DataError
-from uge.outside import parse_json
 
 EXPECTED = "expected CLASS/*.png, or train/CLASS/*.png beside test/"
 PICTURE = "picture"  # the class of images that have none
@@ -39,7 +37,6 @@ _NO_CLASS = {
     "results", "outputs", "runs", "screenshots",
 }  # fmt: skip
 _TABLES = ("metadata.csv", "metadata.jsonl", "val_annotations.txt")
-_LABEL_COLUMNS = ("label", "labels", "class", "class_name", "target", "category")
 
 Parts = tuple[str, ...]
 _Labelled = tuple[str, Parts, str]  # the folder of a class, the path below it, the whole path
@@ -351,7 +348,7 @@ def _label_by_tables(
     notes = []
     tables = {split: _table_of(frame, split, files) for split in loose if split not in labelled}
     for table in sorted({table for table in tables.values() if table}):
-        rows, found = _rows_of(source, table, read(table)), 0
+        rows, found = labels_in(source, table, read(table)), 0
         for split in [split for split, its in tables.items() if its == table]:
             label_of = _by_path(table, rows, frame.bottoms[split])
             known = [path for path in loose[split] if path in label_of]
@@ -373,29 +370,6 @@ def _table_of(frame: _Frame, split: str, files: Collection[str]) -> str | None:
             if (path := "/".join((*bottom[:depth], name))) in files:
                 return path
     return None
-
-
-def _rows_of(source: str, table: str, content: bytes) -> dict[str, str]:
-    """File name -> label, of a metadata.csv or .jsonl of the hub, or of Tiny ImageNet's annotations."""
-    try:
-        text = content.decode("utf-8-sig")
-        if table.endswith(".txt"):
-            return {row[0]: row[1] for row in csv.reader(io.StringIO(text), delimiter="\t") if row}
-        rows = (
-            [parse_json(line) for line in text.splitlines() if line.strip()]
-            if table.endswith(".jsonl")
-            else list(csv.DictReader(io.StringIO(text)))
-        )
-        label = next(name for name in _LABEL_COLUMNS if name in rows[0])
-        found = {PureWindowsPath(str(row["file_name"])).as_posix(): row[label] for row in rows}
-    except (ValueError, csv.Error, IndexError, KeyError, TypeError, StopIteration) as error:
-        raise DataError(
-            f"{source}: {table} gives no labels; expected columns file_name and label, or class folders instead"
-        ) from error
-    odd = [value for value in found.values() if not isinstance(value, str | int) or value in ("", -1)]
-    if odd:
-        raise DataError(f"{source}: {table} has the label {str(odd[0])[:40]!r}; expected one name or number an image")
-    return {name: str(value) for name, value in found.items()}
 
 
 def _by_path(table: str, rows: dict[str, str], bottom: Parts) -> dict[str, str]:

@@ -12,17 +12,12 @@ leaves its download in the usual Hugging Face cache, so that it works offline la
 from __future__ import annotations
 
 import difflib
-import errno
-import math
-import os
-import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import torch
@@ -34,6 +29,7 @@ from uge.data.decoding import SUFFIXES, UnreadableImage, decode, fit, whole
 from uge.data.entries import SPLIT_WORDS, DataWarning, Entry, Limits, Pixels, Source, kinds_of, some_of, suffix_of
 from uge.data.files import list_zip, open_zip, read_picture, read_tree, walk
 from uge.data.images import ImageSet, check_class_names
+from uge.data.scratch import scratch_file, widen
 from uge.data.tables import by_split, read_hub, read_parquet
 from uge.errors import DataError
 
@@ -252,7 +248,7 @@ def _decode_all(
     first_of: dict[int, str] = {}  # channels -> the first image that has them
     grays = 0
     size: tuple[int, int] | None = None
-    with _scratch_file() as file:
+    with scratch_file() as file:
         for entry in entries:
             try:
                 pixels, own_size = _pixels_of(entry, how, conversions)  # [H, W] or [H, W, C]
@@ -279,7 +275,7 @@ def _decode_all(
                         f"mixed colours: {first_of[1]} is gray, {first_of[3]} is RGB; --convert makes all RGB"
                     )
                 if len(pixels) == 3 and grays == len(kept):  # the first RGB image: widen all before it
-                    _widen(file, (len(kept), 1, height, width))
+                    widen(file, (len(kept), 1, height, width))
                 pixels = np.broadcast_to(pixels, (3, height, width))
             file.write(pixels.tobytes())
             kept.append(entry)
@@ -304,32 +300,6 @@ def _as_channels(pixels: Pixels, channels: int = 0) -> Pixels:
     """[H, W] or [H, W, C] -> [C, H, W], gray ones in as many channels as are wanted."""
     planes = pixels.reshape(*pixels.shape[:2], -1).transpose(2, 0, 1)
     return np.broadcast_to(planes, (max(channels, len(planes)), *planes.shape[1:]))
-
-
-@contextmanager
-def _scratch_file() -> Iterator[IO[bytes]]:
-    """A file that goes with its last user; errors name the disk it lies on, and not the images."""
-    try:
-        with tempfile.TemporaryFile() as file:
-            yield file
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
-            raise
-        raise DataError(
-            f"no room for the images in {tempfile.gettempdir()} ({error.strerror}); point TMPDIR at a larger disk"
-        ) from error
-
-
-def _widen(file: IO[bytes], shape: tuple[int, int, int, int]) -> None:
-    """Write the gray images of a file as RGB in their place, the last one first."""
-    count = shape[0]
-    gray = math.prod(shape[1:])
-    for number in reversed(range(count)):
-        file.seek(number * gray)
-        pixels = file.read(gray)
-        file.seek(number * 3 * gray)
-        file.write(3 * pixels)
-    file.seek(0, os.SEEK_END)
 
 
 def _pixels_of(entry: Entry, how: _How, conversions: Counter[str]) -> tuple[Pixels, tuple[int, int]]:

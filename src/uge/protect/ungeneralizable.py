@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from uge.data.images import ImageSet, to_float, to_uint8
 from uge.encoders import build_encoder, features_of
-from uge.errors import ConfigError
+from uge.errors import ConfigError, unknown_name
 from uge.filters import parse_filter
 from uge.keys.key import Key
 from uge.losses.feature_distance import class_prototypes, feature_distance, misalignment
@@ -100,9 +100,7 @@ class UngeneralizableConfig(Settings):
     def __post_init__(self) -> None:
         self.check_epsilon()
         if self.feature_objective not in FEATURE_OBJECTIVES:
-            raise ConfigError(
-                f"unknown feature objective '{self.feature_objective}'; choose from: {', '.join(FEATURE_OBJECTIVES)}"
-            )
+            raise unknown_name("feature objective", self.feature_objective, FEATURE_OBJECTIVES)
         self.check_counts("feature_images", "epochs", "batch_size", "clean_checkpoints", "live_runs", "generator_patch")
         self.check_not_negative(*TERMS, "run_epochs")
         self.check_shares("warm_up", "clean_share")
