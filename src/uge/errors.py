@@ -11,7 +11,15 @@ from collections.abc import Iterable
 
 
 class UgeError(Exception):
-    """Base of every error that a user can cause and mend."""
+    """Base of every error that a user can cause and mend.
+
+    Example:
+        >>> try:
+        ...     uge.load_key("nowhere.recipient.uge")
+        ... except uge.UgeError as error:
+        ...     print(error)
+        cannot read key nowhere.recipient.uge: No such file or directory
+    """
 
 
 class DataError(UgeError):

@@ -26,8 +26,8 @@ from uge.keys import Key, SealedKey, load_key, save_key
 from uge.keys.letter import derive
 from uge.locks import LOCK
 from uge.outside import MOST_FACTS, read_file
-from uge.protect import PROTECTIONS
-from uge.protection import Copier, OnStep, Protection
+from uge.protect import DEFAULT, PROTECTIONS, resolve_config
+from uge.protection import Copier, OnStep, Protection, Settings
 from uge.runners import Runner
 from uge.runtime import seed_for, without_folders
 
@@ -35,9 +35,9 @@ from uge.runtime import seed_for, without_folders
 def protect_and_publish(
     originals: ImageSet | Photographs,
     keys: Sequence[Key],
-    out: Path,
-    method: str,
-    config: Any,
+    out: Path | str,
+    method: str = DEFAULT,
+    config: Settings | None = None,
     *,
     seed: int | None = None,
     device: torch.device | str = "cpu",
@@ -57,7 +57,7 @@ def protect_and_publish(
         keys: as their protectors hold them, of the kind that the protection takes: each signs the manifest.
         out: the folder to make; must not exist or be empty.
         method: an entry of `uge.protect.PROTECTIONS`.
-        config: settings of that protection.
+        config: settings of that protection; None for the defaults.
         seed: decides everything but the keys; None takes `secret_seed`. It is not published: whoever knows it can
             repeat what does not depend on the images.
         device: where to compute.
@@ -69,11 +69,18 @@ def protect_and_publish(
 
     Raises:
         UgeError: the first thing that is wrong; nothing is left at `out`.
+
+    Example:
+        >>> manifest = uge.protect_and_publish(images, [key], "copy")
+        >>> manifest.method, len(manifest.images), manifest.epsilon_measured_255 <= 16
+        ('sealed', 12, True)
     """
+    out = Path(out)
     if not was_published(out):
         check_target(out)
     if method not in PROTECTIONS:
         raise unknown_name("method", method, PROTECTIONS)
+    config = config or resolve_config(method)
     clean, sizes = originals.small, originals.sizes
     files_of(clean)  # what cannot be published and keys that cannot sign fail here, not after hours of training
     for key in keys:

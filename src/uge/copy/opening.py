@@ -91,6 +91,12 @@ def open_copy(
     Raises:
         PublishError: a file does not open: of another key, changed, or no published PNG. Nothing is written then.
         KeyFileError: a key that opens nothing, because its network sees the copy as it is.
+
+    Example:
+        >>> uge.open_copy("copy", recipient, "opened")
+        12
+        >>> uge.load("opened").images.equal(images.images & 0xFE)  # all but the lowest bit
+        True
     """
     source, out = Path(source), Path(os.path.abspath(out))
     if not key.opens:

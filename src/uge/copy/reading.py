@@ -75,6 +75,11 @@ class Copy:
         manifest: None for a folder of another program, in ImageFolder layout.
         images: every pixel and label as the manifest has them; of photographs, what networks see of them.
         signed_by: fingerprint of the key that its signature was held against; None if against none.
+
+    Example:
+        >>> copy = uge.Copy.read("copy", recipient)
+        >>> copy.view(recipient).images.equal(images.images & 0xFE)
+        True
     """
 
     folder: Path
@@ -158,6 +163,11 @@ def load_published(source: Path | str | Copy, transform: Callable[[Image.Image],
 
     Raises:
         PublishError: the folder cannot be read, or differs from what its manifest says.
+
+    Example:
+        >>> image, label = uge.load_published("copy")[0]
+        >>> image.shape, label
+        (torch.Size([3, 32, 32]), 0)
     """
     return CopyDataset((source if isinstance(source, Copy) else Copy.read(source)).images, transform)
 
@@ -178,6 +188,12 @@ def authorised_view(
         KeyFileError: the key is for other images.
         PublishError: the folder cannot be read, differs from what was published, or is not signed by the protector.
         ConfigError: the images of an ImageSet are published ones.
+
+    Example:
+        >>> train = uge.authorised_view("copy", recipient)
+        >>> test = uge.authorised_view(uge.load("photos", "test"), recipient)
+        >>> len(torch.utils.data.DataLoader(train, batch_size=4, shuffle=True)), len(test)
+        (3, 4)
     """
     if not isinstance(source, ImageSet):
         copy = source if isinstance(source, Copy) else Copy.read(source, key)

@@ -91,6 +91,11 @@ def verify(
 
     Raises:
         PublishError: there is no manifest to check against.
+
+    Example:
+        >>> found = uge.verify("copy", clean=images, key=key)
+        >>> found.problems, found.views
+        ((), 12)
     """
     folder = Path(folder)
     manifest = read_manifest(folder)

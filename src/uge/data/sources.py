@@ -72,6 +72,11 @@ def load(
 
     Raises:
         DataError: the source, the split or an image in it cannot be used; the message names it.
+
+    Example:
+        >>> images = uge.load("photos")
+        >>> images.class_names, len(images), images.image_size
+        (('cat', 'dog'), 12, (32, 32))
     """
     if image_size is not None and min(image_size) < 1:
         raise DataError(f"image size {image_size[0]}x{image_size[1]} is empty; expected height and width in pixels")

@@ -43,6 +43,12 @@ def save_key(key: Key, name: Path | str, *, passphrase: bytes | None = None, to:
     Raises:
         KeyFileError: one of them exists (a key is never overwritten), the place cannot be written, the key is a
             recipient's, or nothing can be encrypted with what was given.
+
+    Example:
+        >>> for file in uge.save_key(key, "copy", passphrase=b"correct horse"):
+        ...     print(file)
+        copy.protector.uge
+        copy.recipient.uge
     """
     pair = Path(f"{name}.protector.uge"), Path(f"{name}.recipient.uge")
     try:
@@ -73,6 +79,11 @@ def load_key(
 
     Raises:
         KeyFileError: missing, no key, damaged, encrypted, of another format version, or of the other role.
+
+    Example:
+        >>> recipient = uge.load_key("copy.recipient.uge", passphrase=b"correct horse")
+        >>> recipient.fingerprint == key.fingerprint
+        True
     """
     data = _read(path)
     if age.is_encrypted(data):

@@ -32,6 +32,11 @@ class SealedKey(Key):
 
     Attributes:
         secret: 32 bytes from the operating system.
+
+    Example:
+        >>> key = uge.SealedKey.draw()
+        >>> key.opens, len(key.secret)
+        (True, 32)
     """
 
     kind: ClassVar[str] = "sealed"
