@@ -36,7 +36,7 @@ from uge.pipeline import protect_and_publish
 from uge.protect import resolve_config
 from uge.protection import Settings
 from uge.records import append_record, config_hash, read_records
-from uge.runtime import environment
+from uge.runtime import environment, generator_for
 from uge.training import Recipe, recommended_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -49,6 +49,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "rem": SURROGATE
     | {"network_steps": 400, "steps": 5, "step_share": 0.4, "draws": 1, "attack_steps": 2, "attack_share": 0.75},
     "tap": SURROGATE | {"network_epochs": 20, "steps": 60},
+    "dune": SURROGATE | {"network_epochs": 20},
     "learnability-lock": SURROGATE | {"rounds": 20},
 }
 COUNTERMEASURES = ("none", "grayscale", "jpeg:10", "projection", "adversarial:steps=3,step_255=4")
@@ -61,6 +62,7 @@ class Comparison:
         data: the originals, with a test split.
         runs: where copies and the audit lie.
         results: the records to append to.
+        images: so many of the originals; 0 for all.
         network: the hacker's.
         epochs: of every training.
         precision: of the hackers' arithmetic, "float32" or "bfloat16".
@@ -72,13 +74,17 @@ class Comparison:
         runs: Path = RUNS,
         results: Path = RESULTS,
         *,
+        images: int = 0,
         network: str = NETWORK,
         epochs: int = 15,
         precision: str = "bfloat16",
     ) -> None:
         self.clean, self.test = (load(data, split, convert=True) for split in ("train", "test"))
-        self.dataset = Path(data).stem
+        self.dataset, self.size = Path(data).stem, {}
         self.runs = runs / self.dataset
+        if images:
+            self.clean = self.clean.take(images, generator_for(0, "baselines"))
+            self.size, self.runs = {"originals": images}, self.runs.with_name(f"{self.dataset}-{images}")
         self.results = results
         self.network, self.epochs, self.precision = network, epochs, precision
 
@@ -95,6 +101,7 @@ class Comparison:
         """A protected copy as read from its files, made and measured where it is missing, and what names its rows."""
         config = resolve_config(method, SETTINGS.get(method))
         about = {"method": method, "dataset": self.dataset, "config": config.to_dict(), "copy_seed": seed}
+        about |= self.size
         out = self.runs / f"{method}-{seed}-{config_hash(about)}"
         if not out.exists():
             self.protect(method, config, seed, out)
@@ -154,6 +161,7 @@ def tell(text: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True, help="the originals, with a test split")
+    parser.add_argument("--images", type=int, default=0, help="so many of the originals; all by default")
     parser.add_argument("--methods", nargs="*", default=list(BASELINES))
     parser.add_argument("--countermeasures", nargs="*", default=COUNTERMEASURES)
     parser.add_argument("--network", default=NETWORK, help="the hacker")
@@ -165,7 +173,12 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     if unknown := [name for name in arguments.methods if name not in BASELINES]:
         sys.exit(f"unknown methods {unknown}; choose from {list(BASELINES)}")
-    options = {"network": arguments.network, "epochs": arguments.epochs, "precision": arguments.precision}
+    options = {
+        "images": arguments.images,
+        "network": arguments.network,
+        "epochs": arguments.epochs,
+        "precision": arguments.precision,
+    }
     Comparison(arguments.data, **options).run(arguments.methods, arguments.countermeasures, arguments.seeds)
 
 

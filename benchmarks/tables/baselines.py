@@ -12,20 +12,21 @@ from statistics import fmean
 from benchmarks.tables.text import NOT_MEASURED, Row, figure, shown, table, trained_at
 
 
-def baseline_groups(rows: Iterable[Row]) -> dict[tuple[str, str, int, str], list[Row]]:
-    """(data set, hacker, epochs, precision) -> trainings of hackers on whatever data; the latest of each cell."""
+def baseline_groups(rows: Iterable[Row]) -> dict[tuple[str, int, str, int, str], list[Row]]:
+    """(data set, its images, hacker, epochs, precision) -> trainings on whatever data; the latest of each cell."""
     latest = {(row["method"], row["cell"]): row for row in rows if row["kind"] == "hacker"}
-    found: dict[tuple[str, str, int, str], list[Row]] = {}
+    found: dict[tuple[str, int, str, int, str], list[Row]] = {}
     for row in latest.values():
         recipe = row["recipe"]
-        found.setdefault((row["dataset"], row["network"], recipe["epochs"], recipe["precision"]), []).append(row)
+        who = row["dataset"], row["images"], row["network"], recipe["epochs"], recipe["precision"]
+        found.setdefault(who, []).append(row)
     return found
 
 
 def baseline_table(rows: Iterable[Row]) -> str:
     """A table a hacker: protections down, counter-measures across, the ceilings first."""
     parts = []
-    for (_, network, _, precision), trainings in baseline_groups(rows).items():
+    for (_, _, network, _, precision), trainings in baseline_groups(rows).items():
         hows = list(dict.fromkeys(row["countermeasure"] for row in trainings))
         plain = _accuracies(trainings, "clean", "none")
         body = [["on the originals", *(shown(_accuracies(trainings, "clean", how)) for how in hows), ""]]
@@ -70,7 +71,7 @@ def field_table(rows: Iterable[Row], published: Iterable[Row]) -> str:
     groups = baseline_groups(rows)
     if not published or not groups:
         return NOT_MEASURED
-    (dataset, network, epochs, _), ours = max(groups.items(), key=lambda item: len(item[1]))
+    (dataset, images, network, epochs, _), ours = max(groups.items(), key=lambda item: len(item[1]))
     hows = list(dict.fromkeys(row["countermeasure"] for row in published))
     options = {row["countermeasure"].partition(":")[0]: row["countermeasure"] for row in ours}
     same = {how: options.get(how, how) for how in hows}  # published "adversarial" gives no options
@@ -84,12 +85,18 @@ def field_table(rows: Iterable[Row], published: Iterable[Row]) -> str:
         ]
         body.append([f"`{method}`", *cells])
     body.append(["on the originals", *(f"- / {shown(_accuracies(ours, 'clean', same[how]))}" for how in hows)])
-    sources = {row["source"]: row["countermeasure"] for row in published}
     weaker = ", ".join(f"`{ours_how}` under {how}" for how, ours_how in same.items() if ours_how != how)
-    first = next(iter(sources))
-    about = "; ".join(f"{source} ({'all others' if source == first else how})" for source, how in sources.items())
+    first, *others = dict.fromkeys(row["source"] for row in published)
+    about = "; ".join([f"{first} (all others)", *(f"{source} ({_of(source, published)})" for source in others)])
     return (
-        f"Published: CIFAR-10, 50000 images, ResNet-18, from {about}. Ours: {dataset}, {ours[0]['images']} images,"
+        f"Published: CIFAR-10, 50000 images, ResNet-18, from {about}. Ours: {dataset}, {images} images,"
         f" {network}, {epochs} epochs{f', {weaker}' if weaker else ''}. In each cell published / ours; - was not"
         " measured.\n\n" + table(["protection", *hows], body)
     )
+
+
+def _of(source: str, published: Iterable[Row]) -> str:
+    """What a source has figures of: one protection, or one counter-measure against several."""
+    rows = [row for row in published if row["source"] == source]
+    methods = {row["method"] for row in rows}
+    return f"`{methods.pop()}`" if len(methods) == 1 else rows[0]["countermeasure"]

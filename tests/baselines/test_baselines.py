@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from uge.baselines import BASELINES
 from uge.baselines.ar import ARConfig, ARProtection, autoregress
 from uge.baselines.baseline import Baseline
 from uge.baselines.cuda import CUDAConfig, CUDAProtection
+from uge.baselines.dune import DUNEConfig, best_of_swarm, penalty
 from uge.baselines.learnability_lock import LearnabilityLockProtection, load_lock
 from uge.baselines.pil import gradient
 from uge.baselines.rem import REMConfig, REMProtection
@@ -183,6 +185,7 @@ def test_a_naive_hacker_falls_to_shortcuts_and_not_to_random_noise() -> None:
     assert accuracy(copies(clean, "lsp")) < 65  # chance is 25
     assert accuracy(copies(clean, "em", **surrogate, rounds=30)) < 65
     assert accuracy(copies(clean, "pil", batch_size=64)) < 65
+    assert accuracy(copies(clean, "dune", **DUNE)) < 65
     assert accuracy(copies(clean, "learnability-lock", **lock)) < 65
 
 
@@ -260,6 +263,32 @@ def test_a_lock_opens_to_within_a_step_and_no_other_does(tmp_path: Path) -> None
     (tmp_path / "copy-0.lock").write_bytes(b"no lock")
     with pytest.raises(KeyFileError, match="is no lock of uge, or damaged"):
         load_lock(tmp_path / "copy-0.lock")
+
+
+DUNE = {"network": "convnet:width=8", "network_epochs": 4, "checkpoints": 2, "batch_size": 64, "colour_images": 20}
+
+
+def test_dune_is_bounded_noise_that_misleads_and_one_colour_a_class_on_top() -> None:
+    images = gratings(128, 0)
+    protection = trained(images, "dune", **DUNE | {"steps": 12, "step_share": 0.15})
+    change = torch.cat(list(protection.copies())).float() - images.images.float()
+    colours = torch.stack([change[label::4].mean((0, 2, 3)) for label in range(4)])  # deltas are even about zero
+    assert (change - colours[images.labels][:, :, None, None]).abs().max() <= DUNEConfig.noise_255 + 2
+    assert colours.abs().max() > 5 and len(colours.round().unique(dim=0)) == 4
+    assert sum(row["reached"] for row in protection.log) / len(protection.log) > 0.4
+
+
+def test_a_colour_costs_what_it_hides_of_the_picture() -> None:
+    x = torch.tensor([0.5, 0.1]).view(2, 1, 1, 1).expand(2, 3, 8, 8).contiguous()
+    nothing, light = penalty(x, torch.stack([x, x + 0.2])).tolist()
+    # PSNR is 13.98 dB in both; of what is flat SSIM is 2ab / (a^2 + b^2), here 0.946 and 0.6
+    assert nothing == 0 and light == pytest.approx(20 + 20 * math.log10(0.2) + (0.8 - 0.6) / 2, abs=1e-3)
+
+
+def test_a_swarm_finds_the_lowest_place() -> None:
+    lowest = torch.tensor([0.05, -0.02])
+    found = best_of_swarm(lambda places: (places - lowest).square().sum(1), 2, torch.Generator().manual_seed(1))
+    assert (found - lowest).abs().max() < 0.01
 
 
 @pytest.mark.parametrize("targeted", [True, False])

@@ -40,6 +40,7 @@ TINY: dict[str, dict[str, Any]] = {
     "tap": NETWORK | {"network_epochs": 1, "steps": 5},
     "rem": NETWORK | {"network_steps": 3, "steps": 3, "draws": 2, "attack_steps": 2},
     "pil": {"epochs": 2, "steps": 5},
+    "dune": {"network": "mlp:width=8", "batch_size": 8, "network_epochs": 2, "checkpoints": 2, "colour_images": 2},
     "learnability-lock": NETWORK | {"network_steps": 2, "learning_rate": 1.0, "rounds": 4, "error": 0},
 }
 SCOPED = ["random-noise", "em"]
@@ -223,6 +224,8 @@ def test_a_key_chooses_the_method_of_whoever_names_none() -> None:
         ("em", {"rounds": 0}, "rounds must be at least 1, got 0"),
         ("em", {"error": 1}, "error is a share from 0 up to 1, got 1.0"),
         ("em", {"network": "resnt"}, "unknown network 'resnt'; did you mean 'resnet'"),
+        ("dune", {"network_epochs": 4}, "checkpoints must be at most network_epochs, got 5 and 4"),
+        ("dune", {"noise_255": 0}, r"noise_255 must be 1..128 \(8-bit steps\), got 0"),
         ("pil", {"balance": 1.5}, "balance is a share from 0 to 1, got 1.5"),
     ],
 )

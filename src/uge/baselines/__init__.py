@@ -7,6 +7,7 @@ from typing import Any
 from uge.baselines.ar import ARProtection
 from uge.baselines.baseline import Baseline
 from uge.baselines.cuda import CUDAProtection
+from uge.baselines.dune import DUNEProtection
 from uge.baselines.em import EMProtection
 from uge.baselines.learnability_lock import LearnabilityLockProtection
 from uge.baselines.lsp import LSPProtection
@@ -26,5 +27,6 @@ BASELINES: dict[str, type[Baseline[Any]]] = {
     "tap": TAPProtection,
     "rem": REMProtection,
     "pil": PILProtection,
+    "dune": DUNEProtection,
     "learnability-lock": LearnabilityLockProtection,
 }

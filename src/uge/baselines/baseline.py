@@ -52,8 +52,8 @@ class BaselineConfig(Settings):
             if (scope := getattr(self, name)) not in SCOPES:
                 raise ConfigError(f"unknown scope '{scope}'; choose from: {', '.join(SCOPES)}")
 
-    def check_rms(self, *names: str) -> None:
-        """Refuse root mean squares outside 1..128 steps: below 1 rounding would take them away."""
+    def check_steps(self, *names: str) -> None:
+        """Refuse bounds outside 1..128 steps: below 1 rounding would take the change away."""
         self._check(names, lambda value: 1 <= value <= 128, "must be 1..128 (8-bit steps)")
 
     def check_shares_below_one(self, *names: str) -> None:
@@ -63,10 +63,10 @@ class BaselineConfig(Settings):
 
 CHECKS = {  # of `Settings` and `BaselineConfig`, and the settings that each is for
     "check_scopes": ("scope",),
-    "check_rms": ("rms_255",),
+    "check_steps": ("rms_255", "noise_255"),
     "check_counts": (
         *("steps", "network_steps", "attack_steps", "epochs", "network_epochs", "passes", "rounds", "draws"),
-        *("batch_size", "patch"),
+        *("batch_size", "patch", "offset", "checkpoints", "colour_images"),
     ),
     "check_positive": ("separation", "step_share", "attack_share", "learning_rate", "network_learning_rate"),
     "check_shares": ("balance",),
@@ -91,7 +91,6 @@ class LinfConfig(BaselineConfig):
 
 
 C = TypeVar("C", bound=BaselineConfig)
-L = TypeVar("L", bound=LinfConfig)
 
 
 class Baseline(Protection[C]):
@@ -118,7 +117,7 @@ class Baseline(Protection[C]):
         """
 
 
-class LearntBaseline(Baseline[L]):
+class LearntBaseline(Baseline[C]):
     """A baseline that learns perturbations in rounds; a killed run goes on after the last one that was kept.
 
     Attributes:
@@ -169,8 +168,8 @@ class LearntBaseline(Baseline[L]):
         )
 
     def protected(self, images: Tensor, labels: Tensor, numbers: range) -> Tensor:
-        delta = 255 * self.delta[numbers.start : numbers.stop]
-        return add_within_linf(images, delta, self.config.epsilon_255)
+        assert self.epsilon_255 is not None  # baselines with another bound have another way
+        return add_within_linf(images, 255 * self.delta[numbers.start : numbers.stop], self.epsilon_255)
 
     def _teach_once(self, what: str, recipe: Recipe, telling: Telling) -> None:
         """Train the surrogate on the originals, once; kept under this name."""
