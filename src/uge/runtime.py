@@ -14,7 +14,8 @@ import torch
 T = TypeVar("T")
 _FOLDERS = re.compile(
     r"""(?:(?<=[=:,+\s("'])|^)(?:file://)?(?:~|\.{1,2}|[A-Za-z]:)?[/\\](?![/\\\s])(?:[^/\\,+]+[/\\])*"""  # /a/b/, ../a/
-    r"|(?:(?<=data=)|(?<=own-pairs:)|(?<=candidates:))(?!hub:|https?:)(?:[^/\\,+=]+[/\\])+"  # a/b/, where a path may be
+    r"|(?:(?<=data=)|(?<=own-pairs:)|(?<=candidates:)|(?<=copies=)|(?<=averages:))"  # a/b/, where a path may be
+    r"(?!hub:|https?:)(?:[^/\\,+=]+[/\\])+"
     r"|(?<=clip:)(?:[^/\\,+]+[/\\]){2,}"  # a/b/, but not the OWNER/NAME of a hub
 )
 

@@ -148,6 +148,7 @@ SHOWN_ELSEWHERE = {
     "d-vae",  # tests/attack/test_purification.py: it needs pictures, and time
     "own-pairs",  # tests/attack/test_own_pairs.py
     "candidates",
+    "averages",  # tests/attack/test_averages.py: it needs other copies
     "distillation",  # tests/attack/test_countermeasures.py
     "noisy-key",  # below: what a key is worth
     "stolen-key",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from uge.attack import COUNTERMEASURES, KNOWLEDGE, build_countermeasure, cost_of, knowledge_of
+from uge.copy.files import write_images
 from uge.data.images import ImageSet, to_float
 from uge.errors import ConfigError
 from uge.keys.sealed import SealedKey
@@ -22,6 +24,7 @@ SMALL = {  # less work than the defaults; the steps are the same
     "clean-only": "clean-only:6",
     "clean-mixed": "clean-mixed:6",
     "candidates": "candidates:{data},steps=30,width=4",
+    "averages": "averages:{folder}/{shape[0]}x{shape[1]}x{shape[2]}",
     "own-pairs": "own-pairs:keys=1,steps=60,width=8",
     "pairs": "pairs:6,steps=80,depth=4,width=16",
     "pair-means": "pair-means:6",
@@ -56,11 +59,21 @@ def network(images: ImageSet) -> nn.Module:
 
 @pytest.fixture(scope="module", autouse=True)
 def own(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Images of a hacker's own, of other classes."""
+    """Images of a hacker's own, of other classes, and other copies of those that are published."""
     file: Path = tmp_path_factory.mktemp("own") / "own.npz"
     images = published(3, (20, 20), seed=7).images.permute(0, 2, 3, 1).numpy()
     np.savez(file, images=images, labels=np.arange(COUNT) % 2)
-    SMALL["candidates"] = SMALL["candidates"].format(data=file)
+    for channels, size in itertools.product((1, 3), SIZES):
+        copy = published(channels, size)
+        write_images(copy.with_images(copy.images ^ 16), file.parent / "x".join(map(str, (channels, *size))))
+    GIVEN.update(data=file, folder=file.parent)
+
+
+GIVEN: dict[str, Path] = {}
+
+
+def text_of(name: str, images: ImageSet) -> str:
+    return SMALL.get(name, name).format(**GIVEN, shape=images.images.shape[1:])
 
 
 def given_for(images: ImageSet) -> dict[str, Any]:
@@ -71,7 +84,7 @@ def given_for(images: ImageSet) -> dict[str, Any]:
 
 
 def built(name: str, images: ImageSet) -> PlainTraining:
-    return build_countermeasure(SMALL.get(name, name), **given_for(images))
+    return build_countermeasure(text_of(name, images), **given_for(images))
 
 
 def drive(measure: PlainTraining, images: ImageSet, seed: int = 1) -> tuple[Tensor, ...]:
@@ -156,6 +169,6 @@ def test_it_says_what_it_knows(name: str) -> None:
 def test_each_combines_with_a_filter_on_either_side(name: str) -> None:
     """Written before or after a filter, it drives through all hooks."""
     images = published(3, (20, 20))
-    text = SMALL.get(name, name)
+    text = text_of(name, images)
     for both in (f"blur:0.8+{text}", f"{text}+blur:0.8"):
         drive(build_countermeasure(both, **given_for(images)), images, seed=0)

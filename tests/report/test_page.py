@@ -224,6 +224,7 @@ def test_unwritable_target_is_one_clear_error(report_input: ReportInput, tmp_pat
         ("/home/al ice/my model", "my model"),
         ("hub:org/name", "hub:org/name"),
         ("own-pairs:data=private/x.zip", "own-pairs:data=x.zip"),
+        ("averages:private/copy", "averages:copy"),
         ("own-pairs:hub:org/name,steps=9", "own-pairs:hub:org/name,steps=9"),
         ("own-pairs:data=hub:org/name", "own-pairs:data=hub:org/name"),
         ("own-pairs:private/deep/x.zip,steps=9", "own-pairs:x.zip,steps=9"),

@@ -17,6 +17,7 @@ from torch import nn
 
 from uge.attack.adversarial import Adversarial
 from uge.attack.augmented import RandAugment, UEraser
+from uge.attack.averages import Averages
 from uge.attack.band_stop import BandStop
 from uge.attack.candidates import Candidates
 from uge.attack.clean_subset import CleanMixed, CleanOnly, Coarse, Refit
@@ -66,6 +67,7 @@ COUNTERMEASURES: dict[str, type[PlainTraining]] = {
     "pair-means": PairMeans,
     "own-pairs": OwnPairs,
     "candidates": Candidates,
+    "averages": Averages,
     "refit": Refit,
     "coarse": Coarse,
     "pretrained-probe": PretrainedProbe,
@@ -77,7 +79,7 @@ COUNTERMEASURES: dict[str, type[PlainTraining]] = {
 }
 # What a hacker may have besides the published folder and our code, the least first. Whoever knows the key is a control
 # and counts for no margin.
-KNOWLEDGE = ("nothing", "method", "architecture", "clean images", "pairs", "model outputs", "key")
+KNOWLEDGE = ("nothing", "method", "other copies", "architecture", "clean images", "pairs", "model outputs", "key")
 # Arguments that come from the audit and not from the text, and what is said where one is missing.
 _GIVEN = {
     "teacher": "queries the authorised network: give --key",
@@ -210,8 +212,8 @@ def _classes(text: str) -> list[type[PlainTraining]]:
 
 
 def on_originals(text: str) -> str:
-    """What a hacker does with the originals themselves: no label there needs another name."""
-    return without(text, "relabel")
+    """What a hacker does with the originals themselves: no label there needs another name, no image an average."""
+    return without(text, "relabel", "averages")
 
 
 def sees_copy(text: str) -> bool:
