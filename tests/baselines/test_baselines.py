@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from uge.baselines import BASELINES
 from uge.baselines.ar import ARConfig, ARProtection, autoregress
+from uge.baselines.bait import wrong_targets
 from uge.baselines.baseline import Baseline
 from uge.baselines.cuda import CUDAConfig, CUDAProtection
 from uge.baselines.dune import DUNEConfig, best_of_swarm, penalty
@@ -289,6 +290,26 @@ def test_a_swarm_finds_the_lowest_place() -> None:
     lowest = torch.tensor([0.05, -0.02])
     found = best_of_swarm(lambda places: (places - lowest).square().sum(1), 2, torch.Generator().manual_seed(1))
     assert (found - lowest).abs().max() < 0.01
+
+
+def test_bait_lays_the_hardest_then_any_then_the_least_likely_class_on_an_image_and_never_its_own() -> None:
+    logits = torch.tensor([[3.0, 1, 2], [3, 1, 2], [0, 1, 2], [5, 5, 5]])
+    labels, rng = torch.tensor([0, 1, 2, 2]), torch.Generator().manual_seed(0)
+    assert wrong_targets(logits, labels, 0, rng).tolist() == [2, 0, 1, 0]
+    assert wrong_targets(logits, labels, 2, rng).tolist() == [1, 2, 0, 0]
+    many = torch.arange(3).repeat(100)
+    drawn = wrong_targets(torch.zeros(300, 3), many, 1, rng)
+    assert (drawn != many).all() and torch.bincount(3 * many + drawn, minlength=9).tolist().count(0) == 3
+    assert (wrong_targets(torch.zeros(2, 1), torch.zeros(2, dtype=torch.int64), 1, rng) == 0).all()
+
+
+def test_bait_overrules_what_its_network_knows_with_one_perturbation_a_class() -> None:
+    images = gratings(64, 0)
+    settings = {"encoder": "own", "rounds": 18, "batch_size": 32, "learning_rate": 0.01, "epsilon_255": 16}
+    protection = trained(images, "bait", **settings)
+    assert sum(row["overruled"] for row in protection.log[-6:]) / 6 > 0.6  # chance is 1 in 4
+    change = torch.cat(list(protection.copies())).float() - images.images.float()
+    assert torch.equal(change, change[:4].repeat(16, 1, 1, 1))
 
 
 @pytest.mark.parametrize("targeted", [True, False])

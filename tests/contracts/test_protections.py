@@ -41,6 +41,7 @@ TINY: dict[str, dict[str, Any]] = {
     "rem": NETWORK | {"network_steps": 3, "steps": 3, "draws": 2, "attack_steps": 2},
     "pil": {"epochs": 2, "steps": 5},
     "dune": {"network": "mlp:width=8", "batch_size": 8, "network_epochs": 2, "checkpoints": 2, "colour_images": 2},
+    "bait": {"encoder": "own", "batch_size": 8, "rounds": 3, "steps": 2},
     "learnability-lock": NETWORK | {"network_steps": 2, "learning_rate": 1.0, "rounds": 4, "error": 0},
 }
 SCOPED = ["random-noise", "em"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -11,35 +10,12 @@ from torch import Tensor, nn
 from uge.attack.last_layer import refit_last_layer
 from uge.attack.options import number, whole
 from uge.data.images import ImageSet
-from uge.encoders import ENCODERS, build_encoder
-from uge.encoders.efficientnet_lite import EfficientNetLite
+from uge.encoders import ENCODERS
+from uge.encoders.classifier import Pretrained, pretrained_classifier
 from uge.errors import unknown_name
 from uge.training import AtTest, PlainTraining, Recipe
 
 MOST_PIXELS = 224  # the side for which the encoders were trained
-
-
-class Pretrained(nn.Module):
-    """An encoder and a linear layer, which begins at zero.
-
-    The encoder stays in eval mode even while it is trained: its normalisation keeps the statistics of far more images
-    than the hacker has, and nothing in it is random.
-    """
-
-    def __init__(self, encoder: nn.Module, features: int, classes: int) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.classify = nn.Linear(features, classes, device="meta").to_empty(device="cpu")  # draws nothing
-        for tensor in self.classify.parameters():
-            nn.init.zeros_(tensor)
-
-    def train(self, mode: bool = True) -> Self:
-        super().train(mode)
-        self.encoder.eval()
-        return self
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.classify(self.encoder(x))
 
 
 class PretrainedProbe(PlainTraining):
@@ -82,12 +58,8 @@ class PretrainedProbe(PlainTraining):
     def pretrained(self) -> Pretrained:
         """The encoder, frozen, under a new linear layer."""
         assert self.images is not None
-        encoder = build_encoder(self.encoder, self.images, seed=0)
-        if isinstance(encoder, EfficientNetLite):
-            encoder.side = self.side or min(MOST_PIXELS, max(self.least, 2 * max(self.images.image_size)))
-        with torch.no_grad():
-            features = encoder(torch.zeros(1, self.images.channels, *self.images.image_size)).shape[1]
-        return Pretrained(encoder, features, self.images.classes)
+        side = self.side or min(MOST_PIXELS, max(self.least, 2 * max(self.images.image_size)))
+        return pretrained_classifier(self.encoder, self.images, side)
 
 
 class PretrainedFinetune(PretrainedProbe):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from uge.baselines.ar import ARProtection
+from uge.baselines.bait import BAITProtection
 from uge.baselines.baseline import Baseline
 from uge.baselines.cuda import CUDAProtection
 from uge.baselines.dune import DUNEProtection
@@ -28,5 +29,6 @@ BASELINES: dict[str, type[Baseline[Any]]] = {
     "rem": REMProtection,
     "pil": PILProtection,
     "dune": DUNEProtection,
+    "bait": BAITProtection,
     "learnability-lock": LearnabilityLockProtection,
 }

@@ -66,7 +66,7 @@ CHECKS = {  # of `Settings` and `BaselineConfig`, and the settings that each is 
     "check_steps": ("rms_255", "noise_255"),
     "check_counts": (
         *("steps", "network_steps", "attack_steps", "epochs", "network_epochs", "passes", "rounds", "draws"),
-        *("batch_size", "patch", "offset", "checkpoints", "colour_images"),
+        *("batch_size", "patch", "offset", "checkpoints", "colour_images", "side"),
     ),
     "check_positive": ("separation", "step_share", "attack_share", "learning_rate", "network_learning_rate"),
     "check_shares": ("balance",),
