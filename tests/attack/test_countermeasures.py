@@ -73,7 +73,7 @@ def test_the_strongest_part_says_what_a_hacker_knows(knows: str, texts: list[str
     ("text", "message"),
     [
         ("destillation:soft", "unknown counter-measure 'destillation'; did you mean 'distillation'"),
-        ("xyz", "unknown counter-measure 'xyz'; choose from: adversarial, band-stop, blur"),
+        ("xyz", "unknown counter-measure 'xyz'; choose from: adversarial, averages, band-stop"),
         ("jpeg:30+blurr", "unknown counter-measure 'blurr'; did you mean 'blur'"),
         ("jpeg:30+", "unknown counter-measure ''"),
         ("none:soft", "counter-measure 'none' has no options, got 'none:soft'"),
@@ -111,6 +111,7 @@ def test_the_strongest_part_says_what_a_hacker_knows(knows: str, texts: list[str
         ("randaugment:0", "randaugment: operations: expected a whole number"),
         ("ueraser:-1", "ueraser: draws: expected a whole number"),
         ("adversarial:nan", "adversarial: epsilon_255: expected a number"),
+        ("erase:0", "erase: epsilon_255: expected a number from 1 to 128"),
         ("transplant:middle", "transplant: keep is low or high, got 'middle'"),
         ("transplant:low,smoother=none", "without a smoother there is no residual"),
         ("transplant:low,smoother=grayscale:2", "it takes no number"),

@@ -139,7 +139,10 @@ RECOVERS: dict[str, dict[str, float]] = {  # counter-measure -> accuracy that it
     },
     "one pixel": {"median": 93, "cutout": 93, "cutmix": 93, "wavelet:96": 91},  # the first two: Wu et al. 2023
     "misdirecting": {"relabel": 80},
-    "error-minimising": {"adversarial:4,steps=3": 95},  # Tao et al. 2021 report it; noise of 12 steps, ascent of 4
+    "error-minimising": {
+        "adversarial:4,steps=3": 95,  # Tao et al. 2021 report it; noise of 12 steps, ascent of 4
+        "erase": 95,
+    },
 }
 SHOWN_ELSEWHERE = {
     "none",  # what the others are compared with

@@ -32,6 +32,7 @@ SMALL = {  # less work than the defaults; the steps are the same
     "d-vae": "d-vae:steps=20,width=8",
     "pretrained-probe": "pretrained-probe:side=32",
     "pretrained-finetune": "pretrained-finetune:side=32",
+    "erase": "erase:epochs=1",
     "refit": "refit:6",
     "coarse": "coarse:6",
     "projection": "projection:epochs=2",

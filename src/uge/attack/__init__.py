@@ -24,6 +24,7 @@ from uge.attack.clean_subset import CleanMixed, CleanOnly, Coarse, Refit
 from uge.attack.combined import Combined
 from uge.attack.disentangled import Disentangled
 from uge.attack.distillation import Distillation
+from uge.attack.erased import Erase
 from uge.attack.filtered import Jpeg, of_filter
 from uge.attack.keyed import NoisyKey, StolenKey, WrongKey
 from uge.attack.mixing import Cutmix, Cutout, Mixup
@@ -63,6 +64,7 @@ COUNTERMEASURES: dict[str, type[PlainTraining]] = {
     "relabel": Relabel,
     "purify": Purify,
     "d-vae": Disentangled,
+    "erase": Erase,
     "pairs": Pairs,
     "pair-means": PairMeans,
     "own-pairs": OwnPairs,

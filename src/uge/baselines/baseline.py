@@ -277,7 +277,7 @@ def signed_step(
         network: f; its weights stay as they are.
         x: float32 [B, C, H, W] in [0, 1].
         delta: float32 [B, C, H, W], or [K, C, H, W] with `owners`.
-        targets: int64 [B].
+        targets: int64 [B], or shares of the classes, float32 [B, K].
         step: its length, on the scale [0, 1]; a negative one climbs.
         epsilon: L_inf bound, on the scale [0, 1].
         owners: the rows of delta that the images share, int64 [B]; None where each has its own.

@@ -1,0 +1,61 @@
+"""Erasure: what a classifier of the copies goes by is taken out of every image before the training."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from uge.attack.options import number, whole
+from uge.attack.own_pairs import READER, spec_of
+from uge.baselines.baseline import signed_step
+from uge.data.images import ImageSet, normalisation_of, to_float, to_uint8
+from uge.networks import build_network
+from uge.runtime import seed_for
+from uge.training import PlainTraining, fit, recommended_recipe
+
+STEPS = 16
+
+
+class Erase(PlainTraining):
+    """Train on images that a first classifier of the published images can no longer tell.
+
+        x <- x + a,   min_a KL(uniform || softmax f(x + a)),   |a|_inf <= epsilon
+
+    f learns for a few epochs from the published images, and so first what is easiest: the perturbation where it is a
+    shortcut. Signed steps from zero come to rest where f is undecided, so that what takes more to hide stays. Ours.
+    Steps towards the label instead, away from what speaks for other classes, taught less than none did (trials,
+    `towards the label`): they lay a new shortcut on the image. Test images are shown as they are.
+
+    Args:
+        epsilon_255: the bound in 8-bit steps.
+        epochs: of f.
+        seed: of f.
+        device: where it learns.
+    """
+
+    before = 1.0
+    by_epochs = False
+
+    def __init__(
+        self, epsilon_255: str | float = 16, epochs: str | int = 4, seed: int = 0, device: torch.device | str = "cpu"
+    ) -> None:
+        self.epsilon = number("erase: epsilon_255", epsilon_255, 1, 128) / 255
+        self.epochs = whole("erase: epochs", epochs, 1, 1000)
+        self.seed, self.device = seed, device
+
+    def prepare(self, images: ImageSet) -> tuple[Tensor, Tensor]:
+        seed = seed_for(self.seed, "erase")
+        network = build_network(spec_of(READER, images), *normalisation_of(images.images), seed)
+        fit(network, images, recommended_recipe(READER, self.epochs), seed=seed, device=self.device)
+        network.requires_grad_(False)
+        undecided = torch.full((len(images), images.classes), 1 / images.classes)
+        parts = zip(images.images.split(250), undecided.split(250), strict=True)
+        return torch.cat([self._erased(network, *part) for part in parts]), images.labels
+
+    def _erased(self, network: torch.nn.Module, images: Tensor, targets: Tensor) -> Tensor:
+        """uint8 [B, C, H, W] -> the same shape, for targets float32 [B, K]."""
+        x, targets = to_float(images.to(self.device)), targets.to(self.device)
+        a = torch.zeros_like(x)
+        for _ in range(STEPS):
+            a = signed_step(network, x, a, targets, 2 * self.epsilon / STEPS, self.epsilon)
+        return to_uint8(x + a).cpu()
