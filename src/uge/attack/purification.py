@@ -86,6 +86,9 @@ def pairs_of(clean: ImageSet, copies: ImageSet, count: int, what: str, seed: int
 class Pairs(Denoised):
     """A denoiser learnt from a few true pairs, min_D mean ||D(x_u) - x||^2, and applied to all published images.
 
+    A U-Net told the labels took less out of a sealed copy with 500 pairs, and labels told this network nothing more
+    (trials, `pairs, told labels`).
+
     Args:
         clean: all originals, in the order of the published images.
         pairs: how many of them the hacker has; the same for every hacker of a seed, balanced over the classes.
