@@ -1,4 +1,4 @@
-"""Keep a finished audit of CIFAR-10 or TinyImageNet in the records that docs/reproduction.md is made from.
+"""Keep a finished audit of CIFAR-10 or TinyImageNet in the records that docs/reproduction/audits.md is made from.
 
     uge audit COPY --test DATA --clean DATA --key KEY --plan benchmarks/quality/uge.toml --out AUDIT
     python benchmarks/quality/audit.py AUDIT --data DATA --name "uge 10gm+fd@32"

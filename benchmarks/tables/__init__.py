@@ -1,4 +1,4 @@
-"""Every table of README.md and docs/*.md, and the audit's ranking, computed from the committed records alone.
+"""Every table of README.md and docs/, every plot, and the audit's ranking, computed from the committed records alone.
 
     python -m benchmarks.tables            write them
     python -m benchmarks.tables --check    exit code 1 if a page is not what the records say
@@ -26,6 +26,7 @@ from benchmarks.tables.leaderboard import leaderboard
 from benchmarks.tables.many import formats_table, hundred_million, many_table, numbers_table
 from benchmarks.tables.photographs import photograph_table
 from benchmarks.tables.pictures import picture_table, recall_table
+from benchmarks.tables.plots import hackers_plot, leaderboard_plot
 from benchmarks.tables.sealed import copy_table, every_hacker, headline
 from benchmarks.tables.search import search_table
 from benchmarks.tables.speed import speed_table
@@ -34,13 +35,14 @@ from benchmarks.tables.worth import worth_table
 from uge.records import read_records
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = (Path("README.md"), Path("docs/results.md"), Path("docs/reproduction.md"), Path("docs/many-images.md"))
+PAGES = (Path("README.md"), *sorted(page.relative_to(ROOT) for page in (ROOT / "docs").rglob("*.md")))
 RESULTS = Path("benchmarks/results")
 MARKED = re.compile(r"(<!-- results:(\S+) -->\n).*?(<!-- /results -->)", re.DOTALL)
 
 SECTIONS: dict[str, tuple[tuple[str, ...], Callable[..., str]]] = {
     "headline": (("sealed",), headline),
     "sealed": (("sealed",), every_hacker),
+    "sealed-tried": (("sealed",), partial(every_hacker, default=False)),
     "sealed-copies": (("sealed",), copy_table),
     "photographs": (("photographs",), photograph_table),
     "pictures": (("pictures",), picture_table),
@@ -72,6 +74,10 @@ SECTIONS: dict[str, tuple[tuple[str, ...], Callable[..., str]]] = {
     "baseline-copies": (("baselines",), baseline_copies),
     "field": (("baselines", "published"), field_table),
 }  # name in the page -> folders of its records, function of their rows
+PLOTS: dict[Path, tuple[str, Callable[..., str]]] = {
+    Path("docs/results/sealed.svg"): ("sealed", hackers_plot),
+    Path("docs/results/leaderboard.svg"): ("leaderboard", leaderboard_plot),
+}  # file -> folder of its records, function of their rows
 
 
 def rendered(page: str, results: Path) -> str:
@@ -84,18 +90,27 @@ def rendered(page: str, results: Path) -> str:
     return MARKED.sub(section, page)
 
 
+def _made(file: Path, old: str, results: Path) -> str:
+    """What a file should hold."""
+    if file == ranking.FILE:
+        return ranking.text(results)
+    if file in PLOTS:
+        folder, draw = PLOTS[file]
+        return draw(read_records(results / folder / "records.jsonl"))
+    return rendered(old, results)
+
+
 def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tables", description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 if a page is stale")
     options = parser.parse_args(arguments)
     stale = []
-    for page in (*PAGES, ranking.FILE):
-        old = (root / page).read_text(encoding="utf-8") if (root / page).exists() else ""
-        new = ranking.text(root / RESULTS) if page == ranking.FILE else rendered(old, root / RESULTS)
-        if new != old:
-            stale.append(str(page))
+    for file in (*PAGES, *PLOTS, ranking.FILE):
+        old = (root / file).read_text(encoding="utf-8") if (root / file).exists() else ""
+        if (new := _made(file, old, root / RESULTS)) != old:
+            stale.append(str(file))
             if not options.check:
-                (root / page).write_text(new, encoding="utf-8")
+                (root / file).write_text(new, encoding="utf-8")
     verb = "stale, run python -m benchmarks.tables" if options.check else "written"
     print(f"{', '.join(stale)}: {verb}" if stale else "all tables are up to date")
     return int(bool(stale and options.check))

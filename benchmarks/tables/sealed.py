@@ -84,7 +84,7 @@ def headline(rows: Sequence[Row]) -> str:
     body = [["**recipient**", user["accuracy"], user["locked_clean_accuracy"]]] if user else []
     for kind, group in sorted(strongest.items(), key=lambda item: item[1]["accuracy"]):
         text = group["countermeasure"]
-        text = text if len(text) < 40 else text.partition(":")[0]  # docs/results.md has all of it
+        text = text if len(text) < 40 else text.partition(":")[0]  # docs/results/sealed.md has all of it
         how = "" if text in ("none", "other-init") else f", `{text}`"
         body.append([f"{kind} ({short(group['network'])}{how})", group["accuracy"], group["clean_accuracy"]])
     looks = f", PSNR {fmean(row['psnr_db'] for row in made):.1f} dB" if made else ""
@@ -95,11 +95,17 @@ def headline(rows: Sequence[Row]) -> str:
     )
 
 
-def every_hacker(rows: Sequence[Row]) -> str:
-    """A table a kind of copy: counter-measures down, networks across."""
+def every_hacker(rows: Sequence[Row], *, default: bool = True) -> str:
+    """A table a kind of copy that hackers tried: counter-measures down, networks across.
+
+    Args:
+        rows: of the records.
+        default: copies as they are made without options, or what was tried beside them.
+    """
     parts = [
         grid(f"{copy}, epsilon {epsilon}", trainings, classes_of(dataset))
         for (dataset, copy, epsilon), trainings in places(rows).items()
+        if (copy == HEADLINE[1]) == default and any(row["trained_on"] == "published" for row in trainings)
     ]
     return "\n".join(parts) + BELOW if parts else NOT_MEASURED
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from benchmarks.tables.claims import claims_table
 from benchmarks.tables.fedavg import fedavg_table
 from benchmarks.tables.leaderboard import GONE
 from benchmarks.tables.many import hundred_million, numbers_table
+from benchmarks.tables.plots import LABELS, WIDTH, hackers_plot, leaderboard_plot
 from benchmarks.tables.sealed import HEADLINE, copy_table, every_hacker, headline
 from benchmarks.tables.search import search_table
 from benchmarks.tables.speed import speed_table
@@ -313,6 +315,34 @@ def test_every_kind_of_sealed_copy_has_a_line_and_a_table() -> None:
     assert "| none | nothing | 19.0 ± 12.7 (76.0, 14 %) | 17.0 | 16.0 |  |" in text.splitlines()
 
 
+def test_what_was_tried_beside_the_default_has_a_page_of_its_own() -> None:
+    other = sealed("hacker", VGG, 30.0, copy="sealed, other steps")
+    ceilings = sealed("hacker", VGG, 70.0, dataset="eurosat-7k", **CLEAN)
+    rows = [*sealed_rows(), other, ceilings]
+    assert every_hacker(rows) == every_hacker(sealed_rows())  # a copy that nobody tried has no table
+    tried = every_hacker(rows, default=False)
+    assert tried.startswith("**sealed, other steps, epsilon 16**") and tried.count("**") == 2
+
+
+def test_a_plot_has_the_recipient_first_and_then_every_hacker_at_his_accuracy() -> None:
+    drawn = hackers_plot(sealed_rows())
+    labels = re.findall(r'text-anchor="end">([^<]*)<', drawn)
+    assert labels[:3] == ["recipient", "vgg, grayscale", "vgg, grayscale+blur:1"] and labels[-1].startswith("vgg, dist")
+    plain = next(line for line in drawn.splitlines() if ">vgg<" in line)
+    assert f'class="first" cx="{LABELS + 0.19 * (WIDTH - LABELS - 20):.1f}"' in plain
+    assert f'class="second" cx="{LABELS + 0.76 * (WIDTH - LABELS - 20):.1f}"' in plain
+    assert "not measured yet" in hackers_plot([])
+    result = {
+        "kind": "result",
+        "dataset": "d",
+        "chance": 10.0,
+        "naive": {"accuracy": 20.0},
+        "worst": {"accuracy": 70.0},
+    }
+    names = re.findall(r'"end">([^<]*)<', leaderboard_plot([result | {"name": name} for name in ("a<b", "texture")]))
+    assert names == ["a&lt;b"]
+
+
 def test_audits_of_copies_of_the_same_images_share_ceilings() -> None:
     def audited(name: str, accuracy: float, **more: Any) -> Row:
         return sealed("hacker", VGG, accuracy, name=f"uge {name}") | more | {"cell": f"{name}{sorted(more.items())}"}
@@ -398,19 +428,32 @@ def test_claims_are_answered_by_the_strongest_stage() -> None:
         training("hacker", OURS, 59.0, stage="finalists", countermeasure="other-init"),
         training("hacker", VGG, 40.0, stage="grid"),
     ]
+    rows += [
+        training("hacker", VGG, 70.0, stage="grid", **CLEAN),
+        training("hacker", VGG, 63.0, stage="finalists", countermeasure="distillation:soft"),
+        training("hacker", VGG, 70.0, stage="finalists", countermeasure="distillation:soft", **CLEAN),
+        training("authorised", OURS, 50.0, stage="two-keys"),
+        training("hacker", VGG, 30.0, stage="two-keys"),
+        training("hacker", VGG, 70.0, stage="two-keys", **CLEAN),
+    ]
     written = claims_table(rows, [], [])
     line = {line.split(" | ")[0].strip("| "): line for line in written.splitlines()}
     assert "60.0 (62.0)" in line["The authorised network keeps what it learns from the originals."]
     assert "vgg 15.0 (70.0)" in line["Other networks, the hackers', learn less from the copy."]
     assert "59.0 (-)" in next(text for claim, text in line.items() if "without the weights" in claim)
     assert "not measured yet" in line["It holds under different attacks."]
+    space = line["The distance in a common feature space is what stops them."]
+    assert "| with it others learn 30.0 points less | [grid](grid.md) |" in space
+    student = "without the term: 90.0 % of what they learn from the originals; with it: not measured yet"
+    assert student in line["Undistillation guards the authorised network against students."]
+    both = "1 copies: others learn 40.0 points less, margins 20.0"
+    assert both in line["It holds for various networks, several at once."]
 
 
 def test_pages_are_written_checked_and_found_stale(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "docs").mkdir()
-    (tmp_path / FILE).parent.mkdir(parents=True)
     page = "before\n<!-- results:seeds -->\nold\n<!-- /results -->\nafter\n"
-    for name in tables.PAGES:
+    for name in (*tables.PAGES, FILE):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(page)
     assert tables.main(["--check"], tmp_path) == 1
     assert (tmp_path / "README.md").read_text() == page
@@ -422,7 +465,7 @@ def test_pages_are_written_checked_and_found_stale(tmp_path: Path, capsys: pytes
     assert tables.main(["--check"], tmp_path) == 1
     assert "stale" in capsys.readouterr().out
     assert tables.main([], tmp_path) == 0
-    written = (tmp_path / "docs" / "reproduction.md").read_text()
+    written = (tmp_path / "docs" / "reproduction" / "seeds.md").read_text()
     assert cells(written, "mean drop of other architectures") == ["23.0 ± 4.3"]
     assert written.endswith("<!-- /results -->\nafter\n")
 

@@ -66,6 +66,26 @@ def test_the_readme_is_short_and_plain() -> None:
     assert max(lengths) <= 25, next(" ".join(words) for words in sentences(README) if len(words) == max(lengths))
 
 
+EXPERIMENTS = [page for folder in ("results", "reproduction") for page in sorted((ROOT / "docs" / folder).glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", EXPERIMENTS, ids=lambda page: f"{page.parent.name}/{page.stem}")
+def test_the_page_of_an_experiment_begins_with_its_result_and_shows_it_on_the_first_screen(page: Path) -> None:
+    first, second, third, *rest = page.read_text().splitlines()
+    assert first.startswith("# ") and not second
+    found = sentences(third)
+    assert 1 <= len(found) <= 3 and max(map(len, found)) <= 20
+    assert not re.search(r"\d+\.\d", third), "a figure stands in a table made from records"
+    assert any(line.startswith(("|", "!", "<!-- results:")) for line in rest[:8])
+
+
+def test_the_first_page_of_results_has_a_line_a_page() -> None:
+    for folder in ("results", "reproduction"):
+        index = (ROOT / "docs" / folder / "README.md").read_text()
+        others = {page.name for page in EXPERIMENTS if page.parent.name == folder} - {"README.md"}
+        assert others <= set(re.findall(r"\]\(([\w-]+\.md)\)", index))
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_links_lead_to_files(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", page.read_text()):
