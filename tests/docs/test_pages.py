@@ -66,6 +66,41 @@ def test_the_readme_is_short_and_plain() -> None:
     assert max(lengths) <= 25, next(" ".join(words) for words in sentences(README) if len(words) == max(lengths))
 
 
+FIRST_PAGES = [ROOT / "docs" / name for name in ("quickstart.md", "how-it-works.md", "threat-model.md")]
+FIRST_PAGES += sorted((ROOT / "docs" / "guide").glob("*.md"))
+
+
+@pytest.mark.parametrize("page", FIRST_PAGES, ids=lambda page: page.stem)
+def test_the_first_pages_of_the_site_are_plain(page: Path) -> None:
+    lengths = [len(words) for words in sentences(page.read_text())]
+    assert median(lengths) <= 12
+    assert max(lengths) <= 25, next(
+        " ".join(words) for words in sentences(page.read_text()) if len(words) == max(lengths)
+    )
+
+
+SCRIPTS = {
+    line.strip()
+    for page in PRINTING
+    for line in re.findall(r"^(?:    )?((?:python|make) .*)$", page.read_text(), re.MULTILINE)
+}
+
+
+@pytest.mark.parametrize("line", sorted(SCRIPTS))
+def test_a_printed_script_is_there_and_has_the_options_that_it_is_given(line: str) -> None:
+    first, *words = shlex.split(line, comments=True)
+    if first == "make":
+        targets = [word for word in words if "=" not in word]
+        assert all(re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE) for target in targets)
+        return
+    file = ROOT / words[0]
+    if words[0] == "-m":
+        file = ROOT.joinpath(*words[1].split(".")).with_suffix(".py")
+        file = file if file.exists() else file.with_suffix("") / "__init__.py"
+    text = file.read_text()
+    assert all(f'"{word}"' in text for word in words if word.startswith("--")), line
+
+
 EXPERIMENTS = [page for folder in ("results", "reproduction") for page in sorted((ROOT / "docs" / folder).glob("*.md"))]
 
 
