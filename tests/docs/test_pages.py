@@ -21,7 +21,7 @@ PRINTING = [*PAGES, *sorted((ROOT / "examples").glob("*.py")), *sorted((ROOT / "
 COMMANDS = [
     pytest.param(line.strip(), id=f"{page.name}: {line.strip()}")
     for page in PRINTING
-    for line in re.findall(r"^ *(uge .*)$", page.read_text().replace("\\\n", " "), re.MULTILINE)
+    for line in re.findall(r"^(?:# )? *(uge .*)$", page.read_text().replace("\\\n", " "), re.MULTILINE)
 ]
 
 
@@ -131,3 +131,10 @@ def test_all_records_are_in_a_table_or_in_the_research_notes() -> None:
     notes = (ROOT / "docs" / "research" / "README.md").read_text()
     told = {*chain.from_iterable(folders for folders, _ in SECTIONS.values()), *re.findall(r"results/(\w+)/", notes)}
     assert {file.parent.name for file in (ROOT / RESULTS).glob("*/records.jsonl")} <= told
+
+
+def test_a_notebook_is_a_page_of_text_and_code() -> None:
+    hooks = pytest.importorskip("tools.docs_hooks")
+    text = "# %% [markdown]\n# # Head\n#\n# Text.\n\n# %%\nx = 1  # %% no cell\n# a comment\n"
+    assert hooks.notebook_page(text) == "# Head\n\nText.\n\n```python\nx = 1  # %% no cell\n# a comment\n```\n"
+    assert {file.stem for file in hooks.notebooks()} == {"recipient", "break_a_copy"}
