@@ -113,3 +113,16 @@ def test_the_pages_for_researchers_run_as_they_are_printed(some_images: Path, tm
         ("shuffled", "own-attack/audit/records.jsonl"),
     ):
         assert method in (tmp_path / file).read_text()
+
+
+@pytest.mark.slow
+def test_what_the_pages_add_keeps_the_contracts(tmp_path: Path) -> None:
+    for name in ("src", "tests"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    for name in PAGES:
+        assert [*steps_of(GUIDE / f"{name}.md", tmp_path, tmp_path / "some.npz")]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path / "src")}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "tests/contracts", "-k", "stripes or shuffled"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and "passed" in done.stdout, done.stdout
