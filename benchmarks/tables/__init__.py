@@ -22,6 +22,7 @@ from benchmarks.tables.baselines import baseline_copies, baseline_table, field_t
 from benchmarks.tables.claims import claims_table
 from benchmarks.tables.fedavg import fedavg_table
 from benchmarks.tables.fuzz import fuzz_table
+from benchmarks.tables.gallery import gallery_table
 from benchmarks.tables.leaderboard import leaderboard
 from benchmarks.tables.many import formats_table, hundred_million, many_table, numbers_table
 from benchmarks.tables.photographs import photograph_table
@@ -44,6 +45,7 @@ SECTIONS: dict[str, tuple[tuple[str, ...], Callable[..., str]]] = {
     "sealed": (("sealed",), every_hacker),
     "sealed-tried": (("sealed",), partial(every_hacker, default=False)),
     "sealed-copies": (("sealed",), copy_table),
+    "gallery": (("gallery",), gallery_table),
     "photographs": (("photographs",), photograph_table),
     "pictures": (("pictures",), picture_table),
     "pictures-recall": (("pictures",), recall_table),

@@ -16,6 +16,7 @@ from benchmarks.tables.audit import audit_grid
 from benchmarks.tables.baselines import baseline_table, field_table
 from benchmarks.tables.claims import claims_table
 from benchmarks.tables.fedavg import fedavg_table
+from benchmarks.tables.gallery import gallery_table
 from benchmarks.tables.leaderboard import GONE
 from benchmarks.tables.many import hundred_million, numbers_table
 from benchmarks.tables.plots import LABELS, WIDTH, hackers_plot, leaderboard_plot
@@ -341,6 +342,18 @@ def test_a_plot_has_the_recipient_first_and_then_every_hacker_at_his_accuracy() 
     }
     names = re.findall(r'"end">([^<]*)<', leaderboard_plot([result | {"name": name} for name in ("a<b", "texture")]))
     assert names == ["a&lt;b"]
+
+
+def test_the_gallery_has_a_line_an_epsilon_and_hackers_where_there_were_any() -> None:
+    looks = {"kind": "copy", "psnr_db": 25.04, "ssim": 0.91}
+    copies = [looks | {"epsilon_255": 16}, looks | {"epsilon_255": 8}]
+    assert gallery_table(copies).splitlines()[2:] == ["| epsilon 8 | 25.0 | 0.910 |", "| epsilon 16 | 25.0 | 0.910 |"]
+    hackers = [row("hacker", VGG, 20.0, epsilon_255=8), row("hacker", VGG, 80.0, epsilon_255=8, **CLEAN)]
+    assert gallery_table([*copies, *hackers]).splitlines()[2:] == [
+        "| epsilon 8 | 25.0 | 0.910 | - | 20.0 | - | - |",
+        "| epsilon 16 | 25.0 | 0.910 | - | - | - | - |",
+        "| the originals | - | - | - | 80.0 | - | - |",
+    ]
 
 
 def test_audits_of_copies_of_the_same_images_share_ceilings() -> None:
