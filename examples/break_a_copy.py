@@ -15,7 +15,9 @@ import torch
 
 import uge
 from uge.attack import build_countermeasure
-from uge.data.images import normalisation_of
+from uge.data.images import ImageSet, normalisation_of
+from uge.networks import NetworkSpec, build_network
+from uge.training import Recipe, fit
 
 COPY = "copy"
 ORIGINALS = "eurosat"
@@ -41,15 +43,13 @@ print(f"{len(copies)} copies of {copies.classes} classes; the largest change of 
 
 
 # %%
-def learnt_from(images: uge.ImageSet, countermeasure: str = "none") -> float:
+def learnt_from(images: ImageSet, countermeasure: str = "none") -> float:
     """The accuracy on clean test images, in percent."""
     shape = images.channels, images.image_size, images.classes
-    spec = uge.NetworkSpec("vgg", *shape, {"depth": 8, "width": 8})
-    network = uge.build_network(spec, *normalisation_of(images.images), seed=0)
+    spec = NetworkSpec("vgg", *shape, {"depth": 8, "width": 8})
+    network = build_network(spec, *normalisation_of(images.images), seed=0)
     how = build_countermeasure(countermeasure)
-    return uge.fit(
-        network, images, uge.Recipe(EPOCHS), seed=0, test=test, countermeasure=how, only_at_end=True
-    ).accuracy
+    return fit(network, images, Recipe(EPOCHS), seed=0, test=test, countermeasure=how, only_at_end=True).accuracy
 
 
 # %% [markdown]

@@ -25,16 +25,17 @@ import torch
 from torch import Tensor, nn
 
 import uge
+from uge.data.images import ImageSet
 from uge.keys import RECIPIENT_NETWORK
 from uge.records import append_record
 from uge.runtime import environment, generator_for, seed_for
-from uge.training import accuracy_of, learning_rate_at
+from uge.training import Recipe, accuracy_of, fit, learning_rate_at
 
 RECORDS = Path(__file__).resolve().parents[1] / "benchmarks" / "results" / "fedavg" / "records.jsonl"
 State = dict[str, Tensor]
 
 
-def shares(images: uge.ImageSet, clients: int, seed: int) -> list[uge.ImageSet]:
+def shares(images: ImageSet, clients: int, seed: int) -> list[ImageSet]:
     """Each client's images: a random partition, equal in size to within one image."""
     order = torch.randperm(len(images), generator=generator_for(seed, "shares"))
     return [images.subset(part) for part in order.tensor_split(clients)]
@@ -53,9 +54,9 @@ def average(states: Sequence[State], weights: Sequence[int]) -> State:
 
 def federated(
     start: nn.Module,
-    recipe: uge.Recipe,
-    copy: uge.ImageSet,
-    test: uge.ImageSet,
+    recipe: Recipe,
+    copy: ImageSet,
+    test: ImageSet,
     *,
     clients: int,
     rounds: int,
@@ -82,7 +83,7 @@ def federated(
         states = []
         for client, part in enumerate(parts):
             network = deepcopy(common)
-            uge.fit(network, part, local, seed=seed_for(seed, "client", client, number))
+            fit(network, part, local, seed=seed_for(seed, "client", client, number))
             states.append(network.state_dict())
         common.load_state_dict(average(states, [len(part) for part in parts]))
         accuracies.append(accuracy_of(common, test))
@@ -106,7 +107,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     recipe = replace(key.recipe(options.network, epochs), epochs=epochs)  # one of weights has its own
     sizes = {name: getattr(options, name) for name in ("clients", "rounds", "local_epochs", "seed")}
     accuracies = federated(start, recipe, copy, test, **sizes)
-    central = uge.fit(deepcopy(start), copy, recipe, seed=seed_for(options.seed, "central"), test=test)
+    central = fit(deepcopy(start), copy, recipe, seed=seed_for(options.seed, "central"), test=test)
     assert published.manifest is not None  # there is a key
     return sizes | {
         "kind": "fedavg",

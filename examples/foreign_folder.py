@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 import uge
+from uge.data.images import ImageSet
 
 SEED = 7
 PATCH = 4  # pixels
@@ -35,7 +36,7 @@ def patterns(method: str, classes: int, shape: tuple[int, int, int], epsilon: in
     return coarse.repeat(PATCH, axis=2).repeat(PATCH, axis=3)[:, :, :height, :width]
 
 
-def write(images: uge.ImageSet, method: str, epsilon: int, out: Path) -> None:
+def write(images: ImageSet, method: str, epsilon: int, out: Path) -> None:
     """An ImageFolder out/CLASS/NAME.png, under the names that the originals have."""
     pixels, labels = images.images.numpy().astype(int), images.labels.numpy()
     moved = np.clip(pixels + patterns(method, images.classes, pixels.shape[1:], epsilon)[labels], 0, 255).astype(

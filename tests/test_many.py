@@ -29,11 +29,12 @@ import sys
 from pathlib import Path
 import uge
 from uge.copy import forms, opening
+from uge.protect import resolve_config
 from uge.runners import Local
 if __name__ == "__main__":
     key, place, forms.MOST_VALUES = uge.load_key(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
     opening.MOST_VALUES = forms.MOST_VALUES
-    clean, config = uge.load(str(place / "data")), uge.resolve_config("sealed", eval(sys.argv[4]))
+    clean, config = uge.load(str(place / "data")), resolve_config("sealed", eval(sys.argv[4]))
     if not (place / "copy").exists() or (place / "copy.partial").exists():
         uge.protect_and_publish(clean, [key], place / "copy", "sealed", config, seed=1, runner=Local(2))
     uge.open_copy(place / "copy", key, place / "opened", runner=Local(2))

@@ -11,25 +11,16 @@ from typing import Any
 __version__ = "0.2.0"
 
 _PUBLIC = {
-    "ImageSet": "uge.data.images",
     "load": "uge.data.sources",
-    "Key": "uge.keys",
     "SealedKey": "uge.keys",
-    "new_weights_key": "uge.keys",
     "save_key": "uge.keys",
     "load_key": "uge.keys",
-    "NetworkSpec": "uge.networks",
-    "build_network": "uge.networks",
-    "Recipe": "uge.training",
-    "fit": "uge.training",
-    "resolve_config": "uge.protect",
     "protect_and_publish": "uge.pipeline",
+    "verify": "uge.copy",
+    "open_copy": "uge.copy",
     "Copy": "uge.copy",
     "load_published": "uge.copy",
-    "open_copy": "uge.copy",
     "authorised_view": "uge.copy",
-    "verify": "uge.copy",
-    "run_demo": "uge.demo",
     "UgeError": "uge.errors",
 }
 

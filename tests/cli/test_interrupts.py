@@ -25,9 +25,10 @@ EVERY_STEP = """
 import sys, time
 from pathlib import Path
 import uge
+from uge.protect import resolve_config
 from uge.cli import options
 data, key, out, *settings = sys.argv[1:]
-config = uge.resolve_config("uge", options.pairs(settings[1::2], "--set", "epochs=1"))
+config = resolve_config("uge", options.pairs(settings[1::2], "--set", "epochs=1"))
 clean, key = uge.load(data, "train"), uge.load_key(key)
 look = lambda *_: time.sleep(0.1)  # so that a step can be looked at before the next one
 uge.protect_and_publish(clean, [key], Path(out), "uge", config, checkpoint_seconds=0, on_step=look)

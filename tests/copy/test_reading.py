@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 
 import uge
 from uge.copy import Copy
+from uge.data.images import ImageSet
 from uge.errors import ConfigError, KeyFileError, PublishError
 from uge.keys import SealedKey
 from uge.training import Recipe, fit
@@ -80,7 +81,7 @@ def test_a_folder_of_another_program_is_read_without_a_key(tmp_path):
 
 
 @pytest.fixture
-def clean() -> uge.ImageSet:
+def clean() -> ImageSet:
     return make_set()
 
 

@@ -12,8 +12,7 @@ from PIL import Image
 
 import uge
 
-ORDER = ("load", "SealedKey", "save_key", "load_key", "protect_and_publish", "verify", "open_copy", "Copy",
-    "load_published", "authorised_view", "UgeError")  # fmt: skip
+ORDER = [name for name in uge.__all__ if name != "__version__"]
 
 
 def test_the_examples_of_the_public_names_run_one_after_the_other(
@@ -36,7 +35,3 @@ def test_the_examples_of_the_public_names_run_one_after_the_other(
         said: list[str] = []
         failed, _ = runner.run(found, out=said.append, clear_globs=False)
         assert not failed, "".join(said)
-
-
-def test_every_public_name_has_an_example() -> None:
-    assert {*ORDER, "__version__"} <= set(uge.__all__)
