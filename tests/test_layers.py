@@ -20,7 +20,7 @@ STOREYS = (  # a room imports from its own storey, without going round in a circ
     {"training"},
     {"encoders"},  # after training: the encoder `own` is trained, by the one loop
     {"keys", "checkpoint", "copy", "protection", "baselines", "protect"},
-    {"pipeline"},
+    {"pipeline", "service"},
     {"attack"},
     {"audit"},
     {"report"},

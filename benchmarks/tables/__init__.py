@@ -23,6 +23,7 @@ from benchmarks.tables.claims import claims_table
 from benchmarks.tables.fedavg import fedavg_table
 from benchmarks.tables.fuzz import fuzz_table
 from benchmarks.tables.gallery import gallery_table
+from benchmarks.tables.guard import guard_table, refused_table
 from benchmarks.tables.leaderboard import leaderboard
 from benchmarks.tables.many import formats_table, hundred_million, many_table, numbers_table
 from benchmarks.tables.photographs import photograph_table
@@ -49,6 +50,8 @@ SECTIONS: dict[str, tuple[tuple[str, ...], Callable[..., str]]] = {
     "photographs": (("photographs",), photograph_table),
     "pictures": (("pictures",), picture_table),
     "pictures-recall": (("pictures",), recall_table),
+    "guard": (("guard",), guard_table),
+    "guard-refused": (("guard",), refused_table),
     "fuzz": (("fuzz",), fuzz_table),
     "leaderboard": (("leaderboard",), leaderboard),
     "worth": (("worth",), worth_table),

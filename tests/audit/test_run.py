@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from uge.attack import build_countermeasure, why_unfit
 from uge.audit.estimate import Estimate
 from uge.audit.plan import AUTHORISED, Cell
-from uge.audit.run import Audit, Service
+from uge.audit.run import Audit
 from uge.data.images import ImageSet, normalisation_of, to_float
 from uge.errors import ConfigError, DataError, PublishError
 from uge.keys.files import load_key, save_key
@@ -30,6 +30,7 @@ from uge.keys.shift import layout_of
 from uge.keys.weights import WeightsKey, new_weights_key
 from uge.networks import NetworkSpec, build_network
 from uge.runtime import seed_for
+from uge.service import Service
 from uge.training import Recipe, accuracy_of, fit, logits_of, recommended_recipe
 
 RECIPE = Recipe(epochs=2, batch_size=32)
@@ -401,6 +402,25 @@ def test_students_ask_the_recipients_service_which_opens_nothing(
     asked = (255 * x).round().to(torch.uint8) & 0xFE
     torch.testing.assert_close(service(x), logits_of(service.network, asked))
     assert not torch.allclose(logits_of(service, copy.images), logits_of(service.network, key.opened(copy.images)))
+
+
+def test_students_of_a_guard_share_what_it_has_learnt_of_the_copy(
+    images: tuple[ImageSet, ...],
+    key: WeightsKey,
+    sealed: tuple[SealedKey, ImageSet],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("uge.service.detector.STEPS", 2)
+    audit = Audit(sealed[1], images[2], tmp_path, key=sealed[0], recipe=lambda network: RECIPE, recipient="mlp:width=8")
+    student = Cell("hacker", "mlp:width=8", "guarded:tries=1")
+    *_, row = audit.run([Cell(AUTHORISED), student])
+    assert row["knows"] == "model outputs" and row["findings"]["answered"] >= 0
+    monkeypatch.setattr("uge.audit.run.train_detector", None)  # it is there
+    assert audit._teacher(student)(to_float(sealed[1].images[:4])).isnan().all()
+    other = Audit(images[1], images[2], tmp_path / "other", key=key, recipe=lambda network: RECIPE)
+    with pytest.raises(ConfigError, match="'guarded' asks a guard, which needs a sealed key"):
+        other.run([Cell("hacker", "mlp:width=8", "guarded")])
 
 
 def test_hackers_who_read_our_pages_go_by_the_manifest(images: tuple[ImageSet, ...], tmp_path: Path) -> None:

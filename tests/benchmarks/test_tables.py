@@ -17,6 +17,7 @@ from benchmarks.tables.baselines import baseline_table, field_table
 from benchmarks.tables.claims import claims_table
 from benchmarks.tables.fedavg import fedavg_table
 from benchmarks.tables.gallery import gallery_table
+from benchmarks.tables.guard import guard_table, refused_table
 from benchmarks.tables.leaderboard import GONE
 from benchmarks.tables.many import hundred_million, numbers_table
 from benchmarks.tables.plots import LABELS, WIDTH, hackers_plot, leaderboard_plot
@@ -387,6 +388,27 @@ def test_audits_of_copies_of_the_same_images_share_ceilings() -> None:
     assert grid([*mine, twice], keyed)[0] == "| none | nothing | 20.0† (80.0, 14 %) |"  # whoever looked
     assert grid([each | {"name": "uge copy, 16x16"} for each in mine], keyed)[0] == "| none | nothing | 20.0 |"
     assert audit_grid([each | {"name": "null-space"} for each in mine]) == NOT_MEASURED
+
+
+def test_a_guard_has_what_it_costs_and_a_line_a_student() -> None:
+    facts = {"kind": "guard", "false_alarms": 0.4, "accuracy": 70.0, "accuracy_guarded": 69.75}
+    facts |= {
+        "refused": {"as they are": 100.0, "cropped": 91.5},
+        "refused_clean": {"as they are": 0.4, "cropped": 80.0},
+    }
+    student = {"countermeasure": "guarded", "findings": {"answered": 1200}, "test_images": 1000}
+    asked = student | {"countermeasure": "own images", "findings": {"answered": 990}}
+    rows = [facts, row("authorised", RESNET, 70.0), row("hacker", VGG, 16.0)]
+    rows += [row("hacker", VGG, 17.0, **student), row("hacker", VGG, 44.0, **asked)]
+    text = guard_table(rows)
+    assert "Clean test images refused: 0.40 %. The network's accuracy: 70.00, behind the guard 69.75" in text
+    assert text.splitlines()[4:] == [
+        "| plain hacker, who asks nobody | - | 16.0 |",
+        "| tries disguises, one account | 1,200 | 17.0 |",
+        "| asks about 1,000 images of his own | 990 | 44.0 |",
+    ]
+    assert refused_table(rows).splitlines()[2:] == ["| as they are | 100.0 | 0.4 |", "| cropped | 91.5 | 80.0 |"]
+    assert guard_table([]) == refused_table([]) == NOT_MEASURED
 
 
 def baseline(method: str, accuracy: float, how: str = "none", **more: Any) -> Row:

@@ -15,7 +15,7 @@ from .conftest import ENVIRONMENT, INSTALLED, Run
 
 COMMANDS = (
     *("key new", "key show", "protect", "open", "verify", "train", "attack", "audit", "report", "bench", "demo"),
-    *("list", "doctor"),
+    *("serve", "list", "doctor"),
 )
 
 

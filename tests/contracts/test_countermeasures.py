@@ -81,7 +81,7 @@ def given_for(images: ImageSet) -> dict[str, Any]:
     """What an audit gives."""
     clean = images.with_images(images.images // 2 + 64)
     asked = network(images)
-    return {"teacher": asked, "untrained": asked, "clean": clean, "settings": SETTINGS, "key": KEY}
+    return {"teacher": asked, "guard": asked, "untrained": asked, "clean": clean, "settings": SETTINGS, "key": KEY}
 
 
 def built(name: str, images: ImageSet) -> PlainTraining:

@@ -26,6 +26,7 @@ from uge.attack.disentangled import Disentangled
 from uge.attack.distillation import Distillation
 from uge.attack.erased import Erase
 from uge.attack.filtered import Jpeg, of_filter
+from uge.attack.guarded import Guarded
 from uge.attack.keyed import NoisyKey, StolenKey, WrongKey
 from uge.attack.mixing import Cutmix, Cutout, Mixup
 from uge.attack.own_pairs import OwnPairs
@@ -46,6 +47,7 @@ from uge.training import PlainTraining
 COUNTERMEASURES: dict[str, type[PlainTraining]] = {
     "none": PlainTraining,
     "distillation": Distillation,
+    "guarded": Guarded,
     **{name: of_filter(name) for name in FILTERS if name != "none"},
     "jpeg": Jpeg,
     "cutout": Cutout,
@@ -85,6 +87,7 @@ KNOWLEDGE = ("nothing", "method", "other copies", "architecture", "clean images"
 # Arguments that come from the audit and not from the text, and what is said where one is missing.
 _GIVEN = {
     "teacher": "queries the authorised network: give --key",
+    "guard": "queries the recipient's guarded network: give --key",
     "untrained": "begins with the authorised network: give --key",
     "key": "needs the key: give --key",
     "clean": "has some of the clean images: give --clean",
@@ -142,12 +145,17 @@ def _needs(text: str, *given: str) -> bool:
 
 def needs_teacher(text: str) -> bool:
     """Whether a counter-measure, or any part of a combined one, queries the trained authorised network."""
-    return _needs(text, "teacher")
+    return _needs(text, "teacher", "guard")
+
+
+def needs_guard(text: str) -> bool:
+    """Whether that network refuses published images (see `uge.service`)."""
+    return _needs(text, "guard")
 
 
 def needs_key(text: str) -> bool:
     """Whether a counter-measure, or any part of a combined one, cannot do without the key: it queries or copies."""
-    return _needs(text, "teacher", "untrained", "key")
+    return _needs(text, "teacher", "guard", "untrained", "key")
 
 
 def needs_clean(text: str) -> bool:
@@ -268,6 +276,7 @@ def build_countermeasure(
     text: str,
     *,
     teacher: nn.Module | None = None,
+    guard: nn.Module | None = None,
     untrained: nn.Module | None = None,
     key: Key | None = None,
     clean: ImageSet | None = None,
@@ -280,6 +289,7 @@ def build_countermeasure(
     Args:
         text: such as "none", "distillation:hard" or "jpeg:30+cutmix".
         teacher: the trained authorised network, for those that query it.
+        guard: the same behind its guard, for those that query that.
         untrained: the same before its training, for those that begin with it.
         key: the key, for those that show what it is worth.
         clean: the originals, for those that have some of them.
@@ -290,7 +300,7 @@ def build_countermeasure(
     Raises:
         ConfigError: unknown name or option, something that is needed and not given, or parts that cannot be combined.
     """
-    given: dict[str, Any] = {"teacher": teacher, "untrained": untrained, "key": key, "clean": clean}
+    given: dict[str, Any] = {"teacher": teacher, "guard": guard, "untrained": untrained, "key": key, "clean": clean}
     given |= {"settings": settings or {}, "seed": seed, "device": device}
     parts = [_build(name, options, given) for name, options in parse_countermeasures(text)]
     return parts[0] if len(parts) == 1 else Combined(list(zip(text.split("+"), parts, strict=True)))

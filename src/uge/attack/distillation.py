@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -32,7 +35,7 @@ class Distillation(PlainTraining):
 
     knows = "model outputs"
     cost = 1.3
-    tried = ("soft", "hard", "soft,queries=any", "soft,temperature=1")
+    tried: ClassVar[Sequence[str]] = ("soft", "hard", "soft,queries=any", "soft,temperature=1")
 
     def __init__(
         self, teacher: nn.Module, labels: str = "soft", temperature: float | str = 4.0, queries: str = "published"

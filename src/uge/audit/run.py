@@ -9,14 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import torch as safetensors
-from torch import Tensor, nn
+from torch import nn
 
 from uge.attack import (
     build_countermeasure,
     encoder_of,
     needs_clean,
+    needs_guard,
     needs_key,
     needs_settings,
     needs_teacher,
@@ -26,7 +26,7 @@ from uge.attack.clean_subset import subset_of
 from uge.audit.jobs import CELLS, JOB, save_job
 from uge.audit.plan import AUTHORISED, Cell, Hacker, Plan, Row
 from uge.audit.search import decide
-from uge.data.images import ImageSet, class_difference, normalisation_of, to_float, to_uint8
+from uge.data.images import ImageSet, class_difference, normalisation_of
 from uge.durable import check_writable, remove_folder, write_file
 from uge.errors import ConfigError, DataError
 from uge.keys.key import RECIPIENT_NETWORK, Key
@@ -35,6 +35,9 @@ from uge.outside import MOST_WEIGHTS, read_file
 from uge.records import append_record, config_hash, is_training, line_of, read_records, read_row
 from uge.runners import More
 from uge.runtime import environment, seed_for
+from uge.service import Guard, Service
+from uge.service.detector import Detector, train_detector
+from uge.service.runs import read_detector, save_detector
 from uge.training import PlainTraining, Recipe, fit
 
 RECORDS = "records.jsonl"
@@ -60,24 +63,6 @@ def alike(published: ImageSet, other: ImageSet, what: str) -> ImageSet:
         ours, theirs = (f"{each.channels} x {each.image_size[0]} x {each.image_size[1]}" for each in (published, other))
         raise DataError(f"the {what} images differ from the published ones: they have {theirs} values, those {ours}")
     return other
-
-
-class Service(nn.Module):
-    """The recipient's trained network as he offers it to others: they ask with 8-bit images, and he does not open them.
-
-    Args:
-        network: trained on views.
-        key: whose images it sees.
-    """
-
-    def __init__(self, network: nn.Module, key: Key) -> None:
-        super().__init__()
-        self.network, self.key = network, key
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x float32 [B, C, H, W] in [0, 1] -> logits [B, K]."""
-        seen = to_float(self.key.seen(to_uint8(x).cpu())).to(x.device)
-        return self.network(seen.contiguous(memory_format=torch.channels_last))
 
 
 class Audit:
@@ -302,6 +287,8 @@ class Audit:
             if cell.trained_on not in self.sources:
                 raise ConfigError("this plan trains on the originals: give --clean, or leave those cells out")
             self._spec(cell)
+            if needs_guard(cell.countermeasure) and not self._key().opens:
+                raise ConfigError(f"'{cell.countermeasure}' asks a guard, which needs a sealed key")
             if trains_key_network(cell.countermeasure) and cell.network != AUTHORISED:
                 raise ConfigError(
                     f"'{cell.countermeasure}' trains the authorised network: give the network '{AUTHORISED}' and not"
@@ -371,12 +358,15 @@ class Audit:
     ) -> PlainTraining:
         """The counter-measure of a cell, with what it is given; the recipient's network, trained or not, if it asks.
 
+        A trained one is as `_teacher` gives it, guarded or not.
+
         Raises:
             ConfigError: as `build_countermeasure`.
         """
         return build_countermeasure(
             cell.countermeasure,
             teacher=teacher,
+            guard=teacher,
             untrained=untrained,
             key=self.key,
             clean=self.sources.get("clean"),
@@ -411,7 +401,19 @@ class Audit:
     def _teacher(self, cell: Cell) -> nn.Module:
         network = self.network_of(self._teacher_of(cell))
         network.load_state_dict(safetensors.load(read_file(self._trained_weights(cell), MOST_WEIGHTS)))
-        return Service(network, self._key()).eval().requires_grad_(False).to(self.device)
+        if needs_guard(cell.countermeasure):
+            service: nn.Module = Guard(network, self._key(), self._detector(cell))
+        else:
+            service = Service(network, self._key())
+        return service.eval().requires_grad_(False).to(self.device)
+
+    def _detector(self, cell: Cell) -> Detector:
+        """What the guard of this copy knows; learnt by the first cell that asks it."""
+        file = self.folder / AUTHORISED / f"{self._key().digest()[:12]}-{self.digests['published'][:12]}.safetensors"
+        images, view = self.sources["published"], self._seen(self._teacher_of(cell), "published")
+        if not file.exists():
+            save_detector(train_detector(images, view, device=self.device), file)
+        return read_detector(file, images.channels, images.image_size)
 
     def train(self, cell: Cell, on_epoch: Callable[[int, int, float], None] | None = None) -> Row:
         """Train one cell and return its row; an authorised network's weights are kept for those who query it."""

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from uge import __version__
-from uge.cli import attack, audit, bench, demo, key, names, open, options, protect, report, train, verify
+from uge.cli import attack, audit, bench, demo, key, names, open, options, protect, report, serve, train, verify
 from uge.cli.terminal import fail, note
 from uge.errors import UgeError
 
@@ -26,6 +26,7 @@ app.command("protect")(protect.protect)
 app.command("open")(open.open_)
 app.command("verify")(verify.verify)
 app.command("train")(train.train)
+app.command("serve")(serve.serve)
 app.command("attack")(attack.attack)
 app.command("audit")(audit.audit)
 app.command("report")(report.report)

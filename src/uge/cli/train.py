@@ -84,6 +84,10 @@ def train(
     measured = {"accuracy": history.accuracy, "peak_accuracy": history.peak_accuracy} if held_out else {}
     facts = {
         "network": spec.label,
+        "spec": spec.to_dict(),
+        "class_names": images.class_names,
+        "cut": copy.seen_at["cut"],
+        "data": images.digest(),
         "key": owner is not None,
         **measured,
         "train_loss": history.train_loss,

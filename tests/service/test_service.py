@@ -1,0 +1,191 @@
+"""The guard before the recipient's network: what it refuses, what it answers, and what is kept of it."""
+
+from __future__ import annotations
+
+import json
+import stat
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save as save_tensors
+from torch import Tensor, nn
+
+from tests.copy.copies import published_sealed
+from uge.copy import Copy
+from uge.data.images import ImageSet, normalisation_of, to_float
+from uge.errors import ConfigError, KeyFileError, PublishError
+from uge.filters import parse_filter
+from uge.keys import SealedKey
+from uge.networks import NetworkSpec, build_network
+from uge.service import Guard, guard
+from uge.service.accounts import Account
+from uge.service.detector import Detector, train_detector
+from uge.service.disguises import disguised
+from uge.service.runs import DETECTOR, FACTS, WEIGHTS, Run, read_detector, save_detector
+from uge.service.thumbnails import Thumbnails, vectors
+from uge.training import logits_of
+
+SPEC = NetworkSpec("convnet", 3, (32, 32), 2, {"width": 4})
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def images(two_classes: tuple[ImageSet, ImageSet]) -> tuple[ImageSet, ImageSet]:
+    """96 originals and 64 that nobody publishes."""
+    return two_classes[0].subset(torch.arange(96)), two_classes[1].subset(torch.arange(64))
+
+
+@pytest.fixture(scope="module")
+def key() -> SealedKey:
+    return SealedKey.draw()
+
+
+@pytest.fixture(scope="module")
+def copy(images: tuple[ImageSet, ...], key: SealedKey, tmp_path_factory: pytest.TempPathFactory) -> Copy:
+    out = tmp_path_factory.mktemp("service") / "copy"
+    published_sealed(out, images[0], key)
+    return Copy.read(out, key)
+
+
+@pytest.fixture(scope="module")
+def network(images: tuple[ImageSet, ...]) -> nn.Module:
+    return build_network(SPEC, *normalisation_of(images[0].images), seed=0).eval()
+
+
+@pytest.fixture(scope="module")
+def detector(copy: Copy, key: SealedKey) -> Detector:
+    """It has hardly learnt."""
+    return train_detector(copy.images, copy.view(key), steps=6)
+
+
+def changed(images: Tensor, name: str) -> Tensor:
+    return parse_filter(name)(to_float(images)).mul(255).round().to(torch.uint8)
+
+
+@pytest.mark.parametrize("shape", [(7, 3, 16, 16), (5, 1, 17, 23)])
+def test_disguises_are_images_that_the_generator_alone_decides(shape: tuple[int, ...]) -> None:
+    x = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    before = torch.get_rng_state()
+    one, same, other = (
+        [disguised(x, x.flip(0), rng) for _ in range(6)]
+        for rng in (torch.Generator().manual_seed(seed) for seed in (1, 1, 2))
+    )
+    assert torch.equal(torch.get_rng_state(), before)
+    for first, second in zip(one, same, strict=True):
+        assert first.shape == x.shape and first.min() >= 0 and first.max() <= 1 and torch.equal(first, second)
+        torch.testing.assert_close(first * 255, (first * 255).round())
+    assert not all(torch.equal(first, second) for first, second in zip(one, other, strict=True))
+
+
+def test_a_thumbnail_is_the_luma_of_boxes_without_its_mean_and_of_length_one(images: tuple[ImageSet, ...]) -> None:
+    image = images[0].images[0].double() / 255
+    gray = 0.299 * image[0] + 0.587 * image[1] + 0.114 * image[2]
+    boxes = np.array([[gray[2 * i : 2 * i + 2, 2 * j : 2 * j + 2].mean() for j in range(16)] for i in range(16)])
+    expected = (boxes - boxes.mean()) / np.linalg.norm(boxes - boxes.mean())
+    np.testing.assert_allclose(vectors(images[0].images[:1])[0].numpy(), expected.ravel(), atol=1e-5)
+
+
+@pytest.mark.parametrize("way", ["none", "grayscale", "blur:0.8", "jpeg:50", "mirrored", "contrast"])
+def test_published_pictures_are_known_small_and_in_gray(copy: Copy, images: tuple[ImageSet, ...], way: str) -> None:
+    thumbnails = Thumbnails.of(copy.images.images, images[0].images, torch.Generator().manual_seed(0))
+    sent = copy.images.images
+    if way == "contrast":
+        sent = sent // 2 + 60
+    sent = sent.flip(3) if way == "mirrored" else sent if way == "contrast" else changed(sent, way)
+    assert thumbnails.recognise(sent).float().mean() > 0.95
+    assert thumbnails.recognise(images[1].images).float().mean() < 0.1
+
+
+def test_the_threshold_refuses_the_stated_share_of_originals_that_were_held_out(
+    images: tuple[ImageSet, ...], detector: Detector
+) -> None:
+    score = detector.score(images[0].images)
+    assert 0 < int((score > detector.threshold).sum()) <= len(score)  # of 16 held out the highest sets it
+    assert torch.equal(detector.score(images[0].images | 1), score), "lowest bits say nothing to it"
+
+
+def test_a_guard_answers_as_the_network_does_or_gives_no_number(
+    images: tuple[ImageSet, ...], copy: Copy, key: SealedKey, network: nn.Module, detector: Detector
+) -> None:
+    lenient = Guard(network, key, replace(detector, threshold=torch.inf))
+    answers = logits_of(lenient, torch.cat([copy.images.images[:8], images[1].images[:8]]))
+    assert answers[:8].isnan().all(), "letters open"
+    torch.testing.assert_close(answers[8:], logits_of(network, key.seen(images[1].images[:8])))
+    strict = Guard(network, key, replace(detector, threshold=-torch.inf))
+    assert logits_of(strict, images[1].images[:8]).isnan().all()
+
+
+def test_a_guard_is_made_of_network_copy_and_key(
+    copy: Copy, key: SealedKey, network: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("uge.service.detector.STEPS", 2)
+    parts: list[tuple[int, int]] = []
+    made = guard(network, copy.folder, key, on_part=lambda done, of: parts.append((done, of)))
+    assert parts[-1][0] == parts[-1][1] == len(parts)
+    assert made.refuses(copy.images.images).all()
+
+
+def test_a_key_that_opens_nothing_has_no_guard(copy: Copy, key: SealedKey, network: nn.Module) -> None:
+    class Blind(SealedKey):
+        opens = False
+
+    with pytest.raises(KeyFileError, match="a guard needs a sealed key"):
+        guard(network, copy, Blind(secret=key.secret, fingerprint=key.fingerprint))
+
+
+def test_an_account_of_copies_is_closed_and_one_of_clean_images_is_not() -> None:
+    hacker = Account()
+    assert [hacker.admits(number % 20 != 0) for number in range(100)].count(True) == 1
+    assert hacker.closed and hacker.refused == 99
+    user = Account()
+    assert sum(user.admits(number % 10 == 9) for number in range(1000)) == 900 and not user.closed
+
+
+def test_one_false_alarm_in_a_hundred_closes_hardly_any_account() -> None:
+    """The exact chance that 2,000 clean images close it: how likely each count of refusals is, image by image."""
+    chance, closed = np.zeros(400), 0.0
+    chance[0] = 1
+    for sent in range(1, 2001):  # later the share is ever more surely near one in a hundred
+        chance = 0.99 * chance + 0.01 * np.concatenate([[0.0], chance[:-1]])
+        most = next(refused for refused in range(sent + 2) if Account(sent - refused, refused).closed or refused > sent)
+        closed += chance[most:].sum()
+        chance[most:] = 0
+    assert closed < 1e-5
+
+
+def test_a_detector_comes_back_from_its_file_as_it_was(
+    images: tuple[ImageSet, ...], detector: Detector, tmp_path: Path
+) -> None:
+    save_detector(detector, tmp_path / DETECTOR)
+    assert stat.S_IMODE((tmp_path / DETECTOR).stat().st_mode) == 0o600
+    again = read_detector(tmp_path / DETECTOR, 3, (32, 32))
+    assert (again.threshold, again.thumbnails.threshold) == (detector.threshold, detector.thumbnails.threshold)
+    assert torch.equal(again.score(images[1].images), detector.score(images[1].images))
+    assert torch.equal(again.thumbnails.kept, detector.thumbnails.kept)
+    (tmp_path / DETECTOR).write_bytes((tmp_path / DETECTOR).read_bytes()[:-9])
+    with pytest.raises(PublishError, match="damaged; delete it, and it is made again"):
+        read_detector(tmp_path / DETECTOR, 3, (32, 32))
+
+
+def test_a_run_knows_what_it_was_trained_on(
+    copy: Copy, key: SealedKey, network: nn.Module, detector: Detector, tmp_path: Path
+) -> None:
+    facts = {"spec": SPEC.to_dict(), "class_names": copy.images.class_names, "cut": True, "data": "elsewhere"}
+    (tmp_path / FACTS).write_text(json.dumps(facts))
+    (tmp_path / WEIGHTS).write_bytes(
+        save_tensors({name: each.contiguous() for name, each in network.state_dict().items()})
+    )
+    run = Run.read(tmp_path)
+    assert torch.equal(logits_of(run.network, copy.images.images[:4]), logits_of(network, copy.images.images[:4]))
+    with pytest.raises(ConfigError, match="give --copy COPY, once"):
+        run.guarded(key, None)
+    with pytest.raises(ConfigError, match="was not trained on"):
+        run.guarded(key, copy.folder)
+    save_detector(detector, tmp_path / DETECTOR)
+    assert run.guarded(key, None).refuses(copy.images.images).all()
+    (tmp_path / WEIGHTS).write_bytes(b"")
+    with pytest.raises(PublishError, match="cannot read the trained network"):
+        Run.read(tmp_path)
