@@ -26,6 +26,7 @@ def test_the_examples_of_the_public_names_run_one_after_the_other(
                 pixels = rng.integers(0, 256, (32, 32, 3), np.uint8)
                 Image.fromarray(pixels).save(tmp_path / "photos" / split / name / f"{number}.png")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("uge.service.detector.STEPS", 4)  # of thousands
     finder, runner = doctest.DocTestFinder(recurse=False), doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
     names = {"uge": uge, "torch": torch}
     for name in ORDER:

@@ -95,6 +95,13 @@ def guard(
     Raises:
         KeyFileError: a key of initial weights, whose network sees copies as they are.
         PublishError: the copy cannot be read, or is not that of the key.
+
+    Example:
+        >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 2))  # yours, trained
+        >>> guarded = uge.guard(network, "copy", recipient)
+        >>> image, _ = uge.load_published("copy")[0]
+        >>> guarded(image[None]).isnan().all()
+        tensor(True)
     """
     if not key.opens:
         raise KeyFileError("the network of this key sees copies as they are; a guard needs a sealed key")
