@@ -416,7 +416,7 @@ def test_students_of_a_guard_share_what_it_has_learnt_of_the_copy(
     student = Cell("hacker", "mlp:width=8", "guarded:tries=1")
     *_, row = audit.run([Cell(AUTHORISED), student])
     assert row["knows"] == "model outputs" and row["findings"]["answered"] >= 0
-    monkeypatch.setattr("uge.audit.run.train_detector", None)  # it is there
+    monkeypatch.setattr("uge.audit.trainer.train_detector", None)  # it is there
     assert audit._teacher(student)(to_float(sealed[1].images[:4])).isnan().all()
     other = Audit(images[1], images[2], tmp_path / "other", key=key, recipe=lambda network: RECIPE)
     with pytest.raises(ConfigError, match="'guarded' asks a guard, which needs a sealed key"):

@@ -17,7 +17,7 @@ from uge.data.images import to_float
 from uge.runners import threads
 
 if TYPE_CHECKING:
-    from uge.audit.run import Audit
+    from uge.audit.trainer import Trainer
 
 STEPS = 2  # timed, after one that is not
 USUAL_EPOCHS = 30  # by which counter-measures state what they do before the first step
@@ -34,7 +34,7 @@ class Estimate:
         audit: the data and recipes.
     """
 
-    def __init__(self, audit: Audit) -> None:
+    def __init__(self, audit: Trainer) -> None:
         self.audit = audit
         self.timed: dict[tuple[str, str], tuple[float, float]] = {}
 
@@ -60,7 +60,7 @@ def _what(cell: Cell) -> tuple[str, str]:
     return cell.network, beginning(cell.countermeasure)
 
 
-def _time(audit: Audit, cell: Cell) -> tuple[float, float]:
+def _time(audit: Trainer, cell: Cell) -> tuple[float, float]:
     """Seconds of a step, and the epochs as a share of the recipe's."""
     recipe = audit.recipe_of(cell)
     images = audit.sources["published"]

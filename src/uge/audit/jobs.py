@@ -15,13 +15,13 @@ from uge.durable import write_file
 from uge.locks import private_folder
 
 if TYPE_CHECKING:
-    from uge.audit.run import Audit
+    from uge.audit.trainer import Trainer
 
 JOB = "job"  # what the workers read; removed at the end
 CELLS = "cells"  # finished rows that are not in records.jsonl yet, one file each
 
 
-def save_job(audit: Audit, networks: Iterable[str]) -> Path:
+def save_job(audit: Trainer, networks: Iterable[str]) -> Path:
     """Write what the workers need, data and key included, to a private file in the audit's private folder.
 
     It is data, images and JSON in the form of safetensors: nothing in it is run, whoever wrote it.

@@ -17,7 +17,7 @@ from safetensors.torch import load as load_tensors
 
 from uge.audit.jobs import CELLS
 from uge.audit.plan import Cell, Row
-from uge.audit.run import Audit
+from uge.audit.trainer import Trainer
 from uge.data.images import ImageSet
 from uge.durable import write_file
 from uge.errors import PublishError
@@ -32,7 +32,7 @@ def train_cells(runner: Runner, job: Path, more: More[Cell]) -> Iterator[Row]:
     return runner.run(partial(train_cell, job), more, partial(_lost, job), job.parent)
 
 
-def load_job(job: Path) -> Audit:
+def load_job(job: Path) -> Trainer:
     """What `save_job` wrote.
 
     Raises:
@@ -46,7 +46,7 @@ def load_job(job: Path) -> Audit:
             for name, names in facts["names"].items()
         }
         recipes = {network: Recipe(**recipe) for network, recipe in facts["recipes"].items()}
-        audit = Audit(
+        audit = Trainer(
             images["published"],
             images["test"],
             job.parent.parent,
@@ -77,7 +77,7 @@ def train_cell(job: Path, cell: Cell) -> Row:
     return row
 
 
-def failed_row(audit: Audit, cell: Cell, error: Exception) -> Row:
+def failed_row(audit: Trainer, cell: Cell, error: Exception) -> Row:
     """One line in the records; the other cells go on."""
     return audit.facts(cell) | {"error": shorten(f"{type(error).__name__}: {error}", 500)}
 
@@ -89,7 +89,7 @@ def _lost(job: Path, cell: Cell, error: Exception) -> Row:
 
 
 @lru_cache(maxsize=1)
-def _audit(job: Path) -> Audit:
+def _audit(job: Path) -> Trainer:
     """The audit of a file, read once in a process."""
     audit = load_job(job)
     torch.set_num_threads(audit.threads or torch.get_num_threads())

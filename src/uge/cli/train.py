@@ -34,7 +34,7 @@ def train(
 
     from safetensors.torch import save
 
-    from uge.audit.run import alike
+    from uge.audit.trainer import alike
     from uge.copy import Copy, check_outside
     from uge.data import load
     from uge.data.images import normalisation_of
