@@ -11,7 +11,8 @@ from uge.data.images import ImageSet
 from uge.keys import SealedKey
 from uge.protect.family import filtered
 from uge.protect.letters import rendered
-from uge.protect.sealed import SealedConfig, SealedProtection
+from uge.protect.sealed import SealedConfig, SealedProtection, smaller
+from uge.training import Recipe
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -77,3 +78,11 @@ def test_images_are_seen_in_another_light_each() -> None:
     x = torch.full((200, 3, 8, 8), 0.5)
     spreads = [filtered(x, torch.Generator().manual_seed(seed)).mean((1, 2, 3)).std() for seed in range(40)]
     assert 0.3 < sum(spread > 0.1 for spread in spreads) / 40 < 0.7
+
+
+def test_a_recipe_for_fewer_images_has_more_steps_and_one_for_all_of_them_stays_as_it_is() -> None:
+    recipe = Recipe(12, batch_size=128, learning_rate=0.1)
+    assert smaller(recipe, 1.0) == recipe
+    quarter = smaller(recipe, 0.25)
+    assert (quarter.batch_size, quarter.learning_rate, quarter.epochs) == (32, 0.05, 12)
+    assert smaller(recipe, 0.001) == quarter  # no noisier than that

@@ -17,6 +17,7 @@ NeurIPS 2019. Ours: the letter's shift, the filters, and the key's targets.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self, Unpack
@@ -38,7 +39,7 @@ from uge.protect.letters import LetterConfig, LetterProtection, drawn_order, ren
 from uge.protect.trajectory import LiveRun
 from uge.protection import OnStep, RunOptions, preparing
 from uge.runtime import generator_for, quick, repeatable, seed_for
-from uge.training import PlainTraining, Shift, fit, recommended_recipe
+from uge.training import PlainTraining, Recipe, Shift, fit, recommended_recipe
 
 TARGETS = "uge/targets/1"
 GAIN = 2.5  # of a proposal of mean square 1, before it is bent into the range of levels
@@ -60,7 +61,8 @@ class SealedConfig(LetterConfig):
         surrogates: hackers in training, in turn; each begins anew after `surrogate_steps`.
         surrogate_steps: of one surrogate.
         references: networks that know the originals.
-        reference_epochs: how long they learn, at most as many as `epochs`.
+        reference_epochs: how long they learn from `reference_images` of ten classes; longer from fewer images or of
+            more classes, at most as many epochs as `epochs`.
         reference_images: how many originals they learn from at most.
         misdirection: w, the weight of what references see.
     """
@@ -247,6 +249,9 @@ class SealedProtection(LetterProtection[SealedConfig]):
         """The reference networks, frozen; each is trained once and kept."""
         config = self.config
         originals = self.clean.take(config.reference_images, generator_for(self.seed, "reference images"))
+        share = len(originals) / config.reference_images
+        epochs = round(config.reference_epochs * math.sqrt(max(1, self.clean.classes / 10) / share))
+        epochs = max(1, min(epochs, config.epochs))
         networks = []
         for number, text in enumerate(config.references if config.misdirection else ()):
             network = self.network(text, "reference", number)
@@ -255,7 +260,7 @@ class SealedProtection(LetterProtection[SealedConfig]):
                 fit(
                     network,
                     originals,
-                    recommended_recipe(text, min(config.reference_epochs, config.epochs)),
+                    smaller(recommended_recipe(text, epochs), share),
                     seed=seed_for(self.seed, "reference training", number),
                     countermeasure=_Filtered(),
                     device=self.device,
@@ -266,6 +271,18 @@ class SealedProtection(LetterProtection[SealedConfig]):
             network.load_state_dict(self.kept(f"reference-{number}", trained))
             networks.append(network.eval().requires_grad_(False))
         return networks
+
+
+def smaller(recipe: Recipe, share: float) -> Recipe:
+    """A recipe for so small a share of the images that it is for: smaller batches, and so more steps.
+
+    The learning rate falls with the root of the batch size, so that the noise of the steps stays about the same.
+    """
+    batch_size = max(LEAST_BATCH, round(share * recipe.batch_size))
+    if batch_size >= recipe.batch_size:
+        return recipe
+    rate = recipe.learning_rate * math.sqrt(batch_size / recipe.batch_size)
+    return replace(recipe, batch_size=batch_size, learning_rate=rate)
 
 
 class _Filtered(PlainTraining):
