@@ -76,6 +76,7 @@ def test_the_strongest_part_says_what_a_hacker_knows(knows: str, texts: list[str
         ("xyz", "unknown counter-measure 'xyz'; choose from: adversarial, averages, band-stop"),
         ("jpeg:30+blurr", "unknown counter-measure 'blurr'; did you mean 'blur'"),
         ("jpeg:30+", "unknown counter-measure ''"),
+        ("adversarial:8,3", "says epsilon_255 twice; name the others, as in step_255=..."),
         ("none:soft", "counter-measure 'none' has no options, got 'none:soft'"),
         ("grayscale:3", "has no options"),
         ("blur:strength=2", "unknown option"),

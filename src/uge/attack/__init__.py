@@ -113,7 +113,12 @@ def parse_countermeasures(text: str) -> list[tuple[str, dict[str, str]]]:
             key, equals, value = item.partition("=")
             if not known:
                 raise ConfigError(f"counter-measure '{name}' has no options, got '{part}'")
-            options[key if equals else known[0]] = value if equals else key
+            option, value = (key, value) if equals else (known[0], key)
+            if option in options:
+                raise ConfigError(
+                    f"counter-measure '{part}' says {option} twice; name the others, as in {known[-1]}=..."
+                )
+            options[option] = value
         parts.append((name, options))
     return parts
 
