@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from uge.copy import Copy, forms, open_copy, opening, verification, verify, write_images
+from uge.copy import Copy, forms, inspection, open_copy, opening, verify, write_images
 from uge.data import load
 from uge.data.images import ImageSet
 from uge.keys import SealedKey, save_key
@@ -48,7 +48,7 @@ def clean(eurosat: ImageSet) -> ImageSet:
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (forms, opening, verification):
+    for module in (forms, opening, inspection):
         monkeypatch.setattr(module, "MOST_VALUES", VALUES)
 
 

@@ -153,6 +153,7 @@ SHOWN_ELSEWHERE = {
     "candidates",
     "averages",  # tests/attack/test_averages.py: it needs other copies
     "distillation",  # tests/attack/test_countermeasures.py
+    "guarded",  # needs a guard, which learns for minutes: benchmarks/results/guard
     "noisy-key",  # below: what a key is worth
     "stolen-key",
     "wrong-key",  # below: that it recovers nothing is the claim

@@ -187,17 +187,17 @@ def test_a_search_gives_the_same_records_however_many_train(images: dict[str, Im
 def test_a_training_that_fails_is_recorded_and_tried_again(
     images: dict[str, ImageSet], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from uge.audit import run
+    from uge.audit.trainer import Trainer
 
     plan = replace(PLAN, hackers=(Hackers(("mlp:width=8",), ("none", "blur:1")),), strongest=0, budget_check=False)
-    real = run.Audit.train
+    real = Trainer.train
 
     def fail(self: Any, cell: Any, *more: Any) -> Any:
         if cell.countermeasure == "blur:1":
             raise MemoryError("no room\nfor this")
         return real(self, cell, *more)
 
-    monkeypatch.setattr(run.Audit, "train", fail)
+    monkeypatch.setattr(Trainer, "train", fail)
     heard = Heard()
     start = partial(conduct, images["published"], images["test"], tmp_path / "audit", plan, Local(1))
     summary = start(watcher=heard)

@@ -68,7 +68,7 @@ def test_the_summary_in_markdown_says_what_the_page_says(audited: Path) -> None:
     for group in summary["groups"]:
         column = rows[0].index(group["network"])
         assert rows[2][column].startswith(f"{group['accuracy']:.1f}")
-    assert "Not tried in this run, though uge attack offers them: distillation, grayscale, blur, jpeg" in text
+    assert "Not tried in this run, though uge attack offers them: distillation, guarded, grayscale, blur" in text
     assert text.endswith("\n") and "\n\n\n" not in text
 
 

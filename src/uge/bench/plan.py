@@ -166,6 +166,8 @@ BENCHES: dict[str, Bench] = {
                 | {"attack_steps": 2, "attack_share": 0.75},
             ),
             Contender("tap", {"network": SMALL, "network_epochs": 20, "steps": 60}),
+            Contender("dune", {"network": SMALL, "network_epochs": 20}),
+            Contender("bait"),
             Contender("learnability-lock", {"network": SMALL, "rounds": 20}),
         ),
         attacks=Plan(
