@@ -44,6 +44,7 @@ from uge.training import PlainTraining, Recipe, Shift, fit, recommended_recipe
 TARGETS = "uge/targets/1"
 GAIN = 2.5  # of a proposal of mean square 1, before it is bent into the range of levels
 LEAST_BATCH, USUAL_BATCH = 32, 64  # images a step
+FEW_IMAGES = 1800  # references learn from fewer for longer, in smaller batches
 MANY_STEPS = 2000  # for which batches of small data sets become smaller
 LEARNING_RATE = 2e-3  # of the generator (Adam), falling linearly to zero
 
@@ -61,8 +62,8 @@ class SealedConfig(LetterConfig):
         surrogates: hackers in training, in turn; each begins anew after `surrogate_steps`.
         surrogate_steps: of one surrogate.
         references: networks that know the originals.
-        reference_epochs: how long they learn from `reference_images` of ten classes; longer from fewer images or of
-            more classes, at most as many epochs as `epochs`.
+        reference_epochs: how long they learn; longer of more than ten classes or from fewer images than `FEW_IMAGES`,
+            at most as many epochs as `epochs`.
         reference_images: how many originals they learn from at most.
         misdirection: w, the weight of what references see.
     """
@@ -249,8 +250,8 @@ class SealedProtection(LetterProtection[SealedConfig]):
         """The reference networks, frozen; each is trained once and kept."""
         config = self.config
         originals = self.clean.take(config.reference_images, generator_for(self.seed, "reference images"))
-        share = len(originals) / config.reference_images
-        epochs = round(config.reference_epochs * math.sqrt(max(1, self.clean.classes / 10) / share))
+        share = min(1.0, len(originals) / FEW_IMAGES)
+        epochs = round(config.reference_epochs * math.sqrt(max(1, self.clean.classes / 10)) / share)
         epochs = max(1, min(epochs, config.epochs))
         networks = []
         for number, text in enumerate(config.references if config.misdirection else ()):
