@@ -1,6 +1,6 @@
 """The recipient's guarded service: what it refuses, what that costs others, and what its students learn.
 
-    python benchmarks/quality/guard.py DATA --seed 0 --work WORK
+    python -m benchmarks.quality.guard DATA --seed 0 --work WORK
 
 Makes a key and a sealed copy in WORK (private) unless they are there, trains the recipient, the guard and students, and
 keeps every training and the facts of the guard in `benchmarks/results/guard/records.jsonl`. Killed at any time, the
@@ -164,7 +164,7 @@ def main() -> None:
             append_record(RESULTS, about | row)
 
     keep(audit.run([Cell(AUTHORISED, seed=seed)])[0])
-    guard = audit._teacher(Cell("hacker", STUDENT, "guarded", seed))
+    guard = audit.service(Cell("hacker", STUDENT, "guarded", seed))
     assert isinstance(guard, Guard)
     facts = {"cell": "guard", "seed": seed, "images": len(clean), "environment": environment()}
     keep(facts_of(guard, copy.images, test) | facts)

@@ -396,7 +396,7 @@ def test_students_ask_the_recipients_service_which_opens_nothing(
     (_, _, test), (key, copy) = images, sealed
     audit = Audit(copy, test, tmp_path, key=key, recipe=lambda network: RECIPE, recipient="convnet:width=8")
     audit.run([Cell(AUTHORISED)])
-    service = audit._teacher(Cell("hacker", "mlp", "distillation:soft"))
+    service = audit.service(Cell("hacker", "mlp", "distillation:soft"))
     assert isinstance(service, Service)
     x = torch.rand(8, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     asked = (255 * x).round().to(torch.uint8) & 0xFE
@@ -417,7 +417,7 @@ def test_students_of_a_guard_share_what_it_has_learnt_of_the_copy(
     *_, row = audit.run([Cell(AUTHORISED), student])
     assert row["knows"] == "model outputs" and row["findings"]["answered"] >= 0
     monkeypatch.setattr("uge.audit.trainer.train_detector", None)  # it is there
-    assert audit._teacher(student)(to_float(sealed[1].images[:4])).isnan().all()
+    assert audit.service(student)(to_float(sealed[1].images[:4])).isnan().all()
     other = Audit(images[1], images[2], tmp_path / "other", key=key, recipe=lambda network: RECIPE)
     with pytest.raises(ConfigError, match="'guarded' asks a guard, which needs a sealed key"):
         other.run([Cell("hacker", "mlp:width=8", "guarded")])

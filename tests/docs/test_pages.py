@@ -98,6 +98,8 @@ def test_a_printed_script_is_there_and_has_the_options_that_it_is_given(line: st
         file = ROOT.joinpath(*words[1].split(".")).with_suffix(".py")
         file = file if file.exists() else file.with_suffix("") / "__init__.py"
     text = file.read_text()
+    if words[0] != "-m":
+        assert not re.search(r"^from benchmarks\b", text, re.MULTILINE), f"{line}: only -m finds what it imports"
     assert all(f'"{word}"' in text for word in words if word.startswith("--")), line
 
 

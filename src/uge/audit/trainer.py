@@ -195,7 +195,7 @@ class Trainer:
     ) -> PlainTraining:
         """The counter-measure of a cell, with what it is given; the recipient's network, trained or not, if it asks.
 
-        A trained one is as `_teacher` gives it, guarded or not.
+        A trained one is as `service` gives it, guarded or not.
 
         Raises:
             ConfigError: as `build_countermeasure`.
@@ -235,7 +235,8 @@ class Trainer:
             )
         return file
 
-    def _teacher(self, cell: Cell) -> nn.Module:
+    def service(self, cell: Cell) -> nn.Module:
+        """The trained authorised network as a hacker may query it, behind a guard for those that query that."""
         network = self.network_of(self._teacher_of(cell))
         network.load_state_dict(safetensors.load(read_file(self._trained_weights(cell), MOST_WEIGHTS)))
         if needs_guard(cell.countermeasure):
@@ -259,7 +260,7 @@ class Trainer:
         network = self.network_of(cell)
         measure = self.countermeasure_of(
             cell,
-            self._teacher(cell) if self._queries(cell) else None,
+            self.service(cell) if self._queries(cell) else None,
             self.network_of(self._teacher_of(cell)) if trains_key_network(cell.countermeasure) else None,
         )
         history = fit(
