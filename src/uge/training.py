@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -23,6 +23,7 @@ SCHEDULES = ("one-cycle", "cosine", "constant")
 AUGMENTATIONS = ("standard", "none")
 PRECISIONS = ("float32", "bfloat16")
 AtTest = Callable[[ImageSet], ImageSet]  # what a network is shown in the place of clean test images
+State = dict[str, Tensor]
 OnEpoch = Callable[[int, float, float], None]  # epoch from 1, train loss, test accuracy or nan
 
 
@@ -303,6 +304,44 @@ def fit(
         accuracies.append(accuracy_of(network, seen_at_test, device=device))
     seconds = round(time.perf_counter() - started, 2)
     return History(tuple(losses), tuple(accuracies), seconds, steps * batch_size, recipe)
+
+
+def snapshot(network: nn.Module) -> State:
+    """A copy of all weights and buffers, on the CPU."""
+    return {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
+
+
+def recorded(
+    network: nn.Module,
+    train: ImageSet,
+    recipe: Recipe,
+    epochs: Container[int],
+    *,
+    seed: int,
+    device: torch.device | str = "cpu",
+    on_epoch: OnEpoch | None = None,
+) -> list[State]:
+    """Train as `fit` does, and keep the weights after each of these epochs, counted from 1.
+
+    Args:
+        network: as for `fit`, and so for the others.
+        train: the images to learn from.
+        recipe: how.
+        epochs: after which weights are kept.
+        seed: decides order and augmentation.
+        device: where to train.
+        on_epoch: called after each epoch.
+    """
+    states = []
+
+    def keep(epoch: int, loss: float, accuracy: float) -> None:
+        if epoch in epochs:
+            states.append(snapshot(network))
+        if on_epoch:
+            on_epoch(epoch, loss, accuracy)
+
+    fit(network, train, recipe, seed=seed, device=device, on_epoch=keep)
+    return states
 
 
 @torch.no_grad()

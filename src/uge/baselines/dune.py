@@ -30,7 +30,7 @@ from uge.baselines.baseline import BaselineConfig, LearntBaseline, add_within_li
 from uge.errors import ConfigError
 from uge.protection import Telling
 from uge.runtime import generator_for, seed_for
-from uge.training import OnEpoch, fit, recommended_recipe
+from uge.training import OnEpoch, State, recommended_recipe, recorded
 
 LEAST_PSNR, LEAST_SSIM = 20.0, 0.8  # dB, and of 1: a colour that costs more is penalised
 PARTICLES, MOVES = 10, 10
@@ -112,21 +112,12 @@ class DUNEProtection(LearntBaseline[DUNEConfig]):
     def _network(self) -> nn.Module:
         return self.network(self.config.network, "surrogate", self.config.network)
 
-    def _taught(self, told: OnEpoch | None) -> list[dict[str, Tensor]]:
+    def _taught(self, told: OnEpoch | None) -> list[State]:
         """The weights of one training at its M times."""
         epochs, count = self.config.network_epochs, self.config.checkpoints
         times = [epochs * (number + 1) // count for number in range(count)]
-        network, states = self._network(), []
-
-        def keep(epoch: int, loss: float, accuracy: float) -> None:
-            if epoch in times:
-                states.append({name: tensor.clone() for name, tensor in network.state_dict().items()})
-            if told:
-                told(epoch, loss, accuracy)
-
         recipe, seed = recommended_recipe(self.config.network, epochs), seed_for(self.seed, "dune network")
-        fit(network, self.clean, recipe, seed=seed, device=self.device, on_epoch=keep)
-        return states
+        return recorded(self._network(), self.clean, recipe, times, seed=seed, device=self.device, on_epoch=told)
 
     def _targets(self, labels: Tensor) -> Tensor:
         """t for each network's answers, int64 [M B]."""

@@ -16,14 +16,7 @@ from torch import Tensor, nn
 
 from uge.data.images import ImageSet
 from uge.networks import trainable
-from uge.training import OnEpoch, Recipe, fit, learning_rate_at, make_optimiser
-
-State = dict[str, Tensor]
-
-
-def snapshot(network: nn.Module) -> State:
-    """A copy of all weights and buffers, on the CPU."""
-    return {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
+from uge.training import OnEpoch, Recipe, State, learning_rate_at, make_optimiser, recorded, snapshot
 
 
 def record_clean_run(
@@ -50,16 +43,9 @@ def record_clean_run(
     Returns:
         `checkpoints + 1` states, fewer where there are fewer epochs: first the initial weights, last the trained ones.
     """
-    states = [snapshot(network)]
-
-    def keep(epoch: int, loss: float, accuracy: float) -> None:
-        if epoch * checkpoints // recipe.epochs > len(states) - 1:
-            states.append(snapshot(network))
-        if on_epoch:
-            on_epoch(epoch, loss, accuracy)
-
-    fit(network, clean, recipe, seed=seed, device=device, on_epoch=keep)
-    return states
+    epochs = {-(-number * recipe.epochs // checkpoints) for number in range(1, checkpoints + 1)}
+    first = snapshot(network)
+    return [first, *recorded(network, clean, recipe, epochs, seed=seed, device=device, on_epoch=on_epoch)]
 
 
 class LiveRun:

@@ -30,10 +30,10 @@ from uge.losses.gradient_matching import gradient_matching
 from uge.losses.undistillation import distillation, undistillation
 from uge.networks import parse_network, trainable
 from uge.protect.generator import Generator
-from uge.protect.trajectory import LiveRun, State, record_clean_run
+from uge.protect.trajectory import LiveRun, record_clean_run
 from uge.protection import OnStep, Protection, RunOptions, Settings, Telling, preparing
 from uge.runtime import generator_for, repeatable, seed_for
-from uge.training import Recipe, Shift
+from uge.training import Recipe, Shift, State
 
 FEATURE_OBJECTIVES = ("distance", "misalignment")
 TERMS = ("gradient_matching", "gradient_magnitude", "feature_distance", "undistillation")
