@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 Strength = Tensor  # float32 [B]
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601: the shares of red, green and blue
 
 
 def warp(x: Tensor, rows: Tensor) -> Tensor:
@@ -52,7 +53,7 @@ def luma(x: Tensor) -> Tensor:
     """Luma of ITU-R BT.601, [B, 1, H, W]; of gray images what they are."""
     if x.shape[1] == 1:
         return x
-    return (x * torch.tensor([0.299, 0.587, 0.114], device=x.device).view(1, 3, 1, 1)).sum(1, keepdim=True)
+    return (x * torch.tensor(LUMA, device=x.device).view(1, 3, 1, 1)).sum(1, keepdim=True)
 
 
 def brightness(x: Tensor, factor: Strength) -> Tensor:

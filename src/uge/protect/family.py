@@ -6,9 +6,7 @@ import torch
 from torch import Tensor
 
 from uge.filters import jpeg
-from uge.operations import blur
-
-LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
+from uge.operations import LUMA, blur
 
 
 def filtered(x: Tensor, rng: torch.Generator) -> Tensor:

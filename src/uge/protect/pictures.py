@@ -4,7 +4,7 @@
 
 r is EfficientNet-Lite0 with its 1000 classes of ImageNet, f what a hacker may do first (`uge.protect.family`,
 a flip, a move), and t of each class another one, drawn from the key among those that r sees in no picture. d_i is
-the picture's own, made of the levels of a letter (`uge.keys.letter`), found by signed steps with momentum. There is no
+the picture's own, made of the levels of a letter (`uge.keys.shift`), found by signed steps with momentum. There is no
 shortcut, for there is no label to learn: who mixes the copies with many other images learns from those.
 
 Sources: signed steps with momentum as in Dong et al., "Boosting Adversarial Attacks with Momentum", CVPR 2018; the mean
