@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-import uge
+from ..extended import add_lines, copied, run_steps
 
 COUNTERMEASURE = '''
 """Mirrored images, for a test."""
@@ -55,17 +51,7 @@ class LighterProtection(Baseline):
     def protected(self, images, labels, numbers):
         return (images.short() + self.config.lightness).clamp(0, 255).byte()
 '''
-SCRIPT = """
-import sys
-from uge.cli import main
-
-for arguments in COMMANDS:
-    sys.argv = ["uge", *arguments]
-    try:
-        main()
-    except SystemExit as stop:
-        if stop.code:
-            raise
+FOUND = """
 from uge.attack import cost_of
 from uge.audit.plan import named_plans
 print("cost", cost_of("mirrored:3"))
@@ -83,40 +69,28 @@ countermeasures = ["mirrored:1", "mirrored:3"]
 """
 
 
-def add(package: Path, room: str, module: str, code: str, registry: str, name: str, kind: str) -> None:
-    """One file in a room, and its line in the registry there."""
-    (package / room / f"{module}.py").write_text(code)
-    file = package / room / "__init__.py"
-    start, end = f"\n{registry}", " = {\n"
-    before, found, after = file.read_text().partition(start)
-    head, opened, entries = after.partition(end)
-    assert found and opened
-    line = f'    "{name}": __import__("uge.{room}.{module}", fromlist=["{kind}"]).{kind},\n'
-    file.write_text(before + found + head + opened + line + entries)
-
-
 @pytest.fixture(scope="module")
 def said(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     """What the program says and leaves behind, with a protection and a counter-measure more than it has."""
     place = tmp_path_factory.mktemp("extended")
-    shutil.copytree(Path(uge.__file__).parent, place / "uge", ignore=shutil.ignore_patterns("__pycache__"))
-    add(place / "uge", "attack", "mirrored", COUNTERMEASURE, "COUNTERMEASURES:", "mirrored", "Mirrored")
-    add(place / "uge", "baselines", "lighter", PROTECTION, "BASELINES:", "lighter", "LighterProtection")
+    copied("src", place)
+    for room, module, code, name, kind in (
+        ("attack", "mirrored", COUNTERMEASURE, "mirrored", "Mirrored"),
+        ("baselines", "lighter", PROTECTION, "lighter", "LighterProtection"),
+    ):
+        (place / "src" / "uge" / room / f"{module}.py").write_text(code)
+        lines = f'+from uge.{room}.{module} import {kind}\n+    "{name}": {kind},\n'
+        add_lines(place / "src" / "uge" / room / "__init__.py", lines)
     images = np.random.default_rng(0).integers(0, 256, (24, 16, 16, 3), np.uint8)
     np.savez(place / "data.npz", images=images, labels=np.arange(24) % 2)
     (place / "plan.toml").write_text(PLAN)
     commands = [
         ["list"],
-        ["protect", "data.npz", "--method", "lighter", "--out", "copy", "--set", "lightness=2"],
-        ["audit", "copy", "--test", "data.npz", "--split", "train", "--plan", "plan.toml", "--out", "audit"],
+        ["protect", "../data.npz", "--method", "lighter", "--out", "copy", "--set", "lightness=2"],
+        ["audit", "copy", "--test", "../data.npz", "--split", "train", "--plan", "../plan.toml", "--out", "audit"],
     ]
-    environment = os.environ | {"PYTHONPATH": str(place), "OMP_NUM_THREADS": "1", "COLUMNS": "300"}
-    script = SCRIPT.replace("COMMANDS", repr(commands))
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=place, env=environment, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout, place
+    page = place / "page"
+    return run_steps([("page", str(page)), *(("uge", each) for each in commands), ("python", FOUND)], place), page
 
 
 def test_the_list_of_names_has_it(said: tuple[str, Path]) -> None:

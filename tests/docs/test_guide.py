@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shlex
@@ -18,7 +17,8 @@ import torch
 
 from uge.data.images import ImageSet
 
-ROOT = Path(__file__).parents[2]
+from ..extended import ROOT, add_lines, copied, run_steps
+
 GUIDE = ROOT / "docs" / "guide"
 FENCE = re.compile(r'^```(\w*)(?: title="([^"]+)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 PAGES = ("own-data", "own-protection", "own-attack")
@@ -29,33 +29,6 @@ TINY = {  # what the commands of a page get besides, so that they take seconds
     "audit": ("--runner", "local:workers=1"),
 }
 TINY_PLAN = (("epochs = 30", "epochs = 1\nsubsets = 0"), ("[0, 1, 2]", "[0]"))
-RUN = """
-import json, os, sys
-import uge.cli
-names = {"__name__": "page"}
-for kind, what in json.load(sys.stdin):
-    if kind == "page":
-        os.mkdir(what)
-        os.chdir(what)
-    elif kind == "python":
-        exec(what, names)
-    else:
-        sys.argv = ["uge", *what]
-        try:
-            uge.cli.main()
-        except SystemExit as stop:
-            assert not stop.code, (what, stop.code)
-"""
-
-
-def add_lines(file: Path, lines: str) -> None:
-    """An import goes before the first of its kind, an entry to the end of the dict that the file is about."""
-    text = file.read_text()
-    for line in re.findall(r"^\+(.*)$", lines, re.MULTILINE):
-        before = r"^from uge\." if line.startswith("from ") else r"^\}$"
-        text, count = re.subn(before, lambda found, line=line: f"{line}\n{found[0]}", text, count=1, flags=re.MULTILINE)
-        assert count, line
-    file.write_text(text)
 
 
 def tiny_file(text: str) -> str:
@@ -98,14 +71,11 @@ def some_images(eurosat: ImageSet, tmp_path: Path) -> Path:
 
 
 def test_the_pages_for_researchers_run_as_they_are_printed(some_images: Path, tmp_path: Path) -> None:
-    shutil.copytree(ROOT / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    copied("src", tmp_path)
     steps: list[tuple[str, object]] = []
     for name in PAGES:
         steps += [("page", str(tmp_path / name)), *steps_of(GUIDE / f"{name}.md", tmp_path, some_images)]
-    environment = os.environ | {"PYTHONPATH": str(tmp_path / "src"), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", RUN]
-    done = subprocess.run(command, env=environment, input=json.dumps(steps), capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    run_steps(steps, tmp_path)
     for name in PAGES:
         assert (tmp_path / name / "copy" / "manifest.json").exists()
     for method, file in (
@@ -118,7 +88,7 @@ def test_the_pages_for_researchers_run_as_they_are_printed(some_images: Path, tm
 @pytest.mark.slow
 def test_what_the_pages_add_keeps_the_contracts(tmp_path: Path) -> None:
     for name in ("src", "tests"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+        copied(name, tmp_path)
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     for name in PAGES:
         assert [*steps_of(GUIDE / f"{name}.md", tmp_path, tmp_path / "some.npz")]
