@@ -109,6 +109,26 @@ def test_the_reading_of_imports_finds_those_that_are_there() -> None:
     assert IMPORTS["errors"] == set()
 
 
+def public_names(path: Path) -> set[str]:
+    """Functions, classes and types that a file defines; not its constants, and no type variables."""
+    found = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            found.add(node.targets[0].id)
+    return {name for name in found if not name.startswith("_") and len(name) > 1 and not name.isupper()}
+
+
+def test_no_name_stands_for_two_things() -> None:
+    """But a command may be called as what it does is."""
+    found: dict[str, list[str]] = {}
+    for module, path in MODULES.items():
+        for name in public_names(path) - ({module.rpartition(".")[2]} if module.startswith("cli.") else set()):
+            found.setdefault(name, []).append(module)
+    assert not {name: modules for name, modules in found.items() if len(modules) > 1}
+
+
 @pytest.mark.parametrize("room", IMPORTS)
 def test_a_room_imports_from_no_later_storey(room: str) -> None:
     assert room in STOREY, f"uge.{room} has no storey; give it one in this test"

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from uge.errors import ConfigError
-from uge.outside import csv_cell, inside, markdown, parse_json, printable, read_file, read_toml
+from uge.outside import csv_cell, escaped_markdown, inside, parse_json, printable, read_file, read_toml
 
 
 def test_a_file_is_read_whole_up_to_its_bound(tmp_path: Path) -> None:
@@ -133,15 +133,17 @@ def test_what_steers_a_terminal_is_shown_as_what_it_is() -> None:
 @settings(deadline=None)
 @given(st.text())
 def test_markdown_and_tables_take_text_as_text(text: str) -> None:
-    assert not set("\n\r|<>[]`*\\@") & set(markdown(text))
+    assert not set("\n\r|<>[]`*\\@") & set(escaped_markdown(text))
     cell = csv_cell(text)
     assert isinstance(cell, str) and not cell.lstrip().startswith(("=", "+", "-", "@")) and "\n" not in cell
 
 
 def test_no_address_in_markdown_becomes_a_link() -> None:
-    assert markdown("[ok](https://evil.example)") == "&#91;ok&#93;(https://\u200bevil.example)"
-    assert markdown("www.evil.example <img> a@b.c") == "www\u200b.evil.example &#60;img&#62; a&#64;b.c"
-    assert markdown("vgg(depth=8,width=16), jpeg:30+cut_mix 5 %") == "vgg(depth=8,width=16), jpeg:30+cut_mix 5 %"
+    assert escaped_markdown("[ok](https://evil.example)") == "&#91;ok&#93;(https://\u200bevil.example)"
+    assert escaped_markdown("www.evil.example <img> a@b.c") == "www\u200b.evil.example &#60;img&#62; a&#64;b.c"
+    assert (
+        escaped_markdown("vgg(depth=8,width=16), jpeg:30+cut_mix 5 %") == "vgg(depth=8,width=16), jpeg:30+cut_mix 5 %"
+    )
 
 
 def test_numbers_of_a_table_stay_numbers() -> None:

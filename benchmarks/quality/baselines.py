@@ -55,7 +55,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 COUNTERMEASURES = ("none", "grayscale", "jpeg:10", "projection", "adversarial:steps=3,step_255=4")
 
 
-class Comparison:
+class BaselineRuns:
     """One data set with its copies and trainings.
 
     Args:
@@ -179,7 +179,7 @@ def main() -> None:
         "epochs": arguments.epochs,
         "precision": arguments.precision,
     }
-    Comparison(arguments.data, **options).run(arguments.methods, arguments.countermeasures, arguments.seeds)
+    BaselineRuns(arguments.data, **options).run(arguments.methods, arguments.countermeasures, arguments.seeds)
 
 
 if __name__ == "__main__":

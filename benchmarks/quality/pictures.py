@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from uge.attack.pretrained import PretrainedProbe
 from uge.audit.quality import psnr
-from uge.cli.protect import SEEN
+from uge.cli.protect import AS_SEEN
 from uge.data import load
 from uge.data.images import ImageSet, to_float
 from uge.encoders import build_encoder
@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("kind", metavar="CLASS", help="the class whose pictures are protected")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    side = (SEEN["picture_size"],) * 2
+    side = (AS_SEEN["picture_size"],) * 2
     train, test = (load(arguments.data, split, image_size=side, cut=False, convert=True) for split in ("train", "test"))
     label = train.class_names.index(arguments.kind)
     chosen = (train.labels == label).nonzero()[:, 0]

@@ -30,7 +30,7 @@ import torch
 from PIL import Image
 from pyarrow import parquet
 
-from uge.cli.protect import SEEN
+from uge.cli.protect import AS_SEEN
 from uge.copy import read_manifest
 from uge.copy.files import png_bytes, read_png
 from uge.copy.shards import schema_of
@@ -239,7 +239,7 @@ def measure_kills(arguments: argparse.Namespace, count: int = 200_000) -> None:
 def measure_formats(arguments: argparse.Namespace, most: int = 300) -> None:
     """The PNG files of a copy against lossless WebP: bytes, and milliseconds of one core to write and to read one."""
     for subject, data in (("copies of 32x32", "eurosat"), ("copies of photographs", arguments.photographs)):
-        with tempfile.TemporaryDirectory() as name, photographs(data, "train", **SEEN, convert=True) as originals:
+        with tempfile.TemporaryDirectory() as name, photographs(data, "train", **AS_SEEN, convert=True) as originals:
             key, config, out = SealedKey.draw(), resolve_config("sealed", STEPS), Path(name, "copy")
             manifest = protect_and_publish(originals, [key], out, "sealed", config)
             chosen = manifest.images[:: max(1, len(manifest.images) // most)]

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from benchmarks.tables.text import NOT_MEASURED, Row, numbered, short, table, trained_at
-from uge.audit.metrics import counts, holds_originals, summarise
+from uge.audit.metrics import holds_originals, summarise
 
 SHOWN = ("uge ", "foreign ")  # what the names of audits begin with
 
@@ -119,7 +119,7 @@ def audit_headline(rows: Sequence[Row]) -> str:
     body = []
     for (dataset, name), trainings in audits(rows).items():
         summary = summarise(trainings, classes_of(rows, dataset))
-        user, counted = summary["authorised"], [group for group in summary["groups"] if counts(group)]
+        user, counted = summary["authorised"], [group for group in summary["groups"] if group["counts"]]
         if counted:
             body.append(
                 [

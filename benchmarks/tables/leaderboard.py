@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from benchmarks.tables.text import NOT_MEASURED, Row
-from uge.report.leaderboard import markdown
+from uge.report.leaderboard import leaderboard_markdown
 
 # What this version no longer makes: docs/research.
 GONE = {"null-space", "reversible", "reversible-epsilon-16", "misdirecting", "em-reversible", "texture"}
@@ -14,4 +14,4 @@ GONE = {"null-space", "reversible", "reversible-epsilon-16", "misdirecting", "em
 def leaderboard(rows: Sequence[Row], *, brief: bool = False) -> str:
     """All columns, or those that a terminal shows; without what this version no longer makes."""
     rows = [row for row in rows if row["name"] not in GONE]
-    return markdown(rows, level=0, brief=brief) if rows else NOT_MEASURED
+    return leaderboard_markdown(rows, level=0, brief=brief) if rows else NOT_MEASURED

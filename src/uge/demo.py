@@ -37,7 +37,7 @@ IMAGES = 1850  # of the training split: what two cores protect, and train seven 
 QUICK_IMAGES, QUICK_EPOCHS, QUICK_SETTINGS = 400, 2, {"epochs": 1}
 
 
-class Steps(Watcher):
+class DemoSteps(Watcher):
     """What the demo tells while it works; the command line shows it, a script may ignore it."""
 
     def stage(self, text: str) -> None:
@@ -54,7 +54,7 @@ def run_demo(
     seed: int = 0,
     device: str = "cpu",
     runner: Runner | None = None,
-    steps: Steps | None = None,
+    steps: DemoSteps | None = None,
 ) -> dict[str, Any]:
     """Run the demo in a folder; the same call goes on where a killed one stopped.
 
@@ -70,7 +70,7 @@ def run_demo(
     Returns:
         The summary, as in audit/summary.json.
     """
-    steps = steps or Steps()
+    steps = steps or DemoSteps()
     steps.stage(f"Reading {DATA}")
     clean, test = load(DATA, "train"), load(DATA, "test")
     clean = clean.take(QUICK_IMAGES if quick else IMAGES, generator_for(seed, "demo subset"))

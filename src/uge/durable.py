@@ -36,7 +36,7 @@ def write_file(path: Path, content: bytes | str, mode: int = 0o666) -> None:
         PublishError: the disk is full or the target cannot be written; nothing is left behind.
     """
     data = content.encode() if isinstance(content, str) else content
-    work = hidden(path)
+    work = hidden_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = _new_file(work, mode)
@@ -90,7 +90,7 @@ def new_folder(out: Path | str, *, private: bool = False) -> Iterator[Path]:
         PublishError: the disk is full or read-only, or another process is making the same folder.
     """
     out = Path(os.path.abspath(out))  # "." has no name of its own
-    work = hidden(out)
+    work = hidden_path(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with held(work, f"{out} is being made by"):
@@ -150,7 +150,7 @@ def tidy(out: Path | str) -> bool:
         PublishError: another process is making the folder.
     """
     out = Path(os.path.abspath(out))
-    work = hidden(out)
+    work = hidden_path(out)
     if work.is_symlink() or not work.is_dir():
         return False
     with held(work, f"{out} is being made by"):
@@ -204,7 +204,7 @@ def _is_marked(folder: Path, mark: str, content: str, what: str, differs: str) -
             if outside.read_file(file, outside.MOST_FACTS) != content.encode():
                 raise PublishError(f"{folder} holds {what} with other {differs}; give a new folder, or remove it")
             return True
-        others = folder.exists() and any(each.name not in (LOCK, hidden(file).name) for each in folder.iterdir())
+        others = folder.exists() and any(each.name not in (LOCK, hidden_path(file).name) for each in folder.iterdir())
     except OSError as error:
         raise PublishError(f"cannot read {file}: {error.strerror or error}") from error
     if others:
@@ -287,7 +287,7 @@ def _sync(path: Path, flags: int = os.O_RDONLY) -> None:
         os.close(handle)
 
 
-def hidden(path: Path) -> Path:
+def hidden_path(path: Path) -> Path:
     """Where what will be at `path` is made: beside it, under a name that lists leave out."""
     return path.with_name(f".{path.name}.uge")
 

@@ -28,7 +28,7 @@ def grayscale(x: Tensor) -> Tensor:
     return luma(x).expand_as(x)
 
 
-def blur(x: Tensor, sigma: float = 1.0) -> Tensor:
+def gaussian_blur(x: Tensor, sigma: float = 1.0) -> Tensor:
     """Gaussian blur; sigma in pixels."""
     size = 2 * round(2 * sigma) + 1
     return kornia.filters.gaussian_blur2d(x, (size, size), (sigma, sigma), border_type="replicate")
@@ -104,7 +104,7 @@ def _shrink(x: Tensor, threshold: float, levels: int) -> Tensor:
 
 def high_pass(x: Tensor, sigma: float = 1.0) -> Tensor:
     """What a blur takes away, twice as strong about middle gray: 0.5 + 2 (x - G x); sigma in pixels."""
-    return (0.5 + 2 * (x - blur(x, sigma))).clamp(0, 1)
+    return (0.5 + 2 * (x - gaussian_blur(x, sigma))).clamp(0, 1)
 
 
 def sobel(x: Tensor) -> Tensor:
@@ -129,11 +129,11 @@ def local_contrast(x: Tensor, sigma: float = 2.0) -> Tensor:
     Divisive normalisation (Jarrett et al., What is the Best Multi-Stage Architecture for Object Recognition?, ICCV
     2009) in a Gaussian window of sigma pixels. Ours: the 0.08 keeps what is flat from becoming noise.
     """
-    rest = x - blur(x, sigma)
-    return (0.5 + rest / (4 * (blur(rest.square(), sigma) + 1e-8).sqrt() + 0.08)).clamp(0, 1)
+    rest = x - gaussian_blur(x, sigma)
+    return (0.5 + rest / (4 * (gaussian_blur(rest.square(), sigma) + 1e-8).sqrt() + 0.08)).clamp(0, 1)
 
 
-def equalise(x: Tensor) -> Tensor:
+def equalise_straight_through(x: Tensor) -> Tensor:
     """Histogram equalisation of each channel (see `operations.equalise`); its gradient is passed straight through."""
     return x + (operations.equalise(x, x.new_zeros(len(x))) - x).detach()
 
@@ -165,7 +165,7 @@ class Known(NamedTuple):
 FILTERS = {
     "none": Known(lambda x: x),
     "grayscale": Known(grayscale),
-    "blur": Known(blur, 0.3, 10, ("1",)),
+    "blur": Known(gaussian_blur, 0.3, 10, ("1",)),
     "jpeg": Known(jpeg, 1, 100, ("10", "30", "50", "75")),
     "pool": Known(pool, 2, 64, ("2",)),
     "depth": Known(depth, 1, 7, ("3",)),
@@ -176,7 +176,7 @@ FILTERS = {
     "sobel": Known(sobel),
     "chroma": Known(chroma),
     "local-contrast": Known(local_contrast, 0.5, 10),
-    "equalise": Known(equalise),
+    "equalise": Known(equalise_straight_through),
     "normalise": Known(normalise),
     "lab": Known(lab),
 }

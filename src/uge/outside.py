@@ -250,7 +250,7 @@ def shown(data: T) -> T:
     return data
 
 
-def markdown(text: str) -> str:
+def escaped_markdown(text: str) -> str:
     """Text of others within a line or a cell of Markdown: no link, picture, HTML, table, code or emphasis of theirs."""
     text = re.sub(r"[\\`*<>&\[\]|@]", _entity, printable(text))
     return re.sub(r"(?<=//)|(?<=www)(?=\.)", "\u200b", text, flags=re.IGNORECASE)  # no address that is made a link

@@ -20,7 +20,7 @@ from uge.copy.publishing import Chunk, finish, write_chunk
 from uge.data import Photographs
 from uge.data.entries import Pixels
 from uge.data.images import ImageSet, batch_of
-from uge.durable import check_target, claimed, hidden, move_into_place, remove_folder, write_file
+from uge.durable import check_target, claimed, hidden_path, move_into_place, remove_folder, write_file
 from uge.errors import KeyFileError, PublishError, UgeError, unknown_name
 from uge.keys import Key, SealedKey, load_key, save_key
 from uge.keys.letter import derive
@@ -119,7 +119,7 @@ def _write_copy(
     chunks: _Chunks, partial: Path, out: Path, facts: dict[str, Any], runner: Runner | None, on_step: OnStep | None
 ) -> Manifest:
     """Write the chunks that a killed run has not written, and what `finish` writes with these facts, to `out`."""
-    folder = hidden(partial / out.name) / out.name
+    folder = hidden_path(partial / out.name) / out.name
     do, count = bind(write_chunk, folder), len(chunks.numbers)
     try:
         folder.mkdir(parents=True, exist_ok=True)

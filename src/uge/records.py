@@ -13,6 +13,7 @@ from uge.durable import append
 from uge.errors import PublishError
 from uge.outside import MOST_FACTS, Shape, between, fits, open_file, parse_json, read_file
 
+RECORDS = "records.jsonl"  # in the folder of an audit or a comparison
 RECORD_VERSION = 1
 TRAINING: dict[str, Shape] = {
     **dict.fromkeys(("cell", "kind", "network", "trained_on", "countermeasure", "knows"), str),

@@ -17,7 +17,7 @@ import torch
 from torch.nn import functional as F
 
 from uge.audit.conduct import Watcher, conduct
-from uge.audit.folder import claimed
+from uge.audit.folder import claimed_for_audit
 from uge.audit.jobs import save_job
 from uge.audit.plan import AUTHORISED, Cell, Hackers, Plan, Row
 from uge.audit.run import Audit, read_finished
@@ -222,7 +222,7 @@ def test_one_folder_holds_one_audit(images: dict[str, ImageSet], undisturbed: Pa
     with pytest.raises(PublishError, match="holds an audit with other images"):
         start(test=images["test"].subset(torch.arange(20)), out=undisturbed)
     data = json.loads((undisturbed / "audit.json").read_text())["data"]
-    with claimed(undisturbed, data), pytest.raises(PublishError, match=f"is in use by process {os.getpid()}"):
+    with claimed_for_audit(undisturbed, data), pytest.raises(PublishError, match=f"is in use by process {os.getpid()}"):
         start(test=images["test"], out=undisturbed)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from uge.bench.result import result_of
-from uge.report.leaderboard import facts, markdown
+from uge.report.leaderboard import facts, leaderboard_markdown
 
 ABOUT = {"dataset": "d", "images": 9, "test_images": 9, "image_size": [8, 8], "epochs": 2}
 COPY = {"kind": "copy", "trained_on": "", "method": "uge", "cost": None, "epsilon_asked_255": 8, "config": {}}
@@ -24,7 +24,7 @@ def test_a_margin_is_that_against_the_strongest_single_run() -> None:
     result = result_of("uge", [*COPIES, *users, *hackers], ABOUT, classes=10)
     assert result["margin"] == 8.0  # 65 - 57
     assert result["margin_at_peak"] == -4.5  # 65 - 69.5, of one run, where the mean of its kind has 59.75
-    text = markdown([result])
+    text = leaderboard_markdown([result])
     assert "+8.0 (\N{MINUS SIGN}4.5 against best epochs)" in text and "peak 58.0" in text
 
 

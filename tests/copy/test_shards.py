@@ -10,7 +10,7 @@ import torch
 
 from uge.copy import Copy, forms, open_copy, read_manifest, reader_of, verify
 from uge.copy.files import png_bytes
-from uge.copy.shards import Row, read_shard, schema_of, shard_bytes
+from uge.copy.shards import ShardRow, read_shard, schema_of, shard_bytes
 from uge.data import load
 from uge.errors import PublishError
 from uge.keys import SealedKey
@@ -148,7 +148,7 @@ def test_labels_and_names_in_a_shard_are_held_against_the_signed_ones(folder, ke
 
 def test_a_shard_with_more_rows_is_found(folder):
     file = folder / "train/00002.parquet"
-    rows = [*read_shard(file), Row(png_bytes(CLEAN.images[0]), "train/cat/more.png", 1)]
+    rows = [*read_shard(file), ShardRow(png_bytes(CLEAN.images[0]), "train/cat/more.png", 1)]
     file.write_bytes(shard_bytes(schema_of(CLEAN.class_names), rows))
     rewrite_sums(folder)
     assert verify(folder).problems == ("train/00002.parquet: has 9 images, manifest.json says 8",)

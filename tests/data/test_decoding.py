@@ -21,8 +21,8 @@ from uge.data.decoding import (
     TO_RGB,
     TO_SRGB,
     UnreadableImage,
+    centre_cut,
     decode,
-    fit,
 )
 from uge.errors import DataError
 
@@ -250,8 +250,8 @@ def test_every_cut_of_a_png_that_loses_pixels_is_unreadable() -> None:
 
 def test_fit_leaves_the_wanted_size_alone() -> None:
     image = Image.new("L", (5, 3))
-    assert fit(image, (3, 5)) is image
-    assert fit(image, (2, 7)).size == (7, 2)
+    assert centre_cut(image, (3, 5)) is image
+    assert centre_cut(image, (2, 7)).size == (7, 2)
 
 
 def profile(gamma: float = 1.0, *, gray: bool = False) -> bytes:

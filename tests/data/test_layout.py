@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from uge.data.layout import Layout, layout_of, split_of
+from uge.data.layout import ClassLayout, class_layout, split_of
 from uge.errors import DataError
 
 
 def laid_out(*paths: str, tables: dict[str, str] | None = None, empty: tuple[str, ...] = (), without: bool = False):
     """The layout of a tree "d" of these files; `tables` are files with content."""
     tables = tables or {}
-    return layout_of("d", [*paths, *tables], read=lambda path: tables[path].encode(), empty=empty, without=without)
+    return class_layout("d", [*paths, *tables], read=lambda path: tables[path].encode(), empty=empty, without=without)
 
 
-def names_of(layout: Layout, split: str = "train") -> list[str]:
+def names_of(layout: ClassLayout, split: str = "train") -> list[str]:
     return [name for _, name, _ in layout.splits[split]]
 
 

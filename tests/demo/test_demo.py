@@ -19,7 +19,7 @@ import torch
 from uge.audit.quality import psnr, ssim
 from uge.copy import Copy
 from uge.data.images import ImageSet
-from uge.demo import PLAN, QUICK_EPOCHS, QUICK_IMAGES, Steps, run_demo
+from uge.demo import PLAN, QUICK_EPOCHS, QUICK_IMAGES, DemoSteps, run_demo
 from uge.errors import KeyFileError, PublishError
 from uge.keys import load_key
 from uge.locks import held
@@ -29,7 +29,7 @@ from uge.runtime import generator_for
 CELLS = 2 * (1 + len(PLAN.pairs()))  # the recipient and the hackers, on the copy and on the originals; curves besides
 
 
-class Counting(Steps):
+class Counting(DemoSteps):
     def __init__(self) -> None:
         self.protected = 0
         self.cells: list[str] = []

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from uge.records import append_record
-from uge.report.leaderboard import FILES, markdown, three_digits, write_leaderboards
+from uge.report.leaderboard import FILES, leaderboard_markdown, three_digits, write_leaderboards
 
 from .conftest import Opener, assert_quiet, worth_of
 
@@ -108,14 +108,16 @@ def test_without_a_script_the_table_is_all_there(folder: Path, open_page: Opener
 
 
 def test_a_column_without_a_value_is_left_out() -> None:
-    assert "worth, originals" in markdown(RECORDS) and "with a pretrained encoder" not in markdown(RECORDS)
+    assert "worth, originals" in leaderboard_markdown(
+        RECORDS
+    ) and "with a pretrained encoder" not in leaderboard_markdown(RECORDS)
     before = [{name: value for name, value in row.items() if name != "worth"} for row in RECORDS]
-    assert "worth" not in markdown(before)
+    assert "worth" not in leaderboard_markdown(before)
 
 
 def test_markdown_escapes_what_would_break_the_table() -> None:
     rows = [result("a|b", 13.0, 20.0, None, None)]
-    (line,) = [line for line in markdown(rows).splitlines() if "13.0" in line]
+    (line,) = [line for line in leaderboard_markdown(rows).splitlines() if "13.0" in line]
     assert line.startswith("| a&#124;b |")
 
 

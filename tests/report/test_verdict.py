@@ -189,7 +189,7 @@ def test_limits_name_what_was_not_tried() -> None:
     assert "offers them: grayscale. Screened with a part of the epochs and given up" in given_up
     assert "others taught more: blur." in given_up
     assert "3 kinds of hacker with 2 architectures" in text
-    assert "These numbers are no evidence of protection" in text and "from 3 seeds on" in text
+    assert "These numbers are no evidence of protection" in text and "from three seeds on" in text
     assert "No hacker with the recipient's architecture" in text
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from uge.attack.options import number, whole
+from uge.attack.options import number, whole_number
 from uge.training import PlainTraining
 
 
@@ -29,7 +29,7 @@ class Adversarial(PlainTraining):
 
     def __init__(self, epsilon_255: str | float = 8, steps: str | int = 7, step_255: str | float | None = None) -> None:
         self.epsilon = number("adversarial: epsilon_255", epsilon_255, 0.1, 255) / 255
-        self.steps = whole("adversarial: steps", steps, 1, 1000)
+        self.steps = whole_number("adversarial: steps", steps, 1, 1000)
         self.step = self.epsilon / 4 if step_255 is None else number("adversarial: step_255", step_255, 0.01, 255) / 255
         self.start = torch.zeros(())
 

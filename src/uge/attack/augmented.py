@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from uge.attack.options import number, whole
+from uge.attack.options import number, whole_number
 from uge.operations import apply_drawn, blur
 from uge.training import PlainTraining
 
@@ -20,7 +20,7 @@ class RandAugment(PlainTraining):
     """
 
     def __init__(self, operations: str | int = 2, magnitude: str | float = 9) -> None:
-        self.operations = whole("randaugment: operations", operations, 1, 14)
+        self.operations = whole_number("randaugment: operations", operations, 1, 14)
         self.magnitude = number("randaugment: magnitude", magnitude, 0, 30)
 
     def batch(self, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -49,7 +49,7 @@ class UEraser(PlainTraining):
     cost = 3.0
 
     def __init__(self, draws: str | int = 5, share: str | float = 0.3) -> None:
-        self.most = self.draws = whole("ueraser: draws", draws, 1, 50)
+        self.most = self.draws = whole_number("ueraser: draws", draws, 1, 50)
         self.share = number("ueraser: share", share, 0, 1)
 
     def at_epoch(self, progress: float) -> None:

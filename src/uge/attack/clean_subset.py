@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from uge.attack.last_layer import refit_last_layer
-from uge.attack.options import some_of, whole
+from uge.attack.options import originals_for, whole_number
 from uge.data.images import ImageSet
 from uge.runtime import generator_for
 from uge.training import AtTest, PlainTraining
@@ -16,9 +16,9 @@ def subset_of(clean: ImageSet, asked: str | int, what: str, seed: int) -> ImageS
     """The originals that a hacker has: the same for every hacker of a seed, balanced over the classes.
 
     Raises:
-        ConfigError: as `some_of`.
+        ConfigError: as `originals_for`.
     """
-    return clean.take(some_of(clean, asked, what), generator_for(seed, "clean subset"))
+    return clean.take(originals_for(clean, asked, what), generator_for(seed, "clean subset"))
 
 
 class CleanOnly(PlainTraining):
@@ -62,7 +62,7 @@ class CleanMixed(PlainTraining):
 
     def __init__(self, clean: ImageSet, images: str | int = 500, times: str | int = 1, seed: int = 0) -> None:
         self.subset = subset_of(clean, images, "clean-mixed", seed)
-        self.times = whole("clean-mixed: times", times, 1, 1000)
+        self.times = whole_number("clean-mixed: times", times, 1, 1000)
 
     def prepare(self, images: ImageSet) -> tuple[Tensor, Tensor]:
         x = torch.cat([images.images, *[self.subset.images] * self.times])
@@ -113,7 +113,7 @@ class Coarse(Refit):
 
     def __init__(self, clean: ImageSet, images: str | int = 500, groups: str | int = 2, seed: int = 0) -> None:
         super().__init__(clean, images, seed)
-        self.groups = whole("coarse: groups", groups, 2, clean.classes)
+        self.groups = whole_number("coarse: groups", groups, 2, clean.classes)
 
     def prepare(self, images: ImageSet) -> tuple[Tensor, Tensor]:
         order = torch.randperm(images.classes, generator=generator_for(self.seed, "coarse labels"))

@@ -17,7 +17,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from uge.attack.options import count, whole
+from uge.attack.options import count, whole_number
 from uge.data.images import ImageSet, to_float, to_uint8
 from uge.runtime import generator_for, seed_for
 from uge.training import PlainTraining
@@ -159,10 +159,10 @@ class Trained(PlainTraining):
     network: nn.Module = field(default_factory=nn.Identity, init=False)
 
     def __post_init__(self) -> None:
-        """Read the options; ConfigError as `whole`."""
+        """Read the options; ConfigError as `whole_number`."""
         for each in fields(self):
             if "range" in each.metadata:
-                read = whole(f"{self.name}: {each.name}", getattr(self, each.name), *each.metadata["range"])
+                read = whole_number(f"{self.name}: {each.name}", getattr(self, each.name), *each.metadata["range"])
                 setattr(self, each.name, read)
 
     def learnt(self, network: nn.Module, error: Error, count: int) -> Fitted:

@@ -21,7 +21,7 @@ CODE = 16  # values at each place
 STRICT = 0.1  # squared error for each nat a pixel beyond the bound
 
 
-class Seen(NamedTuple):
+class Separated(NamedTuple):
     """What an autoencoder makes of images: the images, the perturbation that it expects, and the rate, [B]."""
 
     picture: Tensor
@@ -52,7 +52,7 @@ class Autoencoder(nn.Module):
             self.places = CODE, -(-image_size[0] // FOLD), -(-image_size[1] // FOLD)
             self.labels = nn.Embedding(classes, math.prod(self.places))
 
-    def forward(self, x: Tensor, labels: Tensor, rng: torch.Generator | None = None) -> Seen:
+    def forward(self, x: Tensor, labels: Tensor, rng: torch.Generator | None = None) -> Separated:
         """Without random draws the code is its own mean."""
         height, width = x.shape[2:]
         padded = F.pad(4 * x - 2, (0, -width % FOLD, 0, -height % FOLD), mode="replicate")
@@ -64,7 +64,7 @@ class Autoencoder(nn.Module):
         told = self.labels(labels).view(-1, *self.places)
         picture = 0.5 + self.decoder(code) / 4
         perturbation = self.perturber(torch.cat([code.detach(), told], dim=1)) / 8
-        return Seen(picture[:, :, :height, :width], perturbation[:, :, :height, :width], rate)
+        return Separated(picture[:, :, :height, :width], perturbation[:, :, :height, :width], rate)
 
 
 def _layers(inputs: int, width: int, outputs: int) -> list[nn.Module]:
@@ -103,7 +103,7 @@ class Disentangled(Trained):
 
         def error(network: nn.Module, pick: Tensor, rng: torch.Generator) -> Tensor:
             x = to_float(pixels[pick])
-            seen: Seen = network(x, labels[pick], rng)
+            seen: Separated = network(x, labels[pick], rng)
             rest = x - seen.picture
             beyond = F.relu(seen.rate - self.rate_milli / 1000).mean()
             return rest.square().mean() + (rest.detach() - seen.perturbation).square().mean() + STRICT * beyond

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from uge.attack.options import number, whole
+from uge.attack.options import number, whole_number
 from uge.attack.own_pairs import READER, spec_of
 from uge.baselines.baseline import signed_step
 from uge.data.images import ImageSet, normalisation_of, to_float, to_uint8
@@ -40,7 +40,7 @@ class Erase(PlainTraining):
         self, epsilon_255: str | float = 16, epochs: str | int = 4, seed: int = 0, device: torch.device | str = "cpu"
     ) -> None:
         self.epsilon = number("erase: epsilon_255", epsilon_255, 1, 128) / 255
-        self.epochs = whole("erase: epochs", epochs, 1, 1000)
+        self.epochs = whole_number("erase: epochs", epochs, 1, 1000)
         self.seed, self.device = seed, device
 
     def prepare(self, images: ImageSet) -> tuple[Tensor, Tensor]:

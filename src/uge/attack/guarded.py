@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from uge.attack.distillation import Distillation
-from uge.attack.options import whole
+from uge.attack.options import whole_number
 from uge.data.images import ImageSet, to_float, to_uint8
 from uge.runtime import generator_for
 from uge.service.accounts import Account
@@ -43,7 +43,10 @@ class Guarded(Distillation):
 
     def __init__(self, guard: nn.Module, tries: int | str = 10, accounts: int | str = 1, seed: int = 0) -> None:
         super().__init__(guard)
-        self.tries, self.count = whole("guarded: tries", tries, 1, 1000), whole("guarded: accounts", accounts, 1)
+        self.tries, self.count = (
+            whole_number("guarded: tries", tries, 1, 1000),
+            whole_number("guarded: accounts", accounts, 1),
+        )
         self.seed = seed
 
     @classmethod

@@ -21,7 +21,7 @@ from uge.networks.unet import UNet
 from uge.runtime import generator_for, seed_for
 
 NO_DATA = "needs images of the hacker's own: data=DATA"
-Pairs = Callable[[Tensor, torch.Generator], tuple[Tensor, Tensor]]  # numbers, random draws -> copies, originals
+DrawPairs = Callable[[Tensor, torch.Generator], tuple[Tensor, Tensor]]  # numbers, random draws -> copies, originals
 
 
 @dataclass(eq=False)
@@ -67,7 +67,7 @@ class Informed(Trained, ABC):
             own = own.with_images(to_uint8(grayscale(to_float(own.images))[:, :1]))
         return own.like(images)
 
-    def learn(self, pairs: Pairs, told: Tensor, channels: int) -> None:
+    def learn(self, pairs: DrawPairs, told: Tensor, channels: int) -> None:
         """Train the U-Net until images held out say that no more is to be had.
 
         Args:

@@ -30,7 +30,7 @@ def number(what: str, value: str | float, least: float, most: float) -> float:
     return read
 
 
-def whole(what: str, value: str | int, least: int, most: int = 10**6) -> int:
+def whole_number(what: str, value: str | int, least: int, most: int = 10**6) -> int:
     """A whole number in a range, as `number`."""
     if not str(value).isdecimal() or not least <= int(value) <= most:
         raise ConfigError(f"{what}: expected a whole number from {least} to {most}, got '{value}'")
@@ -42,13 +42,13 @@ def count(default: int, least: int, most: int = 10**6) -> Any:
     return field(default=default, metadata={"range": (least, most)})
 
 
-def some_of(clean: ImageSet, asked: str | int, what: str, option: str = "images") -> int:
+def originals_for(clean: ImageSet, asked: str | int, what: str, option: str = "images") -> int:
     """How many originals, or pairs of them with copies, a hacker has.
 
     Raises:
         ConfigError: no whole number, or more than there are.
     """
-    wanted, kind = whole(f"{what}: {option}", asked, 1), {"images": "clean images"}.get(option, option)
+    wanted, kind = whole_number(f"{what}: {option}", asked, 1), {"images": "clean images"}.get(option, option)
     if wanted > len(clean):
         raise ConfigError(f"{what}: {wanted} {kind} asked for, but there are {len(clean)} originals")
     return wanted

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from uge.attack.last_layer import refit_last_layer
-from uge.attack.options import number, whole
+from uge.attack.options import number, whole_number
 from uge.data.images import ImageSet
 from uge.encoders import ENCODERS
 from uge.encoders.classifier import Pretrained, pretrained_classifier
@@ -39,7 +39,7 @@ class PretrainedProbe(PlainTraining):
         if encoder not in known and not encoder.startswith("clip:"):
             raise unknown_name("pretrained encoder", encoder, [*known, "clip:FOLDER-OR-HUB-ID"])
         self.encoder = encoder
-        self.side = whole("pretrained: side", side, 0, 1024)
+        self.side = whole_number("pretrained: side", side, 0, 1024)
         self.seed = seed
         self.images: ImageSet | None = None
 

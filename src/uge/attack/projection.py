@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from uge.attack.options import whole
+from uge.attack.options import whole_number
 from uge.data.images import ImageSet, to_float, to_uint8
 from uge.runtime import generator_for
 from uge.training import PlainTraining
@@ -33,8 +33,8 @@ class Projection(PlainTraining):
 
     def __init__(self, directions: str | int = 0, epochs: str | int = 20, seed: int = 0) -> None:
         self.seed = seed
-        self.directions = whole("projection: directions", directions, 0, 10_000)
-        self.epochs = whole("projection: epochs", epochs, 1, 10_000)
+        self.directions = whole_number("projection: directions", directions, 0, 10_000)
+        self.epochs = whole_number("projection: epochs", epochs, 1, 10_000)
 
     def prepare(self, images: ImageSet) -> tuple[Tensor, Tensor]:
         x = to_float(images.images).flatten(1)

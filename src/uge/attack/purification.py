@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from uge.attack.denoiser import Denoised, patches
-from uge.attack.options import count, some_of
+from uge.attack.options import count, originals_for
 from uge.data.images import ImageSet, to_float
 from uge.errors import ConfigError
 from uge.runtime import generator_for
@@ -40,7 +40,7 @@ class Purify(Denoised):
             (x,) = patches([to_float(pixels[pick])], rng)
             place = int(torch.randint(STRIDE**2, (), generator=rng))
             spots = blind_spots(x, place)
-            return (network(hidden(x, spots)) - x)[:, :, spots].square().mean()
+            return (network(masked(x, spots)) - x)[:, :, spots].square().mean()
 
         self.fitted(images.channels, error, len(images))
 
@@ -50,7 +50,7 @@ class Purify(Denoised):
         guess = torch.empty_like(x)
         for place in range(STRIDE**2):
             spots = blind_spots(x, place)
-            guess[:, :, spots] = self.network(hidden(x, spots))[:, :, spots]
+            guess[:, :, spots] = self.network(masked(x, spots))[:, :, spots]
         return guess.clamp(0, 1)
 
 
@@ -60,7 +60,7 @@ def blind_spots(x: Tensor, place: int) -> Tensor:
     return (rows[:, None] == place // STRIDE) & (columns == place % STRIDE)
 
 
-def hidden(x: Tensor, spots: Tensor) -> Tensor:
+def masked(x: Tensor, spots: Tensor) -> Tensor:
     """x with every spot replaced by the weighted mean of its eight neighbours (diagonal ones count half)."""
     kernel = torch.tensor([[0.5, 1, 0.5], [1, 0, 1], [0.5, 1, 0.5]], device=x.device) / 6
     padded = F.pad(x, (1, 1, 1, 1), mode="replicate")
@@ -105,7 +105,7 @@ class Pairs(Denoised):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.pairs = some_of(self.clean, self.pairs, "pairs", "pairs")
+        self.pairs = originals_for(self.clean, self.pairs, "pairs", "pairs")
 
     def learn(self, images: ImageSet) -> None:
         """Raises: ConfigError, as `pairs_of`."""

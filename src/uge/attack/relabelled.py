@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from uge.attack.options import whole
+from uge.attack.options import whole_number
 from uge.data.images import ImageSet
 from uge.training import PlainTraining
 
@@ -26,7 +26,7 @@ class Relabel(PlainTraining):
     knows = "method"
 
     def __init__(self, shift: str | int = 1) -> None:
-        self.shift = whole("relabel: shift", shift, 1)
+        self.shift = whole_number("relabel: shift", shift, 1)
 
     def prepare(self, images: ImageSet) -> tuple[Tensor, Tensor]:
         return images.images, (images.labels + self.shift) % images.classes

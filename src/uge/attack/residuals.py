@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from uge.attack.options import some_of
+from uge.attack.options import originals_for
 from uge.attack.purification import Purify, pairs_of
 from uge.data.images import ImageSet, to_float, to_uint8
 from uge.errors import ConfigError
@@ -110,7 +110,7 @@ class PairMeans(PlainTraining):
 
     def __init__(self, clean: ImageSet, pairs: str | int = 100, seed: int = 0) -> None:
         self.clean, self.seed = clean, seed
-        self.pairs = some_of(clean, pairs, "pair-means", "pairs")
+        self.pairs = originals_for(clean, pairs, "pair-means", "pairs")
 
     def prepare(self, images: ImageSet) -> tuple[Tensor, Tensor]:
         """Raises: ConfigError, as `pairs_of`."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from uge.attack.last_layer import last_layer, refit_last_layer
-from uge.attack.options import number, whole
+from uge.attack.options import number, whole_number
 from uge.data.images import ImageSet
 from uge.operations import colour, jitter, warp
 from uge.training import AtTest, PlainTraining, Recipe
@@ -53,9 +53,9 @@ class SelfSupervised(PlainTraining):
     cost = 2.3
 
     def __init__(self, passes: str | int = 2, temperature: str | float = 0.5, projected: str | int = 64) -> None:
-        self.passes = whole("self-supervised: passes", passes, 1, 100)
+        self.passes = whole_number("self-supervised: passes", passes, 1, 100)
         self.temperature = number("self-supervised: temperature", temperature, 0.01, 10)
-        self.projected = whole("self-supervised: projected", projected, 2, 4096)
+        self.projected = whole_number("self-supervised: projected", projected, 2, 4096)
         self.classes = -1  # known after `prepare`
 
     def prepare(self, images: ImageSet) -> tuple[Tensor, Tensor]:

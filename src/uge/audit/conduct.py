@@ -9,7 +9,7 @@ from typing import Any
 
 from uge.attack import why_unfit
 from uge.audit.estimate import Estimate
-from uge.audit.folder import claimed, write_facts, write_summary
+from uge.audit.folder import claimed_for_audit, write_facts, write_summary
 from uge.audit.plan import Cell, Hacker, Plan, Row, possible
 from uge.audit.run import Audit
 from uge.audit.search import decide
@@ -106,7 +106,7 @@ def conduct(
         plan, key=key is not None, clean=clean is not None, unfit=unfit, twin=audit.is_authorised_architecture
     )
     data = {"published": audit.digests["published"], "test": audit.test_digest}
-    with claimed(out, data):
+    with claimed_for_audit(out, data):
         estimate = Estimate(audit)
         whole = foreseen(plan, hackers, estimate.seconds, key=key is not None, originals=audit.originals)
         seconds = estimate.total(whole)

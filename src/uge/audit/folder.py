@@ -40,7 +40,7 @@ DATA, FACTS, SUMMARY, EXAMPLES = "data.json", "audit.json", "summary.json", "exa
 MOST_EXAMPLES = 10
 
 
-def claimed(folder: Path, data: dict[str, str]) -> AbstractContextManager[None]:
+def claimed_for_audit(folder: Path, data: dict[str, str]) -> AbstractContextManager[None]:
     """Hold a folder for one audit of one copy, private from the beginning (see `durable.claimed`).
 
     Args:
@@ -60,7 +60,7 @@ def write_facts(
         plan: what is tried.
         skipped: what is left out, as {"what", "why"}.
         manifest: of the copy; None for a folder of another program.
-        data: as in `claimed`.
+        data: as in `claimed_for_audit`.
     """
     published, clean = audit.sources["published"], audit.sources.get("clean")
     facts = {

@@ -247,7 +247,7 @@ def _doubts(
     why = [f"{reason}."] if reason else []
     if failed:
         why.append(f"{failed} {'training failed and is' if failed == 1 else 'trainings failed and are'} missing here.")
-    counted = [group for group in groups if counts(group)]
+    counted = [group for group in groups if group["counts"]]
     if not counted:
         return [*why, "No hacker was trained."]
     strongest = max(counted, key=lambda group: group["accuracy"])

@@ -18,10 +18,8 @@ from uge.audit.search import decide
 from uge.audit.trainer import Trainer
 from uge.durable import check_writable, remove_folder, write_file
 from uge.errors import ConfigError
-from uge.records import append_record, is_training, line_of, read_records, read_row
+from uge.records import RECORDS, append_record, is_training, line_of, read_records, read_row
 from uge.runners import More
-
-RECORDS = "records.jsonl"
 
 
 def read_finished(folder: Path) -> list[Row]:

@@ -25,7 +25,7 @@ def result_of(name: str, rows: Sequence[Row], about: Row, classes: int, reason: 
     copies = [row for row in rows if row["kind"] == "copy"]
     trainings = [row for row in rows if row["kind"] != "copy"]
     summary = summarise(trainings, classes, reason)
-    counted = [group for group in summary["groups"] if counts(group)]
+    counted = [group for group in summary["groups"] if group["counts"]]
     plain = [group for group in counted if (group["countermeasure"], group["knows"]) == ("none", "nothing")]
     costs = [row["cost"] for row in copies if row["cost"]]
     worths = {each["pretrained"]: each for each in reversed(summary["worth"])}  # of the strongest

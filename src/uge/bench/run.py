@@ -33,15 +33,13 @@ from uge.networks import NetworkSpec, parse_network
 from uge.outside import read_json
 from uge.protect import PROTECTIONS
 from uge.protection import NO_KEY
-from uge.records import config_hash, line_of, read_records
+from uge.records import RECORDS, config_hash, line_of, read_records
 from uge.runners import Runner
 from uge.runtime import generator_for
 from uge.training import recommended_recipe
 
-RECORDS = "records.jsonl"
 
-
-class Steps(Watcher):
+class ComparisonSteps(Watcher):
     """What a comparison tells while it works."""
 
     def began(self, number: int, count: int, text: str) -> None:
@@ -123,7 +121,7 @@ class Comparison:
         own = [(each.name, each, seed) for seed in seeds for each in self.bench.protections]
         return own + [(name, None, seed) for name in self.folders for seed in seeds]
 
-    def run(self, steps: Steps, save: Callable[[Sequence[Row]], None]) -> list[Row]:
+    def run(self, steps: ComparisonSteps, save: Callable[[Sequence[Row]], None]) -> list[Row]:
         """Whatever is missing; all rows, which `save` gets after every copy, too."""
         yardstick = self._yardstick()
         found: dict[str, list[Row]] = {}  # name -> the rows of its copies
@@ -170,7 +168,7 @@ class Comparison:
     # -- one copy --------------------------------------------------------------------------------------------------
 
     def _compare(
-        self, contender: Contender, seed: int, known: Sequence[Row], steps: Steps, yardstick: Row
+        self, contender: Contender, seed: int, known: Sequence[Row], steps: ComparisonSteps, yardstick: Row
     ) -> list[Row]:
         """Make and audit one copy of a protection; a row for the copy and one for each training."""
         place = f"{contender.name}-{seed}"
@@ -202,7 +200,7 @@ class Comparison:
         recipe = recommended_recipe(text, self.bench.attacks.epochs)
         return new_weights_key(spec, clean.class_names, *normalisation_of(clean.images), recipe)
 
-    def _audit_folder(self, name: str, seed: int, known: Sequence[Row], steps: Steps) -> list[Row]:
+    def _audit_folder(self, name: str, seed: int, known: Sequence[Row], steps: ComparisonSteps) -> list[Row]:
         copy, manifest = self.folders[name]
         place = f"{name}-{seed}"
         rows = self._audit(place, copy, seed, known, steps, manifest=manifest)
@@ -210,11 +208,13 @@ class Comparison:
         return self._named(name, seed, [row, *rows])
 
     def _audit(
-        self, place: str, copy: ImageSet, seed: int, known: Sequence[Row], steps: Steps, **more: Any
+        self, place: str, copy: ImageSet, seed: int, known: Sequence[Row], steps: ComparisonSteps, **more: Any
     ) -> list[Row]:
         return self._conducted(self.out / "audits" / place, copy, self.bench.attacks_on(seed), known, steps, **more)
 
-    def _unlocked(self, place: str, opened: ImageSet, seed: int, known: Sequence[Row], steps: Steps) -> list[Row]:
+    def _unlocked(
+        self, place: str, opened: ImageSet, seed: int, known: Sequence[Row], steps: ComparisonSteps
+    ) -> list[Row]:
         """The user of a copy that is opened by secrets of its own: the recipient's network, on what they give back."""
         attacks = self.bench.attacks
         plan = Plan("unlocked", (Hackers((attacks.authorised,)),), epochs=attacks.epochs, seeds=(seed,))
@@ -222,7 +222,7 @@ class Comparison:
         return [row | {"kind": "authorised", "knows": "key", "locked": False, "unlocked": True} for row in rows]
 
     def _conducted(
-        self, folder: Path, copy: ImageSet, plan: Plan, known: Sequence[Row], steps: Steps, **more: Any
+        self, folder: Path, copy: ImageSet, plan: Plan, known: Sequence[Row], steps: ComparisonSteps, **more: Any
     ) -> list[Row]:
         conduct(
             copy,
@@ -285,7 +285,7 @@ def run_bench(
     split: str = "test",
     device: str = "cpu",
     threads: int = 1,
-    steps: Steps | None = None,
+    steps: ComparisonSteps | None = None,
     on_rows: Callable[[Sequence[Row]], Any] | None = None,
 ) -> tuple[list[Row], int]:
     """Run a comparison in a folder; the same call goes on where a killed one stopped.
@@ -344,5 +344,5 @@ def run_bench(
 
     with claimed(out, "bench.json", mark, "a comparison"):
         for comparison in comparisons:
-            finished += comparison.run(steps or Steps(), save)
+            finished += comparison.run(steps or ComparisonSteps(), save)
     return finished, sum(each.failed for each in comparisons)

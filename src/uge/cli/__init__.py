@@ -32,7 +32,7 @@ app.command("audit")(audit.audit)
 app.command("report")(report.report)
 app.command("bench")(bench.bench)
 app.command("demo")(demo.demo)
-app.add_typer(key.app, name="key")
+app.add_typer(key.commands, name="key")
 app.command("list")(names.list_)
 app.command("doctor")(names.doctor)
 

@@ -10,8 +10,6 @@ import typer
 from uge.cli import options
 from uge.cli.terminal import Bar, note, say
 
-EPOCHS = 30
-
 
 def attack(
     folder: options.Folder,
@@ -23,7 +21,9 @@ def attack(
     clean: options.Clean = None,
     split: options.Split = "test",
     passphrase_file: options.PassphraseFile = None,
-    epochs: Annotated[int | None, typer.Option("--epochs", min=1, help=f"Passes over the data ({EPOCHS}).")] = None,
+    epochs: Annotated[
+        int | None, typer.Option("--epochs", min=1, help=f"Passes over the data ({options.EPOCHS}).")
+    ] = None,
     convert: options.Convert = False,
     skip_bad: options.SkipBad = False,
     seed: options.Seed = 0,
@@ -52,7 +52,7 @@ def attack(
         view=copy.resized_view(owner),
         clean=load(clean, "train", **copy.seen_at, **how) if clean else None,
         told=copy.manifest.told if copy.manifest else None,
-        recipe=lambda network: recommended_recipe(network, epochs or EPOCHS),
+        recipe=lambda network: recommended_recipe(network, epochs or options.EPOCHS),
         key_epochs=epochs or 0,
         device=str(best_device()),
     )

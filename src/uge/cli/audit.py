@@ -27,7 +27,7 @@ def audit(
     clean: options.Clean = None,
     split: options.Split = "test",
     passphrase_file: options.PassphraseFile = None,
-    runner: options.Runner = "local",
+    runner: options.RunnerText = "local",
     convert: options.Convert = False,
     skip_bad: options.SkipBad = False,
 ) -> None:

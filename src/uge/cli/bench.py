@@ -23,7 +23,7 @@ def bench(
     ] = None,
     split: options.Split = "test",
     convert: options.Convert = False,
-    runner: options.Runner = "local",
+    runner: options.RunnerText = "local",
     threads: Annotated[int, typer.Option("--threads", min=1, help="Of each process; decides the last digits.")] = 1,
 ) -> None:
     """A leaderboard of protections: each makes a copy of the same data, each copy meets the same hackers.
@@ -64,9 +64,9 @@ def bench(
 
 def _steps(bar: Bar) -> Any:
     """Shows the steps of a comparison on a bar that counts copies."""
-    from uge.bench.run import Steps
+    from uge.bench.run import ComparisonSteps
 
-    class Shown(Steps):
+    class Shown(ComparisonSteps):
         number = count = 0
         seconds = done = 0.0
 

@@ -21,14 +21,14 @@ def demo(
 
     It makes a key and a protected copy, trains the recipient's network, and lets hackers try.
     """
-    from uge.demo import Steps, run_demo
+    from uge.demo import DemoSteps, run_demo
     from uge.report.tables import print_table
     from uge.runtime import best_device
 
     with Bar("protecting") as bar:
         watcher = watching(bar)
 
-        class Shown(Steps):
+        class Shown(DemoSteps):
             planned, progress, trained = watcher.planned, watcher.progress, watcher.trained
 
             def stage(self, text: str) -> None:

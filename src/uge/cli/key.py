@@ -15,12 +15,11 @@ from uge.errors import ConfigError
 if TYPE_CHECKING:
     from uge.keys import Key
 
-EPOCHS = 30
 
-app = typer.Typer(help="Make keys, and look at them.", no_args_is_help=True)
+commands = typer.Typer(help="Make keys, and look at them.", no_args_is_help=True)
 
 
-@app.command("new")
+@commands.command("new")
 def new(
     out: Annotated[Path, typer.Option("--out", help="NAME of NAME.protector.uge and NAME.recipient.uge.")],
     to: Annotated[
@@ -41,7 +40,7 @@ def new(
     ] = None,
     data: Annotated[str | None, typer.Option("--data", help="--initial-weights: DATA that the network is for.")] = None,
     epochs: Annotated[
-        int | None, typer.Option("--epochs", min=1, help=f"--initial-weights: of the training ({EPOCHS}).")
+        int | None, typer.Option("--epochs", min=1, help=f"--initial-weights: of the training ({options.EPOCHS}).")
     ] = None,
 ) -> None:
     """Make two files: one to publish with, one for the recipient. The key fits any images and any network."""
@@ -50,7 +49,7 @@ def new(
     if not initial_weights and (network or data or epochs):
         raise ConfigError("--network, --data and --epochs belong to --initial-weights; other keys fit any network")
     passphrase = options.new_passphrase(passphrase_file, no_passphrase)
-    made = _of_weights(network, data, epochs or EPOCHS) if initial_weights else SealedKey.draw()
+    made = _of_weights(network, data, epochs or options.EPOCHS) if initial_weights else SealedKey.draw()
     protector, recipient = save_key(made, out, passphrase=passphrase, to=to or ())
     say(f"{protector}  publish with this one, and keep it")
     say(f"{recipient}  give this one to the recipient, and to nobody else")
@@ -72,7 +71,7 @@ def _of_weights(network: str | None, data: str | None, epochs: int) -> Key:
     return new_weights_key(spec, images.class_names, *normalisation_of(images.images), recipe)
 
 
-@app.command("show")
+@commands.command("show")
 def show(
     file: Annotated[Path, typer.Argument(help="Key file.")], passphrase_file: options.PassphraseFile = None
 ) -> None:

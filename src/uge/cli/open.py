@@ -19,7 +19,7 @@ def open_(
     out: options.Out,
     passphrase_file: options.PassphraseFile = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out what does not open, and list it.")] = False,
-    runner: options.Runner = "local",
+    runner: options.RunnerText = "local",
 ) -> None:
     """Your images as a plain class folder, for any training program: OUT/train/CLASS/NAME.png."""
     from uge.copy import check_outside, open_copy

@@ -16,7 +16,9 @@ from uge.outside import MOST_SETTINGS, read_file
 if TYPE_CHECKING:
     from uge.keys import Key
 
-Copy = Annotated[Path, typer.Argument(metavar="COPY", help="Published folder.")]
+EPOCHS = 30  # of a training, where nobody says how many
+
+CopyFolder = Annotated[Path, typer.Argument(metavar="COPY", help="Published folder.")]
 Folder = Annotated[Path, typer.Argument(metavar="COPY", help="Published folder, or any ImageFolder.")]
 Out = Annotated[Path, typer.Option("--out", help="New folder to write.")]
 KeyFile = Annotated[Path | None, typer.Option("--key", help="Key file.")]
@@ -33,7 +35,7 @@ Size = Annotated[str | None, typer.Option("--image-size", help="Resize to SIZE o
 Convert = Annotated[bool, typer.Option("--convert", help="Convert alpha, 16-bit, CMYK and mixed images.")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Pass over files that cannot be read, and list them.")]
 Seed = Annotated[int, typer.Option("--seed", help="Decides everything but keys.")]
-Runner = Annotated[
+RunnerText = Annotated[
     str, typer.Option("--runner", help="local, local:workers=4, ray or slurm:partition=NAME,minutes=60.")
 ]
 

@@ -23,7 +23,7 @@ HARDLY_CHANGED_DB = 48.0  # PSNR of a change of one 8-bit step
 MOST_COMPARED, MOST_PHOTOGRAPHS = 1000, 100  # images
 SHOWN, SQUARE = 6, 96  # images in OUT.png, and the side in pixels of those of different sizes
 WORKING_SIZE = 64
-SEEN: dict[str, Any] = {"working_size": WORKING_SIZE, "picture_size": 128}  # pixels: as networks see them
+AS_SEEN: dict[str, Any] = {"working_size": WORKING_SIZE, "picture_size": 128}  # pixels: as networks see them
 PICTURES = "pictures"  # the method for images without classes
 
 
@@ -52,7 +52,7 @@ def protect(
     image_size: options.Size = None,
     convert: options.Convert = False,
     skip_bad: options.SkipBad = False,
-    runner: options.Runner = "local",
+    runner: options.RunnerText = "local",
 ) -> None:
     """A protected copy of DATA for everybody, and a key that gives the recipient the originals back.
 
@@ -88,7 +88,7 @@ def protect(
     with ExitStack() as stack:
         originals: ImageSet | Photographs
         if image_size is None and PROTECTIONS[chosen].enlarges:
-            originals = stack.enter_context(photographs(data, "train", **SEEN, **how))
+            originals = stack.enter_context(photographs(data, "train", **AS_SEEN, **how))
             if len(originals.small.labels.unique()) == 1 and chosen != PICTURES:
                 one = f"{data} has one class only ({originals.small.class_names[0]!r})"
                 if method is not None:

@@ -11,8 +11,6 @@ from uge.cli import options
 from uge.cli.terminal import Bar, say
 from uge.errors import ConfigError
 
-EPOCHS = 30
-
 
 def train(
     folder: options.Folder,
@@ -57,7 +55,7 @@ def train(
     begin = seed_for(seed, "plain", network)
     if owner is not None:
         images = copy.view(owner)
-        spec, recipe = owner.spec(images, network), owner.recipe(network, epochs or EPOCHS)
+        spec, recipe = owner.spec(images, network), owner.recipe(network, epochs or options.EPOCHS)
         module = owner.module(images, network, begin)
     else:
         images = copy.images

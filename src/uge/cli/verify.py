@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from uge.cli import options
-from uge.cli.protect import SEEN
+from uge.cli.protect import AS_SEEN
 from uge.cli.terminal import note, say
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ MOST_PROBLEMS = 20  # that are printed
 
 
 def verify(
-    folder: options.Copy,
+    folder: options.CopyFolder,
     key: options.KeyFile = None,
     clean: options.Clean = None,
     passphrase_file: options.PassphraseFile = None,
@@ -39,7 +39,7 @@ def verify(
     with ExitStack() as stack:
         originals: ImageSet | Photographs | None = None
         if clean is not None and image_size is None:
-            originals = stack.enter_context(photographs(clean, "train", **SEEN, **how))
+            originals = stack.enter_context(photographs(clean, "train", **AS_SEEN, **how))
         elif clean is not None:
             originals = load(clean, "train", image_size=options.size_of(image_size), **how)
         found = check(folder, clean=originals, key=authorised, runner=Local())

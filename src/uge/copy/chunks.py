@@ -15,7 +15,7 @@ from uge.outside import MOST_FACTS, parse_json, read_file
 from uge.runners import Local, Runner, threads
 
 C = TypeVar("C")
-Result = dict[str, Any]
+Done = dict[str, Any]
 
 LEAST_SPREAD = 16  # chunks: fewer are done before another process has loaded torch
 AT_ONCE = 64  # chunks that are handed out and not finished: memory has a bound, however many machines there are
@@ -36,11 +36,11 @@ def cut(values: Iterable[int], most: int) -> list[range]:
 def work_through(
     count: int,
     chunk: Callable[[int], C],
-    do: Callable[[C], Result],
+    do: Callable[[C], Done],
     kept: Path,
     runner: Runner | None = None,
     on_done: Callable[[int, int], None] = lambda done, count: None,
-) -> Iterator[Result]:
+) -> Iterator[Done]:
     """Do what is not done yet, then yield the results of all chunks in their order.
 
     Every chunk is done with one thread, so that all runners and machines add up in the same order.
@@ -81,7 +81,7 @@ def _file(kept: Path, number: int) -> Path:
     return kept / f"{number}.json"
 
 
-def _do(do: Callable[[C], Result], item: tuple[Path, C]) -> None:
+def _do(do: Callable[[C], Done], item: tuple[Path, C]) -> None:
     file, chunk = item
     with threads(1):
         result = do(chunk)

@@ -111,7 +111,7 @@ def in_batches(images: Iterable[tuple[T, Tensor]]) -> Iterator[tuple[list[T], Te
 
 
 @dataclass(frozen=True)
-class Tree:
+class CopyTree:
     """What lies in a folder that came from somewhere, and apart from it what programs left there on the way.
 
     Links to files are followed, for a hub's cache is made of them: what they lead to is held against the manifest.
@@ -127,7 +127,7 @@ class Tree:
     left: tuple[str, ...]
 
     @classmethod
-    def of(cls, folder: Path) -> Tree:
+    def of(cls, folder: Path) -> CopyTree:
         """List a folder. What shows images to readers of class folders is never taken for left over."""
         files: dict[str, Path] = {}
         below: list[str] = []

@@ -15,9 +15,9 @@ from typing import Protocol
 
 from torch import Tensor
 
-from uge.copy.files import PNG_ERRORS, Tree, read_bytes, read_png
+from uge.copy.files import PNG_ERRORS, CopyTree, read_bytes, read_png
 from uge.copy.manifest import Manifest, PublishedImage, shard_json
-from uge.copy.shards import Row, read_shard, schema_of, shard_bytes
+from uge.copy.shards import ShardRow, read_shard, schema_of, shard_bytes
 
 LEAST_SHARDED = 50_000  # images: so many files take long to list, to copy and to upload
 MOST_VALUES, MOST_SHARD_VALUES = 2**21, 2**24  # of the images of a chunk: 682 and 5,461 of 32x32 in colour
@@ -62,7 +62,7 @@ class Shards:
         self, folder: Path, number: int, entries: Sequence[PublishedImage], contents: Sequence[bytes]
     ) -> dict[str, str]:
         (folder / "train").mkdir(exist_ok=True)
-        rows = [Row(content, each.file, each.label) for each, content in zip(entries, contents, strict=True)]
+        rows = [ShardRow(content, each.file, each.label) for each, content in zip(entries, contents, strict=True)]
         name = f"train/{number:05d}"
         written = {f"{name}.json": shard_json(entries), f"{name}.parquet": shard_bytes(self.schema, rows)}
         return {file: write(folder / file, content) for file, content in written.items()}
@@ -100,7 +100,7 @@ class Place:
         """The name and the label that whoever reads the folder without its manifest is told."""
         return (entry.file, entry.label) if self.row is None else self._row(self.row)[1:]
 
-    def _row(self, row: int) -> Row:
+    def _row(self, row: int) -> ShardRow:
         rows = read_shard(self.path)
         if row >= len(rows):
             raise OSError(errno.EIO, f"the shard has {len(rows)} images alone", str(self.path))
@@ -118,7 +118,7 @@ def image_in(place: Place) -> Tensor | None:
         return None
 
 
-def places_of(tree: Tree, manifest: Manifest) -> dict[str, Place]:
+def places_of(tree: CopyTree, manifest: Manifest) -> dict[str, Place]:
     """Where what lies in a folder lies, by the names that the manifest has; what is not there is not in it."""
     if not manifest.shards:
         return {name: Place(path) for name, path in sorted(tree.files.items())}

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from uge.copy.chunks import Result, cut, work_through
+from uge.copy.chunks import Done, cut, work_through
 from uge.copy.files import CHUNKS, PNG_ERRORS, chunks_of, in_batches, read_png, what_became_of
 from uge.copy.forms import MOST_VALUES, Place
 from uge.copy.manifest import PublishedImage
@@ -142,7 +142,7 @@ def look_at_all(
     return seen
 
 
-def _look(key: Key | None, images: Sequence[Published]) -> Result:
+def _look(key: Key | None, images: Sequence[Published]) -> Done:
     """What these images show: a `Seen` as JSON."""
     seen = Seen()
     for batch, copies in in_batches(seen.published(images)):

@@ -14,8 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from uge.copy.chunks import Result, cut, work_through
-from uge.copy.files import Tree, in_batches, png_bytes
+from uge.copy.chunks import Done, cut, work_through
+from uge.copy.files import CopyTree, in_batches, png_bytes
 from uge.copy.forms import MOST_VALUES, Place, image_in, places_of
 from uge.copy.manifest import CARD, MANIFEST, SIGNATURE, SUMS, Manifest, read_manifest
 from uge.data import DataWarning
@@ -62,7 +62,7 @@ class _Found:
     bad: list[Place] = field(default_factory=list)
     strays: list[tuple[Wanted, str]] = field(default_factory=list)
 
-    def take_in(self, files: Sequence[Wanted], result: Result) -> None:
+    def take_in(self, files: Sequence[Wanted], result: Done) -> None:
         """Add what `_open_files` says of these files."""
         self.written += result["written"]
         self.bad += [files[at].place for at in result["bad"]]
@@ -120,7 +120,7 @@ def open_copy(
                 remove_folder(work, last=LAST)
                 raise
         remove_folder(work, last=LAST)
-    return len(Tree.of(out).pngs)
+    return len(CopyTree.of(out).pngs)
 
 
 def _was_opened(work: Path, out: Path) -> bool:
@@ -163,7 +163,7 @@ def _open_all(
     return found, [name for names in left.values() for name in names]
 
 
-def _open_files(key: Key, folder: Path, files: Sequence[Wanted]) -> Result:
+def _open_files(key: Key, folder: Path, files: Sequence[Wanted]) -> Done:
     """Write the images of files that open below `folder`; how many, and which files are bad or strays."""
     bad: list[int] = []
     strays: list[tuple[int, str]] = []
@@ -247,7 +247,7 @@ def _in_copy(folder: Path, manifest: Manifest) -> list[Wanted]:
     """The images of a copy, wherever they were moved inside it."""
     entries = {entry.file: entry for entry in manifest.images}
     found = []
-    for name, place in places_of(Tree.of(folder), manifest).items():
+    for name, place in places_of(CopyTree.of(folder), manifest).items():
         if entry := entries.get(name):
             found.append(Wanted(place, math.prod(manifest.shape_of(entry)), name, entry.sha256))
         elif name.lower().endswith(".png"):
@@ -264,7 +264,7 @@ def _loose(source: Path) -> list[Wanted]:
     if not source.exists():
         raise PublishError(f"{source} does not exist; give a copy, a part of one or a single PNG file")
     found: dict[str, Path] = {}
-    for path in Tree.of(source).pngs if source.is_dir() else [source]:
+    for path in CopyTree.of(source).pngs if source.is_dir() else [source]:
         place = path.relative_to(source.parent if path == source else source).with_suffix(".png")
         name = place.as_posix().removeprefix("train/")
         name = f"train/{name}" if "/" in name else name

@@ -27,7 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from uge.copy.chunks import Result, cut
+from uge.copy.chunks import Done, cut
 from uge.copy.files import files_of, png_bytes, read_bytes, safe_name
 from uge.copy.forms import Form, form_of, write
 from uge.copy.manifest import (
@@ -120,7 +120,7 @@ def publish(
     return manifest
 
 
-def write_chunk(folder: Path, chunk: Chunk) -> Result:
+def write_chunk(folder: Path, chunk: Chunk) -> Done:
     """Write the images of a chunk below `folder`; they are on the disk when it returns.
 
     Returns:
@@ -154,7 +154,7 @@ def write_chunk(folder: Path, chunk: Chunk) -> Result:
 def finish(
     folder: Path,
     clean: ImageSet,
-    written: Iterable[Result],
+    written: Iterable[Done],
     *,
     method: str,
     settings: dict[str, Any],

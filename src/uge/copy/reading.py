@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from uge.copy.files import PNG_ERRORS, Tree, read_bytes, read_png, what_became_of
+from uge.copy.files import PNG_ERRORS, CopyTree, read_bytes, read_png, what_became_of
 from uge.copy.forms import Place, image_in, places_of
 from uge.copy.manifest import MANIFEST, SIGNATURE, Manifest, PublishedImage, read_manifest
 from uge.data import Limits, load
@@ -220,7 +220,7 @@ def _images(folder: Path, manifest: Manifest, *, signed: bool, key: Key | None =
     Raises:
         PublishError: a file is missing or unreadable, or differs from what was published.
     """
-    tree = Tree.of(folder)
+    tree = CopyTree.of(folder)
     places = places_of(tree, manifest)
     if not signed:  # before memory is taken for them
         missing = [entry.file for entry in manifest.images if entry.file not in places]
@@ -273,7 +273,7 @@ def _image(folder: Path, places: dict[str, Place], manifest: Manifest, entry: Pu
 
 def reader_of(folder: Path, manifest: Manifest) -> Callable[[int], Tensor]:
     """What gives the published image of a number as it lies in the folder, uint8 [C, H, W]; nothing is checked."""
-    places = places_of(Tree.of(folder), manifest)
+    places = places_of(CopyTree.of(folder), manifest)
     return lambda number: read_png(places[manifest.images[number].file].read())
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from uge.copy.files import MOST_BYTES, read_bytes
-from uge.data.entries import one_line
+from uge.data.entries import error_line
 
 
-class Row(NamedTuple):
+class ShardRow(NamedTuple):
     """An image of a shard: its PNG file, the name of that and its label."""
 
     content: bytes
@@ -29,7 +29,7 @@ def schema_of(class_names: Sequence[str]) -> bytes:
     return bytes(features.arrow_schema.serialize().to_pybytes())
 
 
-def shard_bytes(schema: bytes, rows: Sequence[Row]) -> bytes:
+def shard_bytes(schema: bytes, rows: Sequence[ShardRow]) -> bytes:
     """A parquet file of these rows; PNG is compressed already."""
     import pyarrow as pa
     from pyarrow import parquet
@@ -42,7 +42,7 @@ def shard_bytes(schema: bytes, rows: Sequence[Row]) -> bytes:
     return buffer.getvalue()
 
 
-def read_shard(path: Path) -> Sequence[Row]:
+def read_shard(path: Path) -> Sequence[ShardRow]:
     """The rows of a shard; that which was read last is held.
 
     Raises:
@@ -53,7 +53,7 @@ def read_shard(path: Path) -> Sequence[Row]:
 
 
 @lru_cache(maxsize=1)
-def _read_shard(path: Path, changed: int, size: int) -> Sequence[Row]:
+def _read_shard(path: Path, changed: int, size: int) -> Sequence[ShardRow]:
     data = read_bytes(path)
     try:
         from pyarrow import parquet
@@ -62,6 +62,6 @@ def _read_shard(path: Path, changed: int, size: int) -> Sequence[Row]:
         if sum(file.metadata.row_group(at).total_byte_size for at in range(file.num_row_groups)) > MOST_BYTES:
             raise ValueError("it is too large to be one")
         rows = file.read(["image", "label"]).to_pylist()
-        return [Row(bytes(row["image"]["bytes"]), str(row["image"]["path"]), int(row["label"])) for row in rows]
+        return [ShardRow(bytes(row["image"]["bytes"]), str(row["image"]["path"]), int(row["label"])) for row in rows]
     except Exception as error:  # the library lets through errors of many libraries below it
-        raise OSError(errno.EIO, f"no readable shard: {one_line(error)}", str(path)) from error
+        raise OSError(errno.EIO, f"no readable shard: {error_line(error)}", str(path)) from error

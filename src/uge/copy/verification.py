@@ -12,7 +12,7 @@ from pathlib import Path
 from torch import Tensor
 
 from uge.copy.files import (
-    Tree,
+    CopyTree,
     files_of,
     read_bytes,
     read_text,
@@ -143,7 +143,7 @@ class _Files:
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self.folder = folder
         self.manifest = manifest
-        self.tree = Tree.of(folder)
+        self.tree = CopyTree.of(folder)
         self.places = places_of(self.tree, manifest)
         self.files = set(manifest.files)
         self.sums, self.lines = _read_sums(folder)

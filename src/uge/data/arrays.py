@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from uge.data.entries import Entry, Limits, Pixels, Source, classes_of, is_hidden, one_line, some_of
+from uge.data.entries import Entry, Limits, Pixels, Source, classes_of, error_line, is_hidden, some_names
 from uge.data.files import open_zip
 from uge.data.layout import split_of
 from uge.errors import DataError
@@ -59,7 +59,7 @@ class _Archive:
                 opened = self.zip.open(f"{name}.npy")
             except Exception as error:  # it lies elsewhere than the archive's list of contents says
                 raise DataError(
-                    f"{self.path}: the array {name} cannot be read ({one_line(error)}); write it again"
+                    f"{self.path}: the array {name} cannot be read ({error_line(error)}); write it again"
                 ) from error
             with opened:
                 return self.header(name, opened)
@@ -67,7 +67,7 @@ class _Archive:
             shape, fortran, dtype = _HEADERS[np.lib.format.read_magic(stream)](stream)
         except Exception as error:  # the header is text that is parsed: errors of every type
             raise DataError(
-                f"{self.path}: the array {name} cannot be read ({one_line(error)}); write it again"
+                f"{self.path}: the array {name} cannot be read ({error_line(error)}); write it again"
             ) from error
         if dtype.hasobject:
             raise DataError(f"{self.path}: the array {name} cannot be read (it is a pickle); write it without objects")
@@ -91,7 +91,7 @@ class _Archive:
                 return np.asarray(np.lib.format.read_array(stream, allow_pickle=False))
         except Exception as error:  # damaged bytes
             raise DataError(
-                f"{self.path}: the array {name} cannot be read ({one_line(error)}); write it again"
+                f"{self.path}: the array {name} cannot be read ({error_line(error)}); write it again"
             ) from error
 
     def images(self, name: str) -> Iterator[Pixels]:
@@ -114,14 +114,14 @@ class _Archive:
                     content = stream.read(size)
                 except Exception as error:
                     raise DataError(
-                        f"{self.path}: {name}[{number}] cannot be read ({one_line(error)}); write it again"
+                        f"{self.path}: {name}[{number}] cannot be read ({error_line(error)}); write it again"
                     ) from error
                 if len(content) < size:
                     raise DataError(f"{self.path}: {name} ends before image {number}; write it again")
                 yield _channels_last(np.frombuffer(content, np.uint8).reshape(shape[1:]), first)
 
 
-def read_npz(path: Path, stack: ExitStack, limits: Limits) -> Source:
+def npz_source(path: Path, stack: ExitStack, limits: Limits) -> Source:
     """Arrays of a NumPy archive: images and labels, x_train and y_train, or train_images and train_labels.
 
     Raises:
@@ -132,7 +132,7 @@ def read_npz(path: Path, stack: ExitStack, limits: Limits) -> Source:
     if not images or images.keys() - labels.keys():
         missing = ", ".join(sorted(images.keys() - labels.keys()))
         need = f"labels of {missing} as well" if missing else "images and labels, or x_train and y_train"
-        raise DataError(f"{path} holds the arrays {some_of(archive.names)}; expected {need}")
+        raise DataError(f"{path} holds the arrays {some_names(archive.names)}; expected {need}")
     values = {split: _labels(archive, labels[split], images[split]) for split in images}
     named = next((name for name in archive.names if name.lower() in ("class_names", "label_names")), None)
     names = None if named is None else archive.read(named).reshape(-1).tolist()
@@ -148,7 +148,7 @@ def read_npz(path: Path, stack: ExitStack, limits: Limits) -> Source:
 
     used = {*images.values(), *(labels[split] for split in images), named}
     rest = [name for name in archive.names if name not in used]
-    notes = (f"{path}: {len(rest)} other arrays passed over: {some_of(rest)}",) if rest else ()
+    notes = (f"{path}: {len(rest)} other arrays passed over: {some_names(rest)}",) if rest else ()
     return Source(
         class_names, {split: entries(split) for split in images if split not in unlabelled}, unlabelled, notes
     )

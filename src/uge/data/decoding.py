@@ -16,7 +16,7 @@ import torch
 from PIL import Image, ImageCms, ImageFile, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from uge.data.entries import Limits, one_line
+from uge.data.entries import Limits, error_line
 from uge.errors import DataError
 
 SUFFIXES = {
@@ -140,7 +140,7 @@ def _expanded(image: Image.Image, bits: int, where: str, convert: bool, conversi
     return image.convert(_EXPANDED[image.mode])
 
 
-def fit(image: Image.Image, image_size: tuple[int, int]) -> Image.Image:
+def centre_cut(image: Image.Image, image_size: tuple[int, int]) -> Image.Image:
     """Cut the centre to the aspect of `image_size` (height, width), then resize, antialiased (Lanczos)."""
     height, width = image_size
     if image.size == (width, height):
@@ -152,18 +152,18 @@ def fit(image: Image.Image, image_size: tuple[int, int]) -> Image.Image:
     return centre.resize((width, height), Image.Resampling.LANCZOS)
 
 
-def whole(image: Image.Image, image_size: tuple[int, int]) -> Image.Image:
+def squeezed(image: Image.Image, image_size: tuple[int, int]) -> Image.Image:
     """Resize to (height, width) without cutting, antialiased (Lanczos): how networks see photographs of any size."""
     height, width = image_size
     return image if image.size == (width, height) else image.resize((width, height), Image.Resampling.LANCZOS)
 
 
 def resized(image: Tensor, image_size: tuple[int, int]) -> Tensor:
-    """`whole` of a uint8 image [1 or 3, H, W]."""
+    """`squeezed` of a uint8 image [1 or 3, H, W]."""
     if tuple(image.shape[1:]) == image_size:
         return image
     array = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
-    seen = np.asarray(whole(Image.fromarray(array[:, :, 0] if len(image) == 1 else array), image_size))
+    seen = np.asarray(squeezed(Image.fromarray(array[:, :, 0] if len(image) == 1 else array), image_size))
     return torch.from_numpy(seen.reshape(*image_size, -1).transpose(2, 0, 1).copy())
 
 
@@ -190,7 +190,7 @@ def _opened(content: bytes, where: str, limits: Limits, conversions: Counter[str
     except MemoryError:
         reason = "it does not fit into memory"
     except Exception as error:  # on damaged bytes Pillow's decoders raise errors of every type
-        reason = one_line(error)
+        reason = error_line(error)
     finally:
         Image.MAX_IMAGE_PIXELS = most
     raise UnreadableImage(f"{where}: cannot be read ({reason}); mend or remove it, or --skip-bad to go on without")

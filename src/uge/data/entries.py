@@ -93,7 +93,7 @@ class Source:
     notes: tuple[str, ...] = ()
 
 
-def some_of(names: Sequence[str]) -> str:
+def some_names(names: Sequence[str]) -> str:
     """A few of the names, for one line: long ones without their middle."""
     room = 180 // max(1, min(len(names), MOST_NAMED))
     shown = ", ".join(
@@ -117,7 +117,7 @@ def suffix_of(name: str) -> str:
     return f".{suffix.lower()}" if dot and stem else ""
 
 
-def one_line(error: BaseException) -> str:
+def error_line(error: BaseException) -> str:
     """What an error says on one line, not too long."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 120 else text[:117] + "..."

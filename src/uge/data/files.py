@@ -14,8 +14,8 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from uge.data.decoding import UnreadableImage
-from uge.data.entries import Entry, Limits, Source, one_line, some_of
-from uge.data.layout import PICTURE, is_system, layout_of
+from uge.data.entries import Entry, Limits, Source, error_line, some_names
+from uge.data.layout import PICTURE, class_layout, is_system
 from uge.errors import DataError
 from uge.outside import open_file, read_file
 
@@ -25,7 +25,7 @@ _UNPACKED = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfil
 
 
 @dataclass
-class Tree:
+class SourceTree:
     """The files of a folder or zip.
 
     Attributes:
@@ -60,20 +60,20 @@ class Tree:
         )
         return (
             *self.notes,
-            *(f"{self.source}: {len(found)} {what}: {some_of(sorted(found))}" for found, what in kinds if found),
+            *(f"{self.source}: {len(found)} {what}: {some_names(sorted(found))}" for found, what in kinds if found),
         )
 
 
-def read_tree(tree: Tree, *, skip_bad: bool, pictures: bool = False) -> Source:
+def read_tree(tree: SourceTree, *, skip_bad: bool, pictures: bool = False) -> Source:
     """Classes and splits of a folder or zip of images.
 
     Args:
         tree: its files.
         skip_bad: go on without classes of which no file can be read.
-        pictures: as for `layout_of`.
+        pictures: as for `class_layout`.
 
     Raises:
-        DataError: see `layout_of`; or a name cannot be written down.
+        DataError: see `class_layout`; or a name cannot be written down.
     """
     is_copy = COPY_FILES & {"manifest.json", "SHA256SUMS"} <= tree.files.keys()
     if is_copy:
@@ -87,7 +87,7 @@ def read_tree(tree: Tree, *, skip_bad: bool, pictures: bool = False) -> Source:
     for path in paths:
         if not _is_text(path):
             raise DataError(f"{tree.source} holds the name {os.fsencode(path)!r}, which is not UTF-8; rename it")
-    layout = layout_of(
+    layout = class_layout(
         tree.source,
         paths,
         read=lambda path: tree.files[path](),
@@ -121,13 +121,13 @@ def _is_text(name: str) -> bool:
 # ------------------------------------------------------------------------------------------------------------- folders
 
 
-def walk(root: Path, limits: Limits) -> Tree:
+def walk(root: Path, limits: Limits) -> SourceTree:
     """The files of a folder. Links are followed inside of it, as torchvision does, but not out of it.
 
     Raises:
         DataError: a folder cannot be listed, or holds too many files.
     """
-    tree = Tree(str(root), f"{root}/")
+    tree = SourceTree(str(root), f"{root}/")
     top = os.path.realpath(root)
     allowed = _inside_of(top)
     waiting: list[tuple[str, str, tuple[str, ...]]] = [(top, "", (top,))]
@@ -190,7 +190,7 @@ def open_zip(path: Path, stack: ExitStack, limits: Limits) -> zipfile.ZipFile:
         raise DataError(f"{path} cannot be read ({error.strerror or error}); expected a {path.suffix} file") from error
     except Exception as error:  # on damaged bytes the library raises errors of several types
         raise DataError(
-            f"{path} is no readable {path.suffix} file ({one_line(error)}); make or download it again"
+            f"{path} is no readable {path.suffix} file ({error_line(error)}); make or download it again"
         ) from error
     members = archive.infolist()
     limits.check(str(path), files=len(members), bytes=sum(member.file_size for member in members))
@@ -203,13 +203,13 @@ def open_zip(path: Path, stack: ExitStack, limits: Limits) -> zipfile.ZipFile:
     return archive
 
 
-def list_zip(path: Path, archive: zipfile.ZipFile, limits: Limits) -> Tree:
+def list_zip(path: Path, archive: zipfile.ZipFile, limits: Limits) -> SourceTree:
     """The files of a zip, read in place.
 
     Raises:
         DataError: a name leads out of the zip, or is there twice.
     """
-    tree = Tree(str(path), f"{path}: ")
+    tree = SourceTree(str(path), f"{path}: ")
     names = _names(tree, archive)
     folders = set()
     for member, name in zip(archive.infolist(), names, strict=True):
@@ -231,7 +231,7 @@ def list_zip(path: Path, archive: zipfile.ZipFile, limits: Limits) -> Tree:
     return tree
 
 
-def _names(tree: Tree, archive: zipfile.ZipFile) -> list[str]:
+def _names(tree: SourceTree, archive: zipfile.ZipFile) -> list[str]:
     """The members' names; those that do not say how they are encoded are read as UTF-8 where they all are that."""
     members = archive.infolist()
     unsaid = [member.filename for member in members if not member.flag_bits & 0x800 and not member.filename.isascii()]
@@ -260,6 +260,6 @@ def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, where: str, l
     try:
         return archive.read(member)
     except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, NotImplementedError) as error:
-        raise UnreadableImage(f"{where}: cannot be read ({one_line(error)}); mend the zip, or --skip-bad") from error
+        raise UnreadableImage(f"{where}: cannot be read ({error_line(error)}); mend the zip, or --skip-bad") from error
     except RuntimeError as error:  # encrypted, though the list of members says otherwise
-        raise DataError(f"{where}: cannot be unpacked ({one_line(error)}); unpack it and give the folder") from error
+        raise DataError(f"{where}: cannot be unpacked ({error_line(error)}); unpack it and give the folder") from error

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from uge.data.decoding import SUFFIXES
-from uge.data.entries import SPLIT_WORDS, kinds_of, some_of, suffix_of
+from uge.data.entries import SPLIT_WORDS, kinds_of, some_names, suffix_of
 from uge.data.labels import labels_in
 from uge.errors import DataError
 
@@ -43,7 +43,7 @@ _Labelled = tuple[str, Parts, str]  # the folder of a class, the path below it, 
 
 
 @dataclass(frozen=True)
-class Layout:
+class ClassLayout:
     """Where the images of a tree belong.
 
     Attributes:
@@ -92,7 +92,7 @@ def split_of(folder: str) -> str | None:
     return SPLIT_WORDS[found[1]] if found else None
 
 
-def layout_of(
+def class_layout(
     source: str,
     paths: Iterable[str],
     *,
@@ -100,7 +100,7 @@ def layout_of(
     empty: Iterable[str] = (),
     without: bool = False,
     pictures: bool = False,
-) -> Layout:
+) -> ClassLayout:
     """Find classes and splits.
 
     Args:
@@ -136,14 +136,14 @@ def layout_of(
     notes += [
         f"{source}: {_count(found, what)} passed over: {how(found)}{more}"
         for found, what, how, more in (
-            (beside, "image# beside the splits", some_of, ""),
-            (astray, "image# in no class folder", some_of, ""),
+            (beside, "image# beside the splits", some_names, ""),
+            (astray, "image# in no class folder", some_names, ""),
             (not_read, "picture# of a kind that is not read", kinds_of, "; save them as PNG to have them"),
-            (sorted(others), "other file#", kinds_of, f", such as {some_of([*sorted(others), ''][:1])}"),
+            (sorted(others), "other file#", kinds_of, f", such as {some_names([*sorted(others), ''][:1])}"),
         )
         if found
     ]
-    return Layout(
+    return ClassLayout(
         tuple(sorted({unicodedata.normalize("NFC", name) for name in classes})),
         {split: _named(source, members) for split, members in labelled.items()},
         {split: len(members) for split, members in loose.items() if split not in labelled},
@@ -183,7 +183,7 @@ def _frame(source: str, images: Sequence[Parts]) -> _Frame:
     tops = sorted(top for top in holding if len(top) == depth)
     if len(tops) > 1:
         raise DataError(
-            f"{source} has splits in several folders: {some_of(['/'.join(top) for top in tops])}; {EXPECTED}:"
+            f"{source} has splits in several folders: {some_names(['/'.join(top) for top in tops])}; {EXPECTED}:"
             " give one of them, or put the splits above the classes"
         )
     top = tops[0] if tops else _looked_through(images, (), 2, lambda name: not split_of(name))
@@ -194,7 +194,7 @@ def _frame(source: str, images: Sequence[Parts]) -> _Frame:
     certain = holding.get(top, set())
     if len(certain) == 1 and (strange := [name for name in beside if not split_of(name)]):
         raise DataError(
-            f"{source}: '{min(certain)}' is a split or a class, for beside it lie images in {some_of(strange)};"
+            f"{source}: '{min(certain)}' is a split or a class, for beside it lie images in {some_names(strange)};"
             f" {EXPECTED}, and no other images beside them"
         )
     bottoms: dict[str, Parts] = {}
@@ -248,7 +248,7 @@ def _check_classes(
     )
     if strange:
         raise DataError(
-            f"{source} would have the classes {some_of(strange)}, names of splits or of what lies beside classes;"
+            f"{source} would have the classes {some_names(strange)}, names of splits or of what lies beside classes;"
             f" {EXPECTED}: move or rename them"
         )
     for members in labelled.values():
@@ -293,14 +293,14 @@ def _notes_on_classes(
             " or --skip-bad to go on without the class"
         )
     if unread:
-        notes.append(f"{source}: classes without a file that is read passed over: {some_of(sorted(unread))}")
+        notes.append(f"{source}: classes without a file that is read passed over: {some_names(sorted(unread))}")
     if bare:
-        notes.append(f"{source}: {_count(bare, 'folder#')} without an image, so no class: {some_of(bare)}")
+        notes.append(f"{source}: {_count(bare, 'folder#')} without an image, so no class: {some_names(bare)}")
     forms: dict[str, list[str]] = {}
     for name in sorted(classes):
         forms.setdefault(unicodedata.normalize("NFC", name), []).append(name)
     if double := [name for name, written in forms.items() if len(written) > 1]:
-        notes.append(f"{source}: folders in two Unicode forms are taken for one class: {some_of(double)}")
+        notes.append(f"{source}: folders in two Unicode forms are taken for one class: {some_names(double)}")
     if [unicodedata.normalize("NFC", name) for name in sorted(classes)] != sorted(forms) and not double:
         notes.append(
             f"{source}: classes are in the order of composed letters; loaders that sort decomposed names number them"

@@ -24,9 +24,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from uge.data.arrays import EMBEDDED, read_embedded, read_npz
-from uge.data.decoding import SUFFIXES, UnreadableImage, decode, fit, whole
-from uge.data.entries import SPLIT_WORDS, DataWarning, Entry, Limits, Pixels, Source, kinds_of, some_of, suffix_of
+from uge.data.arrays import EMBEDDED, npz_source, read_embedded
+from uge.data.decoding import SUFFIXES, UnreadableImage, centre_cut, decode, squeezed
+from uge.data.entries import SPLIT_WORDS, DataWarning, Entry, Limits, Pixels, Source, kinds_of, some_names, suffix_of
 from uge.data.files import list_zip, open_zip, read_picture, read_tree, walk
 from uge.data.images import ImageSet, check_class_names
 from uge.data.scratch import scratch_file, widen
@@ -289,7 +289,7 @@ def _decode_all(
 
         if skipped:
             total = len(skipped) + len(kept)
-            notes.append(f"passed over {len(skipped)} unreadable of {total} images: {some_of(skipped)}")
+            notes.append(f"passed over {len(skipped)} unreadable of {total} images: {some_names(skipped)}")
         if not kept or size is None:
             bad = f": {len(skipped)} cannot be read, such as {skipped[0]}" if skipped else ""
             raise DataError(f"{source} holds no readable image in this split{bad}; give other images")
@@ -317,7 +317,7 @@ def _pixels_of(entry: Entry, how: _How, conversions: Counter[str]) -> tuple[Pixe
     else:
         array = Image.fromarray(np.ascontiguousarray(content))
         image = decode(array, entry.where, convert=how.convert, conversions=conversions)
-    resize = fit if how.cut else whole
+    resize = centre_cut if how.cut else squeezed
     seen = image if how.image_size is None else resize(image, how.image_size)
     return np.asarray(seen), (image.height, image.width)
 
@@ -353,7 +353,7 @@ def _open(source: str | Path, stack: ExitStack, limits: Limits, skip_bad: bool, 
         case ".parquet":
             return read_parquet({"train": [path]}, str(path), stack, limits)
         case ".npz":
-            return read_npz(path, stack, limits)
+            return npz_source(path, stack, limits)
         case suffix if pictures and suffix in SUFFIXES:
             return read_picture(path, limits)
     instead = _INSTEAD.get(path.suffix.lower(), "expected a folder, .zip, .parquet or .npz, or hub:NAME")

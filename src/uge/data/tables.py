@@ -16,7 +16,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from uge.data.decoding import UnreadableImage
-from uge.data.entries import SPLIT_WORDS, Entry, Limits, Source, classes_of, is_hidden, one_line, some_of, text_of
+from uge.data.entries import SPLIT_WORDS, Entry, Limits, Source, classes_of, error_line, is_hidden, some_names, text_of
 from uge.data.layout import split_of
 from uge.errors import DataError
 from uge.outside import open_file, read_file
@@ -68,11 +68,11 @@ def by_split(source: str, paths: Iterable[str]) -> dict[str, list[str]]:
         sets.setdefault("/".join(rest), path)
     if len(sets) > 1:
         raise DataError(
-            f"{source} holds parquet files of {len(sets)} data sets ({some_of(list(sets.values()))});"
+            f"{source} holds parquet files of {len(sets)} data sets ({some_names(list(sets.values()))});"
             " give one of the files, or a folder with the files of one"
         )
     if len(splits) > 1 and "" in splits:
-        raise DataError(f"{source}: {some_of(splits[''])} names no split, but others do; name it train, test or val")
+        raise DataError(f"{source}: {some_names(splits[''])} names no split, but others do; name it train, test or val")
     return {split or "train": files for split, files in splits.items()}
 
 
@@ -136,7 +136,7 @@ def read_hub(source: str, limits: Limits) -> Source:
         if "Config name is missing" in str(error):
             names = re.findall(r"'([^']+)'", str(error).partition("[")[2].partition("]")[0]) or ["NAME"]
             raise DataError(
-                f"{source} has several configurations ({some_of(names)}); give one, as in hub:{name}:{names[0]}"
+                f"{source} has several configurations ({some_names(names)}); give one, as in hub:{name}:{names[0]}"
             ) from error
         raise DataError(
             f"{source} cannot be read ({_cause(error)}); check the name and the network, or give a downloaded folder"
@@ -162,7 +162,7 @@ def _cause(error: BaseException) -> str:
     """What the innermost cause of an error says: the libraries wrap those of others."""
     while isinstance(error.__cause__, Exception):
         error = error.__cause__
-    return one_line(error)
+    return error_line(error)
 
 
 def _datasets_library() -> Any:
@@ -182,7 +182,7 @@ def _read_tables(tables: dict[str, _Table], source: str, cache: tuple[str, ...],
     typed = [name for name, kind in features.items() if isinstance(kind, datasets.ClassLabel)]
     label = _column(features, typed, _LABEL_COLUMNS, f"{source} has no label column")
     others = [name for name in typed if name != label]
-    notes = (f"{source}: labels are those of column {label}, not of {some_of(others)}",) if others else ()
+    notes = (f"{source}: labels are those of column {label}, not of {some_names(others)}",) if others else ()
     lacking = next((split for split, table in tables.items() if not {image, label} <= table.features.keys()), None)
     if lacking is not None:
         raise DataError(f"{source}: split {lacking} lacks the column {image} or {label} of the others; make it again")
@@ -230,7 +230,7 @@ def _column(features: Iterable[str], typed: list[str], usual: tuple[str, ...], p
     for name in usual:
         if name in (typed or features):
             return name
-    raise DataError(f"{problem}: expected one named {' or '.join(usual)}, got {some_of(list(features))}")
+    raise DataError(f"{problem}: expected one named {' or '.join(usual)}, got {some_names(list(features))}")
 
 
 def _read_cell(cell: dict[str, Any], where: str, column: str, cache: tuple[str, ...], limits: Limits) -> bytes:

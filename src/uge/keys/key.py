@@ -40,7 +40,7 @@ class Key(ABC):
     signing_key: bytes | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        if self.signing_key is not None and self.fingerprint != fingerprint_of(self.signing_key):
+        if self.signing_key is not None and self.fingerprint != signer_of(self.signing_key):
             raise KeyFileError("the key's fingerprint is not that of its signing key; use the files of one pair")
 
     @abstractmethod
@@ -120,7 +120,7 @@ class Key(ABC):
         """How to train it; keys that define a network have a recipe of their own and ignore both."""
 
 
-def fingerprint_of(signing_key: bytes) -> str:
+def signer_of(signing_key: bytes) -> str:
     """The fingerprint that goes with a signing key."""
     return signature.fingerprint_of(signature.public_key_of(signing_key))
 

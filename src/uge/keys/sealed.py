@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from uge.data.images import ImageSet, normalisation_of
 from uge.errors import KeyFileError, PublishError
 from uge.keys import signature
-from uge.keys.key import FORMAT_VERSION, Key, check_facts, damaged, fingerprint_of, no_key, signing_part
+from uge.keys.key import FORMAT_VERSION, Key, check_facts, damaged, no_key, signer_of, signing_part
 from uge.keys.letter import even, open_letters
 from uge.networks import NetworkSpec, build_network, parse_network
 from uge.outside import parse_json
@@ -52,7 +52,7 @@ class SealedKey(Key):
     def draw(cls) -> Self:
         """A new key, all of it from the operating system."""
         signing_key = signature.new_signing_key()
-        return cls(secret=secrets.token_bytes(32), fingerprint=fingerprint_of(signing_key), signing_key=signing_key)
+        return cls(secret=secrets.token_bytes(32), fingerprint=signer_of(signing_key), signing_key=signing_key)
 
     def to_bytes(self, role: str) -> bytes:
         facts = {

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from uge.data.images import ImageSet, class_difference, repeated
 from uge.errors import KeyFileError, UgeError
 from uge.keys import signature
-from uge.keys.key import FORMAT_VERSION, Key, check_facts, damaged, fingerprint_of, no_key, signing_part
+from uge.keys.key import FORMAT_VERSION, Key, check_facts, damaged, no_key, signer_of, signing_part
 from uge.networks import NetworkSpec, build_network
 from uge.outside import MOST_WEIGHTS, parse_json, read_file
 from uge.training import Recipe
@@ -196,7 +196,7 @@ def new_weights_key(
         own_recipe=recipe,
         weights=weights,
         class_names=tuple(class_names),
-        fingerprint=fingerprint_of(signing_key),
+        fingerprint=signer_of(signing_key),
         signing_key=signing_key,
     )
 

@@ -124,7 +124,7 @@ def _through(free: Tensor, rounded: Tensor) -> Tensor:
     return free + (rounded - free).detach()
 
 
-def resized(levels: Tensor, nodes: Sequence[int]) -> Tensor:
+def resized_levels(levels: Tensor, nodes: Sequence[int]) -> Tensor:
     """Levels float32 [B, C, rows, columns] at another number of nodes, bilinear, antialiased."""
     return F.interpolate(levels, list(nodes), mode="bilinear", align_corners=False, antialias=True)
 

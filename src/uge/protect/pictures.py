@@ -28,7 +28,7 @@ from uge.keys.key import Key
 from uge.keys.shift import MOST_LEVEL, Layout
 from uge.losses.misdirection import misdirection
 from uge.protect.family import filtered
-from uge.protect.letters import LetterConfig, LetterProtection, drawn_order, level, rendered, resized
+from uge.protect.letters import LetterConfig, LetterProtection, drawn_order, level, rendered, resized_levels
 from uge.protection import OnStep, RunOptions
 from uge.runtime import generator_for, quick, repeatable
 from uge.training import Shift
@@ -107,9 +107,9 @@ class PicturesProtection(LetterProtection[PicturesConfig]):
         """The picture's shift, enlarged to its own size, and sealed there."""
         layout = self.layout(photograph[None])
         field, nodes = (each[None].float() for each in self.proposals[number])
-        field = resized(field[None], layout.field_shape)[0]
+        field = resized_levels(field[None], layout.field_shape)[0]
         if layout.node_step:
-            nodes = resized(nodes, layout.node_shape[1:])
+            nodes = resized_levels(nodes, layout.node_shape[1:])
         return self.sealed(photograph[None], field, nodes)[0]
 
     def _step(

@@ -35,7 +35,7 @@ from uge.losses.misdirection import misdirection
 from uge.networks import parse_network
 from uge.networks.unet import UNet
 from uge.protect.family import filtered
-from uge.protect.letters import LetterConfig, LetterProtection, drawn_order, rendered, resized
+from uge.protect.letters import LetterConfig, LetterProtection, drawn_order, rendered, resized_levels
 from uge.protect.trajectory import LiveRun
 from uge.protection import OnStep, RunOptions, preparing
 from uge.runtime import generator_for, quick, repeatable, seed_for
@@ -331,4 +331,4 @@ def _at_nodes(proposal: Tensor, shape: tuple[int, int, int], step: int) -> Tenso
     """
     if proposal.shape[2:] == shape[1:]:
         return F.avg_pool2d(proposal, step, ceil_mode=True, count_include_pad=False)
-    return resized(proposal, [-(-side // step) for side in shape[1:]])
+    return resized_levels(proposal, [-(-side // step) for side in shape[1:]])

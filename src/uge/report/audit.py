@@ -13,7 +13,7 @@ from uge.data.images import ImageSet
 from uge.durable import write_file
 from uge.errors import DataError, PublishError
 from uge.outside import MIB, Shape, between, filled, fits, printable, read_json, read_npz, shown
-from uge.outside import markdown as escaped
+from uge.outside import escaped_markdown as escaped
 from uge.records import is_training, read_records
 from uge.report import tables, verdict
 from uge.report.limits import limits
@@ -212,7 +212,7 @@ def write_reports(
     page, text = (folder / f"{'public' if public else 'report'}.{kind}" for kind in ("html", "md"))
     write_page(data, page, public=public)
     data = data.without_folders() if public else data
-    write_file(text, markdown(data))
+    write_file(text, audit_markdown(data))
     if not public or not data.manifest["sha256"]:  # the card describes folders as `uge.publish` writes them
         return [page, text]
     card = folder / "croissant.json"
@@ -220,7 +220,7 @@ def write_reports(
     return [page, text, card]
 
 
-def markdown(data: ReportInput) -> str:
+def audit_markdown(data: ReportInput) -> str:
     """The summary for a README or an issue: verdict, the grid, what weakens it. Nothing of a single original."""
     judged = verdict.judge(data.summary)
     manifest, quality = data.manifest, data.quality

@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from uge.report.tables import MINUS, Row, countermeasure_label, hacker_label, originals, originals_between, percent
+from uge.report.tables import (
+    MINUS,
+    AccuracyRow,
+    countermeasure_label,
+    hacker_label,
+    originals,
+    originals_between,
+    percent,
+)
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -72,7 +80,7 @@ def axis_top(accuracies: Iterable[float]) -> float:
     return 20.0 * max(1, math.ceil(max(accuracies, default=0.0) / 20))
 
 
-def bars(rows: Sequence[Row]) -> list[Row]:
+def bars(rows: Sequence[AccuracyRow]) -> list[AccuracyRow]:
     """The rows that are drawn: the recipient, then at most seven hackers, the strongest last.
 
     Where there are more, these are the strongest, with room for one at least who queries the recipient's network.
@@ -89,14 +97,14 @@ def bars(rows: Sequence[Row]) -> list[Row]:
     return [*recipient, *others[-(room - len(asking)) :], *asking]
 
 
-def in_short(rows: Sequence[Row]) -> list[Row]:
+def in_short(rows: Sequence[AccuracyRow]) -> list[AccuracyRow]:
     """The rows of the first screen: the recipient, the strongest hacker who does not query his network, chance."""
     hackers = [row for row in rows if row.role == "hacker" and row.counts]
     best = [row for row in hackers if not row.asks] or hackers
     return [row for row in rows if row.role != "hacker" or row in best[-1:]]
 
 
-def described(rows: Sequence[Row], chance: float) -> str:
+def described(rows: Sequence[AccuracyRow], chance: float) -> str:
     """The bars for people who hear the page."""
     said = "; ".join(
         f"{row.network}, {row.role_label}: {percent(row.published)} on the copy, {percent(row.clean)} on the originals"
@@ -105,7 +113,7 @@ def described(rows: Sequence[Row], chance: float) -> str:
     return f"Accuracy in percent, guessing {percent(chance)}. {said}."
 
 
-def training_curves(rows: Sequence[Row], records: Sequence[dict[str, Any]]) -> list[Panel]:
+def training_curves(rows: Sequence[AccuracyRow], records: Sequence[dict[str, Any]]) -> list[Panel]:
     """Test accuracy an epoch, one panel a hacker: his runs, the authorised ones, and his own on clean images.
 
     Args:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from uge.durable import write_file
 from uge.errors import PublishError
 from uge.outside import csv_cell, shown
-from uge.outside import markdown as escaped
+from uge.outside import escaped_markdown as escaped
 from uge.records import read_records
 from uge.report import tables
 
@@ -200,7 +200,7 @@ def write_leaderboards(folder: Path) -> list[Path]:
     records = shown(read_records(folder / "records.jsonl"))
     if not any(row["kind"] == "result" for row in records):
         raise PublishError(f"{folder} holds no results of a comparison; run 'uge bench' first")
-    texts = (page(records), markdown(records), csv_text(records))
+    texts = (page(records), leaderboard_markdown(records), csv_text(records))
     files = [folder / name for name in FILES]
     for file, text in zip(files, texts, strict=True):
         write_file(file, text)
@@ -225,7 +225,7 @@ def print_leaderboard(records: Sequence[dict[str, Any]], console: Console | None
         console.print(table)
 
 
-def markdown(records: Sequence[dict[str, Any]], level: int = 1, *, brief: bool = False) -> str:
+def leaderboard_markdown(records: Sequence[dict[str, Any]], level: int = 1, *, brief: bool = False) -> str:
     """A table a data set, and what it was measured with.
 
     Args:

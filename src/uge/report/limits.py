@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from uge.report.tables import Row, accuracy_table, percent
-from uge.report.verdict import ENOUGH_SEEDS, without_help
+from uge.report.tables import AccuracyRow, accuracy_table, percent
+from uge.report.verdict import without_help
 
 
 def limits(
@@ -35,7 +35,7 @@ def limits(
         evidence = (
             f"These numbers are no evidence of protection. {' '.join(why)}"
             " Another seed moves such accuracies by a few points."
-            f" A difference counts from {ENOUGH_SEEDS} seeds on, with its interval."
+            " A difference counts from three seeds on, with its interval."
         )
     else:
         who_has = "The recipient and the strongest hacker have" if authorised else "The strongest hacker has"
@@ -51,7 +51,7 @@ def limits(
     return [scope, evidence, measure, _worth_of_key(summary, rows), not_tried(hackers, manifest, offered, records)]
 
 
-def _worth_of_key(summary: dict[str, Any], rows: Sequence[Row]) -> str:
+def _worth_of_key(summary: dict[str, Any], rows: Sequence[AccuracyRow]) -> str:
     """What the key does here, and how a hacker with the same architecture fares without it."""
     authorised, twins = summary.get("authorised"), without_help(rows, summary)
     if not authorised:

@@ -16,7 +16,7 @@ from uge.report import figures, tables, verdict
 from uge.report.limits import limits
 from uge.runtime import without_folders
 
-MOST_EXAMPLES = 5
+MOST_SHOWN = 5
 MOST_CURVES = 10  # the others fold
 
 
@@ -47,7 +47,7 @@ class ReportInput:
         settings: the resolved configuration; may be nested.
         manifest: facts of the published copy: `method`, `epsilon_asked` and `epsilon_measured` (of 255; None
             where nobody stated them), `count`, `image_size` (height, width), `channels` and `classes` (their number).
-        examples: images to show, the first `MOST_EXAMPLES` of them; None leaves the section out.
+        examples: images to show, the first `MOST_SHOWN` of them; None leaves the section out.
         quality: means over the whole copy, as `uge.audit.quality` measures them; empty where nobody measured.
         environment: `uge.runtime.environment()` of the run.
         plan: of the audit.
@@ -164,7 +164,7 @@ def headline(summary: dict[str, Any]) -> list[dict[str, str]]:
 def example_images(examples: Examples, factor: int, *, public: bool) -> Iterator[dict[str, Any]]:
     """The examples as data URIs; a public page gets the published copies alone."""
     originals = None if public else examples.originals
-    for index, label in enumerate(examples.labels[:MOST_EXAMPLES]):
+    for index, label in enumerate(examples.labels[:MOST_SHOWN]):
         copy = examples.copies[index]
         images = {"published": figures.png_uri(copy)}
         if originals is not None:

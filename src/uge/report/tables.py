@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from uge.outside import markdown
+from uge.outside import escaped_markdown
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,7 +21,7 @@ ASKS = "model outputs"  # what a hacker knows who queries the recipient's traine
 
 
 @dataclass(frozen=True)
-class Row:
+class AccuracyRow:
     """One line of the table; accuracies in percent of clean held-out images, None where nobody measured.
 
     Attributes:
@@ -96,7 +96,7 @@ def countermeasure_label(spec: str) -> str:
     return " + ".join(parts)
 
 
-def accuracy_table(summary: dict[str, Any]) -> list[Row]:
+def accuracy_table(summary: dict[str, Any]) -> list[AccuracyRow]:
     """The rows: recipient, hackers who do not query his network, those who do, controls, chance.
 
     Within each part the weakest comes first, so that the last hacker is the one who wins.
@@ -104,10 +104,10 @@ def accuracy_table(summary: dict[str, Any]) -> list[Row]:
     Args:
         summary: summary.json. Trainings that differ in their seed alone share a row.
     """
-    rows: list[Row] = []
+    rows: list[AccuracyRow] = []
     if authorised := summary.get("authorised"):
         rows.append(
-            Row(
+            AccuracyRow(
                 role="authorised",
                 network=authorised["network"],
                 knows="key",
@@ -118,7 +118,7 @@ def accuracy_table(summary: dict[str, Any]) -> list[Row]:
             )
         )
     hackers = [
-        Row(
+        AccuracyRow(
             role="hacker",
             network=group["network"],
             countermeasure=group["countermeasure"],
@@ -127,20 +127,20 @@ def accuracy_table(summary: dict[str, Any]) -> list[Row]:
             published=group["accuracy"],
             peak=group["peak_accuracy"],
             seeds=group["seeds"],
-            counts=counts(group),
+            counts=group["counts"],
         )
         for group in summary["groups"]
     ]
     rows += sorted(hackers, key=lambda row: (not row.counts, row.asks, row.published))
-    return [*rows, Row(role="chance", network="chance", clean=summary["chance"], published=summary["chance"])]
+    return [*rows, AccuracyRow(role="chance", network="chance", clean=summary["chance"], published=summary["chance"])]
 
 
-def parts(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
+def parts(rows: Sequence[AccuracyRow]) -> list[tuple[str, list[AccuracyRow]]]:
     """The rows of the accuracy table in its parts, each with a title; "" where it needs none."""
     return [(title, list(members)) for title, members in groupby(rows, _part)]
 
 
-def _part(row: Row) -> str:
+def _part(row: AccuracyRow) -> str:
     if row.role != "hacker":
         return ""
     if not row.counts:
@@ -155,7 +155,7 @@ def counted_runs(summary: dict[str, Any], *, asking: bool | None = None) -> list
         summary: summary.json.
         asking: those alone who query the recipient's network, or those alone who do not; None for all.
     """
-    counted = {who(group) for group in summary["groups"] if counts(group)}
+    counted = {who(group) for group in summary["groups"] if group["counts"]}
     return [
         hacker for hacker in summary["hackers"] if who(hacker) in counted and asking in (None, hacker["knows"] == ASKS)
     ]
@@ -199,11 +199,6 @@ def originals_between(worth: dict[str, Any]) -> str:
     """The interval of a worth: "120 to 190"."""
     low, high = (originals(each, worth) for each in worth["interval"])
     return low if low == high else f"{low} to {high}"
-
-
-def counts(group: dict[str, Any]) -> bool:
-    """Whether a group of summary.json speaks of the protection; those of an earlier version have only one control."""
-    return bool(group.get("counts", group["knows"] != "key"))
 
 
 def who(row: dict[str, Any]) -> tuple[str, str, str]:
@@ -274,7 +269,7 @@ def heatmap_markdown(heat: Heatmap) -> str:
     lines = [head, ["---", "---", *["--:"] * len(heat.networks)]]
     lines += [[how, knows, *map(heat_text, cells)] for how, knows, cells in heat.rows]
     return (
-        "\n".join("| " + " | ".join(map(markdown, line)) + " |" for line in lines)
+        "\n".join("| " + " | ".join(map(escaped_markdown, line)) + " |" for line in lines)
         + "\n\nAccuracy in percent, and in brackets the share recovered: (accuracy - chance) / (ceiling - chance)."
         + (" † undertrained." if heat.undertrained else "")
         + "\n"

@@ -8,11 +8,10 @@ from typing import Any
 
 from uge.report.tables import (
     ASKS,
-    Row,
+    AccuracyRow,
     accuracy_table,
     counted_runs,
     countermeasure_label,
-    counts,
     margin,
     originals,
     percent,
@@ -26,7 +25,6 @@ from uge.report.tables import (
 CLEAR = 5.0  # points; a smaller gap is called small
 HOLDS = 35.0  # points; from this margin a protection holds
 BROKEN, DENTED = 0.6, 0.3  # the share recovered from which a protection is called broken, or partly broken
-ENOUGH_SEEDS = 3
 WORTH_MISSING = (
     "What the copy is worth was not measured: that takes originals (--clean), and trainings on subsets of them."
 )
@@ -60,13 +58,13 @@ def name_of(network: str, countermeasure: str) -> str:
     return f"{network}, {countermeasure_label('+'.join(parts))}"
 
 
-def is_same_architecture(row: Row, summary: dict[str, Any]) -> bool:
+def is_same_architecture(row: AccuracyRow, summary: dict[str, Any]) -> bool:
     """Whether a hacker of the table uses the recipient's architecture without his initial weights."""
     network = (summary.get("authorised") or {}).get("network")
     return row.knows != "key" and (row.network == network or row.countermeasure == "other-init")
 
 
-def without_help(rows: Sequence[Row], summary: dict[str, Any]) -> list[Row]:
+def without_help(rows: Sequence[AccuracyRow], summary: dict[str, Any]) -> list[AccuracyRow]:
     """Those of them who have the architecture and the copy alone, the strongest first."""
     found = [row for row in rows if is_same_architecture(row, summary) and row.knows == "architecture"]
     return sorted(found, key=lambda row: row.published or 0.0, reverse=True)
@@ -230,7 +228,7 @@ def _cautions_of_student(summary: dict[str, Any]) -> tuple[str, ...]:
 def judge_without_key(summary: dict[str, Any]) -> Verdict:
     """Judge a copy that nobody here is authorised to learn from, such as another program's: how much was recovered?"""
     guess = f"Guessing gives {percent(summary['chance'])} %."
-    groups = [group for group in summary["groups"] if counts(group)]
+    groups = [group for group in summary["groups"] if group["counts"]]
     if not groups:
         return Verdict("No hacker was trained", "Nothing is known about this copy.", guess, ())
     known = [group for group in groups if group["recovered"] is not None]
@@ -299,7 +297,7 @@ def _most_recovered(summary: dict[str, Any], *, asking: bool | None) -> dict[str
     known = [
         each
         for each in summary["groups"]
-        if counts(each)
+        if each["counts"]
         and each["recovered"] is not None
         and each not in idle
         and asking in (None, each["knows"] == ASKS)
@@ -323,7 +321,7 @@ def owes_nothing(group: dict[str, Any], groups: Sequence[dict[str, Any]]) -> boo
 def _idle(summary: dict[str, Any]) -> list[dict[str, Any]]:
     """Hackers who count but owe nothing to the copy."""
     groups = summary["groups"]
-    return [each for each in groups if counts(each) and owes_nothing(each, groups)]
+    return [each for each in groups if each["counts"] and owes_nothing(each, groups)]
 
 
 def _owe_nothing(summary: dict[str, Any]) -> tuple[str, ...]:

@@ -37,7 +37,7 @@ OTHER, PUBLISHED = 0, 1
 OnPart = Callable[[int, int], None]
 
 
-class Telling(PlainTraining):
+class ToldApart(PlainTraining):
     """Each batch is made of pairs: what may become of a copy, and an original.
 
     Args:
@@ -113,7 +113,7 @@ def train_detector(
     network = build_network(spec, *normalisation_of(originals.images), seed=seed_for(seed, "detector"))
     batch = min(BATCH_SIZE, len(learnt))
     recipe = Recipe(math.ceil((steps or STEPS) / (len(learnt) // batch)), batch, augmentation="none")
-    telling = Telling(copies.images[learnt], originals.images[learnt])
+    telling = ToldApart(copies.images[learnt], originals.images[learnt])
     fit(
         network,
         copies,

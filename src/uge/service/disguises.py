@@ -46,7 +46,7 @@ def disguised(x: Tensor, others: Tensor, generator: torch.Generator) -> Tensor:
     x = sometimes(0.4, x, cropped(x, generator), generator)
     x = sometimes(0.3, x, Shift.draw(len(x), (x.shape[2], x.shape[3]), generator)(x), generator)
     x = sometimes(0.35, x, mixed(x, others, generator), generator)
-    x = filtered(filtered(x, 0.5, generator), 0.15, generator)
+    x = behind_filters(behind_filters(x, 0.5, generator), 0.15, generator)
     level = torch.rand(len(x), generator=generator)
     x = sometimes(0.3, x, operations.apply_drawn(x, level, True, generator), generator)
     noise = MOST_NOISE * _shares(len(x), generator) * torch.randn(x.shape, generator=generator)
@@ -85,7 +85,7 @@ def mixed(x: Tensor, others: Tensor, generator: torch.Generator) -> Tensor:
     return sometimes(0.5, averaged, torch.where(inside, others, x), generator)
 
 
-def filtered(x: Tensor, share: float, generator: torch.Generator) -> Tensor:
+def behind_filters(x: Tensor, share: float, generator: torch.Generator) -> Tensor:
     """A random share of the batch's parts, each behind one filter of `uge.filters`."""
     parts = x.split(math.ceil(len(x) / PARTS))
     chosen = torch.rand(len(parts), generator=generator) < share

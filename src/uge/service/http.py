@@ -26,7 +26,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from torch import Tensor
 
-from uge.data.decoding import decode, fit, whole
+from uge.data.decoding import centre_cut, decode, squeezed
 from uge.data.entries import Limits
 from uge.durable import write_file
 from uge.errors import ConfigError, DataError, PublishError
@@ -128,7 +128,7 @@ class Desk:
             self.log.bad += 1
             return 400, {"error": str(error).partition(";")[0]}
         image = image.convert("L" if self.run.spec.channels == 1 else "RGB")
-        seen = _pixels((fit if self.run.cut else whole)(image, self.run.spec.image_size))
+        seen = _pixels((centre_cut if self.run.cut else squeezed)(image, self.run.spec.image_size))
         refused = bool(self.guard.opens(_pixels(image))) or bool(self.guard.refuses(seen))
         if not account.admits(refused):
             return 403, {"error": REFUSED}
