@@ -73,7 +73,7 @@ def ends(stage):
 most, done, last, before, computed = 0, threading.Event(), time.perf_counter(), 0.0, {}
 if __name__ == "__main__":
     threading.Thread(target=watch, daemon=True).start()
-    from uge.cli.protect import SEEN
+    from uge.cli.protect import AS_SEEN
     from uge.copy import open_copy, verify
     from uge.data import photographs
     from uge.keys import load_key
@@ -83,7 +83,7 @@ if __name__ == "__main__":
     data, place, workers, steps = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), json.loads(sys.argv[4])
     key, runner = load_key(place / "key.protector.uge"), Local(workers)
     ends("loading the program")
-    with photographs(data, **SEEN, convert=True) as originals:
+    with photographs(data, **AS_SEEN, convert=True) as originals:
         ends("reading the originals")
         def step(row, total):
             if row["step"] == total and "preparing" not in row:

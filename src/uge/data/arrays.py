@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from uge.data.entries import Entry, Limits, Pixels, Source, classes_of, error_line, is_hidden, some_names
+from uge.data.entries import Entries, Entry, Limits, Pixels, Source, classes_of, error_line, is_hidden, some_names
 from uge.data.files import open_zip
 from uge.data.layout import split_of
 from uge.errors import DataError
@@ -149,9 +149,8 @@ def npz_source(path: Path, stack: ExitStack, limits: Limits) -> Source:
     used = {*images.values(), *(labels[split] for split in images), named}
     rest = [name for name in archive.names if name not in used]
     notes = (f"{path}: {len(rest)} other arrays passed over: {some_names(rest)}",) if rest else ()
-    return Source(
-        class_names, {split: entries(split) for split in images if split not in unlabelled}, unlabelled, notes
-    )
+    splits = {split: Entries(partial(entries, split)) for split in images if split not in unlabelled}
+    return Source(class_names, splits, unlabelled, notes)
 
 
 def _by_split(names: list[str], words: tuple[str, ...]) -> dict[str, str]:
@@ -212,4 +211,4 @@ def read_embedded(name: str) -> Source:
             where = f"{name}: {split} image {number}"
             yield Entry(f"{class_names[label]}/{place:04d}", label, where, partial(_same, pixels))
 
-    return Source(class_names, {split: entries(split) for split in ("train", "test")})
+    return Source(class_names, {split: Entries(partial(entries, split)) for split in ("train", "test")})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -77,12 +77,22 @@ class Entry:
 
 
 @dataclass(frozen=True)
+class Entries:
+    """The entries of a split, made anew each time that they are gone through, so that none need be held."""
+
+    make: Callable[[], Iterator[Entry]]
+
+    def __iter__(self) -> Iterator[Entry]:
+        return self.make()
+
+
+@dataclass(frozen=True)
 class Source:
     """What a reader found.
 
     Attributes:
         class_names: of all splits together, so that labels agree between them.
-        splits: the entries of each.
+        splits: the entries of each, for as many times as they are wanted.
         unlabelled: splits whose images have no labels -> how many they are.
         notes: one line a kind of thing that was passed over or decided.
     """

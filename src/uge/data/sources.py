@@ -86,9 +86,9 @@ def load(
         _tell(found.notes)
         entries = _entries_of(found, split, str(source))
         how = _How(image_size, cut, convert, skip_bad, limits)
-        images, _, _, notes = _decoded(found, entries, str(source), how)
-        _tell(notes)
-        return images
+        decoded = _decoded(found, entries, str(source), how)
+        _tell(decoded.notes)
+        return decoded.images
 
 
 def _tell(notes: Iterable[str]) -> None:
@@ -152,29 +152,38 @@ def photographs(
     with ExitStack() as stack:
         found = _open(source, stack, limits, skip_bad, pictures=picture_size > 0)
         _tell(found.notes)
-        entries = list(_entries_of(found, split, str(source)))
-        alone = picture_size > 0 and len({entry.label for entry in entries}) < 2
+        entries = _entries_of(found, split, str(source))
+        alone = picture_size > 0 and not _labels_differ(entries)
         working_size = picture_size if alone else working_size
         how = _How(None, False, convert, skip_bad, limits, most_side=working_size, least_classes=2 - alone)
         try:
-            small, _, _, notes = _decoded(found, entries, str(source), how)
+            decoded = _decoded(found, entries, str(source), how)
         except _OwnSizesError:
             pass
         else:
-            _tell(notes)
-            yield Photographs(small, None, small.own)
+            _tell(decoded.notes)
+            yield Photographs(decoded.images, None, decoded.images.own)
             return
+        entries = list(entries)
         how = replace(how, image_size=(working_size, working_size), most_side=0)
-        small, kept, sizes, notes = _decoded(found, entries, str(source), how)
-        _tell(notes)
+        decoded = _decoded(found, entries, str(source), how)
+        _tell(decoded.notes)
+        kept = [entries[number] for number in decoded.numbers]
 
         def read(number: int) -> Tensor:
             pixels, _ = _pixels_of(kept[number], replace(how, image_size=None), Counter())
-            if pixels.shape[:2] != sizes[number]:
+            if pixels.shape[:2] != decoded.sizes[number]:
                 raise DataError(f"{kept[number].where}: has changed since it was first read; begin again")
-            return torch.from_numpy(np.ascontiguousarray(_as_channels(pixels, small.channels)))
+            return torch.from_numpy(np.ascontiguousarray(_as_channels(pixels, decoded.images.channels)))
 
-        yield Photographs(small, tuple(sizes), read)
+        yield Photographs(decoded.images, tuple(decoded.sizes), read)
+
+
+def _labels_differ(entries: Iterable[Entry]) -> bool:
+    """Whether these are images of two classes at least; no more is looked at than shows it."""
+    labels = (entry.label for entry in entries)
+    first = next(labels, None)
+    return any(label != first for label in labels)
 
 
 class _OwnSizesError(Exception):
@@ -194,21 +203,47 @@ class _How:
     least_classes: int = 2
 
 
-def _decoded(
-    found: Source, entries: Iterable[Entry], source: str, how: _How
-) -> tuple[ImageSet, list[Entry], list[tuple[int, int]], list[str]]:
-    """The images of these entries, those that could be read, their sizes before they were resized, and notes."""
+@dataclass(frozen=True)
+class _Decoded:
+    """What came of the entries of a split.
+
+    Attributes:
+        images: those that could be read.
+        numbers: their places among the entries.
+        sizes: (height, width) of each before it was resized.
+        notes: what is to be said.
+    """
+
+    images: ImageSet
+    numbers: list[int]
+    sizes: list[tuple[int, int]]
+    notes: list[str]
+
+
+def _decoded(found: Source, entries: Iterable[Entry], source: str, how: _How) -> _Decoded:
+    """Read the images of these entries."""
     check_class_names(found.class_names)
-    images, kept, sizes, notes = _decode_all(entries, source, how)
-    labels = torch.tensor([entry.label for entry in kept], dtype=torch.int64)
-    present = labels.unique().tolist()
+    names: list[str] = []
+    labels: list[int] = []
+
+    def noted() -> Iterator[Entry]:
+        """The entries; once all are gone through, what is kept of them is known and they need not be held."""
+        for entry in entries:
+            names.append(entry.name)
+            labels.append(entry.label)
+            yield entry
+
+    pixels, numbers, sizes, notes = _decode_all(noted(), source, how)
+    if len(numbers) < len(names):
+        names, labels = [names[number] for number in numbers], [labels[number] for number in numbers]
+    present = sorted(set(labels))
     if len(present) < how.least_classes:
         only = found.class_names[present[0]]
         raise DataError(f"{source} has one class only ({only!r}); expected at least two, each a folder of images")
-    names = tuple(entry.name for entry in kept)
     if len(set(names)) < len(names):  # rows only: names of files were checked when they were listed
-        names = tuple(f"{found.class_names[entry.label]}/{row:05d}" for row, entry in enumerate(kept))
-    return ImageSet(images, labels, found.class_names, names), kept, sizes, notes
+        names = [f"{found.class_names[label]}/{row:05d}" for row, label in enumerate(labels)]
+    images = ImageSet(pixels, torch.tensor(labels, dtype=torch.int64), found.class_names, tuple(names))
+    return _Decoded(images, numbers, sizes, notes)
 
 
 def _entries_of(found: Source, split: str, source: str) -> Iterable[Entry]:
@@ -238,14 +273,15 @@ def _entries_of(found: Source, split: str, source: str) -> Iterable[Entry]:
 
 def _decode_all(
     entries: Iterable[Entry], source: str, how: _How
-) -> tuple[Tensor, list[Entry], list[tuple[int, int]], list[str]]:
-    """The pixels uint8 [N, C, H, W] of all readable entries, these entries, their sizes, and what is to be said.
+) -> tuple[Tensor, list[int], list[tuple[int, int]], list[str]]:
+    """The pixels uint8 [N, C, H, W] of all readable entries, their places, their sizes, and what is to be said.
 
     The pixels lie in a nameless temporary file that is mapped into memory: the system keeps there what it has room for
     and reads the rest again, so that images may take more space than there is memory. What is written to the tensor
     stays in memory alone.
     """
-    kept: list[Entry] = []
+    kept: list[int] = []
+    beginning = ""  # names the first image
     sizes: list[tuple[int, int]] = []  # before resizing
     notes: list[str] = []
     skipped: list[str] = []
@@ -254,7 +290,7 @@ def _decode_all(
     grays = 0
     size: tuple[int, int] | None = None
     with scratch_file() as file:
-        for entry in entries:
+        for number, entry in enumerate(entries):
             try:
                 pixels, own_size = _pixels_of(entry, how, conversions)  # [H, W] or [H, W, C]
             except UnreadableImage:
@@ -263,12 +299,13 @@ def _decode_all(
                 skipped.append(entry.where)
                 continue
             height, width = pixels.shape[:2]
+            beginning = beginning or entry.where
             size = size or (height, width)
             if how.most_side and ((height, width) != size or max(size) > how.most_side):
                 raise _OwnSizesError
             if (height, width) != size:
                 raise DataError(
-                    f"mixed sizes: {kept[0].where} is {size[0]}x{size[1]} (height x width), {entry.where} is"
+                    f"mixed sizes: {beginning} is {size[0]}x{size[1]} (height x width), {entry.where} is"
                     f" {height}x{width}; choose one with --image-size"
                 )
             pixels = _as_channels(pixels)
@@ -283,8 +320,8 @@ def _decode_all(
                     widen(file, (len(kept), 1, height, width))
                 pixels = np.broadcast_to(pixels, (3, height, width))
             file.write(pixels.tobytes())
-            kept.append(entry)
-            sizes.append(own_size)
+            kept.append(number)
+            sizes.append(size if own_size == size else own_size)  # one object where all are of one size
             how.limits.check(source, bytes=pixels.size * len(kept), files=len(kept))
 
         if skipped:

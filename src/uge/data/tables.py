@@ -16,12 +16,25 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from uge.data.decoding import UnreadableImage
-from uge.data.entries import SPLIT_WORDS, Entry, Limits, Source, classes_of, error_line, is_hidden, some_names, text_of
+from uge.data.entries import (
+    SPLIT_WORDS,
+    Entries,
+    Entry,
+    Limits,
+    Source,
+    classes_of,
+    error_line,
+    is_hidden,
+    some_names,
+    text_of,
+)
 from uge.data.layout import split_of
 from uge.errors import DataError
 from uge.outside import open_file, read_file
 
 _ROWS, _LABELS = 16, 10_000  # read at a time: photographs have megabytes each
+_BUFFER = 2**20  # bytes of a column that are read at a time; 0 would be all
+_PATH = ".path"  # of an image, beside its bytes
 _IMAGE_COLUMNS = ("image", "img", "images")
 _LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "target")
 
@@ -32,23 +45,52 @@ class _Table:
 
     Attributes:
         features: column -> its type, of the `datasets` library.
-        batches: columns, rows at a time -> arrow tables or batches.
+        schema: of arrow.
+        batches: columns, rows at a time, the first row -> arrow tables or batches, from that row or one before it, and
+            the number of their first row.
     """
 
     features: dict[str, Any]
-    batches: Callable[[list[str], int], Iterable[Any]]
+    schema: Any
+    batches: Callable[[list[str], int, int], Iterable[tuple[int, Any]]]
 
-    def rows(self, columns: list[str], at_a_time: int, source: str) -> Iterator[dict[str, Any]]:
-        """Row by row.
+    def rows(self, columns: list[str], at_a_time: int, source: str, first: int = 0) -> Iterator[dict[str, Any]]:
+        """Row by row, from the first.
 
         Raises:
             DataError: the table is damaged, which may show only here.
         """
         try:
-            for batch in self.batches(columns, at_a_time):
-                yield from batch.to_pylist()
+            for number, batch in self.batches(columns, at_a_time, first):
+                yield from batch.to_pylist()[max(0, first - number) :]
         except Exception as error:  # the libraries let through errors of many libraries below them
             raise DataError(f"{source} cannot be read ({_cause(error)}); make or download it again") from error
+
+
+class _Cells:
+    """The cells of a column by their numbers; in order, each is read once, and few are held.
+
+    Args:
+        table: one split.
+        column: its name.
+        source: names the table in errors.
+    """
+
+    def __init__(self, table: _Table, column: str, source: str) -> None:
+        self.table, self.column, self.source = table, column, source
+        self.next = 0
+        self.coming: Iterator[dict[str, Any]] | None = None
+
+    def __call__(self, number: int) -> Any:
+        """The cell of row `number`.
+
+        Raises:
+            DataError: the table is damaged.
+        """
+        if self.coming is None or number != self.next:
+            self.coming = self.table.rows([self.column], _ROWS, self.source, number)
+        self.next = number + 1
+        return next(self.coming)[self.column]
 
 
 def by_split(source: str, paths: Iterable[str]) -> dict[str, list[str]]:
@@ -94,7 +136,10 @@ def read_parquet(files: dict[str, list[Path]], source: str, stack: ExitStack, li
     tables = {}
     for split, members in files.items():
         try:
-            opened = [parquet.ParquetFile(stack.enter_context(open_file(file, links=True))) for file in members]
+            opened = [
+                parquet.ParquetFile(stack.enter_context(open_file(file, links=True)), buffer_size=_BUFFER)
+                for file in members
+            ]
             features = _features_of(opened[0].schema_arrow)
             groups = [table.metadata.row_group(at) for table in opened for at in range(table.metadata.num_row_groups)]
         except OSError as error:
@@ -107,7 +152,7 @@ def read_parquet(files: dict[str, list[Path]], source: str, stack: ExitStack, li
             bytes=sum(group.total_byte_size for group in groups),
             files=sum(table.metadata.num_rows for table in opened),
         )
-        tables[split] = _Table(features, partial(_batches_of, opened))
+        tables[split] = _Table(features, opened[0].schema_arrow, partial(_batches_of, opened))
     return _read_tables(tables, source, (), limits)
 
 
@@ -117,9 +162,18 @@ def _features_of(schema: Any) -> dict[str, Any]:
     return {name: known.get(name) for name in schema.names}
 
 
-def _batches_of(opened: list[Any], columns: list[str], at_a_time: int) -> Iterator[Any]:
+def _batches_of(opened: list[Any], columns: list[str], at_a_time: int, first: int) -> Iterator[tuple[int, Any]]:
+    """Groups of rows that end before the first row are not read."""
+    number = 0
     for table in opened:
-        yield from table.iter_batches(batch_size=at_a_time, columns=columns)
+        for group in range(table.num_row_groups):
+            begins, number = number, number + table.metadata.row_group(group).num_rows
+            if number <= first:
+                continue
+            for batch in table.iter_batches(batch_size=at_a_time, row_groups=[group], columns=columns):
+                if begins + len(batch) > first:
+                    yield begins, batch
+                begins += len(batch)
 
 
 def read_hub(source: str, limits: Limits) -> Source:
@@ -143,7 +197,7 @@ def read_hub(source: str, limits: Limits) -> Source:
         ) from error
     tables = {
         SPLIT_WORDS.get(split.lower(), split): _Table(
-            dict(table.features), partial(_arrow_batches, table.with_format("arrow"))
+            dict(table.features), table.features.arrow_schema, partial(_arrow_batches, table.with_format("arrow"))
         )
         for split, table in found.items()
     }
@@ -154,8 +208,10 @@ def read_hub(source: str, limits: Limits) -> Source:
     return _read_tables(tables, source, cache, limits)
 
 
-def _arrow_batches(table: Any, columns: list[str], at_a_time: int) -> Iterator[Any]:
-    yield from table.select_columns(columns).iter(batch_size=at_a_time)
+def _arrow_batches(table: Any, columns: list[str], at_a_time: int, first: int) -> Iterator[tuple[int, Any]]:
+    chosen = table.select_columns([name.removesuffix(_PATH) for name in columns]).skip(first)
+    for number, batch in enumerate(chosen.iter(batch_size=at_a_time)):
+        yield first + number * at_a_time, batch
 
 
 def _cause(error: BaseException) -> str:
@@ -204,23 +260,23 @@ def _read_tables(tables: dict[str, _Table], source: str, cache: tuple[str, ...],
     class_names, label_of = classes_of(values, names, source)
 
     def entries(split: str) -> Iterator[Entry]:
-        for number, row in enumerate(tables[split].rows([image, label], _ROWS, source)):
+        table = tables[split]
+        cells = _Cells(table, image, source)
+        for number, row in enumerate(table.rows([label, *_path_of(table.schema, image)], _ROWS, source)):
             where = f"{source}: {split} row {number}"
             position = label_of(row[label], where)
-            cell = row[image] if isinstance(row[image], dict) else {"bytes": row[image]}
-            path = cell.get("path")
+            path = (row.get(image) or {}).get("path")
             stem = PureWindowsPath(path).stem if isinstance(path, str) else ""  # whatever system the path is of
             yield Entry(
                 f"{class_names[position]}/{stem or f'{number:05d}'}",
                 position,
                 where,
-                partial(_read_cell, cell, where, image, cache, limits),
+                partial(_read_cell, partial(cells, number), where, image, cache, limits),
             )
 
     unlabelled = {split: count for split, count in hidden.items() if count == counts[split]}
-    return Source(
-        class_names, {split: entries(split) for split in tables if split not in unlabelled}, unlabelled, notes
-    )
+    splits = {split: Entries(partial(entries, split)) for split in tables if split not in unlabelled}
+    return Source(class_names, splits, unlabelled, notes)
 
 
 def _column(features: Iterable[str], typed: list[str], usual: tuple[str, ...], problem: str) -> str:
@@ -233,8 +289,16 @@ def _column(features: Iterable[str], typed: list[str], usual: tuple[str, ...], p
     raise DataError(f"{problem}: expected one named {' or '.join(usual)}, got {some_names(list(features))}")
 
 
-def _read_cell(cell: dict[str, Any], where: str, column: str, cache: tuple[str, ...], limits: Limits) -> bytes:
+def _path_of(schema: Any, image: str) -> list[str]:
+    """The column of the paths of images, where they have some."""
+    kind = schema.field(image).type
+    return [image + _PATH] if any(kind.field(at).name == "path" for at in range(kind.num_fields)) else []
+
+
+def _read_cell(read: Callable[[], Any], where: str, column: str, cache: tuple[str, ...], limits: Limits) -> bytes:
     """The bytes of an image cell; of a file only where it lies in the hub's own cache."""
+    found = read()
+    cell = found if isinstance(found, dict) else {"bytes": found}
     content, path = cell.get("bytes"), cell.get("path")
     if isinstance(content, bytes):
         if len(content) > limits.file_bytes:
