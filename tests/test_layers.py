@@ -15,6 +15,7 @@ import uge
 PACKAGE = Path(uge.__file__).parent
 STOREYS = (  # a room imports from its own storey, without going round in a circle, and from those before it
     {"errors"},
+    {"grammar"},
     {"runtime", "records", "outside", "locks", "durable", "runners"},
     {"data", "networks", "losses", "filters", "operations"},
     {"training"},

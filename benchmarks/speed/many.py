@@ -48,13 +48,13 @@ import json, os, sys, threading, time
 from pathlib import Path
 
 def look(process):
-    "Bytes that a process and its children hold for themselves; how long each has computed is noted."
+    "Bytes that a process and its children hold, shared ones once; how long each has computed is noted."
     try:
-        status = Path(f"/proc/{process}/status").read_text()
+        held = Path(f"/proc/{process}/smaps_rollup").read_text()
         spent = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
         children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
         computed[process] = (int(spent[11]) + int(spent[12])) / os.sysconf("SC_CLK_TCK")
-        return 1024 * int(status.partition("RssAnon:")[2].split()[0]) + sum(map(look, children))
+        return 1024 * int(held.partition("Pss_Anon:")[2].split()[0]) + sum(map(look, children))
     except (OSError, ValueError, IndexError):
         return 0
 

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from uge import operations
-from uge.errors import ConfigError, unknown_name
+from uge.errors import ConfigError
+from uge.grammar import parse_named
 from uge.operations import luma
 
 Filter = Callable[[Tensor], Tensor]
@@ -193,20 +194,21 @@ def parse_filter(text: str) -> Filter:
 
 
 def _parse_one(text: str) -> Filter:
-    name, colon, number = text.partition(":")
-    if name not in FILTERS:
-        raise unknown_name("filter", name, FILTERS)
+    name, options = parse_named(text, "filter", FILTERS, _options_of)
     function, least, most, _ = FILTERS[name]
-    if not colon:
-        return function
     try:
-        value = float(number)
-        if least is None or most is None or not least <= value <= most:
+        numbers = {option: float(number) for option, number in options.items()}
+        if least is not None and most is not None and not all(least <= number <= most for number in numbers.values()):
             raise ValueError
     except ValueError as error:
-        expected = "it takes no number" if least is None else f"expected a number from {least} to {most}"
-        raise ConfigError(f"filter '{text}': {expected}") from error
-    return partial(function, **{list(function.__annotations__)[1]: value})
+        raise ConfigError(f"filter '{text}': expected a number from {least} to {most}") from error
+    return partial(function, **numbers) if numbers else function
+
+
+def _options_of(name: str) -> list[str]:
+    """The number that a filter takes, if any."""
+    function, least, _, _ = FILTERS[name]
+    return [] if least is None else [list(function.__annotations__)[1]]
 
 
 @cache

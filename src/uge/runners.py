@@ -25,7 +25,8 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 
-from uge.errors import ConfigError, PublishError, unknown_name
+from uge.errors import ConfigError, PublishError
+from uge.grammar import parse_named
 
 T = TypeVar("T")  # an item
 R = TypeVar("R")
@@ -235,14 +236,7 @@ def build_runner(text: str) -> Runner:
     Raises:
         ConfigError: an unknown name or option, or a package that is not installed.
     """
-    name, _, tail = text.partition(":")
-    if name not in RUNNERS:
-        raise unknown_name("runner", name, RUNNERS)
-    options = dict(item.partition("=")[::2] for item in filter(None, tail.split(",")))
-    known = list(inspect.signature(RUNNERS[name]).parameters)
-    for option in options:
-        if option not in known:
-            raise unknown_name(f"option of runner '{name}'", option, known)
+    name, options = parse_named(text, "runner", RUNNERS, lambda name: [*inspect.signature(RUNNERS[name]).parameters])
     return RUNNERS[name](**options)
 
 

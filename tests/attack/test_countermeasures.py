@@ -115,7 +115,7 @@ def test_the_strongest_part_says_what_a_hacker_knows(knows: str, texts: list[str
         ("erase:0", "erase: epsilon_255: expected a number from 1 to 128"),
         ("transplant:middle", "transplant: keep is low or high, got 'middle'"),
         ("transplant:low,smoother=none", "without a smoother there is no residual"),
-        ("transplant:low,smoother=grayscale:2", "it takes no number"),
+        ("transplant:low,smoother=grayscale:2", "has no options"),
         ("residual-means:blr", "unknown filter 'blr'; did you mean 'blur'"),
         ("residual-means:none", "without a denoiser there is no residual"),
         ("own-pairs:images=1", "own-pairs: images: expected a whole number from 2"),

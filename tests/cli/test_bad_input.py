@@ -104,7 +104,7 @@ def test_a_network_that_is_none(run: Run, toy: Path, published: Path, tmp_path: 
 
         assert error("convnt") == "unknown network 'convnt'; did you mean 'convnet'?"
         assert error("convnet:widht=8") == "unknown option of network 'convnet' 'widht'; did you mean 'width'?"
-        assert "not NAME=VALUE" in error("convnet:8")
+        assert "says width twice" in error("convnet:8,width=16")
         assert "whole number" in error("convnet:width=wide")
 
 

@@ -35,6 +35,12 @@ uge.protect_and_publish(clean, [key], Path(out), "uge", config, checkpoint_secon
 """
 
 
+@pytest.fixture(autouse=True)
+def _interrupts_are_heard() -> None:
+    """What a shell starts in the background is deaf to Ctrl-C, and so is all that it starts."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def stop(arguments: list[str], checkpoint: Path, how: signal.Signals, after: int) -> tuple[int, str, int, int]:
     """Start the command, signal it when its own checkpoint has reached a step; it stands still while we look.
 

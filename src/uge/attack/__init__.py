@@ -39,8 +39,9 @@ from uge.attack.scattered import Coin
 from uge.attack.self_supervised import SelfSupervised
 from uge.data.images import ImageSet
 from uge.encoders import is_installed
-from uge.errors import ConfigError, unknown_name
+from uge.errors import ConfigError
 from uge.filters import FILTERS
+from uge.grammar import parse_named
 from uge.keys.key import Key
 from uge.training import PlainTraining
 
@@ -101,26 +102,9 @@ def parse_countermeasures(text: str) -> list[tuple[str, dict[str, str]]]:
     """Read `name:word,option=value`, or several of them joined with "+", into names and options.
 
     Raises:
-        ConfigError: a name in no registry, or a word where there is no option.
+        ConfigError: as for `parse_named`.
     """
-    parts = []
-    for part in text.split("+"):
-        name, _, tail = part.partition(":")
-        if name not in COUNTERMEASURES:
-            raise unknown_name("counter-measure", name, COUNTERMEASURES)
-        known, options = _options_of(name), {}
-        for item in filter(None, tail.split(",")):
-            key, equals, value = item.partition("=")
-            if not known:
-                raise ConfigError(f"counter-measure '{name}' has no options, got '{part}'")
-            option, value = (key, value) if equals else (known[0], key)
-            if option in options:
-                raise ConfigError(
-                    f"counter-measure '{part}' says {option} twice; name the others, as in {known[-1]}=..."
-                )
-            options[option] = value
-        parts.append((name, options))
-    return parts
+    return [parse_named(part, "counter-measure", COUNTERMEASURES, _options_of) for part in text.split("+")]
 
 
 def _takes(name: str) -> list[str]:
@@ -312,10 +296,6 @@ def build_countermeasure(
 
 
 def _build(name: str, options: dict[str, str], given: dict[str, Any]) -> PlainTraining:
-    known = _options_of(name)
-    for option in options:
-        if option not in known:
-            raise unknown_name(f"option of counter-measure '{name}'", option, known)
     arguments = {argument: given[argument] for argument in _takes(name) if argument in given}
     for argument, value in arguments.items():
         if value is None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from uge.errors import ConfigError, unknown_name
+from uge.grammar import parse_named
 from uge.networks.convnet import ConvNet
 from uge.networks.mlp import MLP
 from uge.networks.mobilenet import MobileNetV2
@@ -19,6 +20,7 @@ from uge.networks.timm_bridge import build_timm
 from uge.networks.vgg import VGG
 from uge.networks.vit import ViT
 
+_OF_THE_DATA = ("channels", "image_size", "classes")
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "convnet": ConvNet,
     "mlp": MLP,
@@ -80,21 +82,22 @@ def parse_network(text: str) -> tuple[str, dict[str, Any]]:
     """Read "resnet" or "resnet:depth=18,width=64" (for timm: "timm:NAME") into a name and options.
 
     Raises:
-        ConfigError: the name is in no registry, or an option is not `name=value`.
+        ConfigError: as for `parse_named`, or a value is of another type or range.
     """
-    name, _, tail = text.partition(":")
-    if name == "timm":
+    if text.partition(":")[0] == "timm":
         return text, {}
-    if name not in NETWORKS:
-        raise unknown_name("network", name, [*NETWORKS, "timm:NAME"])
-    options: dict[str, Any] = {}
-    for item in filter(None, tail.split(",")):
-        key, equals, value = item.partition("=")
-        if not equals:
-            raise ConfigError(f"network option '{item}' is not NAME=VALUE, as in resnet:depth=18,width=64")
-        options[key] = {"true": True, "false": False}.get(value.lower(), int(value) if value.isdecimal() else value)
+    name, written = parse_named(text, "network", [*NETWORKS, "timm:NAME"], _options_of)
+    options: dict[str, Any] = {
+        option: {"true": True, "false": False}.get(value.lower(), int(value) if value.isdecimal() else value)
+        for option, value in written.items()
+    }
     _check_options(name, options)
     return name, options
+
+
+def _options_of(name: str) -> list[str]:
+    """What may be chosen of a network, beside what its data decide."""
+    return [option for option in inspect.signature(NETWORKS[name]).parameters if option not in _OF_THE_DATA]
 
 
 def _check_options(name: str, options: dict[str, Any]) -> None:
@@ -102,11 +105,11 @@ def _check_options(name: str, options: dict[str, Any]) -> None:
 
     Whole numbers are at least 1, or 0 where the default is 0 (which then means "choose for me" or "none").
     """
-    known = inspect.signature(NETWORKS[name]).parameters
+    known = _options_of(name)
     for key, value in options.items():
-        if key not in known or key in ("channels", "image_size", "classes"):
-            raise unknown_name(f"option of network '{name}'", key, set(known) - {"channels", "image_size", "classes"})
-        default = known[key].default
+        if key not in known:
+            raise unknown_name(f"option of network '{name}'", key, known)
+        default = inspect.signature(NETWORKS[name]).parameters[key].default
         if isinstance(default, bool):
             if not isinstance(value, bool):
                 raise ConfigError(f"network option {name}:{key} must be true or false, got '{value}'")
