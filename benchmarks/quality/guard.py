@@ -34,7 +34,15 @@ from uge.training import Shift, fit, logits_of, recommended_recipe
 
 RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "guard" / "records.jsonl"
 STUDENT = "vgg:depth=8,width=16"
-STUDENTS = ("none", "distillation:soft", "guarded", "guarded:accounts=100", "guarded:accounts=10000", "purify+guarded")
+STUDENTS = (
+    "none",
+    "distillation:soft",
+    "guarded",
+    "guarded:accounts=560",
+    "guarded:accounts=10000",
+    "purify+guarded",
+    "own-pairs+guarded",
+)
 FILTERS = (
     "grayscale",
     "blur:1",

@@ -15,10 +15,12 @@ from benchmarks.tables.text import NOT_MEASURED, Row, short, shown, table, train
 NAMES = {
     "none": "plain hacker, who asks nobody",
     "distillation:soft": "asks the network without a guard",
-    "guarded": "tries disguises, one account",
-    "guarded:accounts=100": "tries disguises, 100 accounts",
-    "guarded:accounts=10000": "tries disguises, 10,000 accounts",
-    "purify+guarded": "denoises first (`purify`), one account",
+    "guarded": "tries disguises for a day",
+    "guarded:accounts=100": "tries disguises, 100 days of accounts",
+    "guarded:accounts=560": "tries disguises, 560 days of accounts",
+    "guarded:accounts=10000": "tries disguises, 10,000 days of accounts",
+    "purify+guarded": "denoises first (`purify`), for a day",
+    "own-pairs+guarded": "denoises first, with pairs of his own (`own-pairs`), for a day",
     "own images": "asks about {images:,} images of his own",
     "own images averaged with copies": "averages these with copies",
 }

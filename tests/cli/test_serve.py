@@ -26,7 +26,7 @@ from PIL import Image
 from uge.copy import Copy
 from uge.errors import PublishError
 from uge.keys import load_key
-from uge.service.accounts import LEAST_REFUSED, Account
+from uge.service.accounts import DAILY_REFUSALS
 from uge.service.detector import Detector, train_detector
 from uge.service.http import ACCOUNT, CLOSED, MOST_BYTES, REFUSED, Log
 from uge.service.runs import DETECTOR, save_detector
@@ -130,7 +130,7 @@ def test_every_request_over_http_has_an_answer_or_one_clear_error(
         memory_stays_flat(ask, process)
     log = Log.read(trained / "served.json")  # as the next run of the service reads it
     assert log.bad > len(NO_IMAGES) and log.accounts.keys() == {"", "hacker"}
-    assert log.accounts["hacker"] == Account(answered=0, refused=LEAST_REFUSED)
+    assert (log.accounts["hacker"].answered, log.accounts["hacker"].refused) == (0, DAILY_REFUSALS)
     assert log.accounts[""].answered > 100 and not log.accounts[""].refused
     (trained / "served.json").write_text("{}")
     with pytest.raises(PublishError, match="damaged; delete it, and counting begins anew"):
@@ -138,9 +138,9 @@ def test_every_request_over_http_has_an_answer_or_one_clear_error(
 
 
 def published_images_are_refused(ask: Ask, published: Path) -> None:
-    files = sorted((published / "train").rglob("*.png"))[: LEAST_REFUSED + 1]
+    files = sorted((published / "train").rglob("*.png"))[: DAILY_REFUSALS + 1]
     answers = [ask(file.read_bytes(), account="hacker") for file in files]
-    assert answers == [(403, {"error": REFUSED})] * LEAST_REFUSED + [(403, {"error": CLOSED})]
+    assert answers == [(403, {"error": REFUSED})] * DAILY_REFUSALS + [(403, {"error": CLOSED})]
 
 
 def a_hundred_at_once_are_answered(ask: Ask) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import stat
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +22,10 @@ from uge.filters import parse_filter
 from uge.keys import SealedKey
 from uge.networks import NetworkSpec, build_network
 from uge.service import Guard, guard
-from uge.service.accounts import Account
+from uge.service.accounts import DAILY_ACCOUNTS, DAILY_REFUSALS, Account
 from uge.service.detector import Detector, train_detector
 from uge.service.disguises import disguised
+from uge.service.http import Log
 from uge.service.runs import DETECTOR, FACTS, WEIGHTS, Run, read_detector, save_detector
 from uge.service.thumbnails import Thumbnails, vectors
 from uge.training import logits_of
@@ -136,24 +138,28 @@ def test_a_key_that_opens_nothing_has_no_guard(copy: Copy, key: SealedKey, netwo
         guard(network, copy, Blind(secret=key.secret, fingerprint=key.fingerprint))
 
 
-def test_an_account_of_copies_is_closed_and_one_of_clean_images_is_not() -> None:
+def test_an_account_has_ten_tries_a_day_whatever_was_answered() -> None:
+    """What has passed once passes again: if answers earned tries, one image would earn as many as are wanted."""
     hacker = Account()
-    assert [hacker.admits(number % 20 != 0) for number in range(100)].count(True) == 1
-    assert hacker.closed and hacker.refused == 99
-    user = Account()
-    assert sum(user.admits(number % 10 == 9) for number in range(1000)) == 900 and not user.closed
+    answers = [hacker.admits(number % 100 == 0, "2026-01-01") for number in range(2000)]
+    assert answers.count(True) == 9 * 99 and hacker.closed("2026-01-01")
+    assert not hacker.closed("2026-01-02") and hacker.admits(False, "2026-01-02")
+    assert hacker.refused == 2000 - 9 * 99 and Account(**asdict(hacker)) == hacker
 
 
-def test_one_false_alarm_in_a_hundred_closes_hardly_any_account() -> None:
-    """The exact chance that 2,000 clean images close it: how likely each count of refusals is, image by image."""
-    chance, closed = np.zeros(400), 0.0
-    chance[0] = 1
-    for sent in range(1, 2001):  # later the share is ever more surely near one in a hundred
-        chance = 0.99 * chance + 0.01 * np.concatenate([[0.0], chance[:-1]])
-        most = next(refused for refused in range(sent + 2) if Account(sent - refused, refused).closed or refused > sent)
-        closed += chance[most:].sum()
-        chance[most:] = 0
-    assert closed < 1e-5
+def test_false_alarms_close_hardly_any_account_of_a_thousand_images_a_day() -> None:
+    """The exact chance that 0.35 %, refused by mistake, make ten of a thousand."""
+    few = sum(math.comb(1000, k) * 0.0035**k * 0.9965 ** (1000 - k) for k in range(DAILY_REFUSALS))
+    assert 1 - few < 0.004
+
+
+def test_a_day_has_so_many_new_accounts(tmp_path: Path) -> None:
+    log = Log(tmp_path / "log.json")
+    assert all(log.account(f"{number}") for number in range(DAILY_ACCOUNTS))
+    assert log.account("another") is None and log.account("3")
+    for account in log.accounts.values():
+        account.since = "2026-01-01"
+    assert log.account("another")
 
 
 def test_a_detector_comes_back_from_its_file_as_it_was(

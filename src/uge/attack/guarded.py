@@ -20,6 +20,7 @@ from uge.training import logits_of
 
 CERTAIN = 20.0  # the logit of a published label
 AT_A_TIME = 250
+DAY = "2026-01-01"  # whichever; each account has one
 ENOUGH = 10  # answers a class, without copies
 
 
@@ -27,13 +28,13 @@ class Guarded(Distillation):
     """Ask about each published image in many disguises, and learn what is answered.
 
     A disguise is drawn anew for every image and try: `uge.service.disguises`, which the guard's detector was trained
-    against. An account is used until it is closed. What is refused is left out, for copies under their labels teach
-    their shift; but where little is answered they are all that he has. Ours.
+    against. An account is used until it is closed for the day. What is refused is left out, for copies under their
+    labels teach their shift; but where little is answered they are all that he has. Ours.
 
     Args:
         guard: the recipient's guarded network; NaN stands for what it refuses.
         tries: how often he asks about each image, at most.
-        accounts: that he has with the service.
+        accounts: days of accounts that he has with the service: one account for a week counts as seven.
         seed: of the disguises.
     """
 
@@ -43,10 +44,8 @@ class Guarded(Distillation):
 
     def __init__(self, guard: nn.Module, tries: int | str = 10, accounts: int | str = 1, seed: int = 0) -> None:
         super().__init__(guard)
-        self.tries, self.count = (
-            whole_number("guarded: tries", tries, 1, 1000),
-            whole_number("guarded: accounts", accounts, 1),
-        )
+        self.tries = whole_number("guarded: tries", tries, 1, 1000)
+        self.count = whole_number("guarded: accounts", accounts, 1)
         self.seed = seed
 
     @classmethod
@@ -68,7 +67,7 @@ class Guarded(Distillation):
         accounts = [Account() for _ in range(self.count)]
         found = [(images[:0], logits_of(self.teacher, images[:1])[:0])]
         for part in (part for _ in range(self.tries) for part in images.split(AT_A_TIME)):
-            accounts = [account for account in accounts if not account.closed]
+            accounts = [account for account in accounts if not account.closed(DAY)]
             if not accounts:
                 break
             found.append(self._ask(part, accounts, rng))
@@ -81,5 +80,5 @@ class Guarded(Distillation):
         sent = to_uint8(disguised(x, x.roll(1, dims=0), rng))
         answers = logits_of(self.teacher, sent, device=next(self.teacher.parameters()).device)
         refused = answers.isnan().any(1).tolist()
-        given = [account.admits(each) for account, each in zip(cycle(accounts), refused, strict=False)]
+        given = [account.admits(each, DAY) for account, each in zip(cycle(accounts), refused, strict=False)]
         return sent[given], answers[given]

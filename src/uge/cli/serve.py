@@ -24,7 +24,7 @@ def serve(
     """Answers over HTTP about images that others post, and refuses the copy and what is made of it.
 
     The first call learns to recognise the copy, in some minutes. RUN/served.json counts answers and refusals.
-    An account of which too many images are refused gets no more answers. The header X-Account names it.
+    An account of which 10 images are refused gets no more answers that day. The header X-Account names it.
     Whoever sends images of his own still learns from the answers.
     """
     try:

@@ -1,14 +1,21 @@
-"""Who asks: an account of whose images too many are refused gets no more answers.
+"""Who asks: an account of which too many images are refused gets no more answers that day.
 
-A detector lets some disguises pass, and whoever tries often enough finds them. But for each that passes he sends many
-that do not, and whoever sends images of his own sends hardly any.
+A detector lets some disguises pass, and whoever tries often enough finds them. So tries are few: an account has some a
+day, and a day some new accounts. Answers earn no further tries, for what has passed once passes again.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
-LEAST_REFUSED, MOST_SHARE = 8, 0.1  # of the images that an account has sent
+DAILY_REFUSALS = 10  # of an account
+DAILY_ACCOUNTS = 20  # new ones of a service
+
+
+def today() -> str:
+    """As "2026-11-29", in UTC."""
+    return datetime.now(UTC).date().isoformat()
 
 
 @dataclass
@@ -18,19 +25,27 @@ class Account:
     Attributes:
         answered: how many.
         refused: how many.
+        since: the day of the first.
+        refused_on: the last day on which one was refused.
+        refused_then: how many on that day.
     """
 
     answered: int = 0
     refused: int = 0
+    since: str = field(default_factory=today)
+    refused_on: str = ""
+    refused_then: int = 0
 
-    @property
-    def closed(self) -> bool:
-        """Whether it gets no more answers: at least 8 images were refused, and more than one in ten."""
-        return self.refused >= LEAST_REFUSED and self.refused > MOST_SHARE * (self.answered + self.refused)
+    def closed(self, day: str) -> bool:
+        """Whether it gets no more answers on this day."""
+        return self.refused_on == day and self.refused_then >= DAILY_REFUSALS
 
-    def admits(self, refused: bool) -> bool:
-        """Count an image that the guard refuses or not; whether it is answered."""
-        answered = not (refused or self.closed)
-        self.answered += answered
-        self.refused += not answered
-        return answered
+    def admits(self, refused: bool, day: str) -> bool:
+        """Count an image of this day that the guard refuses or not; whether it is answered."""
+        if refused or self.closed(day):
+            self.refused += 1
+            self.refused_then = 1 + (self.refused_then if self.refused_on == day else 0)
+            self.refused_on = day
+            return False
+        self.answered += 1
+        return True

@@ -31,7 +31,7 @@ from uge.data.entries import Limits
 from uge.durable import write_file
 from uge.errors import ConfigError, DataError, PublishError
 from uge.outside import read_json
-from uge.service.accounts import Account
+from uge.service.accounts import DAILY_ACCOUNTS, Account, today
 from uge.service.guarded import Guard
 from uge.service.runs import Run
 
@@ -44,7 +44,8 @@ SECONDS = 20.0  # that a body may take
 SECONDS_BETWEEN = 1.0  # between two writings of the log, at least
 MOST_ACCOUNTS, LONGEST_NAME = 10_000, 100  # letters
 ACCOUNT = "x-account"  # the header in which a proxy says who asks
-CLOSED = "too many images of this account were published ones; it gets no more answers"
+CLOSED = "too many images of this account were published ones; it gets no more answers today"
+FULL = "no new account is taken today; ask again tomorrow"
 REFUSED = "this image is a published one, or was made from one; send images of your own"
 
 
@@ -81,9 +82,11 @@ class Log:
             raise PublishError(f"cannot read {file}, it is damaged; delete it, and counting begins anew") from error
 
     def account(self, name: str) -> Account | None:
-        """That of this name; None where there are too many to keep another."""
-        if name not in self.accounts and len(self.accounts) >= MOST_ACCOUNTS:
-            return None
+        """That of this name; None where no other is taken today."""
+        if name not in self.accounts:
+            new = sum(account.since == today() for account in self.accounts.values())
+            if new >= DAILY_ACCOUNTS or len(self.accounts) >= MOST_ACCOUNTS:
+                return None
         return self.accounts.setdefault(name, Account())
 
     def write(self, *, soon: bool = False) -> None:
@@ -119,8 +122,8 @@ class Desk:
     def _answer(self, content: bytes, name: str) -> tuple[int, dict[str, Any]]:
         account = self.log.account(name)
         if account is None:
-            return 503, {"error": f"{MOST_ACCOUNTS:,} accounts are known already; a new one is not taken"}
-        if account.closed:
+            return 503, {"error": FULL}
+        if account.closed(today()):
             return 403, {"error": CLOSED}
         try:
             image = decode(content, "the image", convert=True, limits=Limits(pixels=MOST_PIXELS))
@@ -130,7 +133,7 @@ class Desk:
         image = image.convert("L" if self.run.spec.channels == 1 else "RGB")
         seen = _pixels((centre_cut if self.run.cut else squeezed)(image, self.run.spec.image_size))
         refused = bool(self.guard.opens(_pixels(image))) or bool(self.guard.refuses(seen))
-        if not account.admits(refused):
+        if not account.admits(refused, today()):
             return 403, {"error": REFUSED}
         shares = self.guard.service.probabilities(seen)[0].tolist()
         named = dict(zip(self.run.class_names, (round(share, 4) for share in shares), strict=True))
