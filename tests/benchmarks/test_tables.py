@@ -404,7 +404,7 @@ def test_a_guard_has_what_it_costs_and_a_line_a_student() -> None:
     assert "Clean test images refused: 0.40 %. The network's accuracy: 70.00, behind the guard 69.75" in text
     assert text.splitlines()[4:] == [
         "| plain hacker, who asks nobody | - | 16.0 |",
-        "| tries disguises, one account | 1,200 | 17.0 |",
+        "| tries disguises for a day | 1,200 | 17.0 |",
         "| asks about 1,000 images of his own | 990 | 44.0 |",
     ]
     assert refused_table(rows).splitlines()[2:] == ["| as they are | 100.0 | 0.4 |", "| cropped | 91.5 | 80.0 |"]
