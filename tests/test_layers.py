@@ -110,6 +110,11 @@ def test_the_reading_of_imports_finds_those_that_are_there() -> None:
     assert IMPORTS["errors"] == set()
 
 
+def test_no_file_is_long() -> None:
+    lengths = {name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in MODULES.items()}
+    assert not {name: lines for name, lines in lengths.items() if lines > 400}
+
+
 def public_names(path: Path) -> set[str]:
     """Functions, classes and types that a file defines; not its constants, and no type variables."""
     found = set()

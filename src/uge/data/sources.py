@@ -21,15 +21,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from uge.data.arrays import EMBEDDED, npz_source, read_embedded
-from uge.data.decoding import SUFFIXES, UnreadableImage, centre_cut, decode, squeezed
-from uge.data.entries import SPLIT_WORDS, DataWarning, Entry, Limits, Pixels, Source, kinds_of, some_names, suffix_of
+from uge.data.decoding import SUFFIXES
+from uge.data.entries import SPLIT_WORDS, DataWarning, Entry, Limits, Source, kinds_of, suffix_of
 from uge.data.files import list_zip, open_zip, read_picture, read_tree, walk
-from uge.data.images import ImageSet, check_class_names
-from uge.data.scratch import scratch_file, widen
+from uge.data.images import ImageSet
+from uge.data.splits import How, OwnSizesError, as_channels, decoded, pixels_of
 from uge.data.tables import by_split, read_hub, read_parquet
 from uge.errors import DataError
 
@@ -85,10 +84,10 @@ def load(
         found = _open(source, stack, limits, skip_bad)
         _tell(found.notes)
         entries = _entries_of(found, split, str(source))
-        how = _How(image_size, cut, convert, skip_bad, limits)
-        decoded = _decoded(found, entries, str(source), how)
-        _tell(decoded.notes)
-        return decoded.images
+        how = How(image_size, cut, convert, skip_bad, limits)
+        made = decoded(found, entries, str(source), how)
+        _tell(made.notes)
+        return made.images
 
 
 def _tell(notes: Iterable[str]) -> None:
@@ -155,28 +154,28 @@ def photographs(
         entries = _entries_of(found, split, str(source))
         alone = picture_size > 0 and not _labels_differ(entries)
         working_size = picture_size if alone else working_size
-        how = _How(None, False, convert, skip_bad, limits, most_side=working_size, least_classes=2 - alone)
+        how = How(None, False, convert, skip_bad, limits, most_side=working_size, least_classes=2 - alone)
         try:
-            decoded = _decoded(found, entries, str(source), how)
-        except _OwnSizesError:
+            made = decoded(found, entries, str(source), how)
+        except OwnSizesError:
             pass
         else:
-            _tell(decoded.notes)
-            yield Photographs(decoded.images, None, decoded.images.own)
+            _tell(made.notes)
+            yield Photographs(made.images, None, made.images.own)
             return
         entries = list(entries)
         how = replace(how, image_size=(working_size, working_size), most_side=0)
-        decoded = _decoded(found, entries, str(source), how)
-        _tell(decoded.notes)
-        kept = [entries[number] for number in decoded.numbers]
+        made = decoded(found, entries, str(source), how)
+        _tell(made.notes)
+        kept = [entries[number] for number in made.numbers]
 
         def read(number: int) -> Tensor:
-            pixels, _ = _pixels_of(kept[number], replace(how, image_size=None), Counter())
-            if pixels.shape[:2] != decoded.sizes[number]:
+            pixels, _ = pixels_of(kept[number], replace(how, image_size=None), Counter())
+            if pixels.shape[:2] != made.sizes[number]:
                 raise DataError(f"{kept[number].where}: has changed since it was first read; begin again")
-            return torch.from_numpy(np.ascontiguousarray(_as_channels(pixels, decoded.images.channels)))
+            return torch.from_numpy(np.ascontiguousarray(as_channels(pixels, made.images.channels)))
 
-        yield Photographs(decoded.images, tuple(decoded.sizes), read)
+        yield Photographs(made.images, tuple(made.sizes), read)
 
 
 def _labels_differ(entries: Iterable[Entry]) -> bool:
@@ -184,66 +183,6 @@ def _labels_differ(entries: Iterable[Entry]) -> bool:
     labels = (entry.label for entry in entries)
     first = next(labels, None)
     return any(label != first for label in labels)
-
-
-class _OwnSizesError(Exception):
-    """The images are not all of one small size."""
-
-
-@dataclass(frozen=True)
-class _How:
-    """How entries are decoded; as for `load`. Of larger ones than `most_side`, or mixed, `_OwnSizesError` is raised."""
-
-    image_size: tuple[int, int] | None
-    cut: bool
-    convert: bool
-    skip_bad: bool
-    limits: Limits
-    most_side: int = 0
-    least_classes: int = 2
-
-
-@dataclass(frozen=True)
-class _Decoded:
-    """What came of the entries of a split.
-
-    Attributes:
-        images: those that could be read.
-        numbers: their places among the entries.
-        sizes: (height, width) of each before it was resized.
-        notes: what is to be said.
-    """
-
-    images: ImageSet
-    numbers: list[int]
-    sizes: list[tuple[int, int]]
-    notes: list[str]
-
-
-def _decoded(found: Source, entries: Iterable[Entry], source: str, how: _How) -> _Decoded:
-    """Read the images of these entries."""
-    check_class_names(found.class_names)
-    names: list[str] = []
-    labels: list[int] = []
-
-    def noted() -> Iterator[Entry]:
-        """The entries; once all are gone through, what is kept of them is known and they need not be held."""
-        for entry in entries:
-            names.append(entry.name)
-            labels.append(entry.label)
-            yield entry
-
-    pixels, numbers, sizes, notes = _decode_all(noted(), source, how)
-    if len(numbers) < len(names):
-        names, labels = [names[number] for number in numbers], [labels[number] for number in numbers]
-    present = sorted(set(labels))
-    if len(present) < how.least_classes:
-        only = found.class_names[present[0]]
-        raise DataError(f"{source} has one class only ({only!r}); expected at least two, each a folder of images")
-    if len(set(names)) < len(names):  # rows only: names of files were checked when they were listed
-        names = [f"{found.class_names[label]}/{row:05d}" for row, label in enumerate(labels)]
-    images = ImageSet(pixels, torch.tensor(labels, dtype=torch.int64), found.class_names, tuple(names))
-    return _Decoded(images, numbers, sizes, notes)
 
 
 def _entries_of(found: Source, split: str, source: str) -> Iterable[Entry]:
@@ -266,100 +205,6 @@ def _entries_of(found: Source, split: str, source: str) -> Iterable[Entry]:
             f"{source}: the labels of the {count:,} images of split '{wanted}' are hidden (not of: {have}); {mend}"
         )
     raise DataError(f"{source} has no split '{split}', only: {have}; {mend}")
-
-
-# ---------------------------------------------------------------------------------------------------- decoding a split
-
-
-def _decode_all(
-    entries: Iterable[Entry], source: str, how: _How
-) -> tuple[Tensor, list[int], list[tuple[int, int]], list[str]]:
-    """The pixels uint8 [N, C, H, W] of all readable entries, their places, their sizes, and what is to be said.
-
-    The pixels lie in a nameless temporary file that is mapped into memory: the system keeps there what it has room for
-    and reads the rest again, so that images may take more space than there is memory. What is written to the tensor
-    stays in memory alone.
-    """
-    kept: list[int] = []
-    beginning = ""  # names the first image
-    sizes: list[tuple[int, int]] = []  # before resizing
-    notes: list[str] = []
-    skipped: list[str] = []
-    conversions: Counter[str] = Counter()
-    first_of: dict[int, str] = {}  # channels -> the first image that has them
-    grays = 0
-    size: tuple[int, int] | None = None
-    with scratch_file() as file:
-        for number, entry in enumerate(entries):
-            try:
-                pixels, own_size = _pixels_of(entry, how, conversions)  # [H, W] or [H, W, C]
-            except UnreadableImage:
-                if not how.skip_bad:
-                    raise
-                skipped.append(entry.where)
-                continue
-            height, width = pixels.shape[:2]
-            beginning = beginning or entry.where
-            size = size or (height, width)
-            if how.most_side and ((height, width) != size or max(size) > how.most_side):
-                raise _OwnSizesError
-            if (height, width) != size:
-                raise DataError(
-                    f"mixed sizes: {beginning} is {size[0]}x{size[1]} (height x width), {entry.where} is"
-                    f" {height}x{width}; choose one with --image-size"
-                )
-            pixels = _as_channels(pixels)
-            grays += len(pixels) == 1
-            first_of.setdefault(len(pixels), entry.where)
-            if len(first_of) == 2:
-                if not how.convert:
-                    raise DataError(
-                        f"mixed colours: {first_of[1]} is gray, {first_of[3]} is RGB; --convert makes all RGB"
-                    )
-                if len(pixels) == 3 and grays == len(kept):  # the first RGB image: widen all before it
-                    widen(file, (len(kept), 1, height, width))
-                pixels = np.broadcast_to(pixels, (3, height, width))
-            file.write(pixels.tobytes())
-            kept.append(number)
-            sizes.append(size if own_size == size else own_size)  # one object where all are of one size
-            how.limits.check(source, bytes=pixels.size * len(kept), files=len(kept))
-
-        if skipped:
-            total = len(skipped) + len(kept)
-            notes.append(f"passed over {len(skipped)} unreadable of {total} images: {some_names(skipped)}")
-        if not kept or size is None:
-            bad = f": {len(skipped)} cannot be read, such as {skipped[0]}" if skipped else ""
-            raise DataError(f"{source} holds no readable image in this split{bad}; give other images")
-        if len(first_of) == 2:
-            conversions["brought from gray to RGB"] = grays
-        notes += [f"{count} of {len(kept)} images {what}" for what, count in conversions.items()]
-        file.flush()
-        images = np.memmap(file, np.uint8, mode="c", shape=(len(kept), max(first_of), *size))
-    return torch.from_numpy(images), kept, sizes, notes
-
-
-def _as_channels(pixels: Pixels, channels: int = 0) -> Pixels:
-    """[H, W] or [H, W, C] -> [C, H, W], gray ones in as many channels as are wanted."""
-    planes = pixels.reshape(*pixels.shape[:2], -1).transpose(2, 0, 1)
-    return np.broadcast_to(planes, (max(channels, len(planes)), *planes.shape[1:]))
-
-
-def _pixels_of(entry: Entry, how: _How, conversions: Counter[str]) -> tuple[Pixels, tuple[int, int]]:
-    """The 8-bit pixels [H, W] (gray) or [H, W, 3] of one entry, in the wanted size, and its own (height, width)."""
-    content = entry.read()
-    if isinstance(content, bytes):
-        image = decode(content, entry.where, convert=how.convert, conversions=conversions, limits=how.limits)
-    elif content.shape[2:] in ((), (3,)) and how.image_size in (None, content.shape[:2]):
-        return content, (content.shape[0], content.shape[1])  # most arrays: spare them the way through Pillow
-    else:
-        array = Image.fromarray(np.ascontiguousarray(content))
-        image = decode(array, entry.where, convert=how.convert, conversions=conversions)
-    resize = centre_cut if how.cut else squeezed
-    seen = image if how.image_size is None else resize(image, how.image_size)
-    return np.asarray(seen), (image.height, image.width)
-
-
-# ------------------------------------------------------------------------------------------------- choosing the reader
 
 
 def _open(source: str | Path, stack: ExitStack, limits: Limits, skip_bad: bool, pictures: bool = False) -> Source:

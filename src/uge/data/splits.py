@@ -1,0 +1,166 @@
+"""The images of one split: every entry decoded, as large as is wanted, in one array."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from uge.data.decoding import UnreadableImage, centre_cut, decode, squeezed
+from uge.data.entries import Entry, Limits, Pixels, Source, some_names
+from uge.data.images import ImageSet, check_class_names
+from uge.data.scratch import scratch_file, widen
+from uge.errors import DataError
+
+
+class OwnSizesError(Exception):
+    """The images are not all of one small size."""
+
+
+@dataclass(frozen=True)
+class How:
+    """How entries are decoded; as for `load`. Of larger ones than `most_side`, or mixed, `OwnSizesError` is raised."""
+
+    image_size: tuple[int, int] | None
+    cut: bool
+    convert: bool
+    skip_bad: bool
+    limits: Limits
+    most_side: int = 0
+    least_classes: int = 2
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What came of the entries of a split.
+
+    Attributes:
+        images: those that could be read.
+        numbers: their places among the entries.
+        sizes: (height, width) of each before it was resized.
+        notes: what is to be said.
+    """
+
+    images: ImageSet
+    numbers: list[int]
+    sizes: list[tuple[int, int]]
+    notes: list[str]
+
+
+def decoded(found: Source, entries: Iterable[Entry], source: str, how: How) -> Decoded:
+    """Read the images of these entries."""
+    check_class_names(found.class_names)
+    names: list[str] = []
+    labels: list[int] = []
+
+    def noted() -> Iterator[Entry]:
+        """The entries, none of which need be held: their names and labels are enough."""
+        for entry in entries:
+            names.append(entry.name)
+            labels.append(entry.label)
+            yield entry
+
+    pixels, numbers, sizes, notes = _decode_all(noted(), source, how)
+    if len(numbers) < len(names):
+        names, labels = [names[number] for number in numbers], [labels[number] for number in numbers]
+    present = sorted(set(labels))
+    if len(present) < how.least_classes:
+        only = found.class_names[present[0]]
+        raise DataError(f"{source} has one class only ({only!r}); expected at least two, each a folder of images")
+    if len(set(names)) < len(names):  # rows only: names of files were checked when they were listed
+        names = [f"{found.class_names[label]}/{row:05d}" for row, label in enumerate(labels)]
+    images = ImageSet(pixels, torch.tensor(labels, dtype=torch.int64), found.class_names, tuple(names))
+    return Decoded(images, numbers, sizes, notes)
+
+
+def _decode_all(
+    entries: Iterable[Entry], source: str, how: How
+) -> tuple[Tensor, list[int], list[tuple[int, int]], list[str]]:
+    """The pixels uint8 [N, C, H, W] of all readable entries, their places, their sizes, and what is to be said.
+
+    The pixels lie in a nameless temporary file that is mapped into memory: the system keeps there what it has room for
+    and reads the rest again, so that images may take more space than there is memory. What is written to the tensor
+    stays in memory alone.
+    """
+    kept: list[int] = []
+    beginning = ""  # names the first image
+    sizes: list[tuple[int, int]] = []  # before resizing
+    notes: list[str] = []
+    skipped: list[str] = []
+    conversions: Counter[str] = Counter()
+    first_of: dict[int, str] = {}  # channels -> the first image that has them
+    grays = 0
+    size: tuple[int, int] | None = None
+    with scratch_file() as file:
+        for number, entry in enumerate(entries):
+            try:
+                pixels, own_size = pixels_of(entry, how, conversions)  # [H, W] or [H, W, C]
+            except UnreadableImage:
+                if not how.skip_bad:
+                    raise
+                skipped.append(entry.where)
+                continue
+            height, width = pixels.shape[:2]
+            beginning = beginning or entry.where
+            size = size or (height, width)
+            if how.most_side and ((height, width) != size or max(size) > how.most_side):
+                raise OwnSizesError
+            if (height, width) != size:
+                raise DataError(
+                    f"mixed sizes: {beginning} is {size[0]}x{size[1]} (height x width), {entry.where} is"
+                    f" {height}x{width}; choose one with --image-size"
+                )
+            pixels = as_channels(pixels)
+            grays += len(pixels) == 1
+            first_of.setdefault(len(pixels), entry.where)
+            if len(first_of) == 2:
+                if not how.convert:
+                    raise DataError(
+                        f"mixed colours: {first_of[1]} is gray, {first_of[3]} is RGB; --convert makes all RGB"
+                    )
+                if len(pixels) == 3 and grays == len(kept):  # the first RGB image: widen all before it
+                    widen(file, (len(kept), 1, height, width))
+                pixels = np.broadcast_to(pixels, (3, height, width))
+            file.write(pixels.tobytes())
+            kept.append(number)
+            sizes.append(size if own_size == size else own_size)  # one object where all are of one size
+            how.limits.check(source, bytes=pixels.size * len(kept), files=len(kept))
+
+        if skipped:
+            total = len(skipped) + len(kept)
+            notes.append(f"passed over {len(skipped)} unreadable of {total} images: {some_names(skipped)}")
+        if not kept or size is None:
+            bad = f": {len(skipped)} cannot be read, such as {skipped[0]}" if skipped else ""
+            raise DataError(f"{source} holds no readable image in this split{bad}; give other images")
+        if len(first_of) == 2:
+            conversions["brought from gray to RGB"] = grays
+        notes += [f"{count} of {len(kept)} images {what}" for what, count in conversions.items()]
+        file.flush()
+        images = np.memmap(file, np.uint8, mode="c", shape=(len(kept), max(first_of), *size))
+    return torch.from_numpy(images), kept, sizes, notes
+
+
+def as_channels(pixels: Pixels, channels: int = 0) -> Pixels:
+    """[H, W] or [H, W, C] -> [C, H, W], gray ones in as many channels as are wanted."""
+    planes = pixels.reshape(*pixels.shape[:2], -1).transpose(2, 0, 1)
+    return np.broadcast_to(planes, (max(channels, len(planes)), *planes.shape[1:]))
+
+
+def pixels_of(entry: Entry, how: How, conversions: Counter[str]) -> tuple[Pixels, tuple[int, int]]:
+    """The 8-bit pixels [H, W] (gray) or [H, W, 3] of one entry, in the wanted size, and its own (height, width)."""
+    content = entry.read()
+    if isinstance(content, bytes):
+        image = decode(content, entry.where, convert=how.convert, conversions=conversions, limits=how.limits)
+    elif content.shape[2:] in ((), (3,)) and how.image_size in (None, content.shape[:2]):
+        return content, (content.shape[0], content.shape[1])  # most arrays: spare them the way through Pillow
+    else:
+        array = Image.fromarray(np.ascontiguousarray(content))
+        image = decode(array, entry.where, convert=how.convert, conversions=conversions)
+    resize = centre_cut if how.cut else squeezed
+    seen = image if how.image_size is None else resize(image, how.image_size)
+    return np.asarray(seen), (image.height, image.width)
