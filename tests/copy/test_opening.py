@@ -7,11 +7,12 @@ import pytest
 import torch
 from PIL import Image
 
-from uge.copy import open_copy
+from uge.copy import open_copy, opening
 from uge.copy.files import png_bytes, read_png
 from uge.data import DataWarning, load
 from uge.errors import KeyFileError, PublishError
 from uge.keys import SealedKey
+from uge.runners import Local
 
 from .copies import content, make_set, published, published_sealed, weights_key
 
@@ -50,6 +51,23 @@ def test_a_copy_opens_to_a_class_folder_of_the_originals_but_for_the_lowest_bit(
     assert all(torch.equal(image, expected()[Path(name).stem]) for name, image in found.items())
     assert stat.S_IMODE((tmp_path / "mine").stat().st_mode) == 0o700
     assert len(load(tmp_path / "mine", "train")) == 12
+
+
+def test_a_lost_worker_leaves_what_was_opened(copy, recipient, tmp_path, monkeypatch):
+    """The same command goes on, as its message says."""
+
+    class Dies(Local):
+        def run(self, do, more, lost, folder):
+            do(*more(1))
+            yield
+            yield lost(*more(1), OSError("killed"))
+
+    monkeypatch.setattr(opening, "MOST_VALUES", 1)  # a chunk an image
+    with pytest.raises(PublishError, match="the same command goes on"):
+        open_copy(copy, recipient, tmp_path / "mine", runner=Dies())
+    (first,) = [path for path in tmp_path.glob("mine.partial/**/*.png")]
+    assert torch.equal(read_png(first.read_bytes()), expected()[first.stem])
+    assert open_copy(copy, recipient, tmp_path / "mine") == 12 and not list(tmp_path.glob("*.partial"))
 
 
 def test_single_files_and_parts_open_without_a_manifest(copy, recipient, tmp_path):

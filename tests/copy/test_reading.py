@@ -175,3 +175,11 @@ def test_no_view_without_the_signature_of_the_key(key, out):
     (out / "elsewhere").rename(out / "manifest.sig")
     with pytest.raises(PublishError, match="has lost its manifest"):
         Copy.read(out)
+
+
+def test_a_view_has_the_size_that_was_asked_for(tmp_path: Path) -> None:
+    """Read with the key or without it."""
+    key = SealedKey.draw()
+    published_sealed(tmp_path / "copy", make_set(size=(12, 12)), key)
+    for copy in (Copy.read(tmp_path / "copy", size=6), Copy.read(tmp_path / "copy", key, size=6)):
+        assert copy.view(key).image_size == copy.images.image_size == (6, 6)

@@ -18,7 +18,6 @@ from uge.copy.chunks import Done, cut, work_through
 from uge.copy.files import CHUNKS, PNG_ERRORS, chunks_of, in_batches, read_png, what_became_of
 from uge.copy.forms import MOST_VALUES, Place
 from uge.copy.manifest import PublishedImage
-from uge.copy.opening import open_each
 from uge.data.entries import Pixels
 from uge.data.images import pixel_sha256
 from uge.keys import Key
@@ -90,7 +89,7 @@ class Seen:
         """Take in a batch uint8 [B, C, H, W]."""
         views, opened = copies, torch.zeros(len(copies), dtype=torch.bool)
         if key is not None:
-            views, opened = open_each(key, copies)
+            views, opened = key.open_each(copies)
             self.tried, self.opened = self.tried + len(copies), self.opened + int(opened.sum())
         for each, copy, view, good in zip(images, copies, views, opened.tolist(), strict=True):
             if each.original is None:

@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from uge.copy.chunks import Done, cut, work_through
@@ -112,13 +111,14 @@ def open_copy(
         if not _was_opened(work, out):
             try:
                 found, missing = _open_all(files, published, key, work, runner)
-                _tell(found, missing, source, signed, skip_bad)
+                try:
+                    _tell(found, missing, source, signed, skip_bad)
+                except UgeError:
+                    remove_folder(work, last=LAST)
+                    raise
                 move_into_place(work / OPENED, out)
             except OSError as error:
                 raise PublishError(f"cannot write {out}: {error.strerror or error}") from error
-            except UgeError:
-                remove_folder(work, last=LAST)
-                raise
         remove_folder(work, last=LAST)
     return len(CopyTree.of(out).pngs)
 
@@ -179,7 +179,7 @@ def _open_files(key: Key, folder: Path, files: Sequence[Wanted]) -> Done:
                 strays.append((at, sha256))
 
     for numbers, copies in in_batches(images()):
-        views, opened = open_each(key, copies)
+        views, opened = key.open_each(copies)
         for at, view, good in zip(numbers, views, opened.tolist(), strict=True):
             if good:
                 written.append(folder / files[at].name)
@@ -212,25 +212,6 @@ def _tell(found: _Found, missing: Sequence[str], source: Path, signed: bool, ski
         told = "labels are those of the folders: without a manifest nobody signs them"
     if told:
         warnings.warn(DataWarning(told), stacklevel=3)
-
-
-def open_each(key: Key, copies: Tensor) -> tuple[Tensor, Tensor]:
-    """Open every letter that opens.
-
-    Args:
-        key: one that opens.
-        copies: uint8 [B, C, H, W].
-
-    Returns:
-        Views uint8 [B, C, H, W], zeros where a letter does not open; and which ones do, bool [B].
-    """
-    try:
-        return key.opened(copies), torch.ones(len(copies), dtype=torch.bool)
-    except PublishError:
-        if len(copies) == 1:
-            return torch.zeros_like(copies), torch.zeros(1, dtype=torch.bool)
-    halves = [open_each(key, half) for half in copies.tensor_split(2)]
-    return torch.cat([views for views, _ in halves]), torch.cat([opened for _, opened in halves])
 
 
 def _named(files: Sequence[Place | str], of: int, what: str) -> str:

@@ -142,7 +142,8 @@ class Copy:
             KeyFileError: the key is for other images.
         """
         if self.signed_by != key.fingerprint:
-            return Copy.read(self.folder, key).view(key)
+            resized = self.manifest is not None and self.manifest.own_sizes
+            return Copy.read(self.folder, key, size=self.images.image_size[0] if resized else None).view(key)
         key.check_fits(self.images)
         found = self.resized_view(key)
         return self.images.with_images(key.opened(self.images.images)) if found is None else found
@@ -199,17 +200,9 @@ def authorised_view(
         copy = source if isinstance(source, Copy) else Copy.read(source, key)
         return AuthorisedDataset(copy.view(key), transform)
     key.check_fits(source)
-    if key.opens and _opens(key, source.images[:1]):
+    if key.opens and key.open_each(source.images[:1])[1].any():
         raise ConfigError("these images were published: give the folder of the copy, so that its letters are opened")
     return AuthorisedDataset(source.with_images(key.seen(source.images)), transform)
-
-
-def _opens(key: Key, copies: Tensor) -> bool:
-    try:
-        key.opened(copies)
-    except PublishError:
-        return False
-    return True
 
 
 def _images(folder: Path, manifest: Manifest, *, signed: bool, key: Key | None = None) -> ImageSet:

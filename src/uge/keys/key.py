@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Self
 from torch import Tensor, nn
 
 from uge.data.images import ImageSet
-from uge.errors import KeyFileError
+from uge.errors import KeyFileError, PublishError
 from uge.keys import signature
 from uge.networks import NetworkSpec
 from uge.training import Recipe
@@ -85,12 +85,26 @@ class Key(ABC):
         """
 
     @abstractmethod
+    def open_each(self, copies: Tensor) -> tuple[Tensor, Tensor]:
+        """What the recipient's network sees of copies uint8 [N, C, H, W], the same shape; and which open, bool [N].
+
+        Where one does not open stand zeros.
+        """
+
     def opened(self, copies: Tensor) -> Tensor:
         """What the recipient's network sees of copies, uint8 [N, C, H, W] -> the same.
 
         Raises:
             PublishError: some do not open: how many, and the place of the first.
         """
+        views, opened = self.open_each(copies)
+        shut = (~opened).nonzero()[:, 0].tolist()
+        if shut:
+            raise PublishError(
+                f"{len(shut)} of {len(copies)} images do not open with this key, the first is number {shut[0]};"
+                " they are of another key, changed, or no sealed copies"
+            )
+        return views
 
     @abstractmethod
     def seen(self, images: Tensor) -> Tensor:

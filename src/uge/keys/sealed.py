@@ -15,7 +15,7 @@ from typing import ClassVar, Self
 from torch import Tensor, nn
 
 from uge.data.images import ImageSet, normalisation_of
-from uge.errors import KeyFileError, PublishError
+from uge.errors import KeyFileError
 from uge.keys import signature
 from uge.keys.key import FORMAT_VERSION, Key, check_facts, damaged, no_key, signer_of, signing_part
 from uge.keys.letter import even, open_letters
@@ -91,15 +91,8 @@ class SealedKey(Key):
     def check_fits(self, images: ImageSet) -> None:
         """A sealed key fits any images; whether these carry its letters shows when they are opened."""
 
-    def opened(self, copies: Tensor) -> Tensor:
-        views, opened = open_letters(copies, self.secret)
-        shut = (~opened).nonzero()[:, 0].tolist()
-        if shut:
-            raise PublishError(
-                f"{len(shut)} of {len(copies)} images do not open with this key, the first is number {shut[0]};"
-                " they are of another key, changed, or no sealed copies"
-            )
-        return views
+    def open_each(self, copies: Tensor) -> tuple[Tensor, Tensor]:
+        return open_letters(copies, self.secret)
 
     def seen(self, images: Tensor) -> Tensor:
         return even(images)

@@ -138,8 +138,8 @@ class WeightsKey(Key):
             expected, got = ("x".join(map(str, size)) for size in (self.network.image_size, images.image_size))
             raise KeyFileError(f"the key is for {expected} pixels, the data has {got}; {mend}, or give --image-size")
 
-    def opened(self, copies: Tensor) -> Tensor:
-        return copies
+    def open_each(self, copies: Tensor) -> tuple[Tensor, Tensor]:
+        return copies, torch.ones(len(copies), dtype=torch.bool)
 
     def seen(self, images: Tensor) -> Tensor:
         return images

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from uge.copy import Copy
-from uge.copy.opening import open_each
 from uge.data.images import to_float, to_uint8
 from uge.errors import KeyFileError
 from uge.keys import Key
@@ -63,7 +62,7 @@ class Guard(nn.Module):
 
     def opens(self, images: Tensor) -> Tensor:
         """Which of these uint8 images [B, C, H, W] are published ones, to the last bit, bool [B]."""
-        return open_each(self.key, images)[1]
+        return self.key.open_each(images)[1]
 
     def refuses(self, images: Tensor) -> Tensor:
         """Which of these uint8 images [B, C, H, W], of the network's size, are published ones or come from one."""
