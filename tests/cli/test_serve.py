@@ -46,7 +46,7 @@ def trained(run: Run, published: Path, key: Path, tmp_path_factory: pytest.TempP
     copy = Copy.read(published, opens)
     detector = train_detector(copy.images, copy.view(opens), steps=1)
     thumbnails = replace(detector.thumbnails, threshold=1.0)
-    save_detector(Detector(detector.network, math.inf, thumbnails), out / DETECTOR)
+    save_detector(Detector(detector.network, math.inf, thumbnails), opens, out / DETECTOR)
     return out
 
 

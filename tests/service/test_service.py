@@ -163,17 +163,19 @@ def test_a_day_has_so_many_new_accounts(tmp_path: Path) -> None:
 
 
 def test_a_detector_comes_back_from_its_file_as_it_was(
-    images: tuple[ImageSet, ...], detector: Detector, tmp_path: Path
+    images: tuple[ImageSet, ...], detector: Detector, key: SealedKey, tmp_path: Path
 ) -> None:
-    save_detector(detector, tmp_path / DETECTOR)
+    save_detector(detector, key, tmp_path / DETECTOR)
     assert stat.S_IMODE((tmp_path / DETECTOR).stat().st_mode) == 0o600
-    again = read_detector(tmp_path / DETECTOR, 3, (32, 32))
+    again = read_detector(tmp_path / DETECTOR, key, 3, (32, 32))
+    with pytest.raises(KeyFileError, match="was trained with another key"):
+        read_detector(tmp_path / DETECTOR, SealedKey.draw(), 3, (32, 32))
     assert (again.threshold, again.thumbnails.threshold) == (detector.threshold, detector.thumbnails.threshold)
     assert torch.equal(again.score(images[1].images), detector.score(images[1].images))
     assert torch.equal(again.thumbnails.kept, detector.thumbnails.kept)
     (tmp_path / DETECTOR).write_bytes((tmp_path / DETECTOR).read_bytes()[:-9])
     with pytest.raises(PublishError, match="damaged; delete it, and it is made again"):
-        read_detector(tmp_path / DETECTOR, 3, (32, 32))
+        read_detector(tmp_path / DETECTOR, key, 3, (32, 32))
 
 
 def test_a_run_knows_what_it_was_trained_on(
@@ -190,7 +192,7 @@ def test_a_run_knows_what_it_was_trained_on(
         run.guarded(key, None)
     with pytest.raises(ConfigError, match="was not trained on"):
         run.guarded(key, copy.folder)
-    save_detector(detector, tmp_path / DETECTOR)
+    save_detector(detector, key, tmp_path / DETECTOR)
     assert run.guarded(key, None).refuses(copy.images.images).all()
     (tmp_path / WEIGHTS).write_bytes(b"")
     with pytest.raises(PublishError, match="cannot read the trained network"):

@@ -36,18 +36,17 @@ class ResidualMeans(PlainTraining):
         denoiser: D, a filter such as "blur:2" (see `uge.filters`), or "purify", which is learnt.
     """
 
-    def __init__(self, denoiser: str = "blur:2") -> None:
-        self.learnt = denoiser == "purify"
-        self.filter = parse_filter("none" if self.learnt else denoiser)
+    def __init__(self, denoiser: str = "blur:2", seed: int = 0, device: torch.device | str = "cpu") -> None:
+        self.purify = Purify(seed=seed, device=device) if denoiser == "purify" else None
+        self.filter = parse_filter("none" if self.purify else denoiser)
         if denoiser == "none":
             raise ConfigError("residual-means: without a denoiser there is no residual")
 
     def prepare(self, images: ImageSet) -> tuple[Tensor, Tensor]:
-        if self.learnt:
-            purify = Purify()
-            purify.learn(images)
-            self.findings = purify.findings
-            smooth = torch.cat([purify.estimate(part) for part in images.images.split(250)])
+        if self.purify:
+            self.purify.learn(images)
+            self.findings = self.purify.findings
+            smooth = torch.cat([self.purify.estimate(part).cpu() for part in images.images.split(250)])
         else:
             smooth = torch.cat([self.filter(to_float(part)) for part in images.images.split(500)])
         x = to_float(images.images)

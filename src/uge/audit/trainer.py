@@ -250,8 +250,8 @@ class Trainer:
         file = self.folder / AUTHORISED / f"{self._key().digest()[:12]}-{self.digests['published'][:12]}.safetensors"
         images, view = self.sources["published"], self._seen(self._teacher_of(cell), "published")
         if not file.exists():
-            save_detector(train_detector(images, view, device=self.device), file)
-        return read_detector(file, images.channels, images.image_size)
+            save_detector(train_detector(images, view, device=self.device), self._key(), file)
+        return read_detector(file, self._key(), images.channels, images.image_size)
 
     def train(self, cell: Cell, on_epoch: Callable[[int, int, float], None] | None = None) -> Row:
         """Train one cell and return its row; an authorised network's weights are kept for those who query it."""

@@ -54,9 +54,10 @@ class LetterProtection(Protection[L]):
             self.layout(clean.images[kind[:1]])  # what has no room for a letter fails here
 
     def check_sizes(self, sizes: Iterable[tuple[int, int]]) -> None:
-        for size, name in dict(zip(sizes, self.clean.names, strict=True)).items():
+        channels = torch.where(channels_equal(self.clean.images), 1, self.clean.channels).tolist()
+        for (size, count), name in dict(zip(zip(sizes, channels, strict=True), self.clean.names, strict=True)).items():
             try:
-                layout_of((self.clean.channels, *size), self.config.epsilon_255)
+                layout_of((count, *size), self.config.epsilon_255)
             except ConfigError as error:
                 raise ConfigError(f"{name}: {error}") from error
 

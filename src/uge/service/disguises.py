@@ -50,12 +50,12 @@ def disguised(x: Tensor, others: Tensor, generator: torch.Generator) -> Tensor:
     level = torch.rand(len(x), generator=generator)
     x = sometimes(0.3, x, operations.apply_drawn(x, level, True, generator), generator)
     noise = MOST_NOISE * _shares(len(x), generator) * torch.randn(x.shape, generator=generator)
-    return to_float(to_uint8(sometimes(0.1, x, x + noise, generator)))
+    return to_float(to_uint8(sometimes(0.1, x, x + noise.to(x.device), generator)))
 
 
 def sometimes(share: float, x: Tensor, changed: Tensor, generator: torch.Generator) -> Tensor:
     """A random share of the images [B, C, H, W] changed."""
-    return torch.where(_shares(len(x), generator) < share, changed, x)
+    return torch.where((_shares(len(x), generator) < share).to(x.device), changed, x)
 
 
 def cropped(x: Tensor, generator: torch.Generator) -> Tensor:
@@ -81,6 +81,7 @@ def mixed(x: Tensor, others: Tensor, generator: torch.Generator) -> Tensor:
         place = torch.arange(side).view([-1 if each == axis else 1 for each in range(4)])
         first = _shares(len(x), generator) * (1 - boxes) * side
         inside = inside & (place >= first) & (place < first + boxes * side)
+    share, inside = share.to(x.device), inside.to(x.device)
     averaged = share * x + (1 - share) * others
     return sometimes(0.5, averaged, torch.where(inside, others, x), generator)
 

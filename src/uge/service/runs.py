@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from uge.copy import Copy
 from uge.durable import write_file
-from uge.errors import ConfigError, PublishError
+from uge.errors import ConfigError, KeyFileError, PublishError
 from uge.keys import Key
 from uge.networks import NetworkSpec, build_network
 from uge.outside import MOST_WEIGHTS, read_file, read_json
@@ -64,38 +64,42 @@ class Run:
 
         Raises:
             ConfigError: there is neither detector nor copy, or the network was trained on something else.
-            UgeError: as `guard`.
+            UgeError: as `guard` and `read_detector`.
         """
         file = self.folder / DETECTOR
         if file.exists():
-            return Guard(self.network, key, read_detector(file, self.spec.channels, self.spec.image_size))
+            return Guard(self.network, key, read_detector(file, key, self.spec.channels, self.spec.image_size))
         if copy is None:
             raise ConfigError(f"{self.folder} cannot recognise its copy yet: give --copy COPY, once")
         published = Copy.read(copy, key)
         if published.view(key).digest() != self.data:
             raise ConfigError(f"{self.folder} was not trained on {copy} with this key; give the copy that it was")
         guarded = guard(self.network, published, key, on_part=on_part)
-        save_detector(guarded.detector, file)
+        save_detector(guarded.detector, key, file)
         return guarded
 
 
-def read_detector(file: Path, channels: int, image_size: tuple[int, int]) -> Detector:
+def read_detector(file: Path, key: Key, channels: int, image_size: tuple[int, int]) -> Detector:
     """What `save_detector` wrote, for images of this kind.
 
     Raises:
         PublishError: the file is damaged.
+        KeyFileError: it goes with another key.
     """
     try:
         tensors = _tensors(file)
-        thresholds = tensors.pop("thresholds").tolist()
+        thresholds, made_with = tensors.pop("thresholds").tolist(), bytes(tensors.pop("key").tolist())
         thumbnails = Thumbnails(tensors.pop("thumbnails"), thresholds[1])
-        return Detector(_network(spec_of_detector(channels, image_size), tensors), thresholds[0], thumbnails)
+        detector = Detector(_network(spec_of_detector(channels, image_size), tensors), thresholds[0], thumbnails)
     except (OSError, SafetensorError, RuntimeError, LookupError, ValueError) as error:
         raise PublishError(f"cannot read {file}, it is damaged; delete it, and it is made again") from error
+    if made_with.hex() != key.digest():
+        raise KeyFileError(f"{file.parent} was trained with another key; give the one that it was trained with")
+    return detector
 
 
-def save_detector(detector: Detector, file: Path) -> None:
-    """Write a detector, for its owner alone.
+def save_detector(detector: Detector, key: Key, file: Path) -> None:
+    """Write a detector and which key it goes with, for its owner alone.
 
     Raises:
         PublishError: the place cannot be written.
@@ -103,6 +107,7 @@ def save_detector(detector: Detector, file: Path) -> None:
     tensors = {name: tensor.cpu().contiguous() for name, tensor in detector.network.state_dict().items()}
     thresholds = detector.threshold, detector.thumbnails.threshold
     tensors |= {"thumbnails": detector.thumbnails.kept, "thresholds": torch.tensor(thresholds, dtype=torch.float64)}
+    tensors |= {"key": torch.tensor([*bytes.fromhex(key.digest())], dtype=torch.uint8)}
     write_file(file, safetensors.save(tensors), mode=0o600)
 
 
