@@ -41,7 +41,6 @@ STUDENTS = (
     "guarded:accounts=560",
     "guarded:accounts=10000",
     "purify+guarded",
-    "own-pairs+guarded",
 )
 FILTERS = (
     "grayscale",

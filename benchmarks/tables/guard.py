@@ -20,7 +20,6 @@ NAMES = {
     "guarded:accounts=560": "tries disguises, 560 days of accounts",
     "guarded:accounts=10000": "tries disguises, 10,000 days of accounts",
     "purify+guarded": "denoises first (`purify`), for a day",
-    "own-pairs+guarded": "denoises first, with pairs of his own (`own-pairs`), for a day",
     "own images": "asks about {images:,} images of his own",
     "own images averaged with copies": "averages these with copies",
 }

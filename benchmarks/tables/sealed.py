@@ -17,10 +17,11 @@ from benchmarks.tables.text import NOT_MEASURED, Row, figure, short, shown, tabl
 from uge.attack import build_countermeasure
 from uge.attack.filtered import Filtered
 from uge.audit.metrics import counts, holds_originals, summarise
+from uge.report.verdict import taught_alone
 
 HEADLINE = ("cifar10-12k, 3000 images", "sealed", 16)  # what the README shows: every kind of hacker was tried
 CLASSES = {"cifar10-12k": 10, "cifar100-6k": 100, "tinyimagenet20-5k": 20, "eurosat-7k": 10}
-DENOISERS = ("own-pairs", "candidates", "purify")
+DENOISERS = ("own-pairs", "candidates")
 
 Place = tuple[str, str, int]  # data set, copy, epsilon
 
@@ -81,18 +82,29 @@ def headline(rows: Sequence[Row]) -> str:
         if kind not in strongest or group["accuracy"] > strongest[kind]["accuracy"]:
             strongest[kind] = group
     user, made = summary["authorised"], copies(rows, HEADLINE)
-    body = [["**recipient**", user["accuracy"], user["locked_clean_accuracy"]]] if user else []
+    body = [["**recipient**", user, user["locked_clean_accuracy"]]] if user else []
     for kind, group in sorted(strongest.items(), key=lambda item: item[1]["accuracy"]):
         text = group["countermeasure"]
         text = text if len(text) < 40 else text.partition(":")[0]  # docs/results/sealed.md has all of it
         how = "" if text in ("none", "other-init") else f", `{text}`"
-        body.append([f"{kind} ({short(group['network'])}{how})", group["accuracy"], group["clean_accuracy"]])
+        alone = taught_alone(group, summary["groups"])
+        how += "" if alone is None else f"; these alone teach {alone:.1f}"
+        body.append([f"{kind} ({short(group['network'])}{how})", group, group["clean_accuracy"]])
     looks = f", PSNR {fmean(row['psnr_db'] for row in made):.1f} dB" if made else ""
     own = [row for row in trainings if row["trained_on"] == "published"]
     return f"{trained_at(own)}. Epsilon {HEADLINE[2]}{looks}; guessing: {summary['chance']:.0f} %.\n\n" + table(
-        ["who trains", "on the copy, %", "on the originals, %"],
-        [[who, *("-" if value is None else f"{value:.1f}" for value in values)] for who, *values in body],
+        ["who trains", "on the copy, %", "best epoch, %", "on the originals, %"],
+        [
+            [who, _with_spread(each), f"{each['peak_accuracy']:.1f}", "-" if clean is None else f"{clean:.1f}"]
+            for who, each, clean in body
+        ],
     )
+
+
+def _with_spread(group: Row) -> str:
+    """As "17.1 ± 2.3"; of one training "37.4, one seed"."""
+    ends = group["interval"]
+    return f"{group['accuracy']:.1f}" + (", one seed" if ends is None else f" ± {(ends[1] - ends[0]) / 2:.1f}")
 
 
 def every_hacker(rows: Sequence[Row], *, default: bool = True) -> str:

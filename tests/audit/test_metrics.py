@@ -39,10 +39,8 @@ def test_the_summary_is_what_the_rows_say() -> None:
         "accuracy": 88.5,
         "interval": [69.441, 107.559],  # 88.5 +- 12.706 * 1.5
         "peak_accuracy": 89.5,
-        "clean_accuracy": 91.5,
         "locked_clean_accuracy": 91.5,
         "locked": False,
-        "span": [87.0, 90.0],
         "seeds": [0, 1],
     }
     assert summary["hackers"] == [
@@ -84,7 +82,6 @@ def test_seeds_of_one_hacker_are_a_group() -> None:
     }
     assert (soft["seeds"], soft["interval"], soft["recovered"]) == (1, None, 0.4967)
     assert (mlp["clean_accuracy"], mlp["recovered"]) == (None, None)
-    assert summary["worst_without_clean"] == summary["worst"]
     assert summary["evidence"] is False
     assert summary["why_no_evidence"] == [
         "The strongest hacker or the recipient has 1 of 3 seeds.",
@@ -134,7 +131,6 @@ def test_screening_and_failed_runs_and_stolen_keys_count_nowhere() -> None:
     summary = summarise(rows, classes=10)
     assert [hacker["accuracy"] for hacker in summary["hackers"]] == [30.0, 80.0, 60.0]
     assert summary["worst"]["accuracy"] == 60.0 and summary["margin"] == 20.0
-    assert summary["worst_without_clean"]["accuracy"] == 30.0
 
 
 def test_one_who_trains_on_originals_alone_is_measured_by_plain_training_on_all_of_them() -> None:
@@ -189,7 +185,7 @@ def test_what_is_missing_is_none() -> None:
     assert hackers_only["authorised"] is None and hackers_only["margin"] is None
     assert hackers_only["worst"]["accuracy"] == 40.0 and hackers_only["worst"]["clean_accuracy"] is None
     authorised_only = summarise([row("authorised", "vgg", "published", 40.0)], classes=10)
-    assert authorised_only["authorised"]["clean_accuracy"] is None
+    assert authorised_only["authorised"]["locked_clean_accuracy"] is None
     assert (authorised_only["hackers"], authorised_only["worst"], authorised_only["margin"]) == ([], None, None)
     empty = summarise([], classes=10)
     assert (empty["chance"], empty["authorised"], empty["hackers"], empty["groups"]) == (10.0, None, [], [])
@@ -201,18 +197,15 @@ def test_clean_rows_alone_are_no_hackers() -> None:
     assert summary["hackers"] == [] and summary["worst"] is None
 
 
-def test_behind_a_view_clean_is_the_same_architecture_without_it() -> None:
-    """The key's network sees even the originals through its view: that is locked-clean, and a hacker's run is clean."""
+def test_a_ceiling_is_of_the_seeds_that_were_trained_on_both() -> None:
     rows = [
-        row("authorised", "convnet", "published", 88.0, locked=True),
-        row("authorised", "convnet", "clean", 88.0, locked=True),
-        row("hacker", "convnet", "clean", 91.0, countermeasure="other-init"),
-        row("hacker", "vgg", "clean", 95.0),
+        row(kind, "vgg", "published", 20.0 + seed, seed=seed) for kind in ("authorised", "hacker") for seed in (0, 1)
     ]
-    summary = summarise(rows, classes=8)["authorised"]
-    assert (summary["accuracy"], summary["locked_clean_accuracy"], summary["clean_accuracy"]) == (88.0, 88.0, 91.0)
-    assert summary["locked"]
-    assert summarise(rows[:2], classes=8)["authorised"]["clean_accuracy"] is None
+    rows += [row(kind, "vgg", "clean", 60.0 + seed, seed=seed) for kind in ("authorised", "hacker") for seed in (1, 2)]
+    summary = summarise(rows, classes=10)
+    (group,) = summary["groups"]
+    assert (summary["authorised"]["locked_clean_accuracy"], group["clean_accuracy"]) == (61.0, 61.0)
+    assert group["recovered"] == round(11 / 51, 4) and (group["accuracy"], group["seeds"]) == (20.5, 2)
 
 
 def test_one_who_never_sees_the_copy_breaks_nothing() -> None:
@@ -224,13 +217,6 @@ def test_one_who_never_sees_the_copy_breaks_nothing() -> None:
     summary = summarise(rows, classes=10)
     assert summary["worst"]["accuracy"] == 20.0 and summary["margin"] == 40.0
     assert [group["counts"] for group in summary["groups"]] == [True, False]
-
-
-def test_one_who_holds_originals_does_so_whatever_else_he_knows() -> None:
-    both = {"countermeasure": "clean-mixed:500+distillation:soft", "knows": "model outputs"}
-    rows = [row("hacker", "vgg", "published", 20.0), row("hacker", "vgg", "published", 70.0, **both)]
-    summary = summarise(rows, classes=10)
-    assert (summary["worst"]["accuracy"], summary["worst_without_clean"]["accuracy"]) == (70.0, 20.0)
 
 
 def test_one_who_relabels_is_measured_by_plain_training_on_the_originals() -> None:

@@ -25,7 +25,7 @@ SMALL = {  # less work than the defaults; the steps are the same
     "clean-mixed": "clean-mixed:6",
     "candidates": "candidates:{data},steps=30,width=4",
     "averages": "averages:{folder}/{shape[0]}x{shape[1]}x{shape[2]}",
-    "own-pairs": "own-pairs:keys=1,steps=60,width=8",
+    "own-pairs": "own-pairs:{data},keys=1,steps=60,width=8",
     "pairs": "pairs:6,steps=80,depth=4,width=16",
     "pair-means": "pair-means:6",
     "purify": "purify:steps=20,depth=4,width=16",

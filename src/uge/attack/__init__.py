@@ -180,11 +180,12 @@ def knowledge_of(text: str) -> str:
 
 
 def amount_of(text: str) -> dict[str, Any] | None:
-    """How much of what a hacker has, as {"number": 100.0, "of": "pairs"}, where he says so (see `PlainTraining`)."""
-    name, options = parse_countermeasures(text)[0]
-    unit, known = COUNTERMEASURES[name].amount, _options_of(name)
-    if not unit or "+" in text:
+    """How much of what a hacker has, as {"number": 100.0, "of": "pairs"}, where one part of him says so."""
+    parts = [(name, options) for name, options in parse_countermeasures(text) if COUNTERMEASURES[name].amount]
+    if len(parts) != 1:
         return None
+    ((name, options),) = parts
+    unit, known = COUNTERMEASURES[name].amount, _options_of(name)
     try:
         return {"number": float(_value(name, options, known[0])), "of": unit}
     except ValueError:  # "full"

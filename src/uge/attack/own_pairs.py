@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from uge.attack.informed import Informed, labels_told
+from uge.attack.informed import NO_DATA, Informed, labels_told
 from uge.attack.options import count
 from uge.data.images import ImageSet, normalisation_of, to_float, to_uint8
 from uge.keys.key import RECIPIENT_NETWORK, Key
@@ -37,8 +37,6 @@ class OwnPairs(Informed):
     copies are cipher text, and cleared first. Ours.
 
     Args:
-        data: without it the hacker's own images are the published ones, as if they were originals, under labels in
-            another order.
         keys: how many he draws.
         set: settings of his own copies in the place of those published, "NAME=VALUE NAME=VALUE".
 
@@ -63,14 +61,9 @@ class OwnPairs(Informed):
     @classmethod
     def unfit(cls, images: ImageSet, given: Mapping[str, Any], options: Mapping[str, str]) -> str:
         method = given["settings"].get("method")
-        return "" if method in PROTECTIONS else "no manifest names a method of ours that made the copy"
-
-    def own(self, images: ImageSet) -> ImageSet:
-        if self.data:
-            return super().own(images)
-        rng = generator_for(self.seed, self.name, "own images")
-        mixed = dataclasses.replace(images, labels=images.labels[torch.randperm(len(images), generator=rng)])
-        return mixed.take(self.images, rng)
+        if method not in PROTECTIONS:
+            return "no manifest names a method of ours that made the copy"
+        return "" if options.get("data") else NO_DATA
 
     def purified(self, images: ImageSet) -> Tensor:
         own = self.own(images)

@@ -86,7 +86,6 @@ def summarise(rows: Sequence[Row], classes: int, reason: str = "") -> dict[str, 
         "groups": groups,
         "margin": round(authorised["accuracy"] - worst["accuracy"], 3) if authorised and worst else None,
         "worst": worst,
-        "worst_without_clean": _worst([hacker for hacker in hackers if not holds_originals(hacker)]),
         "worth": _worth(published, [*parts, *ceilings.rows], chance),
         "evidence": not why,
         "why_no_evidence": why,
@@ -166,20 +165,14 @@ def _authorised(rows: Sequence[Row], ceilings: _Ceilings) -> dict[str, Any] | No
         return None
     network = rows[0]["network"]
     accuracies = [row["accuracy"] for row in rows]
-    locked = [row["accuracy"] for row in ceilings.rows if row["kind"] == "authorised"]
-    ceiling = round(fmean(locked), 3) if locked else None
-    plain = ceiling
-    if rows[0].get("locked"):  # then the ceiling saw the originals through the view, a hacker without
-        free = [row["accuracy"] for row in ceilings.rows if (row["network"], row["countermeasure"]) == (network, OTHER)]
-        plain = round(fmean(free), 3) if free else None
+    on_originals = {row["seed"]: row["accuracy"] for row in ceilings.rows if row["kind"] == "authorised"}
+    paired = [on_originals[row["seed"]] for row in rows if row["seed"] in on_originals]
     return {
         "network": network,
         "accuracy": round(fmean(accuracies), 3),
         "interval": interval(accuracies),
-        "span": [min(accuracies), max(accuracies)],
         "peak_accuracy": round(fmean(row["peak_accuracy"] for row in rows), 3),
-        "clean_accuracy": plain,
-        "locked_clean_accuracy": ceiling,
+        "locked_clean_accuracy": round(fmean(paired), 3) if paired else None,
         "locked": bool(rows[0].get("locked")),  # a key of initial weights alone has no view of its own
         "seeds": sorted(row["seed"] for row in rows),
     }
@@ -193,8 +186,8 @@ def _groups(hackers: Sequence[dict[str, Any]], rows: Sequence[Row], chance: floa
     groups = []
     for (network, countermeasure, knows), runs in found.items():
         accuracies = [run["accuracy"] for run in runs]
-        clean = [run["clean_accuracy"] for run in runs if run["clean_accuracy"] is not None]
-        ceiling = round(fmean(clean), 3) if clean else None
+        paired = [run for run in runs if run["clean_accuracy"] is not None]
+        ceiling = round(fmean(run["clean_accuracy"] for run in paired), 3) if paired else None
         amount = amount_of(_text(countermeasure))
         groups.append(
             {
@@ -206,7 +199,7 @@ def _groups(hackers: Sequence[dict[str, Any]], rows: Sequence[Row], chance: floa
                 "interval": interval(accuracies),
                 "peak_accuracy": round(fmean(run["peak_accuracy"] for run in runs), 3),
                 "clean_accuracy": ceiling,
-                "recovered": recovered(fmean(accuracies), ceiling, chance),
+                "recovered": recovered(fmean(run["accuracy"] for run in paired or runs), ceiling, chance),
                 "undertrained": _undertrained(network, countermeasure, rows),
                 "counts": counts(runs[0]),
             }

@@ -311,6 +311,12 @@ def is_control(countermeasure: str) -> bool:
 
 
 SMALL_NETWORKS = ("vgg:depth=8,width=16", "resnet:depth=8,width=16")
+OTHER_NETWORKS = (
+    "mlp",
+    "convnet:width=32",
+    "vit:width=64,depth=3",
+    "mobilenetv2",
+)  # no protection of ours knows the last
 COMBINED = ("grayscale+high-pass", "grayscale+equalise")  # beside those that a search finds
 
 
@@ -322,13 +328,14 @@ def named_plans() -> dict[str, Plan]:
     short = [how for how in known if how not in (*with_key, *long)]
     students = [how for how in short if needs_teacher(how)]
     full = (
-        Hackers((AUTHORISED, *SMALL_NETWORKS, "mlp", "vit:width=64,depth=3")),
+        Hackers((AUTHORISED, *SMALL_NETWORKS, *OTHER_NETWORKS)),
         Hackers(SMALL_NETWORKS, tuple(short)),
         Hackers(SMALL_NETWORKS[:1], tuple(long)),
         Hackers((AUTHORISED,), ("grayscale", "jpeg:30", "cutmix", *students, *with_key)),
     )
     worst = (
         Hackers((*SMALL_NETWORKS, AUTHORISED), ("none", *short)),
+        Hackers(OTHER_NETWORKS),
         Hackers(SMALL_NETWORKS[:1], tuple(long)),
     )
     return {

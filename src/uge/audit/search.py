@@ -17,6 +17,7 @@ from importlib import resources
 from itertools import combinations, islice, pairwise
 
 from uge.attack import (
+    amount_of,
     build_countermeasure,
     by_epochs,
     encoder_of,
@@ -247,9 +248,8 @@ class _Search:
 
     def levels(self, who: Hacker) -> list[Cell]:
         """What the originals that he holds teach without the copy."""
-        parts = [part.partition(":") for part in who[1].split("+")]
-        amounts = [tail.partition(",")[0] for name, _, tail in parts if name in ("clean-mixed", "refit")]
-        return [self.cell((who[0], f"clean-only:{amount}")) for amount in amounts if amount.isdecimal()]
+        amount = amount_of(who[1]) or {}
+        return [self.cell((who[0], f"clean-only:{amount['number']:.0f}"))] if amount.get("of") == "clean images" else []
 
 
 def _who(cell: Cell) -> Hacker:

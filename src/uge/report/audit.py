@@ -41,9 +41,7 @@ SUMMARY_SHAPE: dict[str, Shape] = {
         "network": str,
         "accuracy": PERCENT,
         "interval?": _listed(between(-1e6, 1e6), 2, 2),
-        "span": _listed(PERCENT, 2, 2),
         "peak_accuracy": PERCENT,
-        "clean_accuracy?": PERCENT,
         "locked_clean_accuracy?": PERCENT,
         "locked": bool,
         "seeds": [int],
@@ -62,7 +60,6 @@ SUMMARY_SHAPE: dict[str, Shape] = {
     ],
     "margin?": between(-100, 100),
     "worst?": HACKER,
-    "worst_without_clean?": HACKER,
     "worth?": [
         {
             **dict.fromkeys(("network", "countermeasure"), str),

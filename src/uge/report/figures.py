@@ -176,7 +176,7 @@ def ladders(summary: dict[str, Any]) -> list[Panel]:
     """
     found: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
     for group in summary["groups"]:
-        if amount := group.get("amount"):
+        if (amount := group.get("amount")) and "+" not in group["countermeasure"]:
             name = group["countermeasure"].partition(":")[0]
             steps = found.setdefault((name, amount["of"], group["network"]), [])
             steps.append((amount["number"], group["accuracy"]))

@@ -307,15 +307,20 @@ def _most_recovered(summary: dict[str, Any], *, asking: bool | None) -> dict[str
 
 def owes_nothing(group: dict[str, Any], groups: Sequence[dict[str, Any]]) -> bool:
     """Whether the same originals without the copy teach as much as this hacker learns from both."""
-    parts = [part.partition(":") for part in group["countermeasure"].split("+")]
-    amounts = [tail.partition(",")[0] for name, _, tail in parts if name in ("clean-mixed", "refit")]
-    alone = {f"clean-only:{amount}" if amount else "clean-only" for amount in amounts}
-    return any(
-        each["network"] == group["network"]
-        and each["countermeasure"] in alone
-        and each["accuracy"] >= group["accuracy"]
-        for each in groups
-    )
+    alone = taught_alone(group, groups)
+    return alone is not None and alone >= group["accuracy"]
+
+
+def taught_alone(group: dict[str, Any], groups: Sequence[dict[str, Any]]) -> float | None:
+    """What the originals that a hacker has teach his network without the copy; None where nobody looked."""
+    amount = group.get("amount") or {}
+    if amount.get("of") != "clean images":
+        return None
+    how = f"clean-only:{amount['number']:.0f}"
+    alone = [
+        each["accuracy"] for each in groups if (each["network"], each["countermeasure"]) == (group["network"], how)
+    ]
+    return max(alone, default=None)
 
 
 def _idle(summary: dict[str, Any]) -> list[dict[str, Any]]:
