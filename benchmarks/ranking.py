@@ -44,7 +44,8 @@ def tried(row: dict[str, Any]) -> str:
     how = "none" if row.get("countermeasure") == "other-init" else row.get("countermeasure", "")
     whole = row["kind"] == "hacker" and row["trained_on"] == "published" and row.get("budget", 1.0) == 1.0
     known = all(part.partition(":")[0] in COUNTERMEASURES for part in how.split("+"))
-    return how if whole and known and row["knows"] != "key" and "accuracy" in row else ""
+    planned = "data=" not in how  # what a hacker has beside the copy is in no plan
+    return how if whole and known and planned and row["knows"] != "key" and "accuracy" in row else ""
 
 
 def text(results: Path) -> str:

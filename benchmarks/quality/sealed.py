@@ -1,6 +1,6 @@
 """Sealed copies: what they cost, how they look, what networks of the originals make of them, and who learns what.
 
-    python benchmarks/quality/sealed.py DATA --seed 0 --work WORK --plan benchmarks/quality/sealed.toml
+    python benchmarks/quality/sealed.py DATA --seed 0 --images 3000 --work WORK
 
 Makes a key and a copy of its own for every data set, epsilon and seed in WORK (private), audits it by the plan, and
 keeps every training and the facts of the copy in `benchmarks/results/sealed/records.jsonl`. Killed at any time, the

@@ -3,7 +3,7 @@
     python -m benchmarks.quality.search        writes benchmarks/results/search/records.jsonl
 
 The search asks for trainings and gets the recorded ones; a rung of fewer epochs gets the accuracy after as many epochs
-of the whole training. The ranking that it begins with is made without the copy in question. Combinations are left out:
+of the whole training. The ranking that it begins with is made without copies of that kind. Combinations are left out:
 nobody trained them. The whole plan's time is that of every hacker on the copy, on the originals, and there for twice
 the epochs.
 """
@@ -72,14 +72,19 @@ def trainings_of(rows: Sequence[Row]) -> dict[str, dict[Hacker, Row]]:
     return found
 
 
+def _kind(row: Row) -> tuple[Any, Any]:
+    """Copies of one kind differ in their seeds alone: none of them may say in what order another is tried."""
+    return row.get("copy") or row.get("name"), row["dataset"]
+
+
 def main() -> None:
     rows = [row for name in FOLDERS for row in read_records(RESULTS / name / "records.jsonl")]
     kept = []
     for data, recorded in trainings_of(rows).items():
         if len(recorded) < LEAST:
             continue
-        ranks = ranking(row for row in rows if row.get("data") != data)
         one = next(iter(recorded.values()))
+        ranks = ranking(row for row in rows if _kind(row) != _kind(one))
         seconds = sum(4 * row["seconds"] for row in recorded.values())
         for share in SHARES:
             found = Replay(recorded).audit(named_plans()["worst-case"].within(share * seconds), ranks)
