@@ -216,7 +216,11 @@ def pair_of(name: Path) -> tuple[Path, Path]:
 
 
 def secret_seed(clean: ImageSet, keys: Sequence[Key]) -> int:
-    """The seed of these originals and keys, in [0, 2**63): the same at every call, and nobody else can compute it."""
+    """The seed of these originals and keys, in [0, 2**63): the same at every call.
+
+    torch's generator uses 32 bits of it, few enough to try them all: a pattern that comes from the seed alone, as that
+    of `random-noise`, can be searched for. A sealed copy's shift cannot, for it comes from the originals, too.
+    """
     secrets = (derive(key.signing_key, "uge/seed/v1") for key in keys if key.signing_key)
     return seed_for(0, "protect", clean.digest(), *(secret.hex() for secret in secrets))
 
