@@ -71,6 +71,7 @@ def test_pairs_are_made_by_the_method_that_the_manifest_names(method: str, own: 
     seen, labels = measure.prepare(copy)
     assert seen.shape == copy.images.shape and labels is copy.labels
     assert measure.findings["own_images"] == 60 and measure.findings["denoiser_steps"] <= 20
+    assert method != "sealed" or measure.findings["own_steps"] == TINY[method]["steps"]
     assert measure.at_test(CLEAN) is CLEAN  # whose labels nobody knows
 
 

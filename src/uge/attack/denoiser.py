@@ -169,7 +169,7 @@ class Trained(PlainTraining):
         """Train a fresh network on so many images, for an error over some of them."""
         self.network = network.to(self.device)
         result = fit_denoiser(self.network, error, count, self.steps, self.name, self.seed)
-        self.findings = {"denoiser_steps": result.steps, "denoiser_plateau": result.plateau}
+        self.findings = {**self.findings, "denoiser_steps": result.steps, "denoiser_plateau": result.plateau}
         return result
 
 

@@ -34,7 +34,7 @@ class OwnPairs(Informed):
     How the published copy was made is no secret: G is its manifest's method with its settings, under keys that he
     draws himself, each for a part of his images, so that D cannot learn by heart what one key makes of a class. What
     the published copy's own key makes of an image f reads off, a classifier of his originals. The lowest bits of sealed
-    copies are cipher text, and cleared first. Ours.
+    copies are cipher text, and cleared first. Findings, beside those of `Informed`: `own_steps` of each key. Ours.
 
     Args:
         keys: how many he draws.
@@ -88,6 +88,7 @@ class OwnPairs(Informed):
             keys = own_keys(kind.takes, images, seed)
             protection = kind(images, keys, self.config, seed=seed, device=self.device)
             protection.train()
+            self.findings = {"own_steps": len(protection.log)}  # of each key
             copies[part] = torch.cat(list(protection.copies()))
         return self.legible(copies)
 
