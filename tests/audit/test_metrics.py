@@ -119,10 +119,23 @@ def test_a_hacker_is_undertrained_where_twice_the_budget_teaches_clearly_more() 
     assert judged(95.0, 100.0) is False
 
 
-def test_screening_and_failed_runs_and_stolen_keys_count_nowhere() -> None:
+def test_one_who_was_given_up_counts_where_he_was_ahead_of_all() -> None:
     rows = [
         row("authorised", "convnet", "published", 80.0),
-        row("hacker", "vgg", "published", 70.0, budget=0.25),
+        row("hacker", "vgg", "published", 50.0),
+        row("hacker", "vgg", "published", 55.0, countermeasure="blur:1", budget=0.1),
+        row("hacker", "vgg", "published", 45.0, countermeasure="lab", budget=0.1),
+    ]
+    summary = summarise(rows, classes=10)
+    assert (summary["worst"]["countermeasure"], summary["margin"]) == ("blur:1", 25.0)
+    assert [hacker["accuracy"] for hacker in summary["hackers"]] == [50.0, 55.0]
+    assert summary["why_no_evidence"][-1].startswith("1 of the strongest hackers had a part of their epochs only")
+
+
+def test_screening_of_the_tried_and_failed_runs_and_stolen_keys_count_nowhere() -> None:
+    rows = [
+        row("authorised", "convnet", "published", 80.0),
+        row("hacker", "vgg", "published", 70.0, countermeasure="blur:1", budget=0.25),
         row("hacker", "vgg", "published", 30.0, countermeasure="blur:1"),
         {"kind": "hacker", "network": "vgg", "trained_on": "published", "seed": 0, "error": "MemoryError"},
         row("hacker", "convnet", "published", 80.0, countermeasure="none", knows="key"),

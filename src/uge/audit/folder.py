@@ -25,10 +25,10 @@ import torch
 
 from uge import durable
 from uge.attack import COUNTERMEASURES
-from uge.audit.metrics import summarise
+from uge.audit.metrics import stronger, summarise
 from uge.audit.plan import Plan, Row
 from uge.audit.quality import quality
-from uge.audit.run import Audit
+from uge.audit.run import Audit, read_finished
 from uge.copy import Manifest
 from uge.data.images import ImageSet
 from uge.durable import write_file
@@ -107,7 +107,12 @@ def write_examples(folder: Path, published: ImageSet, clean: ImageSet | None) ->
 def write_summary(
     folder: Path, rows: Sequence[Row], classes: int, plan: Plan, following: Sequence[str]
 ) -> dict[str, Any]:
-    """Write `summary.json`; and into `audit.json`, which of the records it is about and who would be tried next."""
+    """Write `summary.json`; and into `audit.json`, which of the records it is about and who would be tried next.
+
+    Hackers of another plan in the same folder who learnt more than all of these count, too: no audit gets better by
+    trying weaker ones.
+    """
+    rows = [*rows, *stronger(rows, read_finished(folder))]
     summary = summarise(rows, classes, plan.reason)
     write_file(folder / SUMMARY, json.dumps(summary, indent=1) + "\n")
     facts = read_json(folder / FACTS)

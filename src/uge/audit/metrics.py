@@ -43,8 +43,9 @@ def recovered(accuracy: float, ceiling: float | None, chance: float) -> float | 
 def summarise(rows: Sequence[Row], classes: int, reason: str = "") -> dict[str, Any]:
     """Headline figures in percent: `margin` is the authorised accuracy less the best hacker's.
 
-    Screening runs and failed trainings count nowhere, but failures are told. A stolen key is a control, and who
-    learns from clean images alone a level to compare with: neither is worst or makes the margin.
+    Failed trainings count nowhere, but are told of. A hacker who was given up after a part of his epochs counts where
+    he had learnt more by then than all who were trained in full. A stolen key is a control, and who learns from clean
+    images alone a level to compare with: neither is worst or makes the margin.
 
     Args:
         rows: the rows of `records.jsonl`.
@@ -61,6 +62,8 @@ def summarise(rows: Sequence[Row], classes: int, reason: str = "") -> dict[str, 
     rows = [row for row in rows if not row.get("originals")]
     whole = [row for row in rows if row.get("budget", 1.0) == 1.0]
     published = [row for row in whole if row["trained_on"] == "published"]
+    ahead = _ahead(rows, published)
+    published += ahead
     ceilings = _Ceilings([row for row in whole if row["trained_on"] == "clean"])
     hackers = [
         {
@@ -79,6 +82,10 @@ def summarise(rows: Sequence[Row], classes: int, reason: str = "") -> dict[str, 
     groups = _groups(hackers, rows, chance)
     worst = _worst(hackers)
     why = _doubts(authorised, groups, worst, failed, reason)
+    if ahead:
+        why.append(
+            f"{len(ahead)} of the strongest hackers had a part of their epochs only, and would learn more with all."
+        )
     return {
         "chance": chance,
         "authorised": authorised,
@@ -90,6 +97,30 @@ def summarise(rows: Sequence[Row], classes: int, reason: str = "") -> dict[str, 
         "evidence": not why,
         "why_no_evidence": why,
     }
+
+
+def _ahead(rows: Sequence[Row], full: Sequence[Row]) -> list[Row]:
+    """Hackers in a part of their epochs, the longest training of each, who beat all that were trained in full."""
+    most = max((row["accuracy"] for row in full if row["kind"] == "hacker" and counts(row)), default=-1.0)
+    known = {_who(row) for row in full}
+    found: dict[frozenset[tuple[str, Any]], Row] = {}
+    for row in sorted(rows, key=lambda row: row.get("budget", 1.0)):
+        part = row["kind"] == "hacker" and row["trained_on"] == "published" and row.get("budget", 1.0) < 1
+        if part and counts(row) and _who(row) not in known:
+            found[_who(row)] = row
+    return [row for row in found.values() if row["accuracy"] > most]
+
+
+def stronger(rows: Sequence[Row], others: Sequence[Row]) -> list[Row]:
+    """Of other trainings of hackers on the same copy those in full who learnt more than all of these."""
+
+    def is_full(row: Row) -> bool:
+        hacker = row["kind"] == "hacker" and row["trained_on"] == "published" and "error" not in row
+        return hacker and row.get("budget", 1.0) == 1.0 and counts(row)
+
+    most = max((row["accuracy"] for row in filter(is_full, rows)), default=-1.0)
+    cells = {row["cell"] for row in rows}
+    return [row for row in others if row["cell"] not in cells and is_full(row) and row["accuracy"] > most]
 
 
 class _Ceilings:

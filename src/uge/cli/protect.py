@@ -60,6 +60,7 @@ def protect(
     """
     from uge.copy import check_outside
     from uge.data import load, photographs
+    from uge.data.sources import check_exists, splits_of
     from uge.durable import check_target
     from uge.keys import SealedKey
     from uge.pipeline import key_beside, pair_of, protect_and_publish, was_published
@@ -81,6 +82,7 @@ def protect(
     ours = [*pair_of(out)] if draws else []
     fresh = draws and not all(file.exists() for file in ours)
     if fresh:  # asked before the long work
+        check_exists(data)
         passphrase = options.new_passphrase(passphrase_file, no_passphrase)
     elif draws:
         passphrase = options.passphrase_of(ours[0], passphrase_file)
@@ -122,7 +124,10 @@ def protect(
             raise
         given = list(map(str, ours[:1] or key or ()))
         recipients = [file.replace(".protector.uge", ".recipient.uge") for file in given]
-        _tell(out, manifest, originals, data, recipients, f", keep {ours[0]}" if ours else "")
+        _tell(out, manifest, originals, recipients, f", keep {ours[0]}" if ours else "")
+        reads = [flag for flag, given in (("--convert", convert), ("--skip-bad", skip_bad)) if given]
+        has_test = "test" in splits_of(data, skip_bad=skip_bad, limits=how["limits"])
+        say("Next: " + shlex.join(_next(out, data, recipients, reads, has_test, len(manifest.class_names))))
 
 
 def _tell_originals(data: str, originals: ImageSet | Photographs, method: str) -> None:
@@ -161,10 +166,18 @@ def _show(out: Path, originals: ImageSet | Photographs, manifest: Manifest) -> N
     write_file(file, comparison_picture(before, after), mode=0o600)
 
 
-def _tell(
-    out: Path, manifest: Manifest, originals: ImageSet | Photographs, data: str, recipients: list[str], keep: str
-) -> None:
-    """What was published, how different it looks, what to give to whom, what to run next."""
+def _next(out: Path, data: str, recipients: list[str], reads: list[str], has_test: bool, classes: int) -> list[str]:
+    """The command to run next: an audit where there are test images, else a look at what the key gives back."""
+    key = ["--key", *recipients[:1]] if recipients else []
+    if classes > 1 and has_test:
+        return ["uge", "audit", str(out), "--test", data, "--clean", data, *reads, *key, "--out", f"{out}-audit"]
+    if classes > 1:
+        return ["uge", "verify", str(out), "--clean", data, *reads, *key]
+    return ["uge", "open", str(out), *key, "--out", f"{out}-opened"]
+
+
+def _tell(out: Path, manifest: Manifest, originals: ImageSet | Photographs, recipients: list[str], keep: str) -> None:
+    """What was published, how different it looks, what to give to whom."""
     import torch
 
     from uge.audit.quality import psnr
@@ -183,8 +196,5 @@ def _tell(
     say(f"PSNR {noise:.1f} dB (median), {measured}. Look at {out}.png, and keep it.")
     secret = " and ".join(recipients or ([f"{out}.lock"] if "lock" in manifest.settings else []))
     say(f"Give {out} to anybody" + (f", {secret} to the recipient alone{keep}." if secret else "; it has no key."))
-    words = ["audit", str(out), "--test", data, "--clean", data] if classes > 1 else ["open", str(out)]
-    words += ["--key", recipients[0]] if recipients else []
-    say("Next: " + shlex.join(["uge", *words, "--out", f"{out}-{'audit' if classes > 1 else 'opened'}"]))
     if noise > HARDLY_CHANGED_DB:
         note("the copies hardly differ from the originals, expect all to learn them")

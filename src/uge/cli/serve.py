@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -33,14 +34,18 @@ def serve(
     except ImportError as error:
         raise ConfigError("to serve needs a web server: pip install 'ungeneralizable[serve]'") from error
     from uge.locks import held
-    from uge.service.runs import LOG, Run
+    from uge.service.runs import DETECTOR, LOG, Run
 
     run = Run.read(folder)
     owner = options.read_key(key, passphrase_file)
     listening = bound(port)
     with held(folder, f"{folder} is served by"):
+        if not (folder / DETECTOR).exists():
+            say("Learning to recognise the copy, which takes minutes.")
         with Bar("learning to recognise the copy") as bar:
             guard = run.guarded(owner, copy, bar.show)
         desk = Desk(run, guard, Log.read(folder / LOG))
         say(f"Serving {folder} on http://127.0.0.1:{listening.getsockname()[1]}/ until Ctrl-C: POST an image file.")
-        serve_on(desk, listening)
+        with suppress(KeyboardInterrupt):  # how it is meant to end
+            serve_on(desk, listening)
+        say("Stopped.")

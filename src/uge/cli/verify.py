@@ -57,7 +57,8 @@ def verify(
     if found.views is not None:
         say(f"views: {found.views} of {found.images} identical to those of the originals")
     measured = "" if found.epsilon_255 is None else f", epsilon {found.epsilon_255}/255 measured"
-    verdict = "all as published" if found.ok else f"{len(found.problems)} problems"
+    whole = "all as published" if key else "all as its manifest says, whoever wrote that"
+    verdict = whole if found.ok else f"{len(found.problems)} problem{'s' * (len(found.problems) > 1)}"
     say(f"{folder}: {found.images} images{measured}; {verdict}")
     if not found.ok:
         raise typer.Exit(1)

@@ -241,7 +241,8 @@ def _card(manifest: Manifest, signers: Sequence[Key]) -> str:
     if any(key.opens for key in signers):
         purpose = (
             "Whoever holds the recipient's key has the originals back, exact but for the lowest bit.\n"
-            "A network that learns from the copy without the key is expected to be bad."
+            "A network that learns from the copy alone, without the key, is expected to be bad.\n"
+            "One that learnt from other images before needs little from these, and may be good."
         )
         use = (
             "With the recipient's key `uge open` writes the originals as a plain folder.\n"

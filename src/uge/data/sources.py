@@ -90,6 +90,16 @@ def load(
         return made.images
 
 
+def splits_of(source: str | Path, *, skip_bad: bool = False, limits: Limits | None = None) -> tuple[str, ...]:
+    """The splits that a source has, "train", "test" or "val".
+
+    Raises:
+        DataError: as `load`.
+    """
+    with ExitStack() as stack:
+        return tuple(_open(source, stack, limits or Limits(), skip_bad).splits)
+
+
 def _tell(notes: Iterable[str]) -> None:
     """Warn the caller of `load` or of a block of `photographs`."""
     for note in notes:
@@ -207,6 +217,26 @@ def _entries_of(found: Source, split: str, source: str) -> Iterable[Entry]:
     raise DataError(f"{source} has no split '{split}', only: {have}; {mend}")
 
 
+def check_exists(source: str | Path) -> None:
+    """Refuse what is not there, before anything is asked or made.
+
+    Raises:
+        DataError: what was expected.
+    """
+    if isinstance(source, str) and (source in EMBEDDED or source.startswith("hub:")):
+        return
+    try:
+        exists = Path(source).expanduser().exists()
+    except (OSError, ValueError) as error:  # no name at all, or in a folder that may not be read
+        raise DataError(f"cannot read {str(source)[:200]}: {getattr(error, 'strerror', None) or error}") from error
+    if not exists:
+        near = difflib.get_close_matches(str(source), EMBEDDED, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"embedded images: {', '.join(EMBEDDED)}"
+        raise DataError(
+            f"{source} does not exist; expected a folder, .zip, .parquet, .npz or picture, or hub:NAME ({hint})"
+        )
+
+
 def _open(source: str | Path, stack: ExitStack, limits: Limits, skip_bad: bool, pictures: bool = False) -> Source:
     """Find the reader for a source. What the reader holds open is closed with `stack`.
 
@@ -217,17 +247,10 @@ def _open(source: str | Path, stack: ExitStack, limits: Limits, skip_bad: bool, 
             return read_embedded(source)
         if source.startswith("hub:"):
             return read_hub(source, limits)
+    check_exists(source)
     path = Path(source).expanduser()
-    try:
-        is_folder, exists = path.is_dir(), path.exists()
-    except (OSError, ValueError) as error:  # no name at all, or in a folder that may not be read
-        raise DataError(f"cannot read {str(source)[:200]}: {getattr(error, 'strerror', None) or error}") from error
-    if is_folder:
+    if path.is_dir():
         return _read_folder(path, stack, limits, skip_bad, pictures)
-    if not exists:
-        near = difflib.get_close_matches(str(source), EMBEDDED, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"embedded images: {', '.join(EMBEDDED)}"
-        raise DataError(f"{source} does not exist; expected a folder, .zip, .parquet or .npz, or hub:NAME ({hint})")
     match path.suffix.lower():
         case ".zip":
             tree = list_zip(path, open_zip(path, stack, limits), limits)

@@ -26,7 +26,7 @@ CLEAR = 5.0  # points; a smaller gap is called small
 HOLDS = 35.0  # points; from this margin a protection holds
 BROKEN, DENTED = 0.6, 0.3  # the share recovered from which a protection is called broken, or partly broken
 WORTH_MISSING = (
-    "What the copy is worth was not measured: that takes originals (--clean), and trainings on subsets of them."
+    "What the copy is worth was not measured: that takes originals (--clean), and a budget to train on parts of them."
 )
 
 

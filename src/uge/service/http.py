@@ -46,7 +46,7 @@ MOST_ACCOUNTS, LONGEST_NAME = 10_000, 100  # letters
 ACCOUNT = "x-account"  # the header in which a proxy says who asks
 CLOSED = "too many images of this account were published ones; it gets no more answers today"
 FULL = "no new account is taken today; ask again tomorrow"
-REFUSED = "this image is a published one, or was made from one; send images of your own"
+REFUSED = "this image looks like a published one, or like one made from it; send images of your own"
 
 
 @dataclass
