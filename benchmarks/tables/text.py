@@ -15,9 +15,12 @@ Run = tuple[str, str, str]  # kind, network, counter-measure
 
 
 def shown(values: Sequence[float], digits: int = 1) -> str:
-    """As "28.7", or "28.7 ± 1.2" with the half-width of the 95% interval; "-" where there is nothing."""
+    """As "28.7", "28.7 (28.1 to 29.3)" of two, or "28.7 ± 1.2" with the half-width of the 95% interval; "-" of none."""
     if not values:
         return "-"
+    if len(values) == 2:  # the interval of two is all there may be
+        low, high = (f"{value:.{digits}f}" for value in sorted(values))
+        return low if low == high else f"{fmean(values):.{digits}f} ({low} to {high})"
     ends = interval(values)
     return f"{fmean(values):.{digits}f}" + ("" if ends is None else f" ± {(ends[1] - ends[0]) / 2:.{digits}f}")
 

@@ -125,7 +125,7 @@ def cells(text: str, title: str) -> list[str]:
 
 def test_numbers_as_text() -> None:
     assert shown([50.0, 52.0, 54.0], 3) == "52.000 ± 4.969"  # s = 2, t(2) = 4.303: 4.303 * 2 / sqrt(3)
-    assert [shown([1.0, 1.0]), shown([7.0]), shown([])] == ["1.0 ± 0.0", "7.0", "-"]
+    assert [shown([3.0, 1.0]), shown([1.0, 1.0]), shown([7.0]), shown([])] == ["2.0 (1.0 to 3.0)", "1.0", "7.0", "-"]
     assert [figure(value) for value in (0.01234, 12.34, 123456.0)] == ["0.0123", "12.3", "123,456"]
 
 
@@ -433,14 +433,14 @@ def baselines() -> list[Row]:
 def test_baselines_stand_beside_their_ceilings() -> None:
     written = baseline_table(baselines())
     assert cells(written, "on the originals")[:2] == ["74.0", "70.0"]
-    assert cells(written, "`em`") == ["22.0 ± 25.4", "69.0", "52.0"]  # t(1) 12.706 * 2.828 / root 2
+    assert cells(written, "`em`") == ["22.0 (20.0 to 24.0)", "69.0", "52.0"]
     assert cells(written, "`pil`") == ["51.0", "-", "23.0"]
 
 
 def test_hackers_of_another_precision_have_a_table_of_their_own() -> None:
     other = baseline("em", 33.0, recipe={"epochs": 5, "precision": "bfloat16"})
     first, second = baseline_table([*baselines(), other]).split(", bfloat16;")
-    assert cells(first, "`em`")[0] == "22.0 ± 25.4" and cells(second, "`em`")[0] == "33.0"
+    assert cells(first, "`em`")[0] == "22.0 (20.0 to 24.0)" and cells(second, "`em`")[0] == "33.0"
 
 
 def test_published_figures_stand_beside_ours() -> None:
@@ -450,7 +450,7 @@ def test_published_figures_stand_beside_ours() -> None:
     short = baseline("tap", 60.0, "adversarial:steps=3")  # the published column says no options
     written = field_table([*baselines(), short], published)
     assert cells(written, "`tap`")[2] == "79.9 / 60.0" and "`adversarial:steps=3` under adversarial" in written
-    assert cells(written, "`em`") == ["20.8 / 22.0 ± 25.4", "80.7 / -", "- / -"]
+    assert cells(written, "`em`") == ["20.8 / 22.0 (20.0 to 24.0)", "80.7 / -", "- / -"]
     assert cells(written, "`tap`")[0] == "6.3 / -"
     assert "a leaderboard" in written
 
