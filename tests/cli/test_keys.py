@@ -38,6 +38,7 @@ def test_key_files_are_private_and_nothing_secret_is_shown(run: Run, key: Path, 
     for name in (key, weights):
         shown = [run("key", "show", role(name, each)) for each in ("protector", "recipient")]
         facts, others = (json.loads(done.stdout) for done in shown)
+        assert [each.pop("role").partition(":")[0] for each in (facts, others)] == ["protector", "recipient"]
         assert facts == others and facts["kind"] == ("sealed" if name == key else "initial-weights")
         assert all(role(name, each).stat().st_mode & 0o777 == 0o600 for each in ("protector", "recipient"))
         held = load_key(role(name, "protector"))
@@ -181,7 +182,11 @@ def test_a_terminal_asks_for_the_passphrase(run: Run, encrypted: Path, tmp_path:
 
 
 def test_a_terminal_that_protects_asks_before_the_long_work(run: Run, tmp_path: Path) -> None:
-    protect = ["protect", str(tmp_path / "nowhere"), "--out", str(tmp_path / "C")]
+    """But not about what is not there."""
+    (tmp_path / "empty").mkdir()
+    protect = ["protect", str(tmp_path / "empty"), "--out", str(tmp_path / "C")]
     code, shown = at_a_terminal(protect, "secret", "secret")
-    assert code == 2 and shown.index("Passphrase of the new key") < shown.index("does not exist")
-    assert not [*tmp_path.iterdir()]
+    assert code == 2 and shown.index("Passphrase of the new key") < shown.index("holds no image")
+    code, shown = at_a_terminal(["protect", str(tmp_path / "nowhere"), "--out", str(tmp_path / "C")])
+    assert code == 2 and "does not exist" in shown and "Passphrase" not in shown
+    assert [each.name for each in tmp_path.iterdir()] == ["empty"]

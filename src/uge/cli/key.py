@@ -76,4 +76,6 @@ def show(
     file: Annotated[Path, typer.Argument(help="Key file.")], passphrase_file: options.PassphraseFile = None
 ) -> None:
     """Show what may be told of a key: nothing secret."""
-    say(*json.dumps(options.read_key(file, passphrase_file).public_facts(), indent=1).split("\n"))
+    key = options.read_key(file, passphrase_file)
+    role = "recipient: give it to him" if key.signing_key is None else "protector: keep it, it signs"
+    say(*json.dumps({"role": role} | key.public_facts(), indent=1).split("\n"))

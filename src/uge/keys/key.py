@@ -165,7 +165,7 @@ def check_facts(facts: Any, where: str, kind: str, role: str | None) -> None:
         KeyFileError: another format version, another kind, or the other role.
     """
     version = facts.get("format_version") if isinstance(facts, dict) else None
-    if not isinstance(version, int):
+    if not isinstance(version, int) or "fingerprint" not in facts:
         raise no_key(where)
     if version != FORMAT_VERSION:
         raise KeyFileError(
