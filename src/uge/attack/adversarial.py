@@ -22,7 +22,7 @@ class Adversarial(PlainTraining):
     Args:
         epsilon_255: e in steps of 255.
         steps: of the ascent.
-        step_255: a in steps of 255; by default all steps together go 1.75 e, as their 7 of 2 of 8 do.
+        step_255: a in steps of 255; by default a quarter of e, their 2 of 8, and more for fewer than their 7 steps.
     """
 
     cost = 8.0
@@ -30,8 +30,8 @@ class Adversarial(PlainTraining):
     def __init__(self, epsilon_255: str | float = 8, steps: str | int = 7, step_255: str | float | None = None) -> None:
         self.epsilon = number("adversarial: epsilon_255", epsilon_255, 0.1, 255) / 255
         self.steps = whole_number("adversarial: steps", steps, 1, 1000)
-        reach = 1.75 * self.epsilon / self.steps
-        self.step = reach if step_255 is None else number("adversarial: step_255", step_255, 0.01, 255) / 255
+        usual = self.epsilon * max(1 / 4, 7 / 4 / self.steps)
+        self.step = usual if step_255 is None else number("adversarial: step_255", step_255, 0.01, 255) / 255
         self.start = torch.zeros(())
 
     def batch(self, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -311,12 +311,7 @@ def is_control(countermeasure: str) -> bool:
 
 
 SMALL_NETWORKS = ("vgg:depth=8,width=16", "resnet:depth=8,width=16")
-OTHER_NETWORKS = (
-    "mlp",
-    "convnet:width=32",
-    "vit:width=64,depth=3",
-    "mobilenetv2",
-)  # no protection of ours knows the last
+OTHER_NETWORKS = ("mlp", "convnet:width=32", "vit:width=64,depth=3", "mobilenetv2")  # no copy is made against the last
 COMBINED = ("grayscale+high-pass", "grayscale+equalise")  # beside those that a search finds
 
 

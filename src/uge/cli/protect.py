@@ -126,8 +126,9 @@ def protect(
         recipients = [file.replace(".protector.uge", ".recipient.uge") for file in given]
         _tell(out, manifest, originals, recipients, f", keep {ours[0]}" if ours else "")
         reads = [flag for flag, given in (("--convert", convert), ("--skip-bad", skip_bad)) if given]
-        has_test = "test" in splits_of(data, skip_bad=skip_bad, limits=how["limits"])
-        say("Next: " + shlex.join(_next(out, data, recipients, reads, has_test, len(manifest.class_names))))
+        classes = len(manifest.class_names)
+        has_test = classes > 1 and "test" in splits_of(data, skip_bad=skip_bad, limits=how["limits"])
+        say("Next: " + shlex.join(_next(out, data, recipients, reads, has_test, classes)))
 
 
 def _tell_originals(data: str, originals: ImageSet | Photographs, method: str) -> None:
