@@ -60,9 +60,9 @@ def summarise(rows: Sequence[Row], classes: int, reason: str = "") -> dict[str, 
     rows = [row for row in rows if "error" not in row]
     parts = [row for row in rows if row.get("originals")]  # of a curve
     rows = [row for row in rows if not row.get("originals")]
-    whole = [row for row in rows if row.get("budget", 1.0) == 1.0]
+    whole = [row for row in rows if _budget(row) == 1]
     published = [row for row in whole if row["trained_on"] == "published"]
-    ahead = _ahead(rows, published)
+    ahead = _ahead(rows)
     published += ahead
     ceilings = _Ceilings([row for row in whole if row["trained_on"] == "clean"])
     hackers = [
@@ -99,28 +99,33 @@ def summarise(rows: Sequence[Row], classes: int, reason: str = "") -> dict[str, 
     }
 
 
-def _ahead(rows: Sequence[Row], full: Sequence[Row]) -> list[Row]:
+def _ahead(rows: Sequence[Row]) -> list[Row]:
     """Hackers in a part of their epochs, the longest training of each, who beat all that were trained in full."""
-    most = max((row["accuracy"] for row in full if row["kind"] == "hacker" and counts(row)), default=-1.0)
-    known = {_who(row) for row in full}
-    found: dict[frozenset[tuple[str, Any]], Row] = {}
-    for row in sorted(rows, key=lambda row: row.get("budget", 1.0)):
-        part = row["kind"] == "hacker" and row["trained_on"] == "published" and row.get("budget", 1.0) < 1
-        if part and counts(row) and _who(row) not in known:
-            found[_who(row)] = row
-    return [row for row in found.values() if row["accuracy"] > most]
+    tried = sorted(filter(_tries, rows), key=_budget)
+    longest, most = {_who(row): row for row in tried}, _most(tried)
+    return [row for row in longest.values() if _budget(row) < 1 and row["accuracy"] > most]
 
 
 def stronger(rows: Sequence[Row], others: Sequence[Row]) -> list[Row]:
     """Of other trainings of hackers on the same copy those in full who learnt more than all of these."""
+    cells, most = {row["cell"] for row in rows}, _most(rows)
+    new = (row for row in others if row["cell"] not in cells and _tries(row) and _budget(row) == 1)
+    return [row for row in new if row["accuracy"] > most]
 
-    def is_full(row: Row) -> bool:
-        hacker = row["kind"] == "hacker" and row["trained_on"] == "published" and "error" not in row
-        return hacker and row.get("budget", 1.0) == 1.0 and counts(row)
 
-    most = max((row["accuracy"] for row in filter(is_full, rows)), default=-1.0)
-    cells = {row["cell"] for row in rows}
-    return [row for row in others if row["cell"] not in cells and is_full(row) and row["accuracy"] > most]
+def _tries(row: Row) -> bool:
+    """Whether this is the finished training of a hacker on the copy who counts."""
+    hacker = row["kind"] == "hacker" and row["trained_on"] == "published" and "error" not in row
+    return hacker and counts(row)
+
+
+def _budget(row: Row) -> float:
+    return float(row.get("budget", 1.0))
+
+
+def _most(rows: Sequence[Row]) -> float:
+    """What the best hacker in full learnt; below zero where there is none."""
+    return max((row["accuracy"] for row in rows if _tries(row) and _budget(row) == 1), default=-1.0)
 
 
 class _Ceilings:
