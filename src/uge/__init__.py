@@ -21,6 +21,7 @@ _PUBLIC = {
     "Copy": "uge.copy",
     "load_published": "uge.copy",
     "authorised_view": "uge.copy",
+    "load_network": "uge.service.runs",
     "guard": "uge.service",
     "UgeError": "uge.errors",
 }

@@ -76,7 +76,9 @@ def recommended_recipe(network: str, epochs: int = 30) -> Recipe:
 
 
 class PlainTraining:
-    """No counter-measure: seven places to step in, each an identity. Counter-measures override what they need.
+    """No counter-measure.
+
+    Seven places to step in, each an identity; counter-measures override what they need.
 
     What one needs it takes as arguments (see `uge.attack.build_countermeasure`).
 

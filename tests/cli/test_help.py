@@ -75,15 +75,18 @@ def test_version(run: Run) -> None:
     assert run("--version").stdout == f"{__version__}\n"
 
 
-def test_list_names_what_the_registries_hold(run: Run) -> None:
+def test_list_says_in_a_line_each_what_the_registries_hold(run: Run) -> None:
     from uge.attack import COUNTERMEASURES
     from uge.encoders import ENCODERS
     from uge.networks import NETWORKS
     from uge.protect import PROTECTIONS
 
     shown = run("list").stdout
-    assert all(name in shown for name in (*NETWORKS, *ENCODERS, *COUNTERMEASURES, "eurosat"))
-    assert f"protections: {', '.join(PROTECTIONS)}\n" in shown and "preset" not in shown
+    assert all(name in shown for name in (*ENCODERS, "eurosat"))
+    told = {line.split()[0]: line[22:] for line in shown.splitlines() if line.startswith("  ")}
+    assert [*told] == [*NETWORKS, "timm:NAME", *PROTECTIONS, *COUNTERMEASURES]
+    assert all(len(words) > 10 and words[-1] in ".)s" for words in told.values()), told
+    assert told["high-pass"] != told["low-pass"] != told["jpeg"]
 
 
 def test_doctor_tells_versions(run: Run) -> None:

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 import uge
+from uge.cli.train import train
 
 ORDER = [name for name in uge.__all__ if name != "__version__"]
 
@@ -30,6 +31,10 @@ def test_the_examples_of_the_public_names_run_one_after_the_other(
     finder, runner = doctest.DocTestFinder(recurse=False), doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
     names = {"uge": uge, "torch": torch}
     for name in ORDER:
+        if name == "load_network":
+            Path("words").write_text("correct horse")
+            key = Path("copy.recipient.uge")
+            train(Path("copy"), Path("run"), key, Path("words"), network="mlp:width=8", epochs=1)
         (found,) = finder.find(getattr(uge, name), name)
         assert found.examples, f"uge.{name} has no example"
         found.globs = names

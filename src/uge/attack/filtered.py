@@ -73,6 +73,7 @@ def of_filter(name: str) -> type[Filtered]:
     """The counter-measure that is one of `uge.filters.FILTERS`, with the filter's number as its option."""
 
     class OneFilter(Filtered):
+        __doc__ = FILTERS[name].function.__doc__
         __signature__ = inspect.Signature(list(inspect.signature(FILTERS[name].function).parameters.values())[1:])
         tried = FILTERS[name].tried
 

@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from uge.cli.terminal import say
 
 
 def list_() -> None:
-    """What exists: networks, encoders, protections, counter-measures, embedded data."""
+    """What exists, and what each is: networks, encoders, protections, counter-measures, embedded data."""
     from uge.attack import COUNTERMEASURES
     from uge.encoders import ENCODERS
     from uge.networks import NETWORKS
     from uge.protect import PROTECTIONS
 
-    for title, names in (
-        ("networks", [*NETWORKS, "timm:NAME"]),
-        ("encoders", [*ENCODERS, "clip:FOLDER-OR-HUB-ID"]),
-        ("protections", [*PROTECTIONS]),
-        ("counter-measures", [*COUNTERMEASURES]),
-        ("embedded data", ["eurosat"]),
-    ):
-        say(f"{title}: {', '.join(names)}")
+    say("networks:")
+    _tell_each(NETWORKS)
+    say("  timm:NAME           One of timm's networks.", "protections:")
+    _tell_each(PROTECTIONS)
+    say("counter-measures:")
+    _tell_each(COUNTERMEASURES)
+    say(f"encoders: {', '.join(ENCODERS)}, clip:FOLDER-OR-HUB-ID", "embedded data: eurosat")
+
+
+def _tell_each(entries: Mapping[str, Any]) -> None:
+    """A line each: the name, and how the documentation of what it stands for begins."""
+    for name, kind in entries.items():
+        say(f"  {name:19s} {str(inspect.getdoc(kind)).splitlines()[0]}")
 
 
 def doctor() -> None:

@@ -89,9 +89,11 @@ def protect(
     how = options.how(convert, skip_bad)
     with ExitStack() as stack:
         originals: ImageSet | Photographs
+        alone = False  # images of one class, or of none
         if image_size is None and PROTECTIONS[chosen].enlarges:
             originals = stack.enter_context(photographs(data, "train", **AS_SEEN, **how))
-            if len(originals.small.labels.unique()) == 1 and chosen != PICTURES:
+            alone = len(originals.small.labels.unique()) == 1
+            if alone and chosen != PICTURES:
                 one = f"{data} has one class only ({originals.small.class_names[0]!r})"
                 if method is not None:
                     raise ConfigError(f"{one}; leave --method out, or give images of other classes, too")
@@ -102,6 +104,8 @@ def protect(
             _tell_originals(data, originals, chosen)
         else:
             originals = load(data, "train", image_size=options.size_of(image_size), **how)
+        # asked now: when the copy is made DATA may be gone
+        has_test = not alone and "test" in splits_of(data, skip_bad=skip_bad, limits=how["limits"])
         if draws:
             keys = [key_beside(out, passphrase)]
         try:
@@ -126,9 +130,7 @@ def protect(
         recipients = [file.replace(".protector.uge", ".recipient.uge") for file in given]
         _tell(out, manifest, originals, recipients, f", keep {ours[0]}" if ours else "")
         reads = [flag for flag, given in (("--convert", convert), ("--skip-bad", skip_bad)) if given]
-        classes = len(manifest.class_names)
-        has_test = classes > 1 and "test" in splits_of(data, skip_bad=skip_bad, limits=how["limits"])
-        say("Next: " + shlex.join(_next(out, data, recipients, reads, has_test, classes)))
+        say("Next: " + shlex.join(_next(out, data, recipients, reads, has_test, len(manifest.class_names))))
 
 
 def _tell_originals(data: str, originals: ImageSet | Photographs, method: str) -> None:

@@ -100,4 +100,4 @@ def train(
         (run / "weights.safetensors").write_bytes(save(weights))
         (run / "run.json").write_text(json.dumps(facts, indent=1) + "\n")
     told = f"accuracy {history.accuracy:.1f} %" if held_out else f"train loss {history.train_loss[-1]:.3f}"
-    say(f"{out}: {spec.label}, {told}")
+    say(f"{out}: {spec.label}, {told}. In Python: uge.load_network({str(out)!r}).")

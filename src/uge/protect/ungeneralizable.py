@@ -168,7 +168,7 @@ class _Step:
 
 
 class UngeneralizableProtection(Protection[UngeneralizableConfig]):
-    """Trains the generator for one data set and its authorised networks, then makes the copy.
+    """The paper's method: a generator learns for one data set and its authorised networks, then makes the copy.
 
     Args:
         clean: the originals.

@@ -79,6 +79,27 @@ class Run:
         return guarded
 
 
+def load_network(folder: Path | str) -> nn.Module:
+    """The network that `uge train` wrote, to answer or to train further.
+
+    Args:
+        folder: the --out of `uge train`.
+
+    Returns:
+        The trained module in evaluation mode, frozen: float32 [B, C, H, W] in [0, 1] -> logits, in the order of the
+        classes in `run.json`. A recipient's shows it `key.seen(images)`.
+
+    Raises:
+        PublishError: there is no such folder, or it is damaged.
+
+    Example:
+        >>> network = uge.load_network("run")  # uge train copy --key copy.recipient.uge --out run
+        >>> network(recipient.seen(uge.load("photos", "test").images) / 255).shape
+        torch.Size([4, 2])
+    """
+    return Run.read(Path(folder)).network
+
+
 def read_detector(file: Path, key: Key, channels: int, image_size: tuple[int, int]) -> Detector:
     """What `save_detector` wrote, for images of this kind.
 
