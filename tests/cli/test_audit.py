@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from uge.cli.audit import left_out
+from uge.report.verdict import judge
 
 from .conftest import ENVIRONMENT, INSTALLED, Run, bytes_of, role
 
@@ -83,6 +84,9 @@ def test_it_tells_what_there_is_to_do_and_ends_with_a_table(
     assert "left out: authorised, grayscale" not in done.stdout
     assert "Margin against hackers who do not query the recipient's network: " in done.stdout
     assert "distillation (soft)" in done.stdout
+    summary = json.loads((tmp_path / "audit" / "summary.json").read_text())
+    verdict = judge(summary)
+    assert f"\n{verdict.heading}.\n" in done.stdout and all(caution in done.stdout for caution in verdict.cautions)
     before = bytes_of(tmp_path / "audit" / "authorised")
     again = run(*arguments, "--out", tmp_path / "audit")
     assert again.code == 0 and bytes_of(tmp_path / "audit" / "authorised") == before

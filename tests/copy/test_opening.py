@@ -145,7 +145,7 @@ def test_what_does_not_open_is_one_line_and_writes_nothing(copy, recipient, tmp_
     wrong(b"no picture")
     with Image.open(single.with_name("copy") / "train/cat/00004.png") as picture:
         picture.save(tmp_path / "lossy.jpg", quality=95)
-    refused("1 of 1 images do not open", tmp_path / "lossy.jpg", recipient, out=out)
+    refused("lossy.jpg is a JPEG file, which has lost its letter", tmp_path / "lossy.jpg", recipient, out=out)
     single.write_bytes(data)
     refused("1 of 1 images do not open", single, SealedKey.draw(), out=out)
     refused("does not exist", tmp_path / "nowhere", recipient, out=out)

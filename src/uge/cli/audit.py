@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from uge.cli import options
-from uge.cli.terminal import Bar, say, trained_text
+from uge.cli.terminal import Bar, say, say_result, trained_text
 
 MOST_LEFT_OUT = 5  # hackers that are named for one reason
 
@@ -42,7 +42,6 @@ def audit(
     from uge.copy import Copy, check_outside
     from uge.data import load
     from uge.report.audit import write_reports
-    from uge.report.tables import print_table
     from uge.runners import build_runner
     from uge.runtime import best_device
 
@@ -69,7 +68,7 @@ def audit(
             watcher=watcher,
         )
     page = write_reports(out)[0]  # before a line is printed
-    print_table(summary)
+    say_result(summary)
     if watcher.following:
         say("", f"A larger --budget would go on with: {'; '.join(watcher.following)}")
     say("", f"Page: {page}   (private; 'uge report {out} --public' writes one for everybody)")

@@ -9,7 +9,7 @@ import typer
 
 from uge.cli import options
 from uge.cli.audit import watching
-from uge.cli.terminal import Bar, say
+from uge.cli.terminal import Bar, say, say_result
 
 
 def demo(
@@ -22,7 +22,6 @@ def demo(
     It makes a key and a protected copy, trains the recipient's network, and lets hackers try.
     """
     from uge.demo import DemoSteps, run_demo
-    from uge.report.tables import print_table
     from uge.runtime import best_device
 
     with Bar("protecting") as bar:
@@ -38,5 +37,5 @@ def demo(
                 bar.step(row, total)
 
         summary = run_demo(out, quick=quick, seed=seed, device=str(best_device()), steps=Shown())
-    print_table(summary)
+    say_result(summary)
     say("", f"Page: {out / 'index.html'}   (private: it shows originals beside copies)")

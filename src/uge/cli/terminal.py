@@ -106,3 +106,13 @@ def trained_text(row: dict[str, Any]) -> str:
     how = "" if row["countermeasure"] == "none" else f", {countermeasure_label(row['countermeasure'])}"
     result = f"failed: {row['error']}" if "error" in row else f"{row['accuracy']:.1f} %"
     return f"  {row['kind']} on the {row['trained_on']}: {row['network']}{how}, seed {row['seed']}: {result}"
+
+
+def say_result(summary: dict[str, Any]) -> None:
+    """The table of an audit, the verdict in a few words, and what weakens it."""
+    from uge.report.tables import print_table
+    from uge.report.verdict import judge
+
+    print_table(summary)
+    verdict = judge(summary)
+    say("", f"{verdict.heading}.", *(f"  {caution}" for caution in verdict.cautions))

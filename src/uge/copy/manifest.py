@@ -335,7 +335,7 @@ def _check_signature(folder: Path, message: bytes, fingerprint: str) -> None:
         pairs = [(bytes.fromhex(s["public_key"]), bytes.fromhex(s["signature"])) for s in data["signatures"]]
     except FileNotFoundError as error:
         raise PublishError(
-            f"{folder} has no {SIGNATURE}: expected the signature of the key's protector; copy the whole folder again"
+            f"{folder} has no {SIGNATURE}: it was published without a key, or the file is lost; copy the whole folder"
         ) from error
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise PublishError(f"{folder / SIGNATURE} is no signature, or damaged; copy the folder again") from error

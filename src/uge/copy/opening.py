@@ -28,6 +28,7 @@ from uge.runners import Runner
 
 MOST_NAMED = 3  # files in one line
 OPENED, DONE = "opened", "done"  # in the work folder: the images, and what became of the files
+LOSSY = (".jpg", ".jpeg")
 LAST = (OPENED, "run", LOCK)  # that go from the work folder, so that it never looks as if its images were at OUT
 
 
@@ -198,7 +199,9 @@ def _tell(found: _Found, missing: Sequence[str], source: Path, signed: bool, ski
         PublishError: there is nothing, or something that does not open and is not to be passed over.
     """
     if not found.written and not found.bad:
-        raise PublishError(f"{source} holds no PNG file; give a copy, a part of one or a single file")
+        raise PublishError(
+            f"{source} holds no PNG file (JPEG loses letters); give a copy, a part of one or a single file"
+        )
     told = ""
     if found.bad:
         why = "do not open with this key: another key's, changed, or no copy's PNG"
@@ -244,6 +247,8 @@ def _loose(source: Path) -> list[Wanted]:
     """
     if not source.exists():
         raise PublishError(f"{source} does not exist; give a copy, a part of one or a single PNG file")
+    if source.suffix.lower() in LOSSY and source.is_file():
+        raise PublishError(f"{source} is a JPEG file, which has lost its letter; get the PNG file that was published")
     found: dict[str, Path] = {}
     for path in CopyTree.of(source).pngs if source.is_dir() else [source]:
         place = path.relative_to(source.parent if path == source else source).with_suffix(".png")
