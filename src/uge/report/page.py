@@ -156,7 +156,7 @@ def headline(summary: dict[str, Any]) -> list[dict[str, str]]:
             title = f"{worth['copies']:,} copies are worth"
             found.append({"title": title, "value": value, "unit": "originals", "small": small})
     if not summary.get("worth"):
-        small = verdict.WORTH_MISSING
+        small = verdict.why_no_worth(summary)
         found.append({"title": "Worth", "value": tables.DASH, "unit": "originals", "small": small})
     return found
 

@@ -25,9 +25,6 @@ from uge.report.tables import (
 CLEAR = 5.0  # points; a smaller gap is called small
 HOLDS = 35.0  # points; from this margin a protection holds
 BROKEN, DENTED = 0.6, 0.3  # the share recovered from which a protection is called broken, or partly broken
-WORTH_MISSING = (
-    "What the copy is worth was not measured: that takes originals (--clean), and a budget to train on parts of them."
-)
 
 
 @dataclass(frozen=True)
@@ -277,13 +274,20 @@ def worth_sentences(summary: dict[str, Any]) -> list[str]:
     alone, pretrained = (worth_to(summary, pretrained=each) for each in (False, True))
     first = alone or pretrained
     if first is None:
-        return [WORTH_MISSING]
+        return [why_no_worth(summary)]
     said = [f"{worth_words(first)} to {'the strongest hacker' if alone else 'one with a pretrained encoder'}."]
     if alone and pretrained:
         said.append(
             f"To one with a pretrained encoder they are worth {originals(pretrained['originals'], pretrained)}."
         )
     return said
+
+
+def why_no_worth(summary: dict[str, Any]) -> str:
+    """What a summary lacks that does not say what the copy is worth."""
+    has_originals = any(hacker["clean_accuracy"] is not None for hacker in summary["hackers"])
+    lacks = "training on parts of the originals (a larger --budget)" if has_originals else "originals (--clean)"
+    return f"What the copy is worth was not measured: that takes {lacks}."
 
 
 def _most_recovered(summary: dict[str, Any], *, asking: bool | None) -> dict[str, Any] | None:
