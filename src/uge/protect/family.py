@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from uge.filters import jpeg
 from uge.operations import LUMA, blur
@@ -13,8 +14,8 @@ def filtered(x: Tensor, rng: torch.Generator) -> Tensor:
     """Members of the family of filters, drawn for each image: no list that a hacker could look beside.
 
     In most cases a random mix of the colours, half of them luma, in the place of all, or taken out of them; in half of
-    the cases a blur, a high-pass or a sharpening of random width; in some JPEG of random quality; in half of the cases
-    another light: contrast halved to doubled, and up to 0.3 lighter or darker.
+    the cases a blur, a high-pass, a sharpening or edges alone, of random width; in some JPEG of random quality; in half
+    of the cases another light: contrast halved to doubled, and up to 0.3 lighter or darker.
 
     Args:
         x: float32 [B, C, H, W] in [0, 1].
@@ -38,11 +39,28 @@ def filtered(x: Tensor, rng: torch.Generator) -> Tensor:
         x = torch.where(each() < 0.15, without, x + share * (gray - x)).clamp(0, 1)
     if draws[1] < 0.5:
         low = blur(x, each(0.4, 1.8).flatten().cpu())
-        kind, detail = each(0, 3).floor(), each(1, 3) * (x - low)
-        x = torch.where(kind == 0, low, torch.where(kind == 1, 0.5 + detail, x + detail)).clamp(0, 1)
+        kind, gain = each(0, 4).floor(), each(1, 3)
+        detail = gain * (x - low)
+        bands = torch.where(kind == 0, low, torch.where(kind == 1, 0.5 + detail, x + detail))
+        x = torch.where(kind == 3, gain * steepness(low), bands).clamp(0, 1)
     if draws[2] < 0.3:
         x = jpeg(x, float(10 + 60 * torch.rand((), generator=rng)))
     if draws[3] < 0.5:
         mean = x.mean((1, 2, 3), keepdim=True)
         x = (mean + each(-0.3, 0.3) + 2 ** each(-1, 1) * (x - mean)).clamp(0, 1)
     return x
+
+
+def steepness(x: Tensor) -> Tensor:
+    """How steep every channel is: the length of its gradient by central differences, 1 at a step from black to white.
+
+    Args:
+        x: float32 [B, C, H, W] in [0, 1].
+
+    Returns:
+        The same shape, from 0 to the root of 2; differentiable in x.
+    """
+    padded = F.pad(x, (1, 1, 1, 1), mode="replicate")
+    across = padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]
+    down = padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]
+    return (across.square() + down.square() + 1e-8).sqrt()
