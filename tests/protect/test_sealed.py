@@ -17,10 +17,11 @@ from uge.training import Recipe
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def protection(count: int = 24, **settings: Any) -> SealedProtection:
+def protection(count: int = 24, classes: int = 3, **settings: Any) -> SealedProtection:
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(256, (count, 3, 32, 32), generator=generator, dtype=torch.uint8)
-    clean = ImageSet(images, torch.arange(count) % 3, ("ant", "bee", "cat"), tuple(map(str, range(count))))
+    names = tuple(f"class {number:02d}" for number in range(classes))
+    clean = ImageSet(images, torch.arange(count) % classes, names, tuple(map(str, range(count))))
     return SealedProtection(clean, [SealedKey.draw()], SealedConfig(width=4, **settings), seed=0)
 
 
@@ -76,16 +77,21 @@ def test_filters_keep_shape_and_range_differ_from_draw_to_draw_and_let_gradients
 
 def test_images_are_seen_in_another_light_each() -> None:
     x = torch.full((200, 3, 8, 8), 0.5)
-    seen = [filtered(x, torch.Generator().manual_seed(seed)).mean((1, 2, 3)) for seed in range(40)]
-    assert 0.3 < sum(means.kthvalue(190)[0] - means.median() > 0.1 for means in seen) / 40 < 0.7
+    spreads = [filtered(x, torch.Generator().manual_seed(seed)).mean((1, 2, 3)).std() for seed in range(40)]
+    assert 0.3 < sum(spread > 0.1 for spread in spreads) / 40 < 0.7
 
 
-def test_of_an_eighth_of_the_images_edges_alone_are_seen() -> None:
+def test_of_more_than_ten_classes_edges_alone_are_seen_of_a_fifth_of_the_images() -> None:
     x = torch.full((200, 3, 16, 16), 0.2)
     x[..., 8:] = 0.8
-    seen = torch.cat([filtered(x, torch.Generator().manual_seed(seed))[:, 1, 8] for seed in range(40)])  # one row each
-    left, edge, right = seen[:, 2], seen[:, 7:9].amin(1), seen[:, 13]
-    assert 0.05 < float(((left - right).abs() < 0.02).logical_and(edge > left + 0.05).float().mean()) < 0.2
+
+    def share(edges: bool) -> float:
+        seen = [filtered(x, torch.Generator().manual_seed(seed), edges=edges)[:, 1, 8] for seed in range(40)]
+        left, edge, right = (row := torch.cat(seen))[:, 2], row[:, 7:9].amin(1), row[:, 13]
+        return float(((left - right).abs() < 0.02).logical_and(edge > left + 0.05).float().mean())
+
+    assert 0.1 < share(True) - share(False) < 0.3
+    assert (protection(classes=10).edges, protection(classes=11).edges) == (False, True)
 
 
 def test_a_recipe_for_fewer_images_has_more_steps_and_one_for_all_of_them_stays_as_it_is() -> None:

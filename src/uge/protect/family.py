@@ -7,19 +7,20 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from uge.filters import jpeg
-from uge.operations import LUMA, blur
+from uge.operations import LUMA, blur, luma
 
 
-def filtered(x: Tensor, rng: torch.Generator) -> Tensor:
+def filtered(x: Tensor, rng: torch.Generator, *, edges: bool = False) -> Tensor:
     """Members of the family of filters, drawn for each image: no list that a hacker could look beside.
 
     In most cases a random mix of the colours, half of them luma, in the place of all, or taken out of them; in half of
-    the cases a blur, a high-pass, a sharpening or edges alone, of random width; in some JPEG of random quality; in half
-    of the cases another light: contrast halved to doubled, and up to 0.3 lighter or darker.
+    the cases a blur, a high-pass or a sharpening of random width; in some JPEG of random quality; in half of the cases
+    another light: contrast halved to doubled, and up to 0.3 lighter or darker.
 
     Args:
         x: float32 [B, C, H, W] in [0, 1].
         rng: draws.
+        edges: of images that would be blurred or sharpened, two of five are their edges alone, of random width.
 
     Returns:
         The same shape and range; differentiable in x.
@@ -39,10 +40,12 @@ def filtered(x: Tensor, rng: torch.Generator) -> Tensor:
         x = torch.where(each() < 0.15, without, x + share * (gray - x)).clamp(0, 1)
     if draws[1] < 0.5:
         low = blur(x, each(0.4, 1.8).flatten().cpu())
-        kind, gain = each(0, 4).floor(), each(1, 3)
+        kind, gain = each(0, 5 if edges else 3).floor(), each(1, 3)
         detail = gain * (x - low)
-        bands = torch.where(kind == 0, low, torch.where(kind == 1, 0.5 + detail, x + detail))
-        x = torch.where(kind == 3, gain * steepness(low), bands).clamp(0, 1)
+        x = torch.where(kind == 0, low, torch.where(kind == 1, 0.5 + detail, x + detail))
+        if edges:
+            x = torch.where(kind >= 3, gain * steepness(torch.where(each() < 0.5, low, luma(low))), x)
+        x = x.clamp(0, 1)
     if draws[2] < 0.3:
         x = jpeg(x, float(10 + 60 * torch.rand((), generator=rng)))
     if draws[3] < 0.5:

@@ -44,6 +44,7 @@ from uge.training import PlainTraining, Recipe, Shift, fit, recommended_recipe
 TARGETS = "uge/targets/1"
 GAIN = 2.5  # of a proposal of mean square 1, before it is bent into the range of levels
 LEAST_BATCH, USUAL_BATCH = 32, 64  # images a step
+USUAL_CLASSES = 10  # of more references learn for longer, and edges alone are expected, which would teach most there
 FEW_IMAGES = 1800  # references learn from fewer for longer, in smaller batches
 MANY_STEPS = 2000  # for which batches of small data sets become smaller
 LEARNING_RATE = 2e-3  # of the generator (Adam), falling linearly to zero
@@ -104,6 +105,7 @@ class SealedProtection(LetterProtection[SealedConfig]):
         if clean.classes < 2:
             raise ConfigError(f"all images are of the class {clean.class_names[0]!r}; sealed copies need two at least")
         self.targets = draw_targets(self.secret, clean.classes)
+        self.edges = clean.classes > USUAL_CLASSES
         self.generator = UNet(clean.channels, clean.classes, config.width, seed_for(self.seed, "generator"))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_for(self.seed, "first proposals"))
@@ -190,7 +192,7 @@ class SealedProtection(LetterProtection[SealedConfig]):
         """One step of the generator and of one surrogate on the images of these numbers."""
         labels = self.clean.labels[pick]
         self.generator.train()
-        x_u = filtered(self._rendered(pick, rng), rng)
+        x_u = filtered(self._rendered(pick, rng), rng, edges=self.edges)
         seen = Shift.draw(len(pick), self.clean.image_size, rng)(x_u).contiguous(memory_format=torch.channels_last)
         shown = seen.detach().requires_grad_()
         learnt = F.cross_entropy(_answer(run.network, shown), labels.to(self.device))
@@ -251,7 +253,7 @@ class SealedProtection(LetterProtection[SealedConfig]):
         config = self.config
         originals = self.clean.take(config.reference_images, generator_for(self.seed, "reference images"))
         share = min(1.0, len(originals) / FEW_IMAGES)
-        epochs = round(config.reference_epochs * math.sqrt(max(1, self.clean.classes / 10)) / share)
+        epochs = round(config.reference_epochs * math.sqrt(max(1, self.clean.classes / USUAL_CLASSES)) / share)
         epochs = max(1, min(epochs, config.epochs))
         networks = []
         for number, text in enumerate(config.references if config.misdirection else ()):
@@ -263,7 +265,7 @@ class SealedProtection(LetterProtection[SealedConfig]):
                     originals,
                     smaller(recommended_recipe(text, epochs), share),
                     seed=seed_for(self.seed, "reference training", number),
-                    countermeasure=_Filtered(),
+                    countermeasure=_Filtered(self.edges),
                     device=self.device,
                     on_epoch=preparing(f"reference {text.partition(':')[0]}", self.steps, on_step),
                 )
@@ -289,8 +291,11 @@ def smaller(recipe: Recipe, share: float) -> Recipe:
 class _Filtered(PlainTraining):
     """How references learn: every batch behind filters drawn for it."""
 
+    def __init__(self, edges: bool) -> None:
+        self.edges = edges
+
     def batch(self, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        return filtered(x, generator), y
+        return filtered(x, generator, edges=self.edges), y
 
 
 def draw_targets(secret: bytes, classes: int) -> Tensor:
