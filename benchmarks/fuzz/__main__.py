@@ -96,7 +96,7 @@ def targets(place: Path) -> dict[str, Target]:
 def _keys(folder: Path, key: SealedKey, images: ImageSet) -> dict[str, Target]:
     folder.mkdir()
     save_key(key, folder / "sealed")
-    spec = NetworkSpec("mlp", 3, (32, 32), images.classes, {"width": 8})
+    spec = NetworkSpec.of("mlp:width=8", images)
     weights = new_weights_key(spec, images.class_names, *normalisation_of(images.images), Recipe(epochs=1))
     save_key(weights, folder / "weights")
     import pyrage

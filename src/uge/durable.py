@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from uge import outside
-from uge.errors import PublishError
+from uge.errors import PublishError, told_as
 from uge.locks import LOCK, OPEN_FLAGS, check_own_file, held, is_at, lock, private_folder
 
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
@@ -37,7 +37,7 @@ def write_file(path: Path, content: bytes | str, mode: int = 0o666) -> None:
     """
     data = content.encode() if isinstance(content, str) else content
     work = hidden_path(path)
-    try:
+    with told_as(PublishError, f"cannot write {path}"):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = _new_file(work, mode)
         try:
@@ -50,8 +50,6 @@ def write_file(path: Path, content: bytes | str, mode: int = 0o666) -> None:
             work.unlink(missing_ok=True)
             raise
         sync_folder(path.parent)
-    except OSError as error:
-        raise PublishError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def append(path: Path, line: str) -> None:
@@ -62,7 +60,7 @@ def append(path: Path, line: str) -> None:
     Raises:
         PublishError: the disk is full or the file cannot be written, or is a link.
     """
-    try:
+    with told_as(PublishError, f"cannot write {path}"):
         path.parent.mkdir(parents=True, exist_ok=True)
         new = not path.exists()
         handle = os.open(path, OPEN_FLAGS | getattr(os, "O_BINARY", 0), 0o666)
@@ -74,8 +72,6 @@ def append(path: Path, line: str) -> None:
             os.fsync(handle)
         if new:
             sync_folder(path.parent)
-    except OSError as error:
-        raise PublishError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 @contextmanager
@@ -91,7 +87,7 @@ def new_folder(out: Path | str, *, private: bool = False) -> Iterator[Path]:
     """
     out = Path(os.path.abspath(out))  # "." has no name of its own
     work = hidden_path(out)
-    try:
+    with told_as(PublishError, f"cannot write {out}"):
         out.parent.mkdir(parents=True, exist_ok=True)
         with held(work, f"{out} is being made by"):
             folder = work / out.name
@@ -102,8 +98,6 @@ def new_folder(out: Path | str, *, private: bool = False) -> Iterator[Path]:
                 move_into_place(folder, out)
             finally:
                 _remove_work(work, folder)
-    except OSError as error:
-        raise PublishError(f"cannot write {out}: {error.strerror or error}") from error
 
 
 def move_into_place(folder: Path, out: Path) -> None:
@@ -126,7 +120,7 @@ def check_target(out: Path | str) -> None:
         PublishError: `out` is a file, a folder that is not empty, or cannot be looked at or written.
     """
     out = Path(out)
-    try:
+    with told_as(PublishError, f"cannot write {out}"):
         if out.is_symlink() or os.path.ismount(out):
             raise PublishError(
                 f"{out} is a link or a mount point, which a new folder cannot replace; give one below it"
@@ -138,8 +132,6 @@ def check_target(out: Path | str) -> None:
             if unfinished:
                 raise PublishError(f"{out} is whole: a run that was killed had just finished it; use it, or remove it")
             raise PublishError(f"{out} is not empty; give a new folder as --out, or remove it")
-    except OSError as error:
-        raise PublishError(f"cannot write {out}: {error.strerror or error}") from error
     check_writable(out)
 
 
@@ -199,14 +191,12 @@ def claim(folder: Path, mark: str, content: str, what: str, differs: str = "data
 def _is_marked(folder: Path, mark: str, content: str, what: str, differs: str) -> bool:
     """Whether a folder is that of this run; False where it may become it."""
     file = folder / mark
-    try:
+    with told_as(PublishError, f"cannot read {file}"):
         if os.path.lexists(file):
             if outside.read_file(file, outside.MOST_FACTS) != content.encode():
                 raise PublishError(f"{folder} holds {what} with other {differs}; give a new folder, or remove it")
             return True
         others = folder.exists() and any(each.name not in (LOCK, hidden_path(file).name) for each in folder.iterdir())
-    except OSError as error:
-        raise PublishError(f"cannot read {file}: {error.strerror or error}") from error
     if others:
         nothing = f"no {what.partition(' ')[2]}"
         raise PublishError(f"{folder} is not empty and holds {nothing}; give a new folder, or remove it")
@@ -245,10 +235,8 @@ def check_writable(path: Path) -> None:
     Raises:
         PublishError: the nearest folder above `path` that exists is none, or is read-only.
     """
-    try:
+    with told_as(PublishError, f"cannot write {path}"):
         above = next(parent for parent in Path(os.path.abspath(path)).parents if parent.exists())
-    except OSError as error:
-        raise PublishError(f"cannot write {path}: {error.strerror or error}") from error
     if not above.is_dir():
         raise PublishError(f"cannot write {path}: {above} is a file")
     if not os.access(above, os.W_OK | os.X_OK):

@@ -7,7 +7,8 @@ is a bug of ours and keeps its traceback.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class UgeError(Exception):
@@ -40,6 +41,15 @@ class TrainingError(UgeError):
 
 class ConfigError(UgeError):
     """An option, name or setting that does not exist or is out of range."""
+
+
+@contextmanager
+def told_as(kind: type[UgeError], what: str, mend: str = "") -> Iterator[None]:
+    """What the system refuses inside becomes an error of a kind: "cannot write a.png: No space left on device"."""
+    try:
+        yield
+    except OSError as error:
+        raise kind(f"{what}: {error.strerror or error}{mend}") from error
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> ConfigError:

@@ -2,7 +2,7 @@
 
 Every file that the program reads and did not just write is opened here; a test looks for bypasses. Errors are
 `OSError`s whose `strerror` is a phrase for the user ("is a pipe, expected a file"), so that a caller's
-`except OSError as error: raise DataError(f"cannot read {path}: {error.strerror}")` tells all of them.
+`with told_as(DataError, f"cannot read {path}")` tells all of them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, TypeVar, cast
 
-from uge.errors import ConfigError
+from uge.errors import ConfigError, told_as
 
 if TYPE_CHECKING:
     import numpy as np
@@ -206,10 +206,10 @@ def read_toml(file: Path, what: str) -> dict[str, Any]:
     Raises:
         ConfigError: the file cannot be read, or is no TOML.
     """
+    with told_as(ConfigError, f"cannot read {what} {file}"):
+        content = read_file(file, MOST_SETTINGS, links=True)
     try:
-        return tomllib.loads(read_file(file, MOST_SETTINGS, links=True).decode("utf-8-sig"))
-    except OSError as error:
-        raise ConfigError(f"cannot read {what} {file}: {error.strerror or error}") from error
+        return tomllib.loads(content.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:  # not TOML, or not text at all
         raise ConfigError(f"{file} is no TOML file: {str(error)[:120]}") from error
 

@@ -21,7 +21,7 @@ from uge.data import Photographs
 from uge.data.entries import Pixels
 from uge.data.images import ImageSet, batch_of
 from uge.durable import check_target, claimed, hidden_path, move_into_place, remove_folder, write_file
-from uge.errors import KeyFileError, PublishError, UgeError, unknown_name
+from uge.errors import KeyFileError, PublishError, UgeError, told_as, unknown_name
 from uge.keys import Key, SealedKey, load_key, save_key
 from uge.keys.letter import derive
 from uge.locks import LOCK
@@ -121,13 +121,11 @@ def _write_copy(
     """Write the chunks that a killed run has not written, and what `finish` writes with these facts, to `out`."""
     folder = hidden_path(partial / out.name) / out.name
     do, count = bind(write_chunk, folder), len(chunks.numbers)
-    try:
+    with told_as(PublishError, f"cannot write {out}"):
         folder.mkdir(parents=True, exist_ok=True)
         written = work_through(count, chunks.of, do, partial / "written", runner, chunks.telling(on_step))
         manifest = finish(folder, chunks.clean, written, **facts)
         move_into_place(folder, out)
-    except OSError as error:
-        raise PublishError(f"cannot write {out}: {error.strerror or error}") from error
     return manifest
 
 

@@ -28,7 +28,7 @@ from uge.data.images import ImageSet, class_difference, normalisation_of
 from uge.durable import write_file
 from uge.errors import ConfigError, DataError
 from uge.keys.key import RECIPIENT_NETWORK, Key
-from uge.networks import NetworkSpec, build_network, parse_network
+from uge.networks import NetworkSpec, build_network
 from uge.outside import MOST_WEIGHTS, read_file
 from uge.records import config_hash
 from uge.runtime import environment, seed_for
@@ -167,8 +167,7 @@ class Trainer:
         images = self.sources["published"]
         if cell.network == AUTHORISED:
             return self._key().spec(images, self.recipient)
-        name, options = parse_network(cell.network)
-        return NetworkSpec(name, images.channels, images.image_size, images.classes, options)
+        return NetworkSpec.of(cell.network, images)
 
     def _seen(self, cell: Cell, name: str) -> ImageSet:
         """The images of this name ("published", "clean" or "test") as the cell's network sees them."""

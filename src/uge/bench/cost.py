@@ -20,10 +20,10 @@ from typing import Any, TypeVar
 import torch
 
 from uge.copy import MANIFEST
-from uge.data.images import ImageSet, normalisation_of
+from uge.data.images import ImageSet
 from uge.durable import remove_folder, write_file
 from uge.keys import load_key
-from uge.networks import NetworkSpec, build_network
+from uge.networks import fresh_network
 from uge.outside import read_json
 from uge.pipeline import protect_and_publish
 from uge.protection import Settings
@@ -129,15 +129,14 @@ def read_cost(file: Path) -> dict[str, Any]:
 def clock_yardstick(clean: ImageSet, device: str, threads: int) -> dict[str, Any]:
     """Seconds and processor seconds of `YARDSTICK_EPOCHS` epochs of ResNet-18 on these images, from a few steps."""
     torch.set_num_threads(threads)
-    spec = NetworkSpec("resnet", clean.channels, clean.image_size, clean.classes, {"depth": 18})
+
     recipe = recommended_recipe(YARDSTICK, YARDSTICK_EPOCHS)
     steps = YARDSTICK_EPOCHS * max(1, len(clean) // recipe.batch_size)
     batch = min(recipe.batch_size, len(clean))
     short = Recipe(**recipe.to_dict() | {"epochs": 1})
 
     def train(count: int) -> dict[str, Any]:
-        network = build_network(spec, *normalisation_of(clean.images), seed=0)
-        pick = torch.arange(count * batch) % len(clean)
+        network, pick = fresh_network(YARDSTICK, clean, 0), torch.arange(count * batch) % len(clean)
         clock = _Clock(device)
         fit(network, clean.subset(pick), short, seed=0, device=device)
         return clock.read()

@@ -29,7 +29,7 @@ from uge.data.sources import load
 from uge.durable import claimed, write_file
 from uge.errors import ConfigError
 from uge.keys import Key, SealedKey, load_key, new_weights_key, save_key
-from uge.networks import NetworkSpec, parse_network
+from uge.networks import NetworkSpec
 from uge.outside import read_json
 from uge.protect import PROTECTIONS
 from uge.protection import NO_KEY
@@ -195,10 +195,8 @@ class Comparison:
         if kind == SealedKey.kind:
             return SealedKey.draw()
         clean, text = self.clean, self.bench.attacks.authorised
-        name, options = parse_network(text)
-        spec = NetworkSpec(name, clean.channels, clean.image_size, clean.classes, options)
         recipe = recommended_recipe(text, self.bench.attacks.epochs)
-        return new_weights_key(spec, clean.class_names, *normalisation_of(clean.images), recipe)
+        return new_weights_key(NetworkSpec.of(text, clean), clean.class_names, *normalisation_of(clean.images), recipe)
 
     def _audit_folder(self, name: str, seed: int, known: Sequence[Row], steps: ComparisonSteps) -> list[Row]:
         copy, manifest = self.folders[name]

@@ -20,7 +20,7 @@ from uge.copy.manifest import CARD, MANIFEST, SIGNATURE, SUMS, Manifest, read_ma
 from uge.data import DataWarning
 from uge.data.images import pixel_sha256
 from uge.durable import check_target, claimed, move_into_place, remove_folder, sync_files
-from uge.errors import KeyFileError, PublishError, UgeError
+from uge.errors import KeyFileError, PublishError, UgeError, told_as
 from uge.keys import Key
 from uge.locks import LOCK
 from uge.records import config_hash
@@ -110,7 +110,7 @@ def open_copy(
     published = {entry.file: entry.sha256 for entry in manifest.images} if manifest else {}
     with claimed(work, *_mark(files, key)):
         if not _was_opened(work, out):
-            try:
+            with told_as(PublishError, f"cannot write {out}"):
                 found, missing = _open_all(files, published, key, work, runner)
                 try:
                     _tell(found, missing, source, signed, skip_bad)
@@ -118,8 +118,6 @@ def open_copy(
                     remove_folder(work, last=LAST)
                     raise
                 move_into_place(work / OPENED, out)
-            except OSError as error:
-                raise PublishError(f"cannot write {out}: {error.strerror or error}") from error
         remove_folder(work, last=LAST)
     return len(CopyTree.of(out).pngs)
 

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
-from uge.errors import KeyFileError
+from uge.errors import KeyFileError, told_as
 from uge.outside import MOST_SETTINGS, read_file
 
 MAGIC = b"age-encryption.org/v1\n"
@@ -132,10 +132,8 @@ def _recipient(text: str) -> Any:
 
 def _identities(file: Path) -> list[Any]:
     """The secret keys in a file: of ssh-keygen, or lines of age-keygen."""
-    try:
+    with told_as(KeyFileError, f"cannot read identity {file}"):
         content = read_file(file, MOST_SETTINGS, links=True)
-    except OSError as error:
-        raise KeyFileError(f"cannot read identity {file}: {error.strerror or error}") from error
     try:
         if content.startswith(b"-----BEGIN"):
             return [pyrage.ssh.Identity.from_buffer(content)]
