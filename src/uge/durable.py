@@ -25,12 +25,9 @@ _SYNCS_IN_LINE = 256
 
 
 def write_file(path: Path, content: bytes | str, mode: int = 0o666) -> None:
-    """Write a file so that a reader sees the old one or the new one, also after the power failed.
+    """Write a file so that a reader sees the old one or the new one, also after the power failed; its folder is made.
 
-    Args:
-        path: of the file; its folder is made.
-        content: all of it.
-        mode: permissions, less those that the user's umask takes away.
+    The permissions are less those that the user's umask takes away.
 
     Raises:
         PublishError: the disk is full or the target cannot be written; nothing is left behind.
@@ -78,9 +75,7 @@ def append(path: Path, line: str) -> None:
 def new_folder(out: Path | str, *, private: bool = False) -> Iterator[Path]:
     """A folder to fill beside `out`; at the end all of it is synced and it is renamed. After a failure nothing stays.
 
-    Args:
-        out: the folder to make; may exist if it is empty.
-        private: readable by its owner only.
+    `out` may exist if it is empty. A private folder is its owner's alone.
 
     Raises:
         PublishError: the disk is full or read-only, or another process is making the same folder.
@@ -152,14 +147,7 @@ def tidy(out: Path | str) -> bool:
 
 @contextmanager
 def claimed(folder: Path, mark: str, content: str, what: str, differs: str = "data or settings") -> Iterator[None]:
-    """Hold a folder (`held`) for one run, which may be killed and go on in it.
-
-    Args:
-        folder: as for `claim`.
-        mark: as for `claim`.
-        content: as for `claim`.
-        what: as for `claim`.
-        differs: as for `claim`.
+    """Hold a folder (`held`) for one run, which may be killed and go on in it; the rest as for `claim`.
 
     Raises:
         PublishError: as `claim`, or another process is at work in the folder.
@@ -196,7 +184,7 @@ def _is_marked(folder: Path, mark: str, content: str, what: str, differs: str) -
             if outside.read_file(file, outside.MOST_FACTS) != content.encode():
                 raise PublishError(f"{folder} holds {what} with other {differs}; give a new folder, or remove it")
             return True
-        others = folder.exists() and any(each.name not in (LOCK, hidden_path(file).name) for each in folder.iterdir())
+        others = folder.exists() and not is_bare(folder, hidden_path(file).name)
     if others:
         nothing = f"no {what.partition(' ')[2]}"
         raise PublishError(f"{folder} is not empty and holds {nothing}; give a new folder, or remove it")
@@ -204,18 +192,24 @@ def _is_marked(folder: Path, mark: str, content: str, what: str, differs: str) -
     return False
 
 
-def remove_folder(folder: Path, last: Sequence[str] = (LOCK,)) -> None:
+def is_bare(folder: Path, *marks: str) -> bool:
+    """Whether a folder holds nothing but its lock and files of these names."""
+    return {each.name for each in folder.iterdir()} <= {LOCK, *marks}
+
+
+def remove_folder(folder: Path, last: Sequence[str] = ()) -> None:
     """Remove a folder of ours with all that is in it; does nothing where there is none.
 
     Args:
         folder: to remove.
-        last: files in it that go last, in this order, so that a kill leaves a folder that still says what it is.
+        last: files in it that go last, in this order and before the lock, so that a kill leaves a folder that still
+            says what it is.
     """
     try:
         names = [each.name for each in folder.iterdir()]
     except OSError:
         return
-    order = {name: number for number, name in enumerate(last)}
+    order = {name: number for number, name in enumerate((*last, LOCK))}
     for name in sorted(names, key=lambda name: order.get(name, -1)):
         path = folder / name
         if path.is_dir() and not path.is_symlink():
@@ -313,7 +307,7 @@ def _remove_work(work: Path, folder: Path) -> None:
     """Remove the hidden folder of `new_folder`, but nothing else that somebody may have put there."""
     shutil.rmtree(folder, ignore_errors=True)
     try:
-        if {each.name for each in work.iterdir()} <= {LOCK}:
+        if is_bare(work):
             remove_folder(work)
     except OSError:
         pass

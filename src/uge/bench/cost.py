@@ -39,18 +39,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class CopyJob:
-    """A copy to make.
-
-    Attributes:
-        clean: the originals.
-        method: an entry of `uge.protect.PROTECTIONS`.
-        config: its settings.
-        seed: of everything but the key.
-        out: the published folder.
-        key: the protector's key file, where the method takes one.
-        device: where to compute.
-        threads: of torch.
-    """
+    """A copy of `clean` to make at `out`; `key` is the protector's file, where the method takes a key."""
 
     clean: ImageSet
     method: str
@@ -77,7 +66,8 @@ def make_copy(job: CopyJob) -> None:
     def note(progress: float, finished: bool) -> None:
         measured = clock.read()
         facts = {name: round(before.get(name, 0) + measured[name], 2) for name in ("seconds", "cpu_seconds")}
-        facts |= {"peak_memory_mb": _largest(before.get("peak_memory_mb"), measured["peak_memory_mb"])}
+        peaks = before.get("peak_memory_mb"), measured["peak_memory_mb"]
+        facts |= {"peak_memory_mb": max((peak for peak in peaks if peak is not None), default=None)}
         facts |= {"parts": parts, "progress": round(progress, 4), "finished": finished}
         facts |= {"environment": environment(job.device)}
         write_file(job.clock, json.dumps(facts))
@@ -206,7 +196,3 @@ def peak_memory_mb() -> int | None:
             if line.startswith("VmHWM:"):
                 return round(int(line.split()[1]) / 1000)
     return None
-
-
-def _largest(*values: int | None) -> int | None:
-    return max((value for value in values if value is not None), default=None)

@@ -150,12 +150,7 @@ class Manifest:
 
     @classmethod
     def from_json(cls, text: bytes, where: str, beside: Callable[[Shard], list[Any]]) -> Manifest:
-        """Read a manifest.
-
-        Args:
-            text: its JSON.
-            where: names it in errors.
-            beside: reads the entries of a shard.
+        """Read the JSON of a manifest; `where` names it in errors, `beside` reads the entries of a shard.
 
         Raises:
             PublishError: no manifest, of another version, or one whose entries do not make sense.

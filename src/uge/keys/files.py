@@ -50,7 +50,7 @@ def save_key(key: Key, name: Path | str, *, passphrase: bytes | None = None, to:
         copy.protector.uge
         copy.recipient.uge
     """
-    pair = Path(f"{name}.protector.uge"), Path(f"{name}.recipient.uge")
+    pair = pair_of(name)
     with told_as(KeyFileError, f"cannot write {pair[0]}"):
         pair[0].parent.mkdir(parents=True, exist_ok=True)
         with _locked(pair[0].parent) as alone:
@@ -62,6 +62,11 @@ def save_key(key: Key, name: Path | str, *, passphrase: bytes | None = None, to:
             first = _encrypted(key.to_bytes("protector"), passphrase, ())
             _write_pair(pair, (first, _encrypted(key.to_bytes("recipient"), passphrase, to)))
     return pair
+
+
+def pair_of(name: Path | str) -> Pair:
+    """NAME.protector.uge and NAME.recipient.uge."""
+    return Path(f"{name}.protector.uge"), Path(f"{name}.recipient.uge")
 
 
 def load_key(
