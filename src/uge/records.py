@@ -81,6 +81,12 @@ def read_row(path: Path) -> dict[str, Any] | None:
         return None
 
 
+def without_copy(amount: dict[str, Any] | None) -> str:
+    """Who has the same originals and no copy, "clean-only:500"; "" where the amount is one of anything else."""
+    amount = amount or {}
+    return f"clean-only:{amount['number']:.0f}" if amount.get("of") == "clean images" else ""
+
+
 def is_training(row: dict[str, Any]) -> bool:
     """Whether a row is that of a training, whole or failed, with the parts that summaries and pages go by."""
     return fits(row, TRAINING) is None and ("error" in row or fits(row, FINISHED) is None)
