@@ -53,13 +53,7 @@ def told_as(kind: type[UgeError], what: str, mend: str = "") -> Iterator[None]:
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> ConfigError:
-    """The error for a name that no registry holds, with the nearest known name.
-
-    Args:
-        kind: what the name should have named, such as "network".
-        name: what the user wrote.
-        known: the names that exist.
-    """
+    """The error for a name of a kind, such as "network", that no registry holds, with the nearest known one."""
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1)
     hint = f"did you mean '{near[0]}'?" if near else f"choose from: {', '.join(names)}" if names else "there is none"

@@ -106,22 +106,20 @@ def parse_json(content: bytes | str) -> Any:
     return found
 
 
-def read_json(path: Path | str, most: int = MOST_FACTS, *, links: bool = False) -> Any:
-    """The content of a JSON file.
+def read_json(path: Path | str) -> Any:
+    """The content of a JSON file, a small one.
 
     Raises:
         OSError: as in `read_file`.
         ValueError: as in `parse_json`.
     """
-    return parse_json(read_file(path, most, links=links))
+    return parse_json(read_file(path, MOST_FACTS))
 
 
 def read_npz(path: Path | str, most: int) -> dict[str, np.ndarray[Any, Any]]:
     """The arrays of a small .npz file; none is read that is a pickle or asks for more than the file holds.
 
-    Args:
-        path: of the file.
-        most: bytes that it may have, and that its arrays may have together.
+    The file may have `most` bytes, and its arrays together, too.
 
     Raises:
         OSError: as in `read_file`, or the arrays are larger.
@@ -197,11 +195,7 @@ def between(low: float, high: float) -> Callable[[Any], bool]:
 
 
 def read_toml(file: Path, what: str) -> dict[str, Any]:
-    """The content of a TOML file that a user wrote.
-
-    Args:
-        file: to read.
-        what: it should hold, for messages.
+    """The content of a TOML file that a user wrote; `what` it should hold is for messages.
 
     Raises:
         ConfigError: the file cannot be read, or is no TOML.
@@ -252,7 +246,7 @@ def shown(data: T) -> T:
 
 def escaped_markdown(text: str) -> str:
     """Text of others within a line or a cell of Markdown: no link, picture, HTML, table, code or emphasis of theirs."""
-    text = re.sub(r"[\\`*<>&\[\]|@]", _entity, printable(text))
+    text = re.sub(r"[\\`*<>&\[\]|@]", lambda found: f"&#{ord(found[0])};", printable(text))
     return re.sub(r"(?<=//)|(?<=www)(?=\.)", "\u200b", text, flags=re.IGNORECASE)  # no address that is made a link
 
 
@@ -269,10 +263,6 @@ def _shown(character: str) -> str:
         return character
     code = ord(character)
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
-
-
-def _entity(found: re.Match[str]) -> str:
-    return f"&#{ord(found[0])};"
 
 
 def _check_regular(found: os.stat_result, path: Path | str) -> None:

@@ -22,6 +22,7 @@ from uge.networks.vgg import VGG
 from uge.networks.vit import ViT
 
 _OF_THE_DATA = ("channels", "image_size", "classes")
+# Each takes channels, (height, width) in pixels and the number of outputs, which the data decide, and its own options.
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "convnet": ConvNet,
     "mlp": MLP,
@@ -126,12 +127,7 @@ def _check_options(name: str, options: dict[str, Any]) -> None:
             )
 
 
-def build_network(
-    spec: NetworkSpec,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-    seed: int,
-) -> nn.Module:
+def build_network(spec: NetworkSpec, mean: tuple[float, ...], std: tuple[float, ...], seed: int) -> nn.Module:
     """Build a network with freshly drawn weights, without touching torch's global random state.
 
     Args:
