@@ -142,7 +142,6 @@ class _Ceilings:
 
 def _worth(published: Sequence[Row], clean: Sequence[Row], chance: float) -> list[dict[str, Any]]:
     """What the copy is worth to the hackers with a curve, the strongest first."""
-    count = max((row["images"] for row in clean if not row.get("originals")), default=0)  # of all originals
     curves: dict[tuple[str, str], dict[int, list[float]]] = {}
     for row in clean:
         if row["kind"] == "hacker":
@@ -158,6 +157,7 @@ def _worth(published: Sequence[Row], clean: Sequence[Row], chance: float) -> lis
         if len(sizes) < 2 or 0 not in sizes:
             continue
         accuracies = [row["accuracy"] for row in own]
+        count = max(row["images"] for row in clean if not row.get("originals"))  # of all of them
         curve = {size or count: reached for size, reached in sizes.items()}
         facts = {"network": network, "countermeasure": how, "accuracy": round(fmean(accuracies), 3)}
         facts |= {"copies": own[0]["images"], "pretrained": bool(encoder_of(_text(how)))}
