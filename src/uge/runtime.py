@@ -61,7 +61,7 @@ def generator_for(seed: int, *names: object) -> torch.Generator:
 
 
 def environment(device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Facts about this machine, and the device of the work, that a record needs: no names and no paths."""
+    """Facts about a machine and its device that a record needs: versions and hardware, no names and no paths."""
     from uge import __version__
 
     return {
