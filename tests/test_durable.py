@@ -351,6 +351,6 @@ def test_a_folder_half_removed_still_says_whose_it_is(tmp_path: Path, monkeypatc
     gone: list[str] = []
     unlink = Path.unlink
     monkeypatch.setattr(Path, "unlink", lambda path, **how: (gone.append(path.name), unlink(path, **how)))
-    remove_folder(tmp_path, last=("run", ".lock"))
+    remove_folder(tmp_path, last=("run",))
     assert gone[2:] == ["run", ".lock"]
     assert not tmp_path.exists()

@@ -39,6 +39,7 @@ from uge.audit.conduct import conduct
 from uge.audit.plan import Hackers, Plan, read_plan
 from uge.bench.plan import read_bench
 from uge.copy import Copy, open_copy, publish, verify
+from uge.data.decoding import picture_of
 from uge.data.images import ImageSet, normalisation_of
 from uge.data.sources import load
 from uge.errors import UgeError
@@ -46,6 +47,7 @@ from uge.keys import SealedKey, load_key, new_weights_key, save_key
 from uge.keys.age import encrypt_for
 from uge.keys.letter import seal
 from uge.keys.shift import layout_of
+from uge.locks import LOCK
 from uge.networks import NetworkSpec
 from uge.records import append_record
 from uge.report.audit import write_reports
@@ -96,7 +98,7 @@ def targets(place: Path) -> dict[str, Target]:
 def _keys(folder: Path, key: SealedKey, images: ImageSet) -> dict[str, Target]:
     folder.mkdir()
     save_key(key, folder / "sealed")
-    spec = NetworkSpec("mlp", 3, (32, 32), images.classes, {"width": 8})
+    spec = NetworkSpec.of("mlp:width=8", images)
     weights = new_weights_key(spec, images.class_names, *normalisation_of(images.images), Recipe(epochs=1))
     save_key(weights, folder / "weights")
     import pyrage
@@ -179,7 +181,7 @@ def _sources(folder: Path, images: ImageSet) -> dict[str, Target]:
     for name, label, image in zip(images.names, images.labels.tolist(), images.images, strict=True):
         file = folder / "tree" / "train" / images.class_names[label] / f"{Path(name).name}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image.permute(1, 2, 0).numpy()).save(file)
+        picture_of(image).save(file)
         rows.append({"image": {"bytes": file.read_bytes(), "path": file.name}, "label": label})
     (folder / "tree" / "train" / "metadata.csv").write_text(
         "file_name,label\n" + "".join(f"{f.parent.name}/{f.name},x\n" for f in (folder / "tree").rglob("*.png"))
@@ -203,7 +205,7 @@ def _sources(folder: Path, images: ImageSet) -> dict[str, Target]:
 def _audits(folder: Path, images: ImageSet, copies: ImageSet) -> dict[str, Target]:
     plan = Plan("fuzz", (Hackers(("mlp:width=8",), ("none", "grayscale")),), epochs=1, strongest=0, budget_check=False)
     conduct(copies, images, folder, plan, Local(1), clean=images)
-    files = tuple(each.name for each in folder.iterdir() if each.is_file() and each.name != ".lock")
+    files = tuple(each.name for each in folder.iterdir() if each.is_file() and each.name != LOCK)
 
     def reports(place: Path) -> bool:
         write_reports(place)

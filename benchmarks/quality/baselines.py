@@ -56,16 +56,9 @@ COUNTERMEASURES = ("none", "grayscale", "jpeg:10", "projection", "adversarial:st
 
 
 class BaselineRuns:
-    """One data set with its copies and trainings.
+    """One data set with its copies and trainings; the hackers compute in `precision`, "float32" or "bfloat16".
 
-    Args:
-        data: the originals, with a test split.
-        runs: where copies and the audit lie.
-        results: the records to append to.
-        images: so many of the originals; 0 for all.
-        network: the hacker's.
-        epochs: of every training.
-        precision: of the hackers' arithmetic, "float32" or "bfloat16".
+    `images` is how many of the originals take part, 0 for all. Copies and the audit lie in `runs`.
     """
 
     def __init__(

@@ -34,14 +34,7 @@ from uge.training import Shift, fit, logits_of, recommended_recipe
 
 RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "guard" / "records.jsonl"
 STUDENT = "vgg:depth=8,width=16"
-STUDENTS = (
-    "none",
-    "distillation:soft",
-    "guarded",
-    "guarded:accounts=560",
-    "guarded:accounts=10000",
-    "purify+guarded",
-)
+STUDENTS = ("none", "distillation:soft", "guarded", "guarded:accounts=560", "guarded:accounts=10000", "purify+guarded")
 FILTERS = (
     "grayscale",
     "blur:1",
@@ -57,13 +50,7 @@ ASKED = 1000  # images a way of asking
 
 
 class OwnImages(Distillation):
-    """Asks about images of his own, alone or mixed with the published ones, and learns what is answered.
-
-    Args:
-        guard: the recipient's.
-        own: his images.
-        with_copies: each own image averaged with a published one instead.
-    """
+    """Asks about images of his own, alone or averaged with the published ones, and learns what is answered."""
 
     def __init__(self, guard: Guard, own: ImageSet, with_copies: bool) -> None:
         super().__init__(guard)

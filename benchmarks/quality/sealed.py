@@ -21,9 +21,9 @@ from uge.audit.plan import read_plan
 from uge.audit.quality import psnr, ssim
 from uge.audit.run import read_finished
 from uge.copy import Copy
-from uge.data.images import ImageSet, normalisation_of
+from uge.data.images import ImageSet
 from uge.data.sources import load
-from uge.networks import NetworkSpec, build_network, parse_network
+from uge.networks import NetworkSpec, fresh_network
 from uge.pipeline import key_beside, protect_and_publish
 from uge.protect import resolve_config
 from uge.protection import Settings
@@ -43,13 +43,11 @@ def recognised(clean: ImageSet, copies: torch.Tensor) -> dict[str, dict[str, flo
     known, judged = order[: len(order) // 2], order[len(order) // 2 :]
     found: dict[str, dict[str, float]] = {"recognised": {}, "recognised_originals": {}}
     for text in JUDGES:
-        name, options = parse_network(text)
-        spec = NetworkSpec(name, clean.channels, clean.image_size, clean.classes, options)
-        network = build_network(spec, *normalisation_of(clean.images), seed=seed_for(0, "judge", text))
+        network, label = fresh_network(text, clean, seed_for(0, "judge", text)), NetworkSpec.of(text, clean).label
         fit(network, clean.subset(known), recommended_recipe(text, JUDGE_EPOCHS), seed=0)
         for what, images in (("recognised", copies), ("recognised_originals", clean.images)):
             right = logits_of(network, images[judged]).argmax(1) == clean.labels[judged]
-            found[what][spec.label] = round(100 * float(right.float().mean()), 2)
+            found[what][label] = round(100 * float(right.float().mean()), 2)
     return found
 
 

@@ -45,7 +45,7 @@ from uge.keys import load_key, save_key
 from uge.keys.weights import WeightsKey, new_weights_key
 from uge.losses.feature_distance import feature_distance
 from uge.losses.gradient_matching import gradient_matching
-from uge.networks import NetworkSpec, parse_network, trainable
+from uge.networks import NetworkSpec, trainable
 from uge.pipeline import protect_and_publish
 from uge.protect import resolve_config
 from uge.records import append_record, config_hash, read_records
@@ -132,8 +132,7 @@ class Stage:
         name = self.folder / "keys" / f"{network.replace(':', '-')}-{draw}"
         file = Path(f"{name}.protector.uge")
         if not file.exists():
-            kind, options = parse_network(network)
-            spec = NetworkSpec(kind, self.clean.channels, self.clean.image_size, self.clean.classes, options)
+            spec = NetworkSpec.of(network, self.clean)
             name.parent.mkdir(parents=True, exist_ok=True)
             classes, normalisation = self.clean.class_names, normalisation_of(self.clean.images)
             save_key(new_weights_key(spec, classes, *normalisation, self.recipe(network)), name)

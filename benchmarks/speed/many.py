@@ -35,6 +35,7 @@ from uge.copy import read_manifest
 from uge.copy.files import png_bytes, read_png
 from uge.copy.shards import schema_of
 from uge.data import load, photographs
+from uge.data.decoding import picture_of
 from uge.keys import SealedKey, save_key
 from uge.pipeline import protect_and_publish
 from uge.protect import resolve_config
@@ -244,7 +245,7 @@ def measure_formats(arguments: argparse.Namespace, most: int = 300) -> None:
             manifest = protect_and_publish(originals, [key], out, "sealed", config)
             chosen = manifest.images[:: max(1, len(manifest.images) // most)]
             copies = [read_png((out / entry.file).read_bytes()) for entry in chosen]
-        pictures = [Image.fromarray(np.ascontiguousarray(copy.permute(1, 2, 0).numpy())) for copy in copies]
+        pictures = [picture_of(copy) for copy in copies]
         ways: dict[str, Callable[[int], bytes]] = {
             "PNG, as published": lambda at, copies=copies: png_bytes(copies[at]),
             "lossless WebP, least effort": lambda at, pictures=pictures: _webp(pictures[at], quality=0, method=0),

@@ -24,12 +24,12 @@ import torch
 from torch.nn import functional as F
 
 from uge.copy import Copy, open_copy, publish, write_images
-from uge.data.images import ImageSet, normalisation_of, to_float
+from uge.data.images import ImageSet, to_float
 from uge.data.sources import load
 from uge.keys import SealedKey, save_key
 from uge.keys.letter import channels_equal, open_letters, seal
 from uge.keys.shift import MOST_LEVEL, layout_of
-from uge.networks import NetworkSpec, build_network
+from uge.networks import fresh_network
 from uge.protect import resolve_config
 from uge.records import append_record
 from uge.runtime import environment
@@ -155,9 +155,7 @@ print(json.dumps({"resident": kilobytes("VmHWM") * 1024, "own": most * 1024, "pa
 
 def training_step(images: ImageSet) -> Callable[[], float]:
     """The seconds of one clean training step of ResNet-18, with all cores."""
-    spec = NetworkSpec("resnet", 3, images.image_size, images.classes, {"depth": 18, "width": 64})
-    network = build_network(spec, *normalisation_of(images.images), seed=0).train()
-    network = network.to(memory_format=torch.channels_last)
+    network = fresh_network("resnet:depth=18", images, 0).train()
     optimiser = make_optimiser(network, Recipe(learning_rate=1e-4))
     x = to_float(images.images[:BATCH]).contiguous(memory_format=torch.channels_last)
 

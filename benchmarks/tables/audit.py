@@ -54,11 +54,7 @@ def ceilings_of(trainings: Sequence[Row], among: Iterable[Row]) -> list[Row]:
 def grid(title: str, trainings: Sequence[Row], classes: int, known: Sequence[Row] = ()) -> str:
     """Every hacker of one audit: counter-measures down, networks across, and the share that he recovers.
 
-    Args:
-        title: names the audit.
-        trainings: its rows.
-        classes: for chance.
-        known: more trainings on the originals.
+    `known` are more trainings on the originals.
     """
     summary = summarise([*known, *trainings], classes)  # of two rows of one cell the later counts
     groups = {

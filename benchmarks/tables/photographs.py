@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmarks.tables.text import NOT_MEASURED, Row, shown, table
+from benchmarks.tables.text import Row, shown, table
 
 NAMES = {"none": "vgg", "other-init": "the recipient's network", "pool:2": "halved and back"}
 
@@ -17,8 +17,7 @@ NAMES = {"none": "vgg", "other-init": "the recipient's network", "pool:2": "halv
 def photograph_table(rows: Sequence[Row]) -> str:
     """A line a copy and training size: the recipient and each hacker, in brackets on the originals."""
     trainings = [row for row in rows if row["kind"] != "copy" and "trial" not in row]
-    if not trainings:
-        return NOT_MEASURED
+
     hackers = list(dict.fromkeys(row["countermeasure"] for row in trainings if row["kind"] == "hacker"))
     places = dict.fromkeys((row["dataset"], row["side"], row["train_size"]) for row in trainings)
     body = []
@@ -40,4 +39,4 @@ def _both(rows: Sequence[Row], kind: str, countermeasure: str) -> str:
         ]
         for trained_on in ("published", "clean")
     )
-    return (shown(own, 1) if own else "-") + (f" ({shown(ceiling, 1)})" if ceiling else "")
+    return shown(own) + (f" ({shown(ceiling)})" if ceiling else "")

@@ -8,21 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmarks.tables.text import NOT_MEASURED, Row, shown, table
+from benchmarks.tables.text import Row, shown, table
 
 LEARNT = {"originals": "the originals", "copies": "their copies", "none": "none of them"}
 
 
 def picture_table(rows: Sequence[Row]) -> str:
     """A line a filter."""
-    seen = [row for row in rows if "filter" in row]
-    if not seen:
-        return NOT_MEASURED
-    body = []
+    seen, body = [row for row in rows if "filter" in row], []
     for name in dict.fromkeys(row["filter"] for row in seen):
         here = [row for row in seen if row["filter"] == name]
         cells = [shown([100 * row[what] for row in here], 0) for what in ("cosine", "cosine_between")]
-        body.append([name, *cells, shown([row["same"] for row in here], 1)])
+        body.append([name, *cells, shown([row["same"] for row in here])])
     header = ["filter", "copy and original, cosine in %", "two originals", "the same class named, %"]
     return table(header, body)
 
@@ -30,13 +27,8 @@ def picture_table(rows: Sequence[Row]) -> str:
 def recall_table(rows: Sequence[Row]) -> str:
     """A line for what stands in the place of the pictures."""
     learnt = [row for row in rows if "learnt_from" in row]
-    if not learnt:
-        return NOT_MEASURED
-    body = []
-    for who, name in LEARNT.items():
-        here = [row["recall"] for row in learnt if row["learnt_from"] == who]
-        if here:
-            body.append([name, shown(here, 1)])
+    found = {name: [row["recall"] for row in learnt if row["learnt_from"] == who] for who, name in LEARNT.items()}
+    body = [[name, shown(here)] for name, here in found.items() if here]
     kinds = " and ".join(
         dict.fromkeys(f"{row['images']} pictures of {row['class']}, {row['dataset']}" for row in learnt)
     )

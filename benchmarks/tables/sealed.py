@@ -37,11 +37,7 @@ def places(rows: Sequence[Row]) -> dict[Place, list[Row]]:
     for row in rows:
         if row["kind"] != "copy":
             found.setdefault((row["dataset"], row["copy"], row["epsilon_255"]), {})[row["cell"]] = row
-    return {place: list(cells.values()) for place, cells in sorted(found.items(), key=lambda item: _order(item[0]))}
-
-
-def _order(place: Place) -> tuple[bool, Place]:
-    return place != HEADLINE, place
+    return {place: list(found[place].values()) for place in sorted(found, key=lambda place: (place != HEADLINE, place))}
 
 
 def copies(rows: Sequence[Row], place: Place) -> list[Row]:
@@ -110,9 +106,7 @@ def _with_spread(group: Row) -> str:
 def every_hacker(rows: Sequence[Row], *, default: bool = True) -> str:
     """A table a kind of copy that hackers tried: counter-measures down, networks across.
 
-    Args:
-        rows: of the records.
-        default: copies as they are made without options, or what was tried beside them.
+    They are copies as they are made without options, or what was tried beside them.
     """
     parts = [
         grid(f"{copy}, epsilon {epsilon}", trainings, classes_of(dataset))

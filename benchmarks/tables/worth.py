@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmarks.tables.text import NOT_MEASURED, Row, table
+from benchmarks.tables.text import Row, table
 from uge.report.tables import countermeasure_label, originals, originals_between, percent
 
 
@@ -25,4 +25,4 @@ def worth_table(rows: Sequence[Row]) -> str:
         if worth
     ]
     heads = ["copy", "strongest hacker", "on the copy, % (on all originals)", "copies", "worth, originals", "95 %"]
-    return table(heads, lines) if lines else NOT_MEASURED
+    return table(heads, lines)

@@ -12,8 +12,8 @@ from uge.audit.plan import AUTHORISED, Hackers, Plan
 from uge.copy import Copy
 from uge.data import load
 from uge.durable import claimed
-from uge.keys import load_key
-from uge.pipeline import key_beside, pair_of, protect_and_publish
+from uge.keys import load_key, pair_of
+from uge.pipeline import key_beside, protect_and_publish
 from uge.protect import resolve_config
 from uge.records import config_hash
 from uge.report.audit import read_audit

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from uge import outside
-from uge.errors import PublishError
+from uge.errors import PublishError, told_as
 from uge.locks import LOCK, OPEN_FLAGS, check_own_file, held, is_at, lock, private_folder
 
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
@@ -25,19 +25,16 @@ _SYNCS_IN_LINE = 256
 
 
 def write_file(path: Path, content: bytes | str, mode: int = 0o666) -> None:
-    """Write a file so that a reader sees the old one or the new one, also after the power failed.
+    """Write a file so that a reader sees the old one or the new one, also after the power failed; its folder is made.
 
-    Args:
-        path: of the file; its folder is made.
-        content: all of it.
-        mode: permissions, less those that the user's umask takes away.
+    The permissions are less those that the user's umask takes away.
 
     Raises:
         PublishError: the disk is full or the target cannot be written; nothing is left behind.
     """
     data = content.encode() if isinstance(content, str) else content
     work = hidden_path(path)
-    try:
+    with told_as(PublishError, f"cannot write {path}"):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = _new_file(work, mode)
         try:
@@ -50,8 +47,6 @@ def write_file(path: Path, content: bytes | str, mode: int = 0o666) -> None:
             work.unlink(missing_ok=True)
             raise
         sync_folder(path.parent)
-    except OSError as error:
-        raise PublishError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def append(path: Path, line: str) -> None:
@@ -62,7 +57,7 @@ def append(path: Path, line: str) -> None:
     Raises:
         PublishError: the disk is full or the file cannot be written, or is a link.
     """
-    try:
+    with told_as(PublishError, f"cannot write {path}"):
         path.parent.mkdir(parents=True, exist_ok=True)
         new = not path.exists()
         handle = os.open(path, OPEN_FLAGS | getattr(os, "O_BINARY", 0), 0o666)
@@ -74,24 +69,20 @@ def append(path: Path, line: str) -> None:
             os.fsync(handle)
         if new:
             sync_folder(path.parent)
-    except OSError as error:
-        raise PublishError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 @contextmanager
 def new_folder(out: Path | str, *, private: bool = False) -> Iterator[Path]:
     """A folder to fill beside `out`; at the end all of it is synced and it is renamed. After a failure nothing stays.
 
-    Args:
-        out: the folder to make; may exist if it is empty.
-        private: readable by its owner only.
+    `out` may exist if it is empty. A private folder is its owner's alone.
 
     Raises:
         PublishError: the disk is full or read-only, or another process is making the same folder.
     """
     out = Path(os.path.abspath(out))  # "." has no name of its own
     work = hidden_path(out)
-    try:
+    with told_as(PublishError, f"cannot write {out}"):
         out.parent.mkdir(parents=True, exist_ok=True)
         with held(work, f"{out} is being made by"):
             folder = work / out.name
@@ -102,8 +93,6 @@ def new_folder(out: Path | str, *, private: bool = False) -> Iterator[Path]:
                 move_into_place(folder, out)
             finally:
                 _remove_work(work, folder)
-    except OSError as error:
-        raise PublishError(f"cannot write {out}: {error.strerror or error}") from error
 
 
 def move_into_place(folder: Path, out: Path) -> None:
@@ -126,7 +115,7 @@ def check_target(out: Path | str) -> None:
         PublishError: `out` is a file, a folder that is not empty, or cannot be looked at or written.
     """
     out = Path(out)
-    try:
+    with told_as(PublishError, f"cannot write {out}"):
         if out.is_symlink() or os.path.ismount(out):
             raise PublishError(
                 f"{out} is a link or a mount point, which a new folder cannot replace; give one below it"
@@ -138,8 +127,6 @@ def check_target(out: Path | str) -> None:
             if unfinished:
                 raise PublishError(f"{out} is whole: a run that was killed had just finished it; use it, or remove it")
             raise PublishError(f"{out} is not empty; give a new folder as --out, or remove it")
-    except OSError as error:
-        raise PublishError(f"cannot write {out}: {error.strerror or error}") from error
     check_writable(out)
 
 
@@ -160,14 +147,7 @@ def tidy(out: Path | str) -> bool:
 
 @contextmanager
 def claimed(folder: Path, mark: str, content: str, what: str, differs: str = "data or settings") -> Iterator[None]:
-    """Hold a folder (`held`) for one run, which may be killed and go on in it.
-
-    Args:
-        folder: as for `claim`.
-        mark: as for `claim`.
-        content: as for `claim`.
-        what: as for `claim`.
-        differs: as for `claim`.
+    """Hold a folder (`held`) for one run, which may be killed and go on in it; the rest as for `claim`.
 
     Raises:
         PublishError: as `claim`, or another process is at work in the folder.
@@ -199,14 +179,12 @@ def claim(folder: Path, mark: str, content: str, what: str, differs: str = "data
 def _is_marked(folder: Path, mark: str, content: str, what: str, differs: str) -> bool:
     """Whether a folder is that of this run; False where it may become it."""
     file = folder / mark
-    try:
+    with told_as(PublishError, f"cannot read {file}"):
         if os.path.lexists(file):
             if outside.read_file(file, outside.MOST_FACTS) != content.encode():
                 raise PublishError(f"{folder} holds {what} with other {differs}; give a new folder, or remove it")
             return True
-        others = folder.exists() and any(each.name not in (LOCK, hidden_path(file).name) for each in folder.iterdir())
-    except OSError as error:
-        raise PublishError(f"cannot read {file}: {error.strerror or error}") from error
+        others = folder.exists() and not is_bare(folder, hidden_path(file).name)
     if others:
         nothing = f"no {what.partition(' ')[2]}"
         raise PublishError(f"{folder} is not empty and holds {nothing}; give a new folder, or remove it")
@@ -214,18 +192,24 @@ def _is_marked(folder: Path, mark: str, content: str, what: str, differs: str) -
     return False
 
 
-def remove_folder(folder: Path, last: Sequence[str] = (LOCK,)) -> None:
+def is_bare(folder: Path, *marks: str) -> bool:
+    """Whether a folder holds nothing but its lock and files of these names."""
+    return {each.name for each in folder.iterdir()} <= {LOCK, *marks}
+
+
+def remove_folder(folder: Path, last: Sequence[str] = ()) -> None:
     """Remove a folder of ours with all that is in it; does nothing where there is none.
 
     Args:
         folder: to remove.
-        last: files in it that go last, in this order, so that a kill leaves a folder that still says what it is.
+        last: files in it that go last, in this order and before the lock, so that a kill leaves a folder that still
+            says what it is.
     """
     try:
         names = [each.name for each in folder.iterdir()]
     except OSError:
         return
-    order = {name: number for number, name in enumerate(last)}
+    order = {name: number for number, name in enumerate((*last, LOCK))}
     for name in sorted(names, key=lambda name: order.get(name, -1)):
         path = folder / name
         if path.is_dir() and not path.is_symlink():
@@ -245,10 +229,8 @@ def check_writable(path: Path) -> None:
     Raises:
         PublishError: the nearest folder above `path` that exists is none, or is read-only.
     """
-    try:
+    with told_as(PublishError, f"cannot write {path}"):
         above = next(parent for parent in Path(os.path.abspath(path)).parents if parent.exists())
-    except OSError as error:
-        raise PublishError(f"cannot write {path}: {error.strerror or error}") from error
     if not above.is_dir():
         raise PublishError(f"cannot write {path}: {above} is a file")
     if not os.access(above, os.W_OK | os.X_OK):
@@ -325,7 +307,7 @@ def _remove_work(work: Path, folder: Path) -> None:
     """Remove the hidden folder of `new_folder`, but nothing else that somebody may have put there."""
     shutil.rmtree(folder, ignore_errors=True)
     try:
-        if {each.name for each in work.iterdir()} <= {LOCK}:
+        if is_bare(work):
             remove_folder(work)
     except OSError:
         pass

@@ -7,7 +7,8 @@ is a bug of ours and keeps its traceback.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class UgeError(Exception):
@@ -42,14 +43,17 @@ class ConfigError(UgeError):
     """An option, name or setting that does not exist or is out of range."""
 
 
-def unknown_name(kind: str, name: str, known: Iterable[str]) -> ConfigError:
-    """The error for a name that no registry holds, with the nearest known name.
+@contextmanager
+def told_as(kind: type[UgeError], what: str, mend: str = "") -> Iterator[None]:
+    """What the system refuses inside becomes an error of a kind: "cannot write a.png: No space left on device"."""
+    try:
+        yield
+    except OSError as error:
+        raise kind(f"{what}: {error.strerror or error}{mend}") from error
 
-    Args:
-        kind: what the name should have named, such as "network".
-        name: what the user wrote.
-        known: the names that exist.
-    """
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> ConfigError:
+    """The error for a name of a kind, such as "network", that no registry holds, with the nearest known one."""
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1)
     hint = f"did you mean '{near[0]}'?" if near else f"choose from: {', '.join(names)}" if names else "there is none"

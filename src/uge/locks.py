@@ -20,11 +20,9 @@ _MOST_LOCK = 200  # bytes: who holds it
 
 @contextmanager
 def held(folder: Path, taken: str | None = None) -> Iterator[None]:
-    """Hold a folder for one process: made private (0700), this user's own, locked until the end or its deletion.
+    """Hold a folder, made where there is none, for one process: private (0700), this user's own, locked until its end.
 
-    Args:
-        folder: is made where there is none.
-        taken: begins the message where another process holds it, before who does.
+    `taken` begins the message where another process holds it, before who does.
 
     Raises:
         PublishError: another process holds it, or `private_folder` refuses it.
@@ -37,7 +35,8 @@ def held(folder: Path, taken: str | None = None) -> Iterator[None]:
         except FileNotFoundError:  # deleted by the one who held it
             continue
         except OSError as error:
-            raise PublishError(f"cannot write {file}: {_said(error)}") from error
+            reason = "it is a link" if error.errno == errno.ELOOP else error.strerror or error
+            raise PublishError(f"cannot write {file}: {reason}") from error
         try:
             check_own_file(handle, file)
             if not lock(handle, wait=False):
@@ -114,7 +113,3 @@ def check_own_file(handle: int, path: Path) -> None:
     found = os.fstat(handle)
     if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1 or (hasattr(os, "getuid") and found.st_uid != os.getuid()):
         raise PublishError(f"{path} is no file of yours alone; remove it, or give another folder")
-
-
-def _said(error: OSError) -> str:
-    return "it is a link" if error.errno == errno.ELOOP else error.strerror or str(error)

@@ -158,13 +158,10 @@ OPERATIONS = (
 
 
 def apply_drawn(x: Tensor, level: Tensor, wide: bool, generator: torch.Generator) -> Tensor:
-    """One operation drawn for each image.
+    """One operation drawn for each image of x, float32 [B, C, H, W] in [0, 1].
 
-    Args:
-        x: float32 [B, C, H, W] in [0, 1].
-        level: float32 [B] in [0, 1], how far towards the end of the operation's range.
-        wide: TrivialAugment's ranges and not RandAugment's.
-        generator: draws operation and sign.
+    `level` float32 [B] in [0, 1] says how far towards the end of the operation's range: TrivialAugment's wide one, or
+    RandAugment's. The generator draws operation and sign.
     """
     chosen = torch.randint(len(OPERATIONS), (len(x),), generator=generator)
     sign = 2.0 * torch.randint(2, (len(x),), generator=generator) - 1

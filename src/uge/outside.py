@@ -2,7 +2,7 @@
 
 Every file that the program reads and did not just write is opened here; a test looks for bypasses. Errors are
 `OSError`s whose `strerror` is a phrase for the user ("is a pipe, expected a file"), so that a caller's
-`except OSError as error: raise DataError(f"cannot read {path}: {error.strerror}")` tells all of them.
+`with told_as(DataError, f"cannot read {path}")` tells all of them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, TypeVar, cast
 
-from uge.errors import ConfigError
+from uge.errors import ConfigError, told_as
 
 if TYPE_CHECKING:
     import numpy as np
@@ -106,22 +106,20 @@ def parse_json(content: bytes | str) -> Any:
     return found
 
 
-def read_json(path: Path | str, most: int = MOST_FACTS, *, links: bool = False) -> Any:
-    """The content of a JSON file.
+def read_json(path: Path | str) -> Any:
+    """The content of a JSON file, a small one.
 
     Raises:
         OSError: as in `read_file`.
         ValueError: as in `parse_json`.
     """
-    return parse_json(read_file(path, most, links=links))
+    return parse_json(read_file(path, MOST_FACTS))
 
 
 def read_npz(path: Path | str, most: int) -> dict[str, np.ndarray[Any, Any]]:
     """The arrays of a small .npz file; none is read that is a pickle or asks for more than the file holds.
 
-    Args:
-        path: of the file.
-        most: bytes that it may have, and that its arrays may have together.
+    The file may have `most` bytes, and its arrays together, too.
 
     Raises:
         OSError: as in `read_file`, or the arrays are larger.
@@ -197,19 +195,15 @@ def between(low: float, high: float) -> Callable[[Any], bool]:
 
 
 def read_toml(file: Path, what: str) -> dict[str, Any]:
-    """The content of a TOML file that a user wrote.
-
-    Args:
-        file: to read.
-        what: it should hold, for messages.
+    """The content of a TOML file that a user wrote; `what` it should hold is for messages.
 
     Raises:
         ConfigError: the file cannot be read, or is no TOML.
     """
+    with told_as(ConfigError, f"cannot read {what} {file}"):
+        content = read_file(file, MOST_SETTINGS, links=True)
     try:
-        return tomllib.loads(read_file(file, MOST_SETTINGS, links=True).decode("utf-8-sig"))
-    except OSError as error:
-        raise ConfigError(f"cannot read {what} {file}: {error.strerror or error}") from error
+        return tomllib.loads(content.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:  # not TOML, or not text at all
         raise ConfigError(f"{file} is no TOML file: {str(error)[:120]}") from error
 
@@ -252,7 +246,7 @@ def shown(data: T) -> T:
 
 def escaped_markdown(text: str) -> str:
     """Text of others within a line or a cell of Markdown: no link, picture, HTML, table, code or emphasis of theirs."""
-    text = re.sub(r"[\\`*<>&\[\]|@]", _entity, printable(text))
+    text = re.sub(r"[\\`*<>&\[\]|@]", lambda found: f"&#{ord(found[0])};", printable(text))
     return re.sub(r"(?<=//)|(?<=www)(?=\.)", "\u200b", text, flags=re.IGNORECASE)  # no address that is made a link
 
 
@@ -269,10 +263,6 @@ def _shown(character: str) -> str:
         return character
     code = ord(character)
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
-
-
-def _entity(found: re.Match[str]) -> str:
-    return f"&#{ord(found[0])};"
 
 
 def _check_regular(found: os.stat_result, path: Path | str) -> None:

@@ -16,15 +16,14 @@ from torch import Tensor
 from uge.copy import MANIFEST, Manifest, files_of, read_manifest
 from uge.copy.chunks import LEAST_SPREAD, cut, work_through
 from uge.copy.forms import form_of
-from uge.copy.publishing import Chunk, finish, write_chunk
+from uge.copy.publishing import Chunk, Facts, finish, write_chunk
 from uge.data import Photographs
 from uge.data.entries import Pixels
 from uge.data.images import ImageSet, batch_of
-from uge.durable import check_target, claimed, hidden_path, move_into_place, remove_folder, write_file
-from uge.errors import KeyFileError, PublishError, UgeError, unknown_name
-from uge.keys import Key, SealedKey, load_key, save_key
+from uge.durable import check_target, claimed, hidden_path, is_bare, move_into_place, remove_folder, write_file
+from uge.errors import KeyFileError, PublishError, UgeError, told_as, unknown_name
+from uge.keys import Key, SealedKey, load_key, pair_of, save_key
 from uge.keys.letter import derive
-from uge.locks import LOCK
 from uge.outside import MOST_FACTS, read_file
 from uge.protect import DEFAULT, PROTECTIONS, resolve_config
 from uge.protection import Copier, OnStep, Protection, Settings
@@ -93,41 +92,44 @@ def protect_and_publish(
     )
     if sizes is not None:
         protection.check_sizes(sizes)
-    fresh = not partial.exists()
-    with claimed(partial, *protection.mark()):
+    fresh, mark = not partial.exists(), protection.mark()
+    with claimed(partial, *mark):
         if was_published(out):  # and killed before it could tidy up
             on_copy(manifest := read_manifest(out))
-            remove_folder(partial, last=("run", LOCK))
+            remove_folder(partial, last=mark[:1])
             return manifest
         try:
             protection.train(on_step)
         except UgeError:
-            if fresh and {file.name for file in partial.iterdir()} <= {"run", LOCK}:  # nothing to go on from
-                remove_folder(partial, last=("run", LOCK))
+            if fresh and is_bare(partial, mark[0]):  # nothing to go on from
+                remove_folder(partial, last=mark[:1])
             raise
         for suffix, content in protection.secrets().items():  # no copy without them
-            _write_secret(out.with_name(out.name + suffix), content)
+            file = out.with_name(out.name + suffix)
+            if file.exists() and read_file(file, MOST_FACTS) != content:  # a killed run may find its own there
+                raise KeyFileError(
+                    f"{file} exists, and a key is never overwritten; choose another --out or move it away"
+                )
+            write_file(file, content, mode=0o600)
         settings = without_folders(protection.config.to_dict()) | {"recipients": len(keys)} | protection.told()
-        facts = {"method": method, "settings": settings, "epsilon_255": protection.epsilon_255, "signers": keys}
+        facts = Facts(method=method, settings=settings, epsilon_255=protection.epsilon_255, signers=keys)
         manifest = _write_copy(_Chunks(originals, protection), partial, out, facts, runner, on_step)
         on_copy(manifest)
-        remove_folder(partial, last=("run", LOCK))
+        remove_folder(partial, last=mark[:1])
     return manifest
 
 
 def _write_copy(
-    chunks: _Chunks, partial: Path, out: Path, facts: dict[str, Any], runner: Runner | None, on_step: OnStep | None
+    chunks: _Chunks, partial: Path, out: Path, facts: Facts, runner: Runner | None, on_step: OnStep | None
 ) -> Manifest:
     """Write the chunks that a killed run has not written, and what `finish` writes with these facts, to `out`."""
     folder = hidden_path(partial / out.name) / out.name
     do, count = bind(write_chunk, folder), len(chunks.numbers)
-    try:
+    with told_as(PublishError, f"cannot write {out}"):
         folder.mkdir(parents=True, exist_ok=True)
         written = work_through(count, chunks.of, do, partial / "written", runner, chunks.telling(on_step))
         manifest = finish(folder, chunks.clean, written, **facts)
         move_into_place(folder, out)
-    except OSError as error:
-        raise PublishError(f"cannot write {out}: {error.strerror or error}") from error
     return manifest
 
 
@@ -210,11 +212,6 @@ def key_beside(name: Path, passphrase: bytes | None = None) -> Key:
     return key
 
 
-def pair_of(name: Path) -> tuple[Path, Path]:
-    """NAME.protector.uge and NAME.recipient.uge."""
-    return Path(f"{name}.protector.uge"), Path(f"{name}.recipient.uge")
-
-
 def secret_seed(clean: ImageSet, keys: Sequence[Key]) -> int:
     """The seed of these originals and keys, in [0, 2**63): the same at every call.
 
@@ -223,15 +220,3 @@ def secret_seed(clean: ImageSet, keys: Sequence[Key]) -> int:
     """
     secrets = (derive(key.signing_key, "uge/seed/v1") for key in keys if key.signing_key)
     return seed_for(0, "protect", clean.digest(), *(secret.hex() for secret in secrets))
-
-
-def _write_secret(file: Path, content: bytes) -> None:
-    """Write a private file; a killed run may find its own there.
-
-    Raises:
-        KeyFileError: another one is there; a key is never overwritten.
-        PublishError: the place cannot be written.
-    """
-    if file.exists() and read_file(file, MOST_FACTS) != content:
-        raise KeyFileError(f"{file} exists, and a key is never overwritten; choose another --out or move it away")
-    write_file(file, content, mode=0o600)

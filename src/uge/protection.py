@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from uge.checkpoint import load_checkpoint, save_checkpoint
-from uge.data.images import ImageSet, normalisation_of
+from uge.data.images import ImageSet
 from uge.durable import claim
 from uge.errors import ConfigError
 from uge.keys.key import Key
-from uge.networks import NetworkSpec, build_network, parse_network
+from uge.networks import fresh_network
 from uge.records import config_hash
 from uge.runtime import seed_for
 from uge.training import OnEpoch
@@ -266,10 +266,7 @@ class Protection(ABC, Generic[C]):
 
     def network(self, text: str, *purpose: object) -> nn.Module:
         """A network of the protector's own for these images, such as "vgg:depth=8"; seed and purpose decide it."""
-        name, options = parse_network(text)
-        spec = NetworkSpec(name, self.clean.channels, self.clean.image_size, self.clean.classes, options)
-        network = build_network(spec, *normalisation_of(self.clean.images), seed=seed_for(self.seed, *purpose))
-        return network.to(self.device)
+        return fresh_network(text, self.clean, seed_for(self.seed, *purpose)).to(self.device)
 
     # -- the work folder -------------------------------------------------------------------------------------------
 

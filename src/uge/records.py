@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from uge.durable import append
-from uge.errors import PublishError
+from uge.errors import PublishError, told_as
 from uge.outside import MOST_FACTS, Shape, between, fits, open_file, parse_json, read_file
 
 RECORDS = "records.jsonl"  # in the folder of an audit or a comparison
@@ -65,11 +65,8 @@ def read_records(path: Path) -> list[dict[str, Any]]:
     """
     if not os.path.lexists(path):
         return []
-    try:
-        with open_file(path) as file:
-            rows = [_row(line) for line in file if line.strip()]
-    except OSError as error:
-        raise PublishError(f"cannot read {path}: {error.strerror or error}") from error
+    with told_as(PublishError, f"cannot read {path}"), open_file(path) as file:
+        rows = [_row(line) for line in file if line.strip()]
     found = [row for row in rows if row is not None]
     if lost := len(rows) - len(found):
         warnings.warn(f"{path}: {lost} of {len(rows)} lines are damaged and passed over", stacklevel=2)
@@ -82,6 +79,12 @@ def read_row(path: Path) -> dict[str, Any] | None:
         return _row(read_file(path, MOST_FACTS))
     except OSError:
         return None
+
+
+def without_copy(amount: dict[str, Any] | None) -> str:
+    """Who has the same originals and no copy, "clean-only:500"; "" where the amount is one of anything else."""
+    amount = amount or {}
+    return f"clean-only:{amount['number']:.0f}" if amount.get("of") == "clean images" else ""
 
 
 def is_training(row: dict[str, Any]) -> bool:

@@ -92,15 +92,10 @@ class Local:
 
 @contextlib.contextmanager
 def processes(workers: int, context: BaseContext, died: str) -> Iterator[ProcessPoolExecutor]:
-    """Worker processes that end with this one, and at once where the block is left by an exception.
-
-    Args:
-        workers: how many.
-        context: how they are started.
-        died: the error where one of them does.
+    """So many worker processes that end with this one, and at once where the block is left by an exception.
 
     Raises:
-        PublishError: `died`.
+        PublishError: one of them died; `died` is what it says.
     """
     pool = ProcessPoolExecutor(workers, context, initializer=end_with_parent)
     try:

@@ -55,17 +55,13 @@ def seed_for(seed: int, *names: object) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
-def generator_for(seed: int, *names: object, device: torch.device | str = "cpu") -> torch.Generator:
-    """An explicit torch generator for one named purpose (see `seed_for`)."""
-    return torch.Generator(device=device).manual_seed(seed_for(seed, *names))
+def generator_for(seed: int, *names: object) -> torch.Generator:
+    """An explicit torch generator on the CPU for one named purpose (see `seed_for`)."""
+    return torch.Generator().manual_seed(seed_for(seed, *names))
 
 
 def environment(device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Facts about this machine that a record needs: versions and hardware, no names and no paths.
-
-    Args:
-        device: where the work was done.
-    """
+    """Facts about a machine and its device that a record needs: versions and hardware, no names and no paths."""
     from uge import __version__
 
     return {

@@ -139,11 +139,7 @@ class PlainTraining:
     def finish(self, network: nn.Module, images: Tensor, targets: Tensor, at_test: AtTest) -> bool:
         """After training: change the network in place, and say whether it was changed.
 
-        Args:
-            network: as trained.
-            images: what `prepare` gave.
-            targets: what `prepare` gave.
-            at_test: what the network is shown in the place of clean images.
+        It is given what `prepare` gave, and what the network is shown in the place of clean images.
         """
         return False
 
@@ -323,17 +319,7 @@ def recorded(
     device: torch.device | str = "cpu",
     on_epoch: OnEpoch | None = None,
 ) -> list[State]:
-    """Train as `fit` does, and keep the weights after each of these epochs, counted from 1.
-
-    Args:
-        network: as for `fit`, and so for the others.
-        train: the images to learn from.
-        recipe: how.
-        epochs: after which weights are kept.
-        seed: decides order and augmentation.
-        device: where to train.
-        on_epoch: called after each epoch.
-    """
+    """Train as `fit` does, and keep the weights after each of these epochs, counted from 1."""
     states = []
 
     def keep(epoch: int, loss: float, accuracy: float) -> None:

@@ -20,6 +20,7 @@ from uge.attack import build_countermeasure, why_unfit
 from uge.audit.estimate import Estimate
 from uge.audit.plan import AUTHORISED, Cell
 from uge.audit.run import Audit
+from uge.audit.trainer import content_digest
 from uge.data.images import ImageSet, normalisation_of, to_float
 from uge.errors import ConfigError, DataError, PublishError
 from uge.keys.files import load_key, save_key
@@ -105,6 +106,19 @@ def timeless(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def rows_on_disk(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
+
+
+def test_a_hacker_with_images_of_his_own_is_trained_again_when_they_change(
+    audit: Callable[..., Audit], tmp_path: Path
+) -> None:
+    own, names = tmp_path / "own", []
+    own.mkdir()
+    for content in (b"one", b"another"):
+        (own / "a.png").write_bytes(content)
+        content_digest.cache_clear()  # as in another process
+        names.append(audit(tmp_path).cell_name(Cell("hacker", "mlp:width=8", f"candidates:data={own}")))
+    assert names[0] != names[1]
+    assert not content_digest("eurosat") and not content_digest(str(tmp_path / "nowhere"))
 
 
 def test_rows_hold_what_the_contract_says(undisturbed: tuple[Path, list[dict[str, Any]]], key: WeightsKey) -> None:

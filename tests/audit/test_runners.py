@@ -18,10 +18,9 @@ from torch.nn import functional as F
 
 from uge.audit.conduct import Watcher, conduct
 from uge.audit.folder import claimed_for_audit
-from uge.audit.jobs import save_job
 from uge.audit.plan import AUTHORISED, Cell, Hackers, Plan, Row
 from uge.audit.run import Audit, read_finished
-from uge.audit.worker import load_job, train_cells
+from uge.audit.worker import load_job, save_job, train_cells
 from uge.data.images import ImageSet, normalisation_of, to_float
 from uge.errors import ConfigError, PublishError
 from uge.keys.weights import WeightsKey, new_weights_key

@@ -324,7 +324,7 @@ def test_what_is_written_to_the_images_stays_in_memory(tmp_path: Path) -> None:
 def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = write_images(tmp_path / "d", cat_0=RGB, dog_0=RGB)
     with Path("/dev/full").open("w+b", buffering=0) as full:
-        monkeypatch.setattr("uge.data.scratch.tempfile.TemporaryFile", lambda: full)
+        monkeypatch.setattr("uge.data.splits.tempfile.TemporaryFile", lambda: full)
         refuses(root, "no room for the images", "No space left on device", "TMPDIR")
 
 
@@ -795,11 +795,6 @@ class TestTables:
 
     def test_hub_offline(self) -> None:
         refuses("hub:nobody/nothing", "hub:nobody/nothing cannot be read", "check the name and the network")
-
-    def test_without_the_library(self, tmp_path: Path, monkeypatch) -> None:
-        monkeypatch.setitem(sys.modules, "datasets", None)
-        (tmp_path / "a.parquet").write_bytes(b"")
-        refuses(tmp_path / "a.parquet", "pip install datasets")
 
 
 def test_image_size_must_not_be_empty(image_folder: Path) -> None:

@@ -174,6 +174,12 @@ def encoder_of(text: str) -> str:
     return next((_value(name, how, "encoder") for name, how in parts if "encoder" in _options_of(name)), "")
 
 
+def places_in(text: str) -> list[str]:
+    """Where the images lie that a hacker has of his own, or further copies."""
+    parts = parse_countermeasures(text)
+    return [place for _, how in parts for place in [how.get("data", ""), *how.get("copies", "").split()] if place]
+
+
 def knowledge_of(text: str) -> str:
     """What a counter-measure knows, one of `KNOWLEDGE`; of a combined one the strongest of its parts."""
     return max((each.knows for each in _classes(text)), key=KNOWLEDGE.index)
@@ -240,12 +246,7 @@ def why_unfit(
 ) -> str:
     """Why a counter-measure is of no use against these images; empty if it may be.
 
-    Args:
-        text: the counter-measure.
-        images: what it would work on.
-        settings: what their manifest says, where there is one.
-        clean: the originals, where there are any.
-        key: the key, where there is one.
+    `settings` is what their manifest says; it, the originals (`clean`) and the key are given where there are any.
     """
     if not is_installed(encoder_of(text)):
         return f"the weights of {encoder_of(text)} are not installed"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -21,47 +24,53 @@ def subset_of(clean: ImageSet, asked: str | int, what: str, seed: int) -> ImageS
     return clean.take(originals_for(clean, asked, what), generator_for(seed, "clean subset"))
 
 
-class CleanOnly(PlainTraining):
-    """Train on a few originals and nothing else: what they are worth without the published images.
-
-    They are repeated until they are as many as the published images, so that an epoch is as long for this hacker as
-    for any other.
+class WithOriginals(PlainTraining):
+    """A hacker who has some of the originals.
 
     Args:
         clean: all originals.
         images: how many of them the hacker has.
         seed: decides which.
+
+    Attributes:
+        name: of the counter-measure, for errors.
     """
 
+    name: ClassVar[str]
     knows = "clean images"
-    sees_copy = False
-    tried = ("100", "500")
+    tried: ClassVar[Sequence[str]] = ("100", "500")
     amount = "clean images"
 
     def __init__(self, clean: ImageSet, images: str | int = 500, seed: int = 0) -> None:
-        self.subset = subset_of(clean, images, "clean-only", seed)
+        self.subset, self.seed = subset_of(clean, images, self.name, seed), seed
+
+
+class CleanOnly(WithOriginals):
+    """Train on a few originals and nothing else: what they are worth without the published images.
+
+    They are repeated until they are as many as the published images, so that an epoch is as long for this hacker as
+    for any other. Options: as `WithOriginals`.
+    """
+
+    name = "clean-only"
+    sees_copy = False
 
     def prepare(self, images: ImageSet) -> tuple[Tensor, Tensor]:
         again = torch.arange(max(len(images), len(self.subset))) % len(self.subset)
         return self.subset.images[again], self.subset.labels[again]
 
 
-class CleanMixed(PlainTraining):
+class CleanMixed(WithOriginals):
     """Train on the published images and a few originals together.
 
     Args:
-        clean: all originals.
-        images: how many of them the hacker has.
-        times: how often each of them counts.
-        seed: decides which.
+        times: how often each original counts; the others are those of `WithOriginals`.
     """
 
-    knows = "clean images"
-    tried = ("100", "500")
-    amount = "clean images"
+    name = "clean-mixed"
 
     def __init__(self, clean: ImageSet, images: str | int = 500, times: str | int = 1, seed: int = 0) -> None:
-        self.subset = subset_of(clean, images, "clean-mixed", seed)
+        super().__init__(clean, images, seed)
         self.times = whole_number("clean-mixed: times", times, 1, 1000)
 
     def prepare(self, images: ImageSet) -> tuple[Tensor, Tensor]:
@@ -69,26 +78,17 @@ class CleanMixed(PlainTraining):
         return x, torch.cat([images.labels, *[self.subset.labels] * self.times])
 
 
-class Refit(PlainTraining):
+class Refit(WithOriginals):
     """Train on the published images, then fit the last layer anew on a few originals.
 
     Kirichenko, Izmailov & Wilson, Last Layer Re-Training Is Sufficient for Robustness to Spurious Correlations,
     ICLR 2023: a network that relies on a shortcut has often learnt other features, too. Ours: one
-    logistic regression that is stopped early (see `refit_last_layer`), not a mean of ten with an L1 penalty.
-
-    Args:
-        clean: all originals.
-        images: how many of them the hacker has.
-        seed: decides which.
+    logistic regression that is stopped early (see `refit_last_layer`), not a mean of ten with an L1 penalty. Options:
+    as `WithOriginals`.
     """
 
-    knows = "clean images"
+    name = "refit"
     tried = ("500",)
-    amount = "clean images"
-
-    def __init__(self, clean: ImageSet, images: str | int = 500, seed: int = 0) -> None:
-        self.subset = subset_of(clean, images, "refit", seed)
-        self.seed = seed
 
     def finish(self, network: nn.Module, images: Tensor, targets: Tensor, at_test: AtTest) -> bool:
         seen = at_test(self.subset)
@@ -105,10 +105,8 @@ class Coarse(Refit):
     a group they say different things about what is to be called alike.
 
     Args:
-        clean: all originals.
-        images: how many of them the hacker has.
-        groups: how many there are; at most as many as classes.
-        seed: decides which originals, and the groups.
+        groups: how many there are, at most as many as classes, drawn by the seed; the others are those of
+            `WithOriginals`.
     """
 
     def __init__(self, clean: ImageSet, images: str | int = 500, groups: str | int = 2, seed: int = 0) -> None:

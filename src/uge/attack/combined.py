@@ -15,10 +15,7 @@ from uge.training import AtTest, PlainTraining, Recipe
 
 
 class Combined(PlainTraining):
-    """Every part's hooks one after another, in the order in which they are written.
-
-    Args:
-        parts: (text, counter-measure), at least one of each.
+    """Every part's hooks one after another, in the order in which they are written; parts are (text, counter-measure).
 
     Raises:
         ConfigError: two parts that each bring a loss, or a network, of their own.
@@ -31,7 +28,8 @@ class Combined(PlainTraining):
 
     def _only(self, hook: str, what: str) -> PlainTraining:
         """The one part that has a hook of its own where there can be but one."""
-        own = [(text, part) for text, part in self.parts if has_its_own(part, hook)]
+        plain = getattr(PlainTraining, hook)
+        own = [(text, part) for text, part in self.parts if getattr(type(part), hook) is not plain]
         if len(own) > 1:
             names = " and ".join(f"'{text}'" for text, _ in own)
             raise ConfigError(f"counter-measures {names} each bring {what} of their own: combine at most one of them")
@@ -89,8 +87,3 @@ class Combined(PlainTraining):
     @property
     def text(self) -> str:
         return "+".join(text for text, _ in self.parts)
-
-
-def has_its_own(part: PlainTraining, hook: str) -> bool:
-    """Whether a counter-measure does more at a hook than plain training."""
-    return getattr(type(part), hook) is not getattr(PlainTraining, hook)

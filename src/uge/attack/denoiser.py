@@ -33,14 +33,7 @@ Error = Callable[[nn.Module, Tensor, torch.Generator], Tensor]  # network, numbe
 
 
 class Denoiser(nn.Module):
-    """D for images float32 [B, C, H, W] in [0, 1], of any size.
-
-    Args:
-        channels: of the images.
-        depth: layers, at least 3.
-        width: filters of each.
-        seed: of the initial weights.
-    """
+    """D for images float32 [B, C, H, W] in [0, 1], of any size: `depth` layers, 3 at least, of `width` filters."""
 
     def __init__(self, channels: int, depth: int = 8, width: int = 32, seed: int = 0) -> None:
         super().__init__()

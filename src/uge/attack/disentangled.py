@@ -30,15 +30,7 @@ class Separated(NamedTuple):
 
 
 class Autoencoder(nn.Module):
-    """x -> code -> picture, and code and label -> perturbation, for images float32 [B, C, H, W] in [0, 1].
-
-    Args:
-        channels: of the images.
-        image_size: their (height, width).
-        classes: K.
-        width: filters.
-        seed: of the weights.
-    """
+    """x -> code -> picture, and code and label -> perturbation, for images float32 [B, C, H, W] in [0, 1]."""
 
     def __init__(self, channels: int, image_size: tuple[int, int], classes: int, width: int, seed: int) -> None:
         super().__init__()

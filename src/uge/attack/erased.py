@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from uge.attack.options import number, whole_number
-from uge.attack.own_pairs import READER, spec_of
+from uge.attack.own_pairs import READER
 from uge.baselines.baseline import signed_step
-from uge.data.images import ImageSet, normalisation_of, to_float, to_uint8
-from uge.networks import build_network
+from uge.data.images import ImageSet, to_float, to_uint8
+from uge.networks import fresh_network
 from uge.runtime import seed_for
 from uge.training import PlainTraining, fit, recommended_recipe
 
@@ -45,7 +45,7 @@ class Erase(PlainTraining):
 
     def prepare(self, images: ImageSet) -> tuple[Tensor, Tensor]:
         seed = seed_for(self.seed, "erase")
-        network = build_network(spec_of(READER, images), *normalisation_of(images.images), seed)
+        network = fresh_network(READER, images, seed)
         fit(network, images, recommended_recipe(READER, self.epochs), seed=seed, device=self.device)
         network.requires_grad_(False)
         undecided = torch.full((len(images), images.classes), 1 / images.classes)

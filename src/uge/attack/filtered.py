@@ -7,11 +7,11 @@ import io
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
+from uge.data.decoding import picture_of, tensor_of
 from uge.data.images import ImageSet, to_float, to_uint8
 from uge.filters import FILTERS, parse_filter
 from uge.training import PlainTraining
@@ -60,12 +60,10 @@ class Jpeg(Filtered):
     def pixels(self, images: Tensor) -> Tensor:
         coded = torch.empty_like(images)
         for place, image in zip(coded, images, strict=True):
-            array = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
             buffer = io.BytesIO()
-            picture = Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
-            picture.save(buffer, "JPEG", quality=self.quality)
+            picture_of(image).save(buffer, "JPEG", quality=self.quality)
             with Image.open(buffer) as seen:
-                place.copy_(torch.from_numpy(np.array(seen).reshape(array.shape)).permute(2, 0, 1))
+                place.copy_(tensor_of(seen))
         return coded
 
 

@@ -70,10 +70,8 @@ class Informed(Trained, ABC):
     def learn(self, pairs: DrawPairs, told: Tensor, channels: int) -> None:
         """Train the U-Net until images held out say that no more is to be had.
 
-        Args:
-            pairs: copies and originals float32 [B, C, H, W] of some of the hacker's images.
-            told: float32 [N, T], one row an image.
-            channels: C.
+        `pairs` gives copies and originals float32 [B, C, H, W] of some of the hacker's images, C being `channels`;
+        `told` float32 [N, T] has one row an image.
         """
         told = told.to(self.device)
         network = UNet(channels, told.shape[1], self.width, seed=seed_for(self.seed, self.name))

@@ -58,11 +58,7 @@ class NoisyKey(PlainTraining):
 
 
 class WrongKey(NoisyKey):
-    """Use another key of initial weights as if it were the right one: the same values, drawn in another order.
-
-    Args:
-        untrained: the recipient's network.
-    """
+    """Use another key of initial weights as if it were the right one: the same values, drawn in another order."""
 
     knows = "architecture"
     tried = ("",)
@@ -76,12 +72,7 @@ class WrongKey(NoisyKey):
 
 
 class StolenKey(PlainTraining):
-    """Train as the recipient does: a control, which must equal him bit for bit.
-
-    Args:
-        untrained: the recipient's network.
-        key: the key.
-    """
+    """Train as the recipient does: a control, which must equal him bit for bit."""
 
     knows = "key"
 

@@ -29,13 +29,7 @@ def last_layer(network: nn.Module) -> tuple[nn.Module, str]:
 
 
 def features_before(layer: nn.Module, network: nn.Module, images: Tensor) -> Tensor:
-    """What a layer of a network is given, float32 [N, D] on the CPU, in eval mode.
-
-    Args:
-        layer: a part of the network that sees vectors.
-        network: the network.
-        images: uint8 [N, C, H, W].
-    """
+    """What a layer that sees vectors is given, float32 [N, D] on the CPU, in eval mode; images uint8 [N, C, H, W]."""
     given: list[Tensor] = []
     hook = layer.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0].float().cpu()))
     try:

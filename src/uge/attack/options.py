@@ -10,13 +10,7 @@ from uge.errors import ConfigError
 
 
 def number(what: str, value: str | float, least: float, most: float) -> float:
-    """A number in a range.
-
-    Args:
-        what: the counter-measure and the option, such as "mixup: alpha".
-        value: as the user wrote it.
-        least: the least allowed.
-        most: the most allowed.
+    """A number in a range, as the user wrote it; `what` names it, such as "mixup: alpha".
 
     Raises:
         ConfigError: no number, or out of range.

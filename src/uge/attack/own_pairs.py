@@ -17,7 +17,7 @@ from uge.keys.key import RECIPIENT_NETWORK, Key
 from uge.keys.letter import even
 from uge.keys.sealed import SealedKey
 from uge.keys.weights import WeightsKey
-from uge.networks import NetworkSpec, build_network, parse_network
+from uge.networks import NetworkSpec, fresh_network
 from uge.protect import DEFAULT, PROTECTIONS, resolve_config
 from uge.runtime import generator_for, seed_for
 from uge.training import fit, logits_of, recommended_recipe
@@ -69,7 +69,7 @@ class OwnPairs(Informed):
         own = self.own(images)
         copies, originals = self.copies_of(own), own.images
         seed = seed_for(self.seed, self.name, "reader")
-        reader = build_network(spec_of(READER, own), *normalisation_of(originals), seed)
+        reader = fresh_network(READER, own, seed)
         fit(reader, own, recommended_recipe(READER, READER_EPOCHS), seed=self.seed, device=self.device)
 
         def told(seen: Tensor, of: ImageSet) -> Tensor:
@@ -104,11 +104,11 @@ def own_keys(kind: str, images: ImageSet, seed: int) -> list[Key]:
         return [SealedKey(secret=bytes(drawn.tolist()), fingerprint="")]
     if kind != WeightsKey.kind:
         return []
-    spec, (mean, std) = spec_of(RECIPIENT_NETWORK, images), normalisation_of(images.images)
-    weights = build_network(spec, mean, std, seed_for(seed, "own-pairs", "weights")).state_dict()
+    mean, std = normalisation_of(images.images)
+    weights = fresh_network(RECIPIENT_NETWORK, images, seed_for(seed, "own-pairs", "weights")).state_dict()
     return [
         WeightsKey(
-            network=spec,
+            network=NetworkSpec.of(RECIPIENT_NETWORK, images),
             mean=mean,
             std=std,
             own_recipe=recommended_recipe(RECIPIENT_NETWORK),
@@ -117,9 +117,3 @@ def own_keys(kind: str, images: ImageSet, seed: int) -> list[Key]:
             fingerprint="",
         )
     ]
-
-
-def spec_of(text: str, images: ImageSet) -> NetworkSpec:
-    """A network for these images."""
-    name, options = parse_network(text)
-    return NetworkSpec(name, images.channels, images.image_size, images.classes, options)

@@ -69,11 +69,8 @@ class PretrainedFinetune(PretrainedProbe):
     last layer that fits already there is less left to learn, and so less of a shortcut.
 
     Args:
-        encoder: as for the probe.
-        side: as for the probe.
         share: of the epochs that a network trained from scratch gets: features that exist need fewer.
-        learning_rate: the peak of the schedule.
-        seed: as for the probe.
+        learning_rate: the peak of the schedule; the other options are those of the probe.
     """
 
     by_epochs = True

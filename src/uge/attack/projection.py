@@ -53,18 +53,9 @@ class Projection(PlainTraining):
 def logistic_regression(
     x: Tensor, y: Tensor, classes: int, *, epochs: int, batch_size: int = 128, seed: int = 0
 ) -> tuple[Tensor, Tensor]:
-    """Weights and bias of a linear classifier (Adam, learning rate 1e-3, from zero).
+    """Weights float32 [K, D] and bias [K] of a linear classifier (Adam, learning rate 1e-3, from zero).
 
-    Args:
-        x: centred images, float32 [N, D].
-        y: labels, int64 [N].
-        classes: how many there are.
-        epochs: passes over the images.
-        batch_size: images a step.
-        seed: decides their order.
-
-    Returns:
-        float32 [K, D] and [K].
+    It learns from centred images x float32 [N, D] and labels y int64 [N], in an order that the seed decides.
     """
     weight, bias = torch.zeros(classes, x.shape[1], requires_grad=True), torch.zeros(classes, requires_grad=True)
     optimiser = torch.optim.Adam([weight, bias], lr=1e-3)

@@ -20,7 +20,7 @@ class Relabel(PlainTraining):
     learns nothing that is right.
 
     Args:
-        shift: k; ours and the field's perturbations aim at the next class.
+        shift: k; the field's perturbations aim at the next class, sealed copies at one that their key draws.
     """
 
     knows = "method"

@@ -94,13 +94,7 @@ def conduct(
         threads=threads,
     )
     unfit = cache(
-        partial(
-            why_unfit,
-            images=published,
-            settings=audit.settings,
-            clean=audit.sources.get("clean"),
-            key=key,
-        )
+        partial(why_unfit, images=published, settings=audit.settings, clean=audit.sources.get("clean"), key=key)
     )
     hackers, skipped = possible(
         plan, key=key is not None, clean=clean is not None, unfit=unfit, twin=audit.is_authorised_architecture

@@ -25,13 +25,10 @@ SLACK = 1.15  # testing after each epoch, starting processes
 
 
 class Estimate:
-    """Seconds of single cells on one worker.
+    """Seconds of single cells of an audit on one worker.
 
     Every network, those that counter-measures begin with included, is timed when the first cell with it is asked for:
     which combinations a plan comes to is known only when others are trained.
-
-    Args:
-        audit: the data and recipes.
     """
 
     def __init__(self, audit: Trainer) -> None:
@@ -41,7 +38,8 @@ class Estimate:
     def seconds(self, cell: Cell) -> float:
         """What one cell takes, about."""
         recipe = self.audit.recipe_of(cell)
-        if (what := _what(cell)) not in self.timed:
+        what = cell.network, beginning(cell.countermeasure)  # which may be another network than the cell's
+        if what not in self.timed:
             with threads(self.audit.threads):
                 self.timed[what] = _time(self.audit, cell)
         step_seconds, share = self.timed[what]
@@ -53,11 +51,6 @@ class Estimate:
 
     def total(self, cells: Sequence[Cell]) -> float:
         return sum(self.seconds(cell) for cell in cells)
-
-
-def _what(cell: Cell) -> tuple[str, str]:
-    """What has to be timed: a network, and the counter-measure where that begins with another one."""
-    return cell.network, beginning(cell.countermeasure)
 
 
 def _time(audit: Trainer, cell: Cell) -> tuple[float, float]:

@@ -41,12 +41,7 @@ MOST_EXAMPLES = 10
 
 
 def claimed_for_audit(folder: Path, data: dict[str, str]) -> AbstractContextManager[None]:
-    """Hold a folder for one audit of one copy, private from the beginning (see `durable.claimed`).
-
-    Args:
-        folder: new, empty, or of an audit of the same data.
-        data: digests of the copy and the test images.
-    """
+    """Hold a folder for one audit of one copy and these test images, private from the beginning (`durable.claimed`)."""
     return durable.claimed(folder, DATA, json.dumps(data, sort_keys=True) + "\n", "an audit", "images")
 
 
@@ -55,12 +50,7 @@ def write_facts(
 ) -> None:
     """Write `audit.json` and `examples.npz`: everything that is known before the first training.
 
-    Args:
-        audit: the images.
-        plan: what is tried.
-        skipped: what is left out, as {"what", "why"}.
-        manifest: of the copy; None for a folder of another program.
-        data: as in `claimed_for_audit`.
+    `skipped` is what is left out, as {"what", "why"}; without a manifest the folder is one of another program.
     """
     published, clean = audit.sources["published"], audit.sources.get("clean")
     facts = {

@@ -45,12 +45,8 @@ def summarise(rows: Sequence[Row], classes: int, reason: str = "") -> dict[str, 
 
     Failed trainings count nowhere, but are told of. A hacker who was given up after a part of his epochs counts where
     he had learnt more by then than all who were trained in full. A stolen key is a control, and who learns from clean
-    images alone a level to compare with: neither is worst or makes the margin.
-
-    Args:
-        rows: the rows of `records.jsonl`.
-        classes: number of classes, for chance.
-        reason: why these rows are no evidence whatever they show, if so.
+    images alone a level to compare with: neither is worst or makes the margin. `reason` says why these rows are no
+    evidence whatever they show, if so.
 
     Returns:
         The content of `summary.json`. Where there are no originals or no key, the figures that need them are None.
@@ -80,7 +76,7 @@ def summarise(rows: Sequence[Row], classes: int, reason: str = "") -> dict[str, 
     ]
     authorised = _authorised([row for row in published if row["kind"] == "authorised"], ceilings)
     groups = _groups(hackers, rows, chance)
-    worst = _worst(hackers)
+    worst = max(filter(counts, hackers), key=lambda each: each["accuracy"], default=None)
     why = _doubts(authorised, groups, worst, failed, reason)
     if ahead:
         why.append(
@@ -160,17 +156,13 @@ def _worth(published: Sequence[Row], clean: Sequence[Row], chance: float) -> lis
         sizes = curves.get((network, on_originals(_text(how))), {})
         if len(sizes) < 2 or 0 not in sizes:
             continue
-        accuracies, count = [row["accuracy"] for row in own], _originals(clean)
+        accuracies = [row["accuracy"] for row in own]
+        count = max(row["images"] for row in clean if not row.get("originals"))  # of all of them
         curve = {size or count: reached for size, reached in sizes.items()}
         facts = {"network": network, "countermeasure": how, "accuracy": round(fmean(accuracies), 3)}
         facts |= {"copies": own[0]["images"], "pretrained": bool(encoder_of(_text(how)))}
         found.append(facts | worth(accuracies, curve, chance, own[0]["test_images"]))
     return sorted(found, key=lambda each: -each["accuracy"])
-
-
-def _originals(clean: Sequence[Row]) -> int:
-    """How many there are: as many as somebody trained on who trained on all."""
-    return max(row["images"] for row in clean if not row.get("originals"))
 
 
 def counts(hacker: Row) -> bool:
@@ -259,10 +251,6 @@ def _undertrained(network: str, countermeasure: str, rows: Sequence[Row]) -> boo
         if budget == 2.0 and (seed, 1.0) in clean
     ]
     return any(checks) if checks else None
-
-
-def _worst(hackers: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    return max(filter(counts, hackers), key=lambda each: each["accuracy"], default=None)
 
 
 def _doubts(

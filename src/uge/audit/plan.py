@@ -90,11 +90,8 @@ class Cell:
 def grid(hackers: Iterable[Hacker], seeds: Iterable[int], *, clean: bool = True, key: bool = True) -> list[Cell]:
     """Authorised user and hackers for each seed, each on the copy and, where `clean`, on the originals.
 
-    Args:
-        hackers: (network, counter-measure); "authorised" is the recipient's network without the key.
-        seeds: repetitions.
-        clean: whether originals are there for the ceilings.
-        key: whether there is an authorised network.
+    A hacker is (network, counter-measure), "authorised" the recipient's network without the key. Without `key` there is
+    no authorised user.
     """
     hackers = list(hackers)
     cells = []
@@ -197,7 +194,7 @@ def possible(
         plan: any plan.
         key: whether there is a key.
         clean: whether there are originals.
-        unfit: from a counter-measure to why it can do nothing to these images, empty if it can.
+        unfit: why a counter-measure can do nothing to these images, empty if it can.
         twin: whether a network is the recipient's by another name: then it goes by that of his, and once.
     """
     chosen: list[Hacker] = []
@@ -226,14 +223,8 @@ def cells_of(
     """All cells that are decided by now: those of a plan's later stages depend on the rows of the earlier ones.
 
     Call again when all are trained, until nothing is added. The answer depends on the rows alone, so that an audit
-    which was killed makes the same decisions again.
-
-    Args:
-        plan: what to try.
-        hackers: of `possible`.
-        row_of: the finished row of a cell, None if it is missing.
-        key: whether there is a key.
-        originals: how many there are.
+    which was killed makes the same decisions again. `hackers` are those of `possible`, `row_of` gives the finished row
+    of a cell, None if it is missing; `originals` says how many there are.
     """
 
     def whole(who: Sequence[Hacker], seeds: Iterable[int]) -> list[Cell]:

@@ -8,14 +8,11 @@ from typing import Any
 
 from torch import nn
 
-from uge.attack import (
-    needs_guard,
-    trains_key_network,
-)
-from uge.audit.jobs import CELLS, JOB, save_job
+from uge.attack import needs_guard, needs_teacher, trains_key_network
 from uge.audit.plan import AUTHORISED, Cell, Hacker, Plan, Row
 from uge.audit.search import decide
 from uge.audit.trainer import Trainer
+from uge.audit.worker import CELLS, JOB, save_job
 from uge.durable import check_writable, remove_folder, write_file
 from uge.errors import ConfigError
 from uge.records import RECORDS, append_record, is_training, line_of, read_records, read_row
@@ -127,7 +124,9 @@ class Audit(Trainer):
 
     def _ready(self, missing: Iterable[Cell], done: Container[str], seconds: Callable[[Cell], float]) -> More[Cell]:
         """Hands out cells, long ones first, but those that students of the authorised network wait for before all."""
-        teachers = {cell: self.cell_name(self._teacher_of(cell)) for cell in missing if self._queries(cell)}
+        teachers = {
+            cell: self.cell_name(self._teacher_of(cell)) for cell in missing if needs_teacher(cell.countermeasure)
+        }
         asked = set(teachers.values()) & {self.cell_name(cell) for cell in missing}
         waiting = sorted(missing, key=lambda cell: (self.cell_name(cell) in asked, seconds(cell)), reverse=True)
 
@@ -179,7 +178,7 @@ class Audit(Trainer):
             )  # the text is judged, and whether there is what it needs
             if self.cell_name(cell) in done:
                 continue
-            if self._queries(cell) and (cell.seed, cell.trained_on) not in teachers:
+            if needs_teacher(cell.countermeasure) and (cell.seed, cell.trained_on) not in teachers:
                 self._trained_weights(cell)
             if cell.role == AUTHORISED and cell.budget == 1:
                 teachers.add((cell.seed, cell.trained_on))

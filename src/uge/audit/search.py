@@ -16,28 +16,10 @@ from functools import cache
 from importlib import resources
 from itertools import combinations, islice, pairwise
 
-from uge.attack import (
-    amount_of,
-    build_countermeasure,
-    by_epochs,
-    encoder_of,
-    needs_clean,
-    needs_key,
-    needs_teacher,
-)
-from uge.audit.plan import (
-    AUTHORISED,
-    Cell,
-    Hacker,
-    Plan,
-    Row,
-    ceiling_of,
-    cells_of,
-    curve_of,
-    is_control,
-    worth_asking,
-)
+from uge.attack import amount_of, build_countermeasure, by_epochs, encoder_of, needs_clean, needs_key, needs_teacher
+from uge.audit.plan import AUTHORISED, Cell, Hacker, Plan, Row, ceiling_of, cells_of, curve_of, is_control, worth_asking
 from uge.errors import UgeError
+from uge.records import without_copy
 
 RUNGS = (0.1, 0.3, 1.0)  # shares of the epochs
 KEEP = 3  # one of so many goes on to the next rung
@@ -72,15 +54,9 @@ def decide(
 ) -> Decision:
     """The cells of any plan that are decided by now; ask again when all are trained, until nothing is added.
 
-    The answer depends on the rows and on the time that cells take, so that an audit which was killed goes on.
-
-    Args:
-        plan: what to try; one with a budget is searched, all of another is trained.
-        hackers: of `possible`.
-        row_of: the finished row of a cell, None if it is missing.
-        seconds: what a cell took, or will take.
-        key: whether there is a key.
-        originals: how many there are.
+    The answer depends on the rows and on the time that cells take, so that an audit which was killed goes on. A plan
+    with a budget is searched, all of another is trained; the arguments are those of `cells_of`, and `seconds`: what a
+    cell took, or will take.
     """
     if not plan.budget:
         return Decision(cells_of(plan, hackers, row_of, key=key, originals=originals), [])
@@ -248,8 +224,8 @@ class _Search:
 
     def levels(self, who: Hacker) -> list[Cell]:
         """What the originals that he holds teach without the copy."""
-        amount = amount_of(who[1]) or {}
-        return [self.cell((who[0], f"clean-only:{amount['number']:.0f}"))] if amount.get("of") == "clean images" else []
+        alone = without_copy(amount_of(who[1]))
+        return [self.cell((who[0], alone))] if alone else []
 
 
 def _who(cell: Cell) -> Hacker:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import KW_ONLY, InitVar, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from uge.attack import (
     needs_key,
     needs_settings,
     needs_teacher,
+    places_in,
     trains_key_network,
 )
 from uge.attack.clean_subset import subset_of
@@ -28,7 +31,7 @@ from uge.data.images import ImageSet, class_difference, normalisation_of
 from uge.durable import write_file
 from uge.errors import ConfigError, DataError
 from uge.keys.key import RECIPIENT_NETWORK, Key
-from uge.networks import NetworkSpec, build_network, parse_network
+from uge.networks import NetworkSpec, build_network
 from uge.outside import MOST_WEIGHTS, read_file
 from uge.records import config_hash
 from uge.runtime import environment, seed_for
@@ -56,6 +59,19 @@ def alike(published: ImageSet, other: ImageSet, what: str) -> ImageSet:
     return other
 
 
+@cache
+def content_digest(place: str) -> str:
+    """SHA-256 over the names and the content of a file or of all files of a folder; "" of what is on no disk here."""
+    root = Path(place).expanduser()
+    files = sorted(each for each in root.rglob("*") if each.is_file()) if root.is_dir() else [root][: root.is_file()]
+    told = (
+        f"{file.relative_to(root)} {hashlib.sha256(read_file(file, MOST_WEIGHTS, links=True)).hexdigest()}"
+        for file in files
+    )
+    return hashlib.sha256("\n".join(told).encode()).hexdigest() if files else ""
+
+
+@dataclass(eq=False, repr=False)
 class Trainer:
     """What the trainings of an audit share: the data, the key and the folder.
 
@@ -79,57 +95,51 @@ class Trainer:
         UgeError: the key does not fit the copy.
     """
 
-    def __init__(
-        self,
-        published: ImageSet,
-        test: ImageSet,
-        folder: Path,
-        *,
-        recipe: Callable[[str], Recipe],
-        recipient: str = RECIPIENT_NETWORK,
-        key_epochs: int = 0,
-        key: Key | None = None,
-        clean: ImageSet | None = None,
-        view: ImageSet | None = None,
-        told: Mapping[str, Any] | None = None,
-        device: str = "cpu",
-        threads: int | None = None,
-    ) -> None:
-        test = alike(published, test, "test")
-        clean = None if clean is None else alike(published, clean, "clean")
-        self.sources = {"published": published} | ({"clean": clean} if clean is not None else {})
+    published: InitVar[ImageSet]
+    test: ImageSet
+    folder: Path
+    _: KW_ONLY
+    recipe: Callable[[str], Recipe]
+    recipient: str = RECIPIENT_NETWORK
+    key_epochs: int = 0
+    key: Key | None = None
+    clean: InitVar[ImageSet | None] = None
+    view: ImageSet | None = None
+    told: InitVar[Mapping[str, Any] | None] = None
+    device: str = "cpu"
+    threads: int | None = None
+
+    def __post_init__(self, published: ImageSet, clean: ImageSet | None, told: Mapping[str, Any] | None) -> None:
+        self.test = alike(published, self.test, "test")
+        self.sources = {"published": published}
+        if clean is not None:
+            self.sources["clean"] = alike(published, clean, "clean")
         self.digests = {name: images.digest() for name, images in self.sources.items()}
-        self.test = test
-        self.test_digest = test.digest()
-        self.folder = folder
-        self.recipe = recipe
-        self.recipient = recipient
-        self.key_epochs = key_epochs
-        self.key = key
+        self.test_digest = self.test.digest()
         self.settings = dict(told or {})
-        self.device = device
-        self.threads = threads
-        self.view = view
-        self._views: dict[str, ImageSet] = {} if view is None else {"published": view}  # of the recipient
-        if key is not None:
-            key.check_fits(published)
-            if view is None:
-                key.opened(published.images[:FIRST])
+        self._views = {} if self.view is None else {"published": self.view}  # of the recipient
+        if self.key is not None:
+            self.key.check_fits(published)
+            if self.view is None:
+                self.key.opened(published.images[:FIRST])
 
     def cell_name(self, cell: Cell) -> str:
         """Twelve digits over everything that decides a cell's result."""
+        uses_key = cell.role == AUTHORISED or needs_key(cell.countermeasure)
+        own = [digest for place in places_in(cell.countermeasure) if (digest := content_digest(place))]
         return config_hash(
             cell.to_dict()
             | {
                 "data": self.digests[cell.trained_on],
                 "test": self.test_digest,
                 "recipe": self.recipe_of(cell).to_dict(),
-                "key": self._key().digest() if self._uses_key(cell) else None,
+                "key": self._key().digest() if uses_key else None,
                 "authorised": self._spec(cell).to_dict() if cell.network == AUTHORISED else None,
             }
             | ({"clean": self.digests.get("clean")} if needs_clean(cell.countermeasure) else {})
             | ({"settings": self.settings} if self.settings and needs_settings(cell.countermeasure) else {})
-            | ({"teacher": self.cell_name(self._teacher_of(cell))} if self._queries(cell) else {})
+            | ({"teacher": self.cell_name(self._teacher_of(cell))} if needs_teacher(cell.countermeasure) else {})
+            | ({"own": own} if own else {})
         )
 
     @property
@@ -140,12 +150,6 @@ class Trainer:
     def is_authorised_architecture(self, network: str) -> bool:
         """Whether a network of a plan is that of the recipient."""
         return self.key is not None and self._spec(Cell("hacker", network)) == self._spec(Cell(AUTHORISED))
-
-    def _uses_key(self, cell: Cell) -> bool:
-        return cell.role == AUTHORISED or needs_key(cell.countermeasure)
-
-    def _queries(self, cell: Cell) -> bool:
-        return needs_teacher(cell.countermeasure)
 
     def recipe_of(self, cell: Cell) -> Recipe:
         """How a cell is trained."""
@@ -167,8 +171,7 @@ class Trainer:
         images = self.sources["published"]
         if cell.network == AUTHORISED:
             return self._key().spec(images, self.recipient)
-        name, options = parse_network(cell.network)
-        return NetworkSpec(name, images.channels, images.image_size, images.classes, options)
+        return NetworkSpec.of(cell.network, images)
 
     def _seen(self, cell: Cell, name: str) -> ImageSet:
         """The images of this name ("published", "clean" or "test") as the cell's network sees them."""
@@ -212,12 +215,6 @@ class Trainer:
             device=self.device,
         )
 
-    def _training_seed(self, cell: Cell) -> int:
-        """Decides order and augmentation; whoever trains with some key has the authorised user's."""
-        if trains_key_network(cell.countermeasure):
-            return seed_for(cell.seed, AUTHORISED, AUTHORISED, "none")
-        return seed_for(cell.seed, cell.role, cell.network, cell.countermeasure)
-
     def _teacher_of(self, cell: Cell) -> Cell:
         """The authorised network of the same seed and source."""
         return Cell(AUTHORISED, seed=cell.seed, trained_on=cell.trained_on)
@@ -257,17 +254,19 @@ class Trainer:
         """Train one cell and return its row; an authorised network's weights are kept for those who query it."""
         started = time.perf_counter()
         recipe = self.recipe_of(cell)
-        network = self.network_of(cell)
+        network, with_key = self.network_of(cell), trains_key_network(cell.countermeasure)
         measure = self.countermeasure_of(
             cell,
-            self.service(cell) if self._queries(cell) else None,
-            self.network_of(self._teacher_of(cell)) if trains_key_network(cell.countermeasure) else None,
+            self.service(cell) if needs_teacher(cell.countermeasure) else None,
+            self.network_of(self._teacher_of(cell)) if with_key else None,
         )
+        # Whoever trains with some key has the recipient's order and augmentation.
+        who = (AUTHORISED, AUTHORISED, "none") if with_key else (cell.role, cell.network, cell.countermeasure)
         history = fit(
             network,
             self._seen(cell, cell.trained_on),
             recipe,
-            seed=self._training_seed(cell),
+            seed=seed_for(cell.seed, *who),
             test=self._seen(cell, "test"),
             countermeasure=measure,
             device=self.device,

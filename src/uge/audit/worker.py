@@ -1,4 +1,4 @@
-"""What a worker of an audit does: it reads the job from its file and trains cells.
+"""What a worker of an audit does: it reads the job from the file that the audit wrote, and trains cells.
 
 A training that fails is a row with its error. A finished row is on disk before its worker says so.
 """
@@ -6,30 +6,63 @@ A training that fails is a row with its error. A finished row is on disk before 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import secrets
+from collections.abc import Iterable, Iterator
 from functools import lru_cache, partial
 from pathlib import Path
 from textwrap import shorten
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
+from safetensors.numpy import save
 from safetensors.torch import load as load_tensors
 
-from uge.audit.jobs import CELLS
 from uge.audit.plan import Cell, Row
 from uge.audit.trainer import Trainer
 from uge.data.images import ImageSet
 from uge.durable import write_file
 from uge.errors import PublishError
 from uge.keys.files import key_from
+from uge.locks import private_folder
 from uge.outside import MOST_WEIGHTS, parse_json, read_file
 from uge.runners import More, Runner, threads
 from uge.training import Recipe
+
+JOB = "job"  # what the workers read; removed at the end
+CELLS = "cells"  # finished rows that are not in records.jsonl yet, one file each
 
 
 def train_cells(runner: Runner, job: Path, more: More[Cell]) -> Iterator[Row]:
     """The row of each cell as it is finished; `more` hands the cells out, `job` is the file that `save_job` wrote."""
     return runner.run(partial(train_cell, job), more, partial(_lost, job), job.parent)
+
+
+def save_job(audit: Trainer, networks: Iterable[str]) -> Path:
+    """Write what the workers need, data and key included, to a private file in the audit's private folder.
+
+    It is data, images and JSON in the form of safetensors: nothing in it is run, whoever wrote it. `networks` are those
+    of all cells but the recipient's.
+    """
+    parts = audit.sources | {"test": audit.test} | ({} if audit.view is None else {"view": audit.view})
+    arrays = {f"{name}.images": np.ascontiguousarray(images.images.numpy()) for name, images in parts.items()}
+    arrays |= {f"{name}.labels": np.ascontiguousarray(images.labels.numpy()) for name, images in parts.items()}
+    facts = {
+        "classes": audit.test.class_names,
+        "names": {name: images.names for name, images in parts.items()},
+        "recipes": {network: audit.recipe(network).to_dict() for network in {*networks, audit.recipient}},
+        "key": audit.key.to_bytes("recipient").hex() if audit.key else None,
+        "recipient": audit.recipient,
+        "key_epochs": audit.key_epochs,
+        "told": audit.settings,
+        "device": audit.device,
+        "threads": audit.threads,
+    }
+    arrays["facts"] = np.frombuffer(json.dumps(facts).encode(), np.uint8)
+    private_folder(audit.folder / JOB)
+    file = audit.folder / JOB / f"{secrets.token_hex(6)}.safetensors"  # a name of its own: workers keep what they read
+    write_file(file, save(arrays), mode=0o600)
+    return file
 
 
 def load_job(job: Path) -> Trainer:

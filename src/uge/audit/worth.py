@@ -25,18 +25,11 @@ def sizes_of(originals: int) -> list[int]:
 
 
 def isotonic(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """The rising sequence that is closest to a sequence, by weighted least squares.
+    """The rising sequence that is closest to a sequence, by weighted least squares; float [..., K], weights [K] > 0.
 
         c_k = max over i <= k of min over j >= k of the weighted mean of values i..j
 
     Robertson, Wright & Dykstra, Order Restricted Statistical Inference, 1988, theorem 1.4.4.
-
-    Args:
-        values: float [..., K].
-        weights: float [K], positive.
-
-    Returns:
-        float [..., K].
     """
     count = values.shape[-1]
     sums = np.concatenate([np.zeros_like(values[..., :1]), np.cumsum(values * weights, -1)], -1)
@@ -49,12 +42,9 @@ def isotonic(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def originals_at(accuracy: float, sizes: Sequence[int], curve: Sequence[float]) -> float:
-    """The smallest number of originals whose accuracy on a rising curve reaches this one.
+    """The smallest number of originals whose accuracy on a rising curve reaches this one, in percent.
 
-    Args:
-        accuracy: of the hacker on the copy, in percent.
-        sizes: rising, from 0.
-        curve: an accuracy a size, rising, from chance.
+    The curve has an accuracy a size, from chance, and the sizes rise from 0.
 
     Returns:
         0 for no more than chance; infinity for more than the end of the curve.

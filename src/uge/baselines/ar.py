@@ -95,14 +95,9 @@ class ARProtection(Baseline[ARConfig]):
 
 
 def autoregress(canvas: Tensor, beta: Tensor) -> Tensor:
-    """Let each process run on from the noise in its first rows and columns.
+    """Let each process run on from the noise in its first rows and columns, which stay: float32 [M, H, W] -> the same.
 
-    Args:
-        canvas: float32 [M, H, W], noise.
-        beta: float32 [M, 8]: weights of the 3x3 window row by row, without the corner that they predict.
-
-    Returns:
-        float32 [M, H, W], the same in the first two rows and columns.
+    `beta` float32 [M, 8] has the weights of the 3x3 window row by row, without the corner that they predict.
     """
     canvas = canvas.permute(1, 2, 0).contiguous()  # what is read together lies together
     height, width, _ = canvas.shape

@@ -42,8 +42,6 @@ class BAITConfig(LinfConfig):
         side: pixels to which it enlarges images.
         rounds: steps of f, a third of them in each stage.
         steps: of the deltas in each round, on a batch of images each.
-        step_share: their length as a share of epsilon.
-        batch_size: images a step.
         learning_rate: of f.
     """
 
@@ -96,13 +94,10 @@ class BAITProtection(LearntBaseline[BAITConfig]):
 
 
 def wrong_targets(logits: Tensor, labels: Tensor, stage: int, rng: torch.Generator) -> Tensor:
-    """j for some images, never their own class where there is another: int64 [B].
+    """j for some images, never their own class where there is another: int64 [B], like the labels.
 
-    Args:
-        logits: of the images without perturbations, float32 [B, K].
-        labels: int64 [B].
-        stage: 0, the highest wrong logit; 1, at random; 2, the lowest.
-        rng: draws those at random.
+    `logits` float32 [B, K] are of the images without perturbations. Stage 0 takes the highest wrong logit, 1 any at
+    random (`rng`), 2 the lowest.
     """
     if stage == 1:
         others = torch.randint(max(1, logits.shape[1] - 1), (len(labels),), generator=rng).to(labels.device)

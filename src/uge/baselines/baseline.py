@@ -32,6 +32,9 @@ class BaselineConfig(Settings):
     Attributes:
         bound: what limits the change of an image; published with the settings. Baselines with an L_inf bound have
             a setting `epsilon_255` besides, the others publish no epsilon asked, but the one measured.
+
+    A setting that several have means the same in all: `network` is the surrogate, f, `network_epochs` its training on
+    the originals, `batch_size` images a step, `step_share` the length of steps on perturbations as a share of epsilon.
     """
 
     bound: ClassVar[str]
@@ -108,12 +111,9 @@ class Baseline(Protection[C]):
 
     @abstractmethod
     def protected(self, images: Tensor, labels: Tensor, numbers: range) -> Tensor:
-        """The copies uint8 [B, C, H, W] of some originals.
+        """The copies of originals, uint8 [B, C, H, W] both, with labels int64 [B].
 
-        Args:
-            images: uint8 [B, C, H, W].
-            labels: int64 [B].
-            numbers: their places in `clean`, for draws that are an image's own.
+        Their numbers, which are their places in `clean`, are for draws that are an image's own.
         """
 
 
@@ -140,7 +140,7 @@ class LearntBaseline(Baseline[C]):
 
     @abstractmethod
     def begin(self, telling: Telling) -> None:
-        """Set the attributes as they are before the first round."""
+        """Set the attributes as they are before the first round; without it `delta` is zero for every image."""
 
     @abstractmethod
     def round(self, number: int, rng: torch.Generator) -> dict[str, float]:
@@ -154,6 +154,7 @@ class LearntBaseline(Baseline[C]):
     def train(self, on_step: OnStep | None = None) -> None:
         """Learn the perturbations, going on from the work folder where it holds an unfinished run."""
         self.claim()
+        self.delta = torch.zeros(self.clean.images.shape)
         self.begin(lambda what: preparing(what, self.rounds, on_step))
         if (state := self.resumed()) is not None:
             self.delta = state["delta"]
@@ -216,15 +217,9 @@ def uniform(shape: Sequence[int], reach: float, rng: torch.Generator) -> Tensor:
 
 
 def add_within_linf(images: Tensor, delta: Tensor, epsilon_255: int) -> Tensor:
-    """x_u = clip(x + delta) with |x_u - x| <= epsilon in whole steps.
+    """x_u = clip(x + delta) with |x_u - x| <= epsilon in whole steps: uint8 [B, C, H, W], as the images x.
 
-    Args:
-        images: x, uint8 [B, C, H, W].
-        delta: in 8-bit steps, broadcast over images.
-        epsilon_255: the bound; x is whole, so that rounding never leads past it.
-
-    Returns:
-        uint8 [B, C, H, W].
+    delta is in 8-bit steps and broadcast over images. x is whole, so that rounding never leads past the bound.
     """
     return (images + delta.clamp(-epsilon_255, epsilon_255).round()).clamp(0, 255).to(torch.uint8)
 
@@ -235,12 +230,9 @@ def add_within_rms(images: Tensor, delta: Tensor, rms_255: float) -> Tensor:
     An L2 norm of e on the scale [0, 1] is rms_255 = 255 e / sqrt(C H W): the same visibility at any image size.
 
     Args:
-        images: x, uint8 [B, C, H, W].
+        images: x, uint8 [B, C, H, W]; x_u is like it.
         delta: any scale, float32 [B, C, H, W]; an image whose delta is zero stays as it is.
         rms_255: bound on the root mean square of each image's change, in 8-bit steps.
-
-    Returns:
-        uint8 [B, C, H, W].
     """
 
     def rms(change: Tensor) -> Tensor:

@@ -44,13 +44,9 @@ class DUNEConfig(BaselineConfig):
     Attributes:
         noise_255: bound on delta in 8-bit steps; the colour comes on top.
         offset: t - y.
-        network: f.
-        network_epochs: its training on the originals.
         checkpoints: M, evenly spread over that training.
         steps: signed gradient steps on each image.
-        step_share: their length as a share of epsilon.
         colour_images: of a class, to judge its colour by.
-        batch_size: images a step.
     """
 
     bound = "L_inf: noise_255, and on top of it a colour for each class of about 20 dB"
@@ -85,7 +81,6 @@ class DUNEProtection(LearntBaseline[DUNEConfig]):
         for network, state in zip(self.surrogate.networks, states, strict=True):
             network.load_state_dict(state)
         self.surrogate.eval().requires_grad_(False)
-        self.delta = torch.zeros(self.clean.images.shape)
         told = telling("colours of the classes")
         self.colours = torch.zeros(self.clean.classes, self.clean.channels)
         for label in range(self.clean.classes):
@@ -154,14 +149,9 @@ class Together(nn.Module):
 
 
 def penalty(x: Tensor, seen: Tensor) -> Tensor:
-    """mean over images of max(0, 20 - PSNR) + max(0, 0.8 - SSIM), in a window of 7 pixels.
+    """mean over images of max(0, 20 - PSNR) + max(0, 0.8 - SSIM), in a window of 7 pixels, float32 [P].
 
-    Args:
-        x: float32 [B, C, H, W] in [0, 1].
-        seen: float32 [P, B, C, H, W] in [0, 1].
-
-    Returns:
-        float32 [P].
+    x are originals float32 [B, C, H, W] in [0, 1], `seen` P versions of them, float32 [P, B, C, H, W] in [0, 1].
     """
     from kornia.metrics import ssim  # half a second to import
 
@@ -171,17 +161,11 @@ def penalty(x: Tensor, seen: Tensor) -> Tensor:
 
 
 def best_of_swarm(cost: Callable[[Tensor], Tensor], dimensions: int, rng: torch.Generator) -> Tensor:
-    """The best place that a particle swarm comes by.
+    """The best place that a particle swarm comes by, float32 [dimensions].
 
-    Kennedy & Eberhart, Particle Swarm Optimization, ICNN 1995, with constant weights.
-
-    Args:
-        cost: of places, float32 [PARTICLES, dimensions] -> float32 [PARTICLES].
-        dimensions: of places; the swarm begins within `REACH` of zero.
-        rng: draws where, and the first moves.
-
-    Returns:
-        float32 [dimensions].
+    Kennedy & Eberhart, Particle Swarm Optimization, ICNN 1995, with constant weights. `cost` is of places, float32
+    [PARTICLES, dimensions] -> float32 [PARTICLES]. The swarm begins within `REACH` of zero; `rng` draws where, and the
+    first moves.
     """
     drawn = 2 * torch.rand(2, PARTICLES, dimensions, generator=rng) - 1
     places, moves = REACH * drawn[0], SPEED * drawn[1]

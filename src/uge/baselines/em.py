@@ -33,13 +33,10 @@ class EMConfig(LinfConfig):
 
     Attributes:
         scope: "sample" (a noise for each image) or "class" (one for each class).
-        network: the surrogate.
         network_steps: M, batches that the network learns from in each round.
         steps: T, signed gradient steps on each batch of perturbations in each round.
-        step_share: length of these steps as a share of epsilon.
         error: stop when the network errs on less than this share of the perturbed images.
         rounds: stop after as many at the latest.
-        batch_size: images a step.
         learning_rate: of the network (SGD with momentum 0.9, weight decay 5e-4).
     """
 
@@ -64,9 +61,7 @@ class EMProtection(LearntBaseline[EMConfig]):
         config, shape = self.config, self.clean.images.shape[1:]
         self.surrogate = self.network(config.network, "surrogate", config.network)
         self.optimiser = make_optimiser(self.surrogate, Recipe(learning_rate=config.learning_rate, schedule="constant"))
-        if config.scope == "sample":  # as in the paper: zero for images, uniform for classes
-            self.delta = torch.zeros(self.clean.images.shape)
-        else:
+        if config.scope == "class":  # as in the paper: zero for images, uniform for classes
             self.delta = uniform((self.clean.classes, *shape), self._epsilon, generator_for(self.seed, self.stream))
 
     def round(self, number: int, rng: torch.Generator) -> dict[str, float]:

@@ -120,14 +120,12 @@ class LearnabilityLockConfig(LinfConfig):
     """Settings of the linear learnability lock; the defaults are the public code's.
 
     Attributes:
-        network: f.
         network_steps: I, batches that the network learns from in each round.
         passes: J, passes over the data in which W and b learn in each round.
         learning_rate: of W and b (SGD with momentum 0.9).
         network_learning_rate: of the network (SGD with momentum 0.9, no weight decay).
         error: stop when the network errs on less than this share of the locked images.
         rounds: stop after as many at the latest.
-        batch_size: images a step.
     """
 
     network: str = "resnet:depth=18"

@@ -35,7 +35,6 @@ class PILConfig(LinfConfig):
     Attributes:
         balance: lambda.
         steps: signed gradient steps on each image.
-        step_share: their length as a share of epsilon.
         epochs: training of the linear classifier (SGD, cosine schedule, no weight decay, no augmentation).
         learning_rate: its peak.
         batch_size: images a step of that training.
@@ -65,7 +64,6 @@ class PILProtection(LearntBaseline[PILConfig]):
         linear = nn.utils.skip_init(nn.Linear, values, self.clean.classes, bias=False)  # it would draw globally
         reach = values**-0.5  # what torch draws for a linear layer
         linear.weight.data = uniform(linear.weight.shape, reach, generator_for(self.seed, "pil classifier"))
-        self.delta = torch.zeros(self.clean.images.shape)
         self.surrogate = nn.Sequential(nn.Flatten(), linear).to(self.device)
         rate, size = self.config.learning_rate, self.config.batch_size
         recipe = Recipe(self.config.epochs, size, "sgd", rate, weight_decay=0.0, schedule="cosine", augmentation="none")
@@ -95,15 +93,7 @@ def gradient(weight: Tensor, x: Tensor, delta: Tensor, y: Tensor, balance: float
 
         W' ( balance (softmax(W delta) - e_y) - (1 - balance) (softmax(W (x - delta)) - 1/K) )
 
-    Args:
-        weight: W, float32 [K, D].
-        x: float32 [B, D].
-        delta: float32 [B, D].
-        y: int64 [B].
-        balance: in 0..1.
-
-    Returns:
-        float32 [B, D].
+    float32 [B, D], as x and delta; W (`weight`) is float32 [K, D], y int64 [B], balance in 0..1.
     """
     classes = len(weight)
     carried = (delta @ weight.T).softmax(1) - F.one_hot(y, classes)

@@ -33,14 +33,11 @@ class REMConfig(LinfConfig):
 
     Attributes:
         radius_share: L_inf bound of the adversary that the noise resists, as a share of epsilon.
-        network: the surrogate.
         network_steps: steps of the network, each with a batch's noise.
         steps: signed gradient steps of the noise.
-        step_share: their length as a share of epsilon.
         draws: of the augmentation, in each of them.
         attack_steps: of the adversary.
         attack_share: their length as a share of the radius.
-        batch_size: images a step.
         learning_rate: of the network, at first.
     """
 
@@ -68,7 +65,6 @@ class REMProtection(LearntBaseline[REMConfig]):
 
     def begin(self, telling: Telling) -> None:
         config = self.config
-        self.delta = torch.zeros(self.clean.images.shape)
         self.surrogate = self.network(config.network, "surrogate", config.network)
         self.optimiser = make_optimiser(self.surrogate, Recipe(learning_rate=config.learning_rate, schedule="constant"))
 

@@ -28,11 +28,8 @@ class TAPConfig(LinfConfig):
 
     Attributes:
         targeted: towards the next class, or away from its own.
-        network: f.
-        network_epochs: its training on the originals.
         steps: signed gradient steps on each image.
         step_share: length of the first steps as a share of epsilon; halved after half and three quarters of them.
-        batch_size: images a step.
     """
 
     targeted: bool = True
@@ -51,7 +48,6 @@ class TAPProtection(LearntBaseline[TAPConfig]):
 
     def begin(self, telling: Telling) -> None:
         """Train the network, once."""
-        self.delta = torch.zeros(self.clean.images.shape)
         self.surrogate = self.network(self.config.network, "surrogate", self.config.network)
         self._teach_once("network", recommended_recipe(self.config.network, self.config.network_epochs), telling)
         self.surrogate.eval()

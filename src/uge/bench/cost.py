@@ -20,10 +20,10 @@ from typing import Any, TypeVar
 import torch
 
 from uge.copy import MANIFEST
-from uge.data.images import ImageSet, normalisation_of
+from uge.data.images import ImageSet
 from uge.durable import remove_folder, write_file
 from uge.keys import load_key
-from uge.networks import NetworkSpec, build_network
+from uge.networks import fresh_network
 from uge.outside import read_json
 from uge.pipeline import protect_and_publish
 from uge.protection import Settings
@@ -39,18 +39,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class CopyJob:
-    """A copy to make.
-
-    Attributes:
-        clean: the originals.
-        method: an entry of `uge.protect.PROTECTIONS`.
-        config: its settings.
-        seed: of everything but the key.
-        out: the published folder.
-        key: the protector's key file, where the method takes one.
-        device: where to compute.
-        threads: of torch.
-    """
+    """A copy of `clean` to make at `out`; `key` is the protector's file, where the method takes a key."""
 
     clean: ImageSet
     method: str
@@ -77,7 +66,8 @@ def make_copy(job: CopyJob) -> None:
     def note(progress: float, finished: bool) -> None:
         measured = clock.read()
         facts = {name: round(before.get(name, 0) + measured[name], 2) for name in ("seconds", "cpu_seconds")}
-        facts |= {"peak_memory_mb": _largest(before.get("peak_memory_mb"), measured["peak_memory_mb"])}
+        peaks = before.get("peak_memory_mb"), measured["peak_memory_mb"]
+        facts |= {"peak_memory_mb": max((peak for peak in peaks if peak is not None), default=None)}
         facts |= {"parts": parts, "progress": round(progress, 4), "finished": finished}
         facts |= {"environment": environment(job.device)}
         write_file(job.clock, json.dumps(facts))
@@ -129,15 +119,14 @@ def read_cost(file: Path) -> dict[str, Any]:
 def clock_yardstick(clean: ImageSet, device: str, threads: int) -> dict[str, Any]:
     """Seconds and processor seconds of `YARDSTICK_EPOCHS` epochs of ResNet-18 on these images, from a few steps."""
     torch.set_num_threads(threads)
-    spec = NetworkSpec("resnet", clean.channels, clean.image_size, clean.classes, {"depth": 18})
+
     recipe = recommended_recipe(YARDSTICK, YARDSTICK_EPOCHS)
     steps = YARDSTICK_EPOCHS * max(1, len(clean) // recipe.batch_size)
     batch = min(recipe.batch_size, len(clean))
     short = Recipe(**recipe.to_dict() | {"epochs": 1})
 
     def train(count: int) -> dict[str, Any]:
-        network = build_network(spec, *normalisation_of(clean.images), seed=0)
-        pick = torch.arange(count * batch) % len(clean)
+        network, pick = fresh_network(YARDSTICK, clean, 0), torch.arange(count * batch) % len(clean)
         clock = _Clock(device)
         fit(network, clean.subset(pick), short, seed=0, device=device)
         return clock.read()
@@ -207,7 +196,3 @@ def peak_memory_mb() -> int | None:
             if line.startswith("VmHWM:"):
                 return round(int(line.split()[1]) / 1000)
     return None
-
-
-def _largest(*values: int | None) -> int | None:
-    return max((value for value in values if value is not None), default=None)

@@ -36,13 +36,7 @@ from uge.protection import Settings
 
 @dataclass(frozen=True)
 class Contender:
-    """A protection of a comparison.
-
-    Attributes:
-        method: an entry of `uge.protect.PROTECTIONS`.
-        settings: single settings in the place of the method's defaults.
-        name: for the leaderboard; by default the method.
-    """
+    """A protection of a comparison: a method, settings in the place of its defaults, and a name for the leaderboard."""
 
     method: str
     settings: dict[str, Any] = field(default_factory=dict)

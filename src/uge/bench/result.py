@@ -11,12 +11,8 @@ from uge.audit.plan import Row
 def result_of(name: str, rows: Sequence[Row], about: Row, classes: int, reason: str = "") -> Row:
     """The leaderboard's line: what the rows of one protection say together.
 
-    Args:
-        name: of the protection.
-        rows: of its copies, and of all trainings on them and on the originals.
-        about: what all lines of a data set share: `dataset`, `images`, `test_images`, `image_size`, `epochs`.
-        classes: how many there are.
-        reason: as `summarise` takes it.
+    They are those of its copies, and of all trainings on them and on the originals. `about` is what all lines of a data
+    set share: `dataset`, `images`, `test_images`, `image_size`, `epochs`; `reason` is as `summarise` takes it.
 
     Returns:
         A row of kind "result". `margin` is, as in an audit, the mean authorised accuracy less that of the strongest

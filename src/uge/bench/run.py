@@ -28,8 +28,8 @@ from uge.data.images import ImageSet, normalisation_of
 from uge.data.sources import load
 from uge.durable import claimed, write_file
 from uge.errors import ConfigError
-from uge.keys import Key, SealedKey, load_key, new_weights_key, save_key
-from uge.networks import NetworkSpec, parse_network
+from uge.keys import Key, SealedKey, load_key, new_weights_key, pair_of, save_key
+from uge.networks import NetworkSpec
 from uge.outside import read_json
 from uge.protect import PROTECTIONS
 from uge.protection import NO_KEY
@@ -50,18 +50,7 @@ class ComparisonSteps(Watcher):
 
 
 class Comparison:
-    """One data set of a comparison.
-
-    Args:
-        bench: the plan.
-        data: DATA with a train and a test split.
-        out: the comparison's folder.
-        runner: where to train.
-        folders: name -> copy that another tool made of the same images.
-        convert: as `uge.data.sources.load` has it.
-        split: of the data that everything is measured with.
-        device: where to compute.
-        threads: of each process.
+    """One data set of a comparison: the arguments are those of `run_bench`, for one DATA.
 
     Raises:
         UgeError: the data or a folder cannot be read.
@@ -175,10 +164,10 @@ class Comparison:
         out, config, method = self.out / "copies" / place, contender.config(), PROTECTIONS[contender.method]
         protector = recipient = None
         if method.takes != NO_KEY:
-            files = [out.with_name(f"{place}.{role}.uge") for role in ("protector", "recipient")]
-            if not files[0].exists():
+            protector, file = pair_of(out)
+            if not protector.exists():
                 save_key(self._drawn(method.takes), out)
-            protector, recipient = files[0], load_key(files[1])
+            recipient = load_key(file)
         job = CopyJob(self.clean, contender.method, config, seed, out, protector, self.device, self.threads)
         if not was_made(job):
             in_a_process(make_copy, job, watch=lambda: steps.protecting(read_cost(job.clock).get("progress", 0.0)))
@@ -195,10 +184,8 @@ class Comparison:
         if kind == SealedKey.kind:
             return SealedKey.draw()
         clean, text = self.clean, self.bench.attacks.authorised
-        name, options = parse_network(text)
-        spec = NetworkSpec(name, clean.channels, clean.image_size, clean.classes, options)
         recipe = recommended_recipe(text, self.bench.attacks.epochs)
-        return new_weights_key(spec, clean.class_names, *normalisation_of(clean.images), recipe)
+        return new_weights_key(NetworkSpec.of(text, clean), clean.class_names, *normalisation_of(clean.images), recipe)
 
     def _audit_folder(self, name: str, seed: int, known: Sequence[Row], steps: ComparisonSteps) -> list[Row]:
         copy, manifest = self.folders[name]

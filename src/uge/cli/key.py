@@ -64,10 +64,9 @@ def _of_weights(network: str | None, data: str | None, epochs: int) -> Key:
 
     if network is None or data is None:
         raise ConfigError("--initial-weights needs --network NETWORK and --data DATA, so that the network can be built")
-    kind, settings = parse_network(network)
-    images = load(data, "train")
-    spec = NetworkSpec(kind, images.channels, images.image_size, images.classes, settings)
-    recipe = recommended_recipe(network, epochs)
+    parse_network(network)  # before DATA is read
+    images, recipe = load(data, "train"), recommended_recipe(network, epochs)
+    spec = NetworkSpec.of(network, images)
     return new_weights_key(spec, images.class_names, *normalisation_of(images.images), recipe)
 
 

@@ -62,8 +62,8 @@ def protect(
     from uge.data import load, photographs
     from uge.data.sources import check_exists, splits_of
     from uge.durable import check_target
-    from uge.keys import SealedKey
-    from uge.pipeline import key_beside, pair_of, protect_and_publish, was_published
+    from uge.keys import SealedKey, pair_of
+    from uge.pipeline import key_beside, protect_and_publish, was_published
     from uge.protect import PROTECTIONS, method_for, resolve_config
     from uge.runners import build_runner
     from uge.runtime import best_device

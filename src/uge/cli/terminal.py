@@ -32,14 +32,14 @@ def fail(message: str) -> NoReturn:
     sys.exit(2)
 
 
-def one_line(text: str, most: int = LONGEST_LINE) -> str:
-    """Text on one line that a terminal can show, of `most` letters: the middles of the longest words go first."""
+def one_line(text: str) -> str:
+    """Text on one line that a terminal can show, of `LONGEST_LINE` letters: the middles of long words go first."""
     words = printable(" ".join(text.split())).split(" ")
-    for longest in range(most, 19, -1):
+    for longest in range(LONGEST_LINE, 19, -1):
         line = " ".join(_cut(word, longest) for word in words)
-        if len(line) <= most:
+        if len(line) <= LONGEST_LINE:
             return line
-    return _cut(line, most)
+    return _cut(line, LONGEST_LINE)
 
 
 def _cut(text: str, most: int) -> str:
@@ -47,10 +47,9 @@ def _cut(text: str, most: int) -> str:
 
 
 class Bar:
-    """A progress bar with time left, for every command. Only a terminal gets one: redrawn lines spoil a log.
+    """A progress bar of something, with time left, for every command.
 
-    Args:
-        what: is being done.
+    Only a terminal gets one: redrawn lines spoil a log.
     """
 
     def __init__(self, what: str) -> None:

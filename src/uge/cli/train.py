@@ -35,10 +35,9 @@ def train(
     from uge.audit.trainer import alike
     from uge.copy import Copy, check_outside
     from uge.data import load
-    from uge.data.images import normalisation_of
     from uge.durable import check_target, new_folder
     from uge.keys import RECIPIENT_NETWORK
-    from uge.networks import NetworkSpec, build_network, parse_network
+    from uge.networks import NetworkSpec, fresh_network, parse_network
     from uge.runtime import best_device, environment, seed_for
     from uge.training import fit, recommended_recipe
 
@@ -49,7 +48,7 @@ def train(
     if owner is not None and network is not None and not owner.opens:
         raise ConfigError("a key of initial weights says itself what to train; leave --network out")
     network = network or RECIPIENT_NETWORK
-    kind, settings = parse_network(network)
+    parse_network(network)  # before COPY is read
     how = options.how(convert, skip_bad)
     copy = Copy.read(folder, owner, **how)
     begin = seed_for(seed, "plain", network)
@@ -59,8 +58,8 @@ def train(
         module = owner.module(images, network, begin)
     else:
         images = copy.images
-        spec = NetworkSpec(kind, images.channels, images.image_size, images.classes, settings)
-        module, recipe = build_network(spec, *normalisation_of(images.images), seed=begin), recommended_recipe(network)
+        spec, recipe = NetworkSpec.of(network, images), recommended_recipe(network)
+        module = fresh_network(network, images, begin)
     recipe = replace(recipe, epochs=epochs or recipe.epochs)
     held_out = None
     if test is not None:

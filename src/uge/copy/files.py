@@ -14,12 +14,11 @@ from itertools import count
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from uge.data.decoding import SUFFIXES
+from uge.data.decoding import SUFFIXES, picture_of, tensor_of
 from uge.data.images import ImageSet, batch_of, composed
 from uge.durable import check_target, new_folder
 from uge.errors import PublishError
@@ -61,9 +60,8 @@ _BEGINNINGS = (
 
 def png_bytes(image: Tensor) -> bytes:
     """uint8 [C, H, W] -> PNG with pixels and nothing else: no text, no time."""
-    array = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
     buffer = io.BytesIO()
-    Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array).save(buffer, "PNG", **COMPRESSION)
+    picture_of(image).save(buffer, "PNG", **COMPRESSION)
     return buffer.getvalue()
 
 
@@ -75,10 +73,9 @@ def read_png(data: bytes) -> Tensor:
                 raise ValueError(f"PNG mode {picture.mode}, expected 8-bit gray or RGB")
             if picture.width * picture.height > MOST_PIXELS:
                 raise ValueError(f"{picture.width}x{picture.height} pixels, at most {MOST_PIXELS:,} are read")
-            array = np.array(picture)
+            return tensor_of(picture)
     except Image.DecompressionBombError as error:
         raise ValueError(f"too many pixels, at most {MOST_PIXELS:,} are read") from error
-    return torch.from_numpy(array.reshape(*array.shape[:2], -1)).permute(2, 0, 1).contiguous()
 
 
 def chunks_of(data: bytes) -> set[bytes]:

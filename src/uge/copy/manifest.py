@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from uge.copy.files import LONGEST_NAME, MOST_PIXELS, read_bytes, read_text, safe_name
-from uge.errors import PublishError
+from uge.errors import PublishError, told_as
 from uge.keys import Key
 from uge.keys.signature import fingerprint_of, is_signed
 from uge.outside import parse_json
@@ -150,12 +150,7 @@ class Manifest:
 
     @classmethod
     def from_json(cls, text: bytes, where: str, beside: Callable[[Shard], list[Any]]) -> Manifest:
-        """Read a manifest.
-
-        Args:
-            text: its JSON.
-            where: names it in errors.
-            beside: reads the entries of a shard.
+        """Read the JSON of a manifest; `where` names it in errors, `beside` reads the entries of a shard.
 
         Raises:
             PublishError: no manifest, of another version, or one whose entries do not make sense.
@@ -277,13 +272,9 @@ def read_manifest(folder: Path | str, *, signed_by: str | None = None) -> Manife
         PublishError: there is none, it cannot be read, or it is not signed by that key.
     """
     folder = Path(folder)
-    try:
+    wanted = "" if signed_by is None else "; with a key only what it signed is read: get the whole folder again"
+    with told_as(PublishError, f"{folder} is no published folder: cannot read {MANIFEST}", wanted):
         text, _ = read_text(folder / MANIFEST)
-    except OSError as error:
-        wanted = "" if signed_by is None else "; with a key only what it signed is read: get the whole folder again"
-        raise PublishError(
-            f"{folder} is no published folder: cannot read {MANIFEST}: {error.strerror or error}{wanted}"
-        ) from error
     manifest = Manifest.from_json(text, str(folder / MANIFEST), partial(_entries_of, folder))
     if signed_by is not None:
         _check_signature(folder, text, signed_by)
@@ -297,10 +288,8 @@ def _entries_of(folder: Path, shard: Shard) -> list[Any]:
         PublishError: they cannot be read, or are others.
     """
     file = folder / shard.file
-    try:
+    with told_as(PublishError, f"cannot read {file}", "; get the whole folder again"):
         text, _ = read_text(file)
-    except OSError as error:
-        raise PublishError(f"cannot read {file}: {error.strerror or error}; get the whole folder again") from error
     if hashlib.sha256(text).hexdigest() != shard.sha256:
         raise PublishError(f"{file} differs from what {MANIFEST} says; get the whole folder again")
     entries = _typed(parse_json(text)["images"], list)

@@ -20,16 +20,15 @@ from uge.copy.manifest import CARD, MANIFEST, SIGNATURE, SUMS, Manifest, read_ma
 from uge.data import DataWarning
 from uge.data.images import pixel_sha256
 from uge.durable import check_target, claimed, move_into_place, remove_folder, sync_files
-from uge.errors import KeyFileError, PublishError, UgeError
+from uge.errors import KeyFileError, PublishError, UgeError, told_as
 from uge.keys import Key
-from uge.locks import LOCK
 from uge.records import config_hash
 from uge.runners import Runner
 
 MOST_NAMED = 3  # files in one line
 OPENED, DONE = "opened", "done"  # in the work folder: the images, and what became of the files
 LOSSY = (".jpg", ".jpeg")
-LAST = (OPENED, "run", LOCK)  # that go from the work folder, so that it never looks as if its images were at OUT
+LAST = (OPENED, "run")  # that go from the work folder, so that it never looks as if its images were at OUT
 
 
 class Wanted(NamedTuple):
@@ -104,13 +103,14 @@ def open_copy(
     work = out.with_name(f"{out.name}.partial")
     if not _was_opened(work, out):
         check_target(out)
-    signed = _is_copy(source)
+    # A copy, or what is left of one: then names and labels are the signed ones, or none.
+    signed = source.is_dir() and any((source / name).exists() for name in (MANIFEST, SIGNATURE, SUMS, CARD))
     manifest = read_manifest(source, signed_by=key.fingerprint) if signed else None
     files = _in_copy(source, manifest) if manifest else _loose(source)
     published = {entry.file: entry.sha256 for entry in manifest.images} if manifest else {}
     with claimed(work, *_mark(files, key)):
         if not _was_opened(work, out):
-            try:
+            with told_as(PublishError, f"cannot write {out}"):
                 found, missing = _open_all(files, published, key, work, runner)
                 try:
                     _tell(found, missing, source, signed, skip_bad)
@@ -118,8 +118,6 @@ def open_copy(
                     remove_folder(work, last=LAST)
                     raise
                 move_into_place(work / OPENED, out)
-            except OSError as error:
-                raise PublishError(f"cannot write {out}: {error.strerror or error}") from error
         remove_folder(work, last=LAST)
     return len(CopyTree.of(out).pngs)
 
@@ -220,11 +218,6 @@ def _tell(found: _Found, missing: Sequence[str], source: Path, signed: bool, ski
 def _named(files: Sequence[Place | str], of: int, what: str) -> str:
     named = ", ".join(map(str, files[:MOST_NAMED])) + (" ..." if len(files) > MOST_NAMED else "")
     return f"{len(files)} of {of} images {what} ({named})"
-
-
-def _is_copy(source: Path) -> bool:
-    """Whether a folder is a copy, or what is left of one: then names and labels are the signed ones, or none."""
-    return source.is_dir() and any((source / name).exists() for name in (MANIFEST, SIGNATURE, SUMS, CARD))
 
 
 def _in_copy(folder: Path, manifest: Manifest) -> list[Wanted]:

@@ -22,7 +22,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, repeat
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict, Unpack
 
 import torch
 from torch import Tensor
@@ -30,17 +30,7 @@ from torch import Tensor
 from uge.copy.chunks import Done, cut
 from uge.copy.files import files_of, png_bytes, read_bytes, safe_name
 from uge.copy.forms import Form, form_of, write
-from uge.copy.manifest import (
-    ATTRIBUTES,
-    CARD,
-    MANIFEST,
-    SIGNATURE,
-    SUMS,
-    Manifest,
-    PublishedImage,
-    Shard,
-    signatures,
-)
+from uge.copy.manifest import ATTRIBUTES, CARD, MANIFEST, SIGNATURE, SUMS, Manifest, PublishedImage, Shard, signatures
 from uge.data import DataWarning
 from uge.data.images import ImageSet, pixel_sha256
 from uge.durable import check_target, new_folder, sync_files
@@ -55,8 +45,7 @@ class Chunk:
     Attributes:
         number: of the chunk.
         form: how they are written.
-        files: the published path of each.
-        labels: of each.
+        files: the published path of each; `labels`: of each, too.
         pairs: originals and copies in that order, uint8 [B, C, H, W], those of a pair of one size.
         size: (height, width) at which networks see all images of the copy.
         epsilon_255: the bound that the copies must keep; None without one.
@@ -71,16 +60,24 @@ class Chunk:
     epsilon_255: int | None
 
 
-def publish(
-    clean: ImageSet,
-    protected: Tensor | Iterable[Tensor],
-    out: Path | str,
-    *,
-    method: str,
-    settings: dict[str, Any],
-    epsilon_255: int | None,
-    signers: Sequence[Key] = (),
-) -> Manifest:
+class Facts(TypedDict):
+    """What is known of a copy before it is written.
+
+    Attributes:
+        method: the protection's name.
+        settings: its resolved settings, all of them public.
+        epsilon_255: the bound that the copy must keep; None for methods without an L_inf bound, whose largest change is
+            measured and stated all the same.
+        signers: the protector's key of every recipient; without one the folder is not signed.
+    """
+
+    method: str
+    settings: dict[str, Any]
+    epsilon_255: int | None
+    signers: NotRequired[Sequence[Key]]
+
+
+def publish(clean: ImageSet, protected: Tensor | Iterable[Tensor], out: Path | str, **facts: Unpack[Facts]) -> Manifest:
     """Write a protected copy. The folder appears whole, by one rename, or not at all.
 
     Args:
@@ -88,11 +85,7 @@ def publish(
         protected: the images to publish in the order of `clean`, uint8 [N, C, H, W], or such tensors batch by batch,
             which are then never held together.
         out: the folder to make; may exist if it is empty.
-        method: the protection's name.
-        settings: its resolved settings, all of them public.
-        epsilon_255: the bound that the copy must keep; None for methods without an L_inf bound, whose largest change is
-            measured and stated all the same.
-        signers: the protector's key of every recipient; without one the folder is not signed.
+        facts: see `Facts`.
 
     Returns:
         The manifest that was written.
@@ -112,11 +105,9 @@ def publish(
             copies = torch.stack(list(islice(each, len(numbers))))
             chosen = slice(numbers.start, numbers.stop)
             pairs = [(clean.images[chosen], copies)]
-            chunk = Chunk(number, form, files[chosen], labels[chosen], pairs, clean.image_size, epsilon_255)
+            chunk = Chunk(number, form, files[chosen], labels[chosen], pairs, clean.image_size, facts["epsilon_255"])
             written.append(write_chunk(folder, chunk))
-        manifest = finish(
-            folder, clean, written, method=method, settings=settings, epsilon_255=epsilon_255, signers=signers
-        )
+        manifest = finish(folder, clean, written, **facts)
     return manifest
 
 
@@ -151,33 +142,18 @@ def write_chunk(folder: Path, chunk: Chunk) -> Done:
     return {"images": [entry.to_dict() for entry in entries], "sums": sums, "change": change}
 
 
-def finish(
-    folder: Path,
-    clean: ImageSet,
-    written: Iterable[Done],
-    *,
-    method: str,
-    settings: dict[str, Any],
-    epsilon_255: int | None,
-    signers: Sequence[Key],
-) -> Manifest:
+def finish(folder: Path, clean: ImageSet, written: Iterable[Done], **facts: Unpack[Facts]) -> Manifest:
     """Write what stands beside the images of a copy, which are all there.
 
-    Args:
-        folder: with what `write_chunk` wrote.
-        clean: the originals, or what networks see of photographs.
-        written: what `write_chunk` returned, in the order of the images.
-        method: as for `publish`.
-        settings: as for `publish`.
-        epsilon_255: as for `publish`.
-        signers: as for `publish`.
+    `folder` has what `write_chunk` wrote, and `written` is what it returned, in the order of the images. `clean` are
+    the originals, or what networks see of photographs.
 
     Raises:
         KeyFileError: a signer is a recipient's key.
     """
     from uge import __version__
 
-    change = 0
+    signers, change = facts.get("signers", ()), 0
     images: list[PublishedImage] = []
     shards: list[Shard] = []
     with (folder / SUMS).open("w", encoding="utf-8", newline="\n") as sums:
@@ -189,9 +165,9 @@ def finish(
             shards += (Shard(file, digest, len(chunk["images"])) for file, digest in listed)
         assert len(images) == len(clean)
         manifest = Manifest(
-            method=method,
-            settings=settings,
-            epsilon_255=epsilon_255,
+            method=facts["method"],
+            settings=facts["settings"],
+            epsilon_255=facts["epsilon_255"],
             epsilon_measured_255=change,
             class_names=clean.class_names,
             shape=(clean.channels, *clean.image_size),

@@ -17,7 +17,7 @@ from uge.copy.files import PNG_ERRORS, CopyTree, read_bytes, read_png, what_beca
 from uge.copy.forms import Place, image_in, places_of
 from uge.copy.manifest import MANIFEST, SIGNATURE, Manifest, PublishedImage, read_manifest
 from uge.data import Limits, load
-from uge.data.decoding import resized
+from uge.data.decoding import picture_of, resized
 from uge.data.images import ImageSet, pixel_sha256, to_float
 from uge.errors import ConfigError, PublishError
 from uge.keys import Key
@@ -54,8 +54,7 @@ class CopyDataset(Dataset[tuple[Any, int]]):
 
     def _transformed(self, image: Tensor) -> Any:
         assert self.transform is not None
-        array = image.permute(1, 2, 0).contiguous().numpy()
-        return self.transform(Image.fromarray(array[:, :, 0] if image.shape[0] == 1 else array))
+        return self.transform(picture_of(image))
 
 
 class AuthorisedDataset(CopyDataset):

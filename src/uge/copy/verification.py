@@ -11,13 +11,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from uge.copy.files import (
-    CopyTree,
-    files_of,
-    read_bytes,
-    read_text,
-    what_became_of,
-)
+from uge.copy.files import CopyTree, files_of, read_bytes, read_text, what_became_of
 from uge.copy.forms import places_of
 from uge.copy.inspection import Published, Seen, look_at_all
 from uge.copy.manifest import (
@@ -102,7 +96,9 @@ def verify(
     signature, problems = _signature(folder, key)
     files = _Files(folder, manifest)
     files.check_companions()
-    originals = {} if clean is None else _readers(clean)
+    originals: dict[str, Callable[[], Tensor]] = {}  # what reads each
+    if clean is not None:
+        originals = {file: partial(clean.own, number) for number, file in enumerate(files_of(clean.small))}
     opener = key.recipients_part() if key is not None and key.opens and signature == "valid" else None
     seen = look_at_all(files.images(), originals, opener, runner)
     files.tell_of(seen)
@@ -118,11 +114,6 @@ def verify(
         seen.identical if opener and clean is not None else None,
         files.notes(),
     )
-
-
-def _readers(clean: ImageSet | Photographs) -> dict[str, Callable[[], Tensor]]:
-    """What reads the original of each published file."""
-    return {file: partial(clean.own, number) for number, file in enumerate(files_of(clean.small))}
 
 
 def _signature(folder: Path, key: Key | None) -> tuple[str, list[str]]:

@@ -32,16 +32,7 @@ _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.r
 
 
 class _Archive:
-    """The arrays of an .npz: their shapes before anything is read, and never a pickle.
-
-    Args:
-        path: of the file.
-        stack: closes it.
-        limits: what it may ask for.
-
-    Attributes:
-        names: of the arrays.
-    """
+    """The arrays of an .npz, by their `names`: their shapes before anything is read, and never a pickle."""
 
     def __init__(self, path: Path, stack: ExitStack, limits: Limits) -> None:
         self.path, self.limits = path, limits
@@ -58,17 +49,13 @@ class _Archive:
             try:
                 opened = self.zip.open(f"{name}.npy")
             except Exception as error:  # it lies elsewhere than the archive's list of contents says
-                raise DataError(
-                    f"{self.path}: the array {name} cannot be read ({error_line(error)}); write it again"
-                ) from error
+                raise self._unreadable(f"the array {name}", error) from error
             with opened:
                 return self.header(name, opened)
         try:
             shape, fortran, dtype = _HEADERS[np.lib.format.read_magic(stream)](stream)
         except Exception as error:  # the header is text that is parsed: errors of every type
-            raise DataError(
-                f"{self.path}: the array {name} cannot be read ({error_line(error)}); write it again"
-            ) from error
+            raise self._unreadable(f"the array {name}", error) from error
         if dtype.hasobject:
             raise DataError(f"{self.path}: the array {name} cannot be read (it is a pickle); write it without objects")
         asked, held = math.prod(shape) * dtype.itemsize, self.zip.getinfo(f"{name}.npy").file_size
@@ -90,9 +77,7 @@ class _Archive:
             with self.zip.open(f"{name}.npy") as stream:
                 return np.asarray(np.lib.format.read_array(stream, allow_pickle=False))
         except Exception as error:  # damaged bytes
-            raise DataError(
-                f"{self.path}: the array {name} cannot be read ({error_line(error)}); write it again"
-            ) from error
+            raise self._unreadable(f"the array {name}", error) from error
 
     def images(self, name: str) -> Iterator[Pixels]:
         """The items of an array of images one by one, [H, W] or [H, W, C > 1].
@@ -113,12 +98,13 @@ class _Archive:
                 try:
                     content = stream.read(size)
                 except Exception as error:
-                    raise DataError(
-                        f"{self.path}: {name}[{number}] cannot be read ({error_line(error)}); write it again"
-                    ) from error
+                    raise self._unreadable(f"{name}[{number}]", error) from error
                 if len(content) < size:
                     raise DataError(f"{self.path}: {name} ends before image {number}; write it again")
                 yield _channels_last(np.frombuffer(content, np.uint8).reshape(shape[1:]), first)
+
+    def _unreadable(self, what: str, error: Exception) -> DataError:
+        return DataError(f"{self.path}: {what} cannot be read ({error_line(error)}); write it again")
 
 
 def npz_source(path: Path, stack: ExitStack, limits: Limits) -> Source:
@@ -144,7 +130,7 @@ def npz_source(path: Path, stack: ExitStack, limits: Limits) -> Source:
         for number, (pixels, value) in enumerate(zip(archive.images(images[split]), values[split], strict=True)):
             where = f"{path}: {images[split]}[{number}]"
             position = label_of(value, where)
-            yield Entry(f"{class_names[position]}/{number:05d}", position, where, partial(_same, pixels))
+            yield Entry(f"{class_names[position]}/{number:05d}", position, where, partial(np.asarray, pixels))
 
     used = {*images.values(), *(labels[split] for split in images), named}
     rest = [name for name in archive.names if name not in used]
@@ -190,10 +176,6 @@ def _channels_last(pixels: Pixels, first: bool) -> Pixels:
     return pixels[..., 0] if pixels.ndim == 3 and pixels.shape[-1] == 1 else pixels
 
 
-def _same(pixels: Pixels) -> Pixels:
-    return pixels
-
-
 def read_embedded(name: str) -> Source:
     """The embedded grid of tiles: rows of 32x32 colour images, class after class, equally many of each."""
     class_names = EMBEDDED[name]
@@ -209,6 +191,6 @@ def read_embedded(name: str) -> Source:
         for number, pixels in enumerate(tiles):
             label, place = divmod(number, per_class)
             where = f"{name}: {split} image {number}"
-            yield Entry(f"{class_names[label]}/{place:04d}", label, where, partial(_same, pixels))
+            yield Entry(f"{class_names[label]}/{place:04d}", label, where, partial(np.asarray, pixels))
 
     return Source(class_names, {split: Entries(partial(entries, split)) for split in ("train", "test")})

@@ -160,11 +160,19 @@ def squeezed(image: Image.Image, image_size: tuple[int, int]) -> Image.Image:
 
 def resized(image: Tensor, image_size: tuple[int, int]) -> Tensor:
     """`squeezed` of a uint8 image [1 or 3, H, W]."""
-    if tuple(image.shape[1:]) == image_size:
-        return image
+    return image if tuple(image.shape[1:]) == image_size else tensor_of(squeezed(picture_of(image), image_size))
+
+
+def picture_of(image: Tensor) -> Image.Image:
+    """A uint8 image [1 or 3, H, W] as Pillow has it."""
     array = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
-    seen = np.asarray(squeezed(Image.fromarray(array[:, :, 0] if len(image) == 1 else array), image_size))
-    return torch.from_numpy(seen.reshape(*image_size, -1).transpose(2, 0, 1).copy())
+    return Image.fromarray(array[:, :, 0] if len(image) == 1 else array)
+
+
+def tensor_of(picture: Image.Image) -> Tensor:
+    """A gray or RGB image of Pillow as uint8 [1 or 3, H, W]."""
+    array = np.array(picture)
+    return torch.from_numpy(array.reshape(*array.shape[:2], -1)).permute(2, 0, 1).contiguous()
 
 
 def _opened(content: bytes, where: str, limits: Limits, conversions: Counter[str]) -> tuple[Image.Image, int]:

@@ -147,10 +147,8 @@ def classes_of(
 ) -> tuple[tuple[str, ...], Callable[[Any, str], int]]:
     """Class names, and the way from a row's value to its label.
 
-    Args:
-        values: every label value of every split; not looked at where there are names.
-        names: class names of which the values are positions, where the source has them.
-        source: names the source in errors.
+    `values` are all labels of all splits, not looked at where the source has class names of which they are the
+    positions.
     """
     if names is not None:
         known: dict[Any, int] = {position: position for position in range(len(names))}

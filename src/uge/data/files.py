@@ -67,10 +67,7 @@ class SourceTree:
 def read_tree(tree: SourceTree, *, skip_bad: bool, pictures: bool = False) -> Source:
     """Classes and splits of a folder or zip of images.
 
-    Args:
-        tree: its files.
-        skip_bad: go on without classes of which no file can be read.
-        pictures: as for `class_layout`.
+    With `skip_bad` it goes on without classes of which no file can be read; `pictures` is as for `class_layout`.
 
     Raises:
         DataError: see `class_layout`; or a name cannot be written down.
@@ -88,12 +85,7 @@ def read_tree(tree: SourceTree, *, skip_bad: bool, pictures: bool = False) -> So
         if not _is_text(path):
             raise DataError(f"{tree.source} holds the name {os.fsencode(path)!r}, which is not UTF-8; rename it")
     layout = class_layout(
-        tree.source,
-        paths,
-        read=lambda path: tree.files[path](),
-        empty=tree.empty,
-        without=skip_bad,
-        pictures=pictures,
+        tree.source, paths, read=lambda path: tree.files[path](), empty=tree.empty, without=skip_bad, pictures=pictures
     )
     label_of = {name: label for label, name in enumerate(layout.class_names)}
     splits = {

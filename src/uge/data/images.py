@@ -144,14 +144,10 @@ class ImageSet:
         return images
 
     def aligned(self, copies: ImageSet, most: int = 500) -> bool:
-        """Whether copies are those of these images one by one.
+        """Whether copies are those of these images one by one; `most` of them are compared, for speed.
 
         They are as many, of the same size and labels, and coarsely seen (8x8) clearly nearer to their own originals
         than to others of the class; where the images of each class are all alike nobody can tell.
-
-        Args:
-            copies: whatever a protection made of images.
-            most: images that are compared, for speed.
         """
         if self.images.shape != copies.images.shape or not torch.equal(self.labels, copies.labels):
             return False
@@ -212,13 +208,9 @@ def check_class_names(names: Sequence[str]) -> None:
 
 
 def class_difference(ours: Sequence[str], theirs: Sequence[str], we: str, they: str) -> str:
-    """How the classes of two data sets differ by `identity`, in words; "" where they are the same in one order.
+    """How the classes of two data sets, in label order, differ by `identity`; "" where they are the same in one order.
 
-    Args:
-        ours: class names in label order.
-        theirs: class names in label order.
-        we: whose the first are, such as "the key".
-        they: whose the second are.
+    `we` and `they` say whose they are, such as "the key".
     """
     mine, other = ({identity(name): name for name in names} for names in (ours, theirs))
     words = [

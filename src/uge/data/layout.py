@@ -213,13 +213,9 @@ def _frame(source: str, images: Sequence[Parts]) -> _Frame:
 
 
 def _looked_through(images: Sequence[Parts], top: Parts, below: int, passes: Callable[[str], bool]) -> Parts:
-    """The folder that all images lie in, below `top`, as deep as single folders go that `passes` lets through.
+    """The folder below `top` that all images lie in, as deep as single folders go whose names `passes` lets through.
 
-    Args:
-        images: below `top`.
-        top: where to begin.
-        below: how many parts of a path must be left below a folder that is looked through.
-        passes: whether a folder of this name may be looked through.
+    So many parts of a path must be left below a folder that is looked through (`below`).
     """
     while images and all(len(parts) > len(top) + below for parts in images):
         names = {parts[len(top)] for parts in images}
@@ -230,11 +226,7 @@ def _looked_through(images: Sequence[Parts], top: Parts, below: int, passes: Cal
 
 
 def _check_classes(
-    source: str,
-    classes: Collection[str],
-    frame: _Frame,
-    labelled: dict[str, list[_Labelled]],
-    files: Sequence[str],
+    source: str, classes: Collection[str], frame: _Frame, labelled: dict[str, list[_Labelled]], files: Sequence[str]
 ) -> None:
     """Refuse what is no class: splits, folders that hold all images, reports; and splits inside of classes."""
     if not classes:
@@ -350,7 +342,9 @@ def _label_by_tables(
     for table in sorted({table for table in tables.values() if table}):
         rows, found = labels_in(source, table, read(table)), 0
         for split in [split for split, its in tables.items() if its == table]:
-            label_of = _by_path(table, rows, frame.bottoms[split])
+            # A table names files below its own folder, or below that of the images.
+            folders = (table.rpartition("/")[0], "/".join(frame.bottoms[split]))
+            label_of = {f"{folder}/{name}".lstrip("/"): label for name, label in rows.items() for folder in folders}
             known = [path for path in loose[split] if path in label_of]
             if known:
                 labelled[split] = [(label_of[path], (path.rpartition("/")[2],), path) for path in known]
@@ -370,12 +364,6 @@ def _table_of(frame: _Frame, split: str, files: Collection[str]) -> str | None:
             if (path := "/".join((*bottom[:depth], name))) in files:
                 return path
     return None
-
-
-def _by_path(table: str, rows: dict[str, str], bottom: Parts) -> dict[str, str]:
-    """Path -> label; a table names files below its own folder, or below that of the images."""
-    folders = (table.rpartition("/")[0], "/".join(bottom))
-    return {f"{folder}/{name}".lstrip("/"): label for name, label in rows.items() for folder in folders}
 
 
 def _letters(name: str) -> str:

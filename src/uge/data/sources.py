@@ -144,18 +144,9 @@ def photographs(
 ) -> Iterator[Photographs]:
     """Open one split of images of any sizes; only what networks see of them is held in memory.
 
-    Args:
-        source: as for `load`.
-        split: as for `load`.
-        working_size: side in pixels of the square that larger images, and those of different sizes, are seen at.
-        picture_size: the same where all are of one class, or of none: an image file, or images in no class folder. 0
-            refuses them.
-        convert: as for `load`.
-        skip_bad: as for `load`.
-        limits: as for `load`.
-
-    Raises:
-        DataError: as `load`.
+    `working_size` is the side in pixels of the square that larger images, and those of different sizes, are seen at,
+    and `picture_size` the same where all are of one class, or of none: an image file, or images in no class folder; 0
+    refuses them. The rest is as for `load`, errors too.
     """
     limits = limits or Limits()
     with ExitStack() as stack:

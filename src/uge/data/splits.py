@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import math
+import os
+import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import IO
 
 import numpy as np
 import torch
@@ -14,7 +20,6 @@ from torch import Tensor
 from uge.data.decoding import UnreadableImage, centre_cut, decode, squeezed
 from uge.data.entries import Entry, Limits, Pixels, Source, some_names
 from uge.data.images import ImageSet, check_class_names
-from uge.data.scratch import scratch_file, widen
 from uge.errors import DataError
 
 
@@ -40,8 +45,7 @@ class Decoded:
     """What came of the entries of a split.
 
     Attributes:
-        images: those that could be read.
-        numbers: their places among the entries.
+        images: those that could be read; `numbers`: their places among the entries.
         sizes: (height, width) of each before it was resized.
         notes: what is to be said.
     """
@@ -143,6 +147,32 @@ def _decode_all(
         file.flush()
         images = np.memmap(file, np.uint8, mode="c", shape=(len(kept), max(first_of), *size))
     return torch.from_numpy(images), kept, sizes, notes
+
+
+@contextmanager
+def scratch_file() -> Iterator[IO[bytes]]:
+    """A file for images that are being read; it goes with its last user, and errors name the disk it lies on."""
+    try:
+        with tempfile.TemporaryFile() as file:
+            yield file
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
+            raise
+        raise DataError(
+            f"no room for the images in {tempfile.gettempdir()} ({error.strerror}); point TMPDIR at a larger disk"
+        ) from error
+
+
+def widen(file: IO[bytes], shape: tuple[int, int, int, int]) -> None:
+    """Write the gray images of a file as RGB in their place, the last one first."""
+    count = shape[0]
+    gray = math.prod(shape[1:])
+    for number in reversed(range(count)):
+        file.seek(number * gray)
+        pixels = file.read(gray)
+        file.seek(number * 3 * gray)
+        file.write(3 * pixels)
+    file.seek(0, os.SEEK_END)
 
 
 def as_channels(pixels: Pixels, channels: int = 0) -> Pixels:

@@ -68,13 +68,7 @@ class _Table:
 
 
 class _Cells:
-    """The cells of a column by their numbers; in order, each is read once, and few are held.
-
-    Args:
-        table: one split.
-        column: its name.
-        source: names the table in errors.
-    """
+    """The cells of a column by their numbers; in order, each is read once, and few are held."""
 
     def __init__(self, table: _Table, column: str, source: str) -> None:
         self.table, self.column, self.source = table, column, source
@@ -119,18 +113,11 @@ def by_split(source: str, paths: Iterable[str]) -> dict[str, list[str]]:
 
 
 def read_parquet(files: dict[str, list[Path]], source: str, stack: ExitStack, limits: Limits) -> Source:
-    """Parquet files with an image and a label column.
-
-    Args:
-        files: of every split.
-        source: names them in errors.
-        stack: closes them.
-        limits: what they may ask for.
+    """Parquet files of every split, with an image and a label column, which `stack` closes.
 
     Raises:
         DataError: they are damaged, ask for too much, or hold no images with one label each.
     """
-    _datasets_library()
     from pyarrow import parquet
 
     tables = {}
@@ -158,7 +145,9 @@ def read_parquet(files: dict[str, list[Path]], source: str, stack: ExitStack, li
 
 def _features_of(schema: Any) -> dict[str, Any]:
     """Column -> its type where the `datasets` library wrote the table, else None."""
-    known = _datasets_library().Features.from_arrow_schema(schema) if b"huggingface" in (schema.metadata or {}) else {}
+    from datasets import Features
+
+    known = Features.from_arrow_schema(schema) if b"huggingface" in (schema.metadata or {}) else {}
     return {name: known.get(name) for name in schema.names}
 
 
@@ -182,7 +171,8 @@ def read_hub(source: str, limits: Limits) -> Source:
     Raises:
         DataError: it cannot be had, or holds no images with one label each.
     """
-    datasets = _datasets_library()
+    import datasets
+
     name, _, configuration = source.removeprefix("hub:").partition(":")
     try:
         found = datasets.load_dataset(name, configuration or None)
@@ -221,21 +211,14 @@ def _cause(error: BaseException) -> str:
     return error_line(error)
 
 
-def _datasets_library() -> Any:
-    try:
-        import datasets
-    except ImportError as error:
-        raise DataError("parquet and hub ids need the library 'datasets'; run: pip install datasets") from error
-    return datasets
-
-
 def _read_tables(tables: dict[str, _Table], source: str, cache: tuple[str, ...], limits: Limits) -> Source:
     """Classes and entries of tables of one data set; `cache` are folders whose files a cell may name."""
-    datasets = _datasets_library()
+    from datasets import ClassLabel, Image
+
     features = next(iter(tables.values())).features
-    typed = [name for name, kind in features.items() if isinstance(kind, datasets.Image)]
+    typed = [name for name, kind in features.items() if isinstance(kind, Image)]
     image = _column(features, typed, _IMAGE_COLUMNS, f"{source} has no image column")
-    typed = [name for name, kind in features.items() if isinstance(kind, datasets.ClassLabel)]
+    typed = [name for name, kind in features.items() if isinstance(kind, ClassLabel)]
     label = _column(features, typed, _LABEL_COLUMNS, f"{source} has no label column")
     others = [name for name in typed if name != label]
     notes = (f"{source}: labels are those of column {label}, not of {some_names(others)}",) if others else ()

@@ -36,12 +36,7 @@ class Pretrained(nn.Module):
 
 
 def pretrained_classifier(encoder: str, images: ImageSet, side: int) -> Pretrained:
-    """An encoder, frozen, under a new linear layer.
-
-    Args:
-        encoder: a name as `build_encoder` reads it.
-        images: what it shall classify.
-        side: pixels to which efficientnets resize images.
+    """An encoder, frozen, under a new linear layer for these images; efficientnets enlarge them to `side` pixels.
 
     Raises:
         ConfigError: as `build_encoder`.

@@ -37,10 +37,7 @@ class ClipEncoder(nn.Module):
 
 
 def clip_encoder(source: str) -> nn.Module:
-    """Load the vision half of a CLIP model.
-
-    Args:
-        source: a folder saved by transformers, or a hub id such as "openai/clip-vit-base-patch32".
+    """The vision half of a CLIP model: a folder saved by transformers, or a hub id ("openai/clip-vit-base-patch32").
 
     Raises:
         ConfigError: transformers is missing or does not import, or the model cannot be found or is none of CLIP's.

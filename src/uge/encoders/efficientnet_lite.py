@@ -34,10 +34,7 @@ class EfficientNetLite(nn.Module):
 
 
 def efficientnet_lite_encoder(number: int) -> nn.Module:
-    """EfficientNet-Lite 0 or 1.
-
-    Args:
-        number: 0, the default feature space, or 1, a different encoder for holding out.
+    """EfficientNet-Lite 0, the default feature space, or 1, a different encoder for holding out.
 
     Raises:
         ConfigError: the weights' package is not installed.

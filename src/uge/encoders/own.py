@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from uge.data.images import ImageSet, normalisation_of
-from uge.networks import NetworkSpec, build_network
+from uge.data.images import ImageSet
+from uge.networks import fresh_network
 from uge.networks.vgg import VGG
 from uge.runtime import seed_for
 from uge.training import Recipe, fit
@@ -27,8 +27,8 @@ class OwnEncoder(nn.Module):
 
 def own_encoder(images: ImageSet, seed: int, device: torch.device) -> nn.Module:
     """Train the classifier: an 8-layer VGG, an architecture of its own beside most authorised networks."""
-    spec = NetworkSpec("vgg", images.channels, images.image_size, images.classes, {"depth": 8, "width": 16})
-    classifier = build_network(spec, *normalisation_of(images.images), seed=seed_for(seed, "own encoder"))
-    fit(classifier, images, Recipe(epochs=10), seed=seed_for(seed, "own encoder"), device=device)
+    seed = seed_for(seed, "own encoder")
+    classifier = fresh_network("vgg:depth=8,width=16", images, seed)
+    fit(classifier, images, Recipe(epochs=10), seed=seed, device=device)
     assert isinstance(classifier, nn.Sequential)
     return OwnEncoder(classifier)

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
-from uge.errors import KeyFileError
+from uge.errors import KeyFileError, told_as
 from uge.outside import MOST_SETTINGS, read_file
 
 MAGIC = b"age-encryption.org/v1\n"
@@ -63,9 +63,7 @@ def encrypt_by_passphrase(content: bytes, passphrase: bytes) -> bytes:
 def encrypt_for(content: bytes, recipients: Sequence[str]) -> bytes:
     """An age file that the identity of any of the recipients opens.
 
-    Args:
-        content: any bytes.
-        recipients: "age1..." or ssh public keys ("ssh-ed25519 AAAA...", "ssh-rsa AAAA...").
+    They are "age1..." or ssh public keys ("ssh-ed25519 AAAA...", "ssh-rsa AAAA...").
 
     Raises:
         KeyFileError: one of them is neither.
@@ -76,11 +74,8 @@ def encrypt_for(content: bytes, recipients: Sequence[str]) -> bytes:
 def decrypt(data: bytes, where: str, *, passphrase: bytes | None = None, identity: Path | None = None) -> bytes:
     """The content of an age file; `where` names it in messages.
 
-    Args:
-        data: the file.
-        where: its name.
-        passphrase: opens it where it was encrypted by one.
-        identity: file of an age identity ("AGE-SECRET-KEY-1...") or an ssh private key, for what it was encrypted to.
+    `passphrase` opens it where it was encrypted by one. `identity` is the file of an age identity
+    ("AGE-SECRET-KEY-1...") or an ssh private key, for what it was encrypted to.
 
     Raises:
         KeyFileError: cut short, damaged, or not to be opened with what was given.
@@ -132,10 +127,8 @@ def _recipient(text: str) -> Any:
 
 def _identities(file: Path) -> list[Any]:
     """The secret keys in a file: of ssh-keygen, or lines of age-keygen."""
-    try:
+    with told_as(KeyFileError, f"cannot read identity {file}"):
         content = read_file(file, MOST_SETTINGS, links=True)
-    except OSError as error:
-        raise KeyFileError(f"cannot read identity {file}: {error.strerror or error}") from error
     try:
         if content.startswith(b"-----BEGIN"):
             return [pyrage.ssh.Identity.from_buffer(content)]

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from uge.durable import sync_folder
-from uge.errors import KeyFileError
+from uge.errors import KeyFileError, told_as
 from uge.keys import age
 from uge.keys.key import Key
 from uge.keys.sealed import SealedKey
@@ -50,8 +50,8 @@ def save_key(key: Key, name: Path | str, *, passphrase: bytes | None = None, to:
         copy.protector.uge
         copy.recipient.uge
     """
-    pair = Path(f"{name}.protector.uge"), Path(f"{name}.recipient.uge")
-    try:
+    pair = pair_of(name)
+    with told_as(KeyFileError, f"cannot write {pair[0]}"):
         pair[0].parent.mkdir(parents=True, exist_ok=True)
         with _locked(pair[0].parent) as alone:
             if alone:
@@ -61,9 +61,12 @@ def save_key(key: Key, name: Path | str, *, passphrase: bytes | None = None, to:
                     raise _taken(path)
             first = _encrypted(key.to_bytes("protector"), passphrase, ())
             _write_pair(pair, (first, _encrypted(key.to_bytes("recipient"), passphrase, to)))
-    except OSError as error:
-        raise KeyFileError(f"cannot write {pair[0]}: {error.strerror or error}") from error
     return pair
+
+
+def pair_of(name: Path | str) -> Pair:
+    """NAME.protector.uge and NAME.recipient.uge."""
+    return Path(f"{name}.protector.uge"), Path(f"{name}.recipient.uge")
 
 
 def load_key(
@@ -111,10 +114,8 @@ def is_sealed(path: Path | str) -> bool:
 
 
 def _read(path: Path | str) -> bytes:
-    try:
+    with told_as(KeyFileError, f"cannot read key {path}"):
         return read_file(path, MOST_WEIGHTS, links=True)
-    except OSError as error:
-        raise KeyFileError(f"cannot read key {path}: {error.strerror or error}") from error
 
 
 def _encrypted(content: bytes, passphrase: bytes | None, to: Sequence[str]) -> bytes:

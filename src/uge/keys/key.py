@@ -112,21 +112,16 @@ class Key(ABC):
 
     @abstractmethod
     def spec(self, like: ImageSet, network: str) -> NetworkSpec:
-        """The network that the recipient trains on images like these.
+        """The network that the recipient trains on images like these, with their size, channels and classes.
 
-        Args:
-            like: images of the size, channels and classes that the network is for.
-            network: what the recipient names, as `parse_network` reads it; keys that define a network ignore it.
+        He names it as `parse_network` reads it; keys that define a network ignore that.
         """
 
     @abstractmethod
     def module(self, like: ImageSet, network: str, seed: int) -> nn.Module:
-        """That network, untrained: a fresh module at each call.
+        """That network, untrained: a fresh module at each call, with the normalisation of the images.
 
-        Args:
-            like: what it is to see, for the normalisation, too.
-            network: as for `spec`.
-            seed: of the initial weights, where these are not the key's own.
+        The seed is that of the initial weights, where these are not the key's own.
         """
 
     @abstractmethod
@@ -153,13 +148,9 @@ def signing_part(key: Key, role: str) -> dict[str, str]:
 
 
 def check_facts(facts: Any, where: str, kind: str, role: str | None) -> None:
-    """Refuse the facts of a key file that this version does not read.
+    """Refuse the facts of a key file that this version does not read, or of another kind or role than wanted.
 
-    Args:
-        facts: what stands in it.
-        where: its name, for messages.
-        kind: the kind of key whose form the file has.
-        role: "protector" or "recipient" where only that one will do.
+    `where` names the file; without a role either will do.
 
     Raises:
         KeyFileError: another format version, another kind, or the other role.

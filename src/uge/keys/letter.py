@@ -58,9 +58,9 @@ PURPOSE = "uge/letter/1"
 CHUNK = 2**18  # values that are worked on at a time, so that memory has a bound
 
 
-def derive(secret: bytes, purpose: str, length: int = 32) -> bytes:
-    """HKDF-SHA256 (RFC 5869): `length` bytes for one purpose."""
-    return HKDF(algorithm=SHA256(), length=length, salt=None, info=purpose.encode()).derive(secret)
+def derive(secret: bytes, purpose: str) -> bytes:
+    """HKDF-SHA256 (RFC 5869): 32 bytes for one purpose."""
+    return HKDF(algorithm=SHA256(), length=32, salt=None, info=purpose.encode()).derive(secret)
 
 
 def even(images: Tensor) -> Tensor:
@@ -148,13 +148,9 @@ def _seal(images: Tensor, field: Tensor, nodes: Tensor, secret: bytes, epsilon_2
 
 
 def _letters(carrier: np.ndarray, plain: np.ndarray, cipher: AESGCM, noise: np.ndarray) -> np.ndarray:
-    """b of a batch: uint8 [B, C, H, W] of 0 and 1.
+    """b of a batch, uint8 [B, C, H, W] of 0 and 1, as the carrier h + d.
 
-    Args:
-        carrier: h + d, uint8 [B, C, H, W].
-        plain: plaintexts, uint8 [B, bytes].
-        cipher: the key's.
-        noise: nonces and left-over bits, uint8 [B, 13].
+    Plaintexts are uint8 [B, bytes], nonces and left-over bits (`noise`) uint8 [B, 13].
     """
     values = math.prod(carrier.shape[1:])
     whole, left = divmod(values, 8)

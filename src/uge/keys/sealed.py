@@ -14,12 +14,12 @@ from typing import ClassVar, Self
 
 from torch import Tensor, nn
 
-from uge.data.images import ImageSet, normalisation_of
+from uge.data.images import ImageSet
 from uge.errors import KeyFileError
 from uge.keys import signature
 from uge.keys.key import FORMAT_VERSION, Key, check_facts, damaged, no_key, signer_of, signing_part
 from uge.keys.letter import even, open_letters
-from uge.networks import NetworkSpec, build_network, parse_network
+from uge.networks import NetworkSpec, fresh_network
 from uge.outside import parse_json
 from uge.training import Recipe, recommended_recipe
 
@@ -98,11 +98,10 @@ class SealedKey(Key):
         return even(images)
 
     def spec(self, like: ImageSet, network: str) -> NetworkSpec:
-        name, options = parse_network(network)
-        return NetworkSpec(name, like.channels, like.image_size, like.classes, options)
+        return NetworkSpec.of(network, like)
 
     def module(self, like: ImageSet, network: str, seed: int) -> nn.Module:
-        return build_network(self.spec(like, network), *normalisation_of(like.images), seed)
+        return fresh_network(network, like, seed)
 
     def recipe(self, network: str, epochs: int) -> Recipe:
         return recommended_recipe(network, epochs)

@@ -19,7 +19,7 @@ from safetensors import torch as safetensors
 from torch import Tensor, nn
 
 from uge.data.images import ImageSet, class_difference, repeated
-from uge.errors import KeyFileError, UgeError
+from uge.errors import KeyFileError, UgeError, told_as
 from uge.keys import signature
 from uge.keys.key import FORMAT_VERSION, Key, check_facts, damaged, no_key, signer_of, signing_part
 from uge.networks import NetworkSpec, build_network
@@ -241,10 +241,10 @@ def _weights_from_file(
     path: Path, spec: NetworkSpec, mean: tuple[float, ...], std: tuple[float, ...]
 ) -> dict[str, Tensor]:
     """Initial weights that the protector supplies."""
+    with told_as(KeyFileError, f"cannot read weights file {path}"):
+        content = read_file(path, MOST_WEIGHTS, links=True)
     try:
-        given = safetensors.load(read_file(path, MOST_WEIGHTS, links=True))
-    except OSError as error:
-        raise KeyFileError(f"cannot read weights file {path}: {error.strerror or error}") from error
+        given = safetensors.load(content)
     except UNREADABLE as error:
         raise KeyFileError(f"weights file {path} is no safetensors file, or damaged: {error}") from error
     expected = build_network(spec, mean, std, seed=0).state_dict()

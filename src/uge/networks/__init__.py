@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from uge.data.images import ImageSet, normalisation_of
 from uge.errors import ConfigError, unknown_name
 from uge.grammar import parse_named
 from uge.networks.convnet import ConvNet
@@ -21,6 +22,7 @@ from uge.networks.vgg import VGG
 from uge.networks.vit import ViT
 
 _OF_THE_DATA = ("channels", "image_size", "classes")
+# Each takes channels, (height, width) in pixels and the number of outputs, which the data decide, and its own options.
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "convnet": ConvNet,
     "mlp": MLP,
@@ -63,6 +65,12 @@ class NetworkSpec:
     image_size: tuple[int, int]
     classes: int
     options: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, text: str, images: ImageSet) -> NetworkSpec:
+        """A network for these images from its text; ConfigError as `parse_network`."""
+        name, options = parse_network(text)
+        return cls(name, images.channels, images.image_size, images.classes, options)
 
     @property
     def label(self) -> str:
@@ -119,12 +127,7 @@ def _check_options(name: str, options: dict[str, Any]) -> None:
             )
 
 
-def build_network(
-    spec: NetworkSpec,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-    seed: int,
-) -> nn.Module:
+def build_network(spec: NetworkSpec, mean: tuple[float, ...], std: tuple[float, ...], seed: int) -> nn.Module:
     """Build a network with freshly drawn weights, without touching torch's global random state.
 
     Args:
@@ -151,6 +154,11 @@ def build_network(
             raise unknown_name("network", spec.name, [*NETWORKS, "timm:NAME"])
     network = nn.Sequential(Normalise(mean, std), body)
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's annotations
+
+
+def fresh_network(text: str, images: ImageSet, seed: int) -> nn.Module:
+    """A network for these images from its text, such as "vgg:depth=8", as `build_network` makes it."""
+    return build_network(NetworkSpec.of(text, images), *normalisation_of(images.images), seed)
 
 
 def trainable(network: nn.Module) -> dict[str, nn.Parameter]:

@@ -16,9 +16,6 @@ class ConvNet(nn.Module):
     """Blocks of 3x3 convolution, GroupNorm, SiLU and 2x2 average pooling, then one linear layer.
 
     Args:
-        channels: image channels.
-        image_size: (height, width) in pixels.
-        classes: number of outputs.
         width: filters of the first block.
         depth: blocks; each halves the image while both sides stay >= 4.
         stem: 0, or the side of a patch: the image is first cut into stem x stem patches, each mapped linearly

@@ -8,12 +8,7 @@ from torch import Tensor, nn
 class MLP(nn.Module):
     """Flattened pixels, hidden layers with LayerNorm and ReLU.
 
-    Args:
-        channels: image channels.
-        image_size: (height, width) in pixels.
-        classes: number of outputs.
-        width: units a hidden layer.
-        depth: hidden layers.
+    There are `depth` of them, of `width` units each.
     """
 
     def __init__(

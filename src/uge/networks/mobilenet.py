@@ -9,10 +9,7 @@ STAGES = ((1, 16, 1, 1), (6, 24, 2, 1), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3,
 
 
 def _conv(inputs: int, filters: int, kernel: int, stride: int = 1, groups: int = 1) -> list[nn.Module]:
-    return [
-        nn.Conv2d(inputs, filters, kernel, stride, kernel // 2, groups=groups, bias=False),
-        nn.BatchNorm2d(filters),
-    ]
+    return [nn.Conv2d(inputs, filters, kernel, stride, kernel // 2, groups=groups, bias=False), nn.BatchNorm2d(filters)]
 
 
 class InvertedResidual(nn.Module):
@@ -34,10 +31,9 @@ class InvertedResidual(nn.Module):
 class MobileNetV2(nn.Module):
     """Inverted residual blocks.
 
+    It is fully convolutional, so images may have any size.
+
     Args:
-        channels: image channels.
-        image_size: (height, width) in pixels; any, the network is fully convolutional.
-        classes: number of outputs.
         width_percent: filters as a percentage of the paper's (100 is the original).
         repeats_percent: blocks a stage as a percentage of the paper's, at least one.
     """

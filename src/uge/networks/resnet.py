@@ -40,10 +40,9 @@ class BasicBlock(nn.Module):
 class ResNet(nn.Module):
     """Basic-block ResNet.
 
+    It is fully convolutional, so images may have any size.
+
     Args:
-        channels: image channels.
-        image_size: (height, width) in pixels; any, the network is fully convolutional.
-        classes: number of outputs.
         depth: 8, 14, 20, 32 (three stages) or 10, 18, 34 (four stages).
         width: filters of the first stage; each stage doubles them.
     """

@@ -13,9 +13,6 @@ class VGG(nn.Module):
     """3x3 convolutions with BatchNorm and ReLU, max pooling between stages while the image allows it.
 
     Args:
-        channels: image channels.
-        image_size: (height, width) in pixels.
-        classes: number of outputs.
         depth: 8, 11 or 16.
         width: filters of the first stage, doubled up to eight times as many (64 is the original).
     """

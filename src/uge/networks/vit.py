@@ -36,11 +36,8 @@ class ViT(nn.Module):
     """Patches as tokens.
 
     Args:
-        channels: image channels.
-        image_size: (height, width) in pixels, each a multiple of `patch`.
-        classes: number of outputs.
-        patch: side of a patch in pixels; 0 takes the largest that divides both sides and cuts the shorter one
-            into about eight.
+        patch: side of a patch in pixels, which divides both sides of the image; 0 takes the largest that does, and cuts
+            the shorter one into about eight.
         width: values a token.
         depth: blocks.
         heads: attention heads; must divide `width`.

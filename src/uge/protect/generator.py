@@ -33,8 +33,7 @@ class Generator(nn.Module):
     inside a cell, so that directions that the first layer of an authorised network ignores can be found.
 
     Args:
-        channels: image channels.
-        classes: number of classes, used where the generator is label-conditional.
+        channels: image channels; `classes`: their number, where the generator is label-conditional.
         epsilon_255: the L_inf bound in 8-bit steps.
         width: filters of the first level, a multiple of 4; doubled at each of two coarser levels.
         patch: side of a cell in pixels.

@@ -29,16 +29,7 @@ def record_clean_run(
     device: torch.device,
     on_epoch: OnEpoch | None = None,
 ) -> list[State]:
-    """Train the authorised network on the originals and keep weights evenly over the run.
-
-    Args:
-        network: with its initial weights; trained in place.
-        clean: the originals.
-        recipe: the recipe of the run.
-        checkpoints: how many states to keep besides the initial one.
-        seed: order and augmentation.
-        device: where to train.
-        on_epoch: as for `fit`.
+    """Train the authorised network, in place, on the originals, and keep weights evenly over the run (`recorded`).
 
     Returns:
         `checkpoints + 1` states, fewer where there are fewer epochs: first the initial weights, last the trained ones.
@@ -51,11 +42,7 @@ def record_clean_run(
 class LiveRun:
     """A network in training on the current copy, advanced one step at a time and restarted at the end of its run.
 
-    Args:
-        network: the network at the start of each run; weights are copied.
-        recipe: optimiser and schedule.
-        run_steps: steps of one whole run.
-        device: where it lives.
+    Every run begins with a copy of the network's weights, and takes `run_steps` steps by the recipe.
     """
 
     def __init__(self, network: nn.Module, recipe: Recipe, run_steps: int, device: torch.device) -> None:

@@ -170,11 +170,7 @@ class _Step:
 class UngeneralizableProtection(Protection[UngeneralizableConfig]):
     """The paper's method: a generator learns for one data set and its authorised networks, then makes the copy.
 
-    Args:
-        clean: the originals.
-        keys: the authorised networks; L_gm is summed over them.
-        config: settings.
-        run: as for `Protection`.
+    L_gm is summed over the authorised networks, which are the keys.
     """
 
     takes: ClassVar[str] = "initial-weights"

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from uge.data.decoding import picture_of
 from uge.report.tables import (
-    MINUS,
     AccuracyRow,
     countermeasure_label,
     hacker_label,
@@ -60,19 +60,18 @@ class Panel:
     description: str
 
 
-def line(role: str, values: Sequence[tuple[float, float]], x_range: tuple[float, float], ticks: list[float]) -> Line:
-    """Place (x, y) values; a single one becomes a level line, for a lone point has no stroke."""
-    low, high, width = ticks[0], ticks[-1], x_range[1] - x_range[0]
+def line(role: str, values: Sequence[tuple[float, float]], x_range: tuple[float, float], top: float) -> Line:
+    """Place (x, y) values, y from 0 to `top`; a single one becomes a level line, for a lone point has no stroke."""
+    width = x_range[1] - x_range[0]
     if len(values) == 1 or width <= 0:
         values, width = [(x_range[0], values[-1][1]), (x_range[0] + 1, values[-1][1])], 1
-    coordinates = [(100 * (x - x_range[0]) / width, 100 * (high - y) / (high - low)) for x, y in values]
+    coordinates = [(100 * (x - x_range[0]) / width, 100 * (top - y) / top) for x, y in values]
     return Line(role, " ".join(f"{x:.2f},{y:.2f}" for x, y in coordinates))
 
 
-def tick_marks(values: list[float], unit: str = "") -> tuple[Tick, ...]:
-    """Ticks spread over their own range."""
-    span = values[-1] - values[0]
-    return tuple(Tick(100 * (value - values[0]) / span, f"{value:.4g}{unit}".replace("-", MINUS)) for value in values)
+def tick_marks(top: float) -> tuple[Tick, ...]:
+    """Of an accuracy axis from 0 to `top`."""
+    return tuple(Tick(100 * share, f"{share * top:.4g} %") for share in (0.0, 0.5, 1.0))
 
 
 def axis_top(accuracies: Iterable[float]) -> float:
@@ -81,12 +80,9 @@ def axis_top(accuracies: Iterable[float]) -> float:
 
 
 def bars(rows: Sequence[AccuracyRow]) -> list[AccuracyRow]:
-    """The rows that are drawn: the recipient, then at most seven hackers, the strongest last.
+    """The rows of the accuracy table that are drawn: the recipient, then at most seven hackers, the strongest last.
 
     Where there are more, these are the strongest, with room for one at least who queries the recipient's network.
-
-    Args:
-        rows: the accuracy table.
     """
     recipient = [row for row in rows if row.role == "authorised"]
     hackers = [row for row in rows if row.role == "hacker" and row.counts]
@@ -116,16 +112,13 @@ def described(rows: Sequence[AccuracyRow], chance: float) -> str:
 def training_curves(rows: Sequence[AccuracyRow], records: Sequence[dict[str, Any]]) -> list[Panel]:
     """Test accuracy an epoch, one panel a hacker: his runs, the authorised ones, and his own on clean images.
 
-    Args:
-        rows: the accuracy table; gives the order.
-        records: rows of records.jsonl. Those without a curve or of another budget are passed over.
+    The accuracy table gives the order. Records without a curve or of another budget are passed over.
     """
     whole = [each for each in records if each.get("budget", 1.0) == 1.0 and not each.get("originals")]
     runs = [record for record in whole if record.get("test_accuracy")]
     authorised = [r for r in runs if r["kind"] == "authorised" and r["trained_on"] == "published"]
     authorised_clean = [r for r in runs if r["kind"] == "authorised" and r["trained_on"] == "clean"]
     top = axis_top(accuracy for run in runs for accuracy in run["test_accuracy"])
-    ticks = [0.0, top / 2, top]
     panels = []
     for row in rows:
         if row.role == "chance":
@@ -146,7 +139,7 @@ def training_curves(rows: Sequence[AccuracyRow], records: Sequence[dict[str, Any
         shown = [(role, run["test_accuracy"]) for role, group in drawn for run in group]
         epochs = max(len(curve) for _, curve in shown)
         lines = [
-            line(role, [(n + 1, y) for n, y in enumerate(curve)], (1, max(epochs, 2)), ticks) for role, curve in shown
+            line(role, [(n + 1, y) for n, y in enumerate(curve)], (1, max(epochs, 2)), top) for role, curve in shown
         ]
         first, last = mean_at(own, 0), mean_at(own, -1)
         panels.append(
@@ -154,7 +147,7 @@ def training_curves(rows: Sequence[AccuracyRow], records: Sequence[dict[str, Any
                 title=row.network,
                 subtitle="recipient" if row.role == "authorised" else countermeasure_label(row.countermeasure),
                 lines=tuple(lines),
-                ticks=tick_marks(ticks, " %"),
+                ticks=tick_marks(top),
                 first="epoch 1",
                 last=str(epochs),
                 description=f"{row.network}, {row.role_label}: test accuracy from {percent(first)} % after the first"
@@ -189,15 +182,14 @@ def ladders(summary: dict[str, Any]) -> list[Panel]:
         steps = [(float(place), accuracy) for place, (_, accuracy) in enumerate(points)]
         width = (0.0, float(len(points) - 1))
         top = axis_top([accuracy for _, accuracy in points] + ([authorised["accuracy"]] if authorised else []))
-        ticks = [0.0, top / 2, top]
-        level = [line("authorised", [(0.0, authorised["accuracy"])], width, ticks)] if authorised else []
+        level = [line("authorised", [(0.0, authorised["accuracy"])], width, top)] if authorised else []
         told = "; ".join(f"{amount:g}: {percent(accuracy)} %" for amount, accuracy in points)
         panels.append(
             Panel(
                 title=name,
                 subtitle=network,
-                lines=(*level, line("hacker", steps, width, ticks)),
-                ticks=tick_marks(ticks, " %"),
+                lines=(*level, line("hacker", steps, width, top)),
+                ticks=tick_marks(top),
                 first=f"{points[0][0]:g} {unit}",
                 last=f"{points[-1][0]:g}",
                 description=f"{name}, {network}: accuracy with {unit} {told}.",
@@ -215,7 +207,6 @@ def worths(summary: dict[str, Any]) -> list[Panel]:
     for worth in summary.get("worth") or []:
         sizes, fitted = ([point[name] for point in worth["curve"]] for name in ("originals", "fitted"))
         width, top = (0.0, float(len(sizes) - 1)), axis_top([*fitted, worth["accuracy"]])
-        ticks = [0.0, top / 2, top]
         told = "; ".join(f"{size:,}: {percent(accuracy)} %" for size, accuracy in zip(sizes, fitted, strict=True))
         told += f". The copy teaches {percent(worth['accuracy'])} %"
         panels.append(
@@ -224,10 +215,10 @@ def worths(summary: dict[str, Any]) -> list[Panel]:
                 subtitle=f"{countermeasure_label(worth['countermeasure'])}: {originals(worth['originals'], worth)}"
                 f" originals (95 %: {originals_between(worth)})",
                 lines=(
-                    line("clean", [(float(place), accuracy) for place, accuracy in enumerate(fitted)], width, ticks),
-                    line("hacker", [(0.0, worth["accuracy"])], width, ticks),
+                    line("clean", [(float(place), accuracy) for place, accuracy in enumerate(fitted)], width, top),
+                    line("hacker", [(0.0, worth["accuracy"])], width, top),
                 ),
-                ticks=tick_marks(ticks, " %"),
+                ticks=tick_marks(top),
                 first="0 originals",
                 last=f"{sizes[-1]:,}",
                 description=f"{hacker_label(worth)}: accuracy by the number of originals, {told}.",
@@ -248,7 +239,7 @@ def amplified(originals: Tensor, copies: Tensor, factor: int) -> Tensor:
 
 def png_uri(image: Tensor) -> str:
     """One image, uint8 [C, H, W] with C = 1 or 3, as a PNG in a data URI."""
-    return "data:image/png;base64," + base64.b64encode(_png(_picture(image))).decode()
+    return "data:image/png;base64," + base64.b64encode(_png(picture_of(image))).decode()
 
 
 def comparison_picture(originals: Tensor, copies: Tensor) -> bytes:
@@ -274,7 +265,7 @@ def comparison_picture(originals: Tensor, copies: Tensor) -> bytes:
         draw.text((6, top + size[1] // 2), title, fill="black", font=font, anchor="lm")
         for column, image in enumerate(images[:count]):
             larger = size[0] > image.shape[2]
-            shown = _picture(image).resize(size, Image.Resampling.NEAREST if larger else Image.Resampling.LANCZOS)
+            shown = picture_of(image).resize(size, Image.Resampling.NEAREST if larger else Image.Resampling.LANCZOS)
             sheet.paste(shown, (MARGIN + column * (size[0] + GAP), top))
     return _png(sheet)
 
@@ -284,14 +275,6 @@ def _shown_size(height: int, width: int) -> tuple[int, int]:
     scale = TILE / max(height, width)
     scale = int(scale) if scale >= 1 else scale
     return max(1, round(scale * width)), max(1, round(scale * height))
-
-
-def _picture(image: Tensor) -> PIL.Image.Image:
-    """uint8 [C, H, W] with C = 1 or 3 as a Pillow image."""
-    from PIL import Image
-
-    pixels = image[0] if image.shape[0] == 1 else image.permute(1, 2, 0)
-    return Image.fromarray(pixels.contiguous().numpy())
 
 
 def _png(picture: PIL.Image.Image) -> bytes:

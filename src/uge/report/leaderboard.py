@@ -20,6 +20,7 @@ from uge.outside import csv_cell, shown
 from uge.outside import escaped_markdown as escaped
 from uge.records import read_records
 from uge.report import tables
+from uge.report.page import filled_template
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -252,49 +253,39 @@ def leaderboard_markdown(records: Sequence[dict[str, Any]], level: int = 1, *, b
 
 def csv_text(records: Sequence[dict[str, Any]]) -> str:
     """Every result as a line of plain numbers, with who reached them."""
+    lines = [_plain(result) for results in results_of(records).values() for result in results]
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    header = ["dataset", "name", "method", "seeds", "images", "epochs", "chance"]
-    for name in ("naive", "worst_without_clean", "worst"):
-        header += [name, f"{name}_peak", f"{name}_clean", f"{name}_low", f"{name}_high", f"{name}_network"]
-        header += [f"{name}_countermeasure", f"{name}_knows"]
-    header += [
-        "authorised",
-        "authorised_clean",
-        "margin",
-        "margin_at_peak",
-        "hackers",
-        "psnr_db",
-        "ssim",
-        "l_inf_255",
-        "l2",
-    ]
-    header += ["seconds", "cpu_seconds", "trainings", "peak_memory_mb"]
-    header += [f"{name}{end}" for name in ("worth", "worth_pretrained") for end in ("", "_low", "_high")]
-    writer.writerow(header)
-    for results in results_of(records).values():
-        for result in results:
-            line = [result[name] for name in header[:3]] + [len(result["seeds"])]
-            line += [result[name] for name in ("images", "epochs", "chance")]
-            for name in ("naive", "worst_without_clean", "worst"):
-                group = result[name] or {}
-                low, high = group.get("interval") or (None, None)
-                line += [group.get("accuracy"), group.get("peak_accuracy"), group.get("clean_accuracy"), low, high]
-                line += [group.get(each) for each in ("network", "countermeasure", "knows")]
-            user, quality, cost = (result[name] or {} for name in ("authorised", "quality", "cost"))
-            line += [
-                user.get("accuracy"),
-                user.get("locked_clean_accuracy"),
-                result["margin"],
-                result["margin_at_peak"],
-            ]
-            line += [result["hackers"]]
-            line += [quality.get(name) for name in ("psnr_db", "ssim", "l_inf_255", "l2")]
-            line += [cost.get(name) for name in ("seconds", "cpu_seconds", "trainings", "peak_memory_mb")]
-            for worth in (result.get(name) or {} for name in ("worth", "worth_pretrained")):
-                line += [worth.get("originals"), *worth.get("interval", (None, None))]
-            writer.writerow(map(csv_cell, line))
+    writer.writerow(lines[0])
+    writer.writerows(map(csv_cell, line.values()) for line in lines)
     return buffer.getvalue()
+
+
+def _plain(result: Result) -> dict[str, Any]:
+    """A result as plain numbers and text, by the names of their columns."""
+    line: dict[str, Any] = {name: result[name] for name in ("dataset", "name", "method")}
+    line |= {"seeds": len(result["seeds"])} | {name: result[name] for name in ("images", "epochs", "chance")}
+    for name in ("naive", "worst_without_clean", "worst"):
+        group = result[name] or {}
+        line |= {name: group.get("accuracy")} | {
+            f"{name}_{of}": group.get(f"{of}_accuracy") for of in ("peak", "clean")
+        }
+        line |= _ends(name, group) | {f"{name}_{of}": group.get(of) for of in ("network", "countermeasure", "knows")}
+    user, quality, cost = (result[name] or {} for name in ("authorised", "quality", "cost"))
+    line |= {"authorised": user.get("accuracy"), "authorised_clean": user.get("locked_clean_accuracy")}
+    line |= {name: result[name] for name in ("margin", "margin_at_peak", "hackers")}
+    line |= {name: quality.get(name) for name in ("psnr_db", "ssim", "l_inf_255", "l2")}
+    line |= {name: cost.get(name) for name in ("seconds", "cpu_seconds", "trainings", "peak_memory_mb")}
+    for name in ("worth", "worth_pretrained"):
+        worth = result.get(name) or {}
+        line |= {name: worth.get("originals")} | _ends(name, worth)
+    return line
+
+
+def _ends(name: str, of: dict[str, Any]) -> dict[str, Any]:
+    """Both ends of an interval, where there is one."""
+    low, high = of.get("interval") or (None, None)
+    return {f"{name}_low": low, f"{name}_high": high}
 
 
 def facts(records: Sequence[dict[str, Any]], dataset: str) -> list[str]:
@@ -346,16 +337,7 @@ def facts(records: Sequence[dict[str, Any]], dataset: str) -> list[str]:
 
 def page(records: Sequence[dict[str, Any]]) -> str:
     """One self-contained HTML file: tables that sort by any column with a small script of its own, nothing fetched."""
-    import jinja2
-
-    room = resources.files("uge.report")
-    script = room.joinpath("leaderboard.js").read_text(encoding="utf-8")
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    environment.filters.update(percent=tables.percent)
-    template = environment.from_string(room.joinpath("leaderboard.html.j2").read_text(encoding="utf-8"))
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    script = resources.files("uge.report").joinpath("leaderboard.js").read_text(encoding="utf-8")
     found = results_of(records)
     columns = columns_of(result for results in found.values() for result in results)
     boards = [
@@ -367,15 +349,16 @@ def page(records: Sequence[dict[str, Any]]) -> str:
         }
         for dataset, results in found.items()
     ]
-    return template.render(
-        boards=boards,
-        columns=[
-            {"title": column.title, "first": "ascending" if column.lower_first else "descending"} for column in columns
+    content: dict[str, Any] = {
+        "boards": boards,
+        "columns": [
+            {"title": each.title, "first": "ascending" if each.lower_first else "descending"} for each in columns
         ],
-        script=script,
-        digest=digest,
-        environment=next((row["environment"] for row in records if row["kind"] == "yardstick"), {}),
-    )
+        "script": script,
+        "digest": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        "environment": next((row["environment"] for row in records if row["kind"] == "yardstick"), {}),
+    }
+    return filled_template("leaderboard.html.j2", content)
 
 
 def _cells(result: Result, columns: Sequence[Column]) -> list[dict[str, Any]]:

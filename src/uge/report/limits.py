@@ -12,14 +12,7 @@ from uge.report.verdict import without_help
 def limits(
     summary: dict[str, Any], records: list[dict[str, Any]], manifest: dict[str, Any], offered: Sequence[str] = ()
 ) -> list[str]:
-    """What the numbers do and do not show, one paragraph an entry.
-
-    Args:
-        summary: summary.json.
-        records: the rows of records.jsonl.
-        manifest: the facts of `ReportInput.manifest`.
-        offered: see `ReportInput.offered`.
-    """
+    """What the numbers do and do not show, one paragraph an entry; the arguments are parts of a `ReportInput`."""
     authorised, hackers = summary.get("authorised"), summary["hackers"]
     height, width = manifest["image_size"]
     rows = [row for row in accuracy_table(summary) if row.role == "hacker"]
@@ -76,10 +69,7 @@ def _worth_of_key(summary: dict[str, Any], rows: Sequence[AccuracyRow]) -> str:
 
 
 def not_tried(
-    hackers: list[dict[str, Any]],
-    manifest: dict[str, Any],
-    offered: Sequence[str],
-    records: Sequence[dict[str, Any]],
+    hackers: list[dict[str, Any]], manifest: dict[str, Any], offered: Sequence[str], records: Sequence[dict[str, Any]]
 ) -> str:
     """Which counter-measures were left aside, or given up after a screening, and that nobody need stop at those."""
 

@@ -77,25 +77,26 @@ class ReportInput:
 def write_page(data: ReportInput, out: Path, *, public: bool = False) -> None:
     """Write the page: one file, no script, nothing fetched from anywhere.
 
-    Args:
-        data: what to show.
-        out: the HTML file, replaced as a whole.
-        public: leave out what must stay with the protector: originals, differences, hashes of clean data, and the
-            folders of local paths in the settings. The private page says at its top that it shows originals.
+    A public page leaves out what must stay with the protector: originals, differences, hashes of clean data, and the
+    folders of local paths in the settings. The private page says at its top that it shows originals.
 
     Raises:
         PublishError: the file cannot be written; what was there before stays.
     """
+    filters = {"points": tables.points, "unbroken": unbroken, "heat": tables.heat_text, "share": share}
+    write_file(out, filled_template("page.html.j2", contents(data, public=public), **filters))
+
+
+def filled_template(template: str, content: dict[str, Any], **filters: Any) -> str:
+    """A template of this room with what it shows, by name; it may use these filters, and `percent`."""
     import jinja2
 
-    template = resources.files("uge.report").joinpath("page.html.j2").read_text(encoding="utf-8")
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    environment.filters.update(
-        percent=tables.percent, points=tables.points, unbroken=unbroken, heat=tables.heat_text, share=share
-    )
-    write_file(out, environment.from_string(template).render(**contents(data, public=public)))
+    environment.filters.update(percent=tables.percent, **filters)
+    text = resources.files("uge.report").joinpath(template).read_text(encoding="utf-8")
+    return environment.from_string(text).render(**content)
 
 
 def contents(data: ReportInput, *, public: bool) -> dict[str, Any]:

@@ -99,10 +99,8 @@ def countermeasure_label(spec: str) -> str:
 def accuracy_table(summary: dict[str, Any]) -> list[AccuracyRow]:
     """The rows: recipient, hackers who do not query his network, those who do, controls, chance.
 
-    Within each part the weakest comes first, so that the last hacker is the one who wins.
-
-    Args:
-        summary: summary.json. Trainings that differ in their seed alone share a row.
+    Within each part the weakest comes first, so that the last hacker is the one who wins. Trainings that differ in
+    their seed alone share a row.
     """
     rows: list[AccuracyRow] = []
     if authorised := summary.get("authorised"):
@@ -151,9 +149,7 @@ def _part(row: AccuracyRow) -> str:
 def counted_runs(summary: dict[str, Any], *, asking: bool | None = None) -> list[dict[str, Any]]:
     """Single trainings of hackers who speak of the protection.
 
-    Args:
-        summary: summary.json.
-        asking: those alone who query the recipient's network, or those alone who do not; None for all.
+    With `asking` those alone who query the recipient's network, or those alone who do not.
     """
     counted = {who(group) for group in summary["groups"] if group["counts"]}
     return [

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from uge.records import without_copy
 from uge.report.tables import (
     ASKS,
     AccuracyRow,
@@ -293,9 +294,7 @@ def why_no_worth(summary: dict[str, Any]) -> str:
 def _most_recovered(summary: dict[str, Any], *, asking: bool | None) -> dict[str, Any] | None:
     """Who recovers the largest share of what he could learn, among those whom the copy taught anything.
 
-    Args:
-        summary: summary.json.
-        asking: as for `counted_runs`.
+    `asking` is as for `counted_runs`.
     """
     idle = _idle(summary)
     known = [
@@ -309,28 +308,16 @@ def _most_recovered(summary: dict[str, Any], *, asking: bool | None) -> dict[str
     return max(known, key=lambda each: each["recovered"], default=None)
 
 
-def owes_nothing(group: dict[str, Any], groups: Sequence[dict[str, Any]]) -> bool:
-    """Whether the same originals without the copy teach as much as this hacker learns from both."""
-    alone = taught_alone(group, groups)
-    return alone is not None and alone >= group["accuracy"]
-
-
 def taught_alone(group: dict[str, Any], groups: Sequence[dict[str, Any]]) -> float | None:
     """What the originals that a hacker has teach his network without the copy; None where nobody looked."""
-    amount = group.get("amount") or {}
-    if amount.get("of") != "clean images":
-        return None
-    how = f"clean-only:{amount['number']:.0f}"
-    alone = [
-        each["accuracy"] for each in groups if (each["network"], each["countermeasure"]) == (group["network"], how)
-    ]
-    return max(alone, default=None)
+    same = group["network"], without_copy(group.get("amount"))
+    return max((each["accuracy"] for each in groups if (each["network"], each["countermeasure"]) == same), default=None)
 
 
 def _idle(summary: dict[str, Any]) -> list[dict[str, Any]]:
-    """Hackers who count but owe nothing to the copy."""
-    groups = summary["groups"]
-    return [each for each in groups if each["counts"] and owes_nothing(each, groups)]
+    """Hackers who count but owe nothing to the copy: their originals alone teach as much as both."""
+    alone = [(each, taught_alone(each, summary["groups"])) for each in summary["groups"] if each["counts"]]
+    return [each for each, taught in alone if taught is not None and taught >= each["accuracy"]]
 
 
 def _owe_nothing(summary: dict[str, Any]) -> tuple[str, ...]:

@@ -38,11 +38,9 @@ OnPart = Callable[[int, int], None]
 
 
 class ToldApart(PlainTraining):
-    """Each batch is made of pairs: what may become of a copy, and an original.
+    """Each batch is made of pairs: what may become of a copy, and an original as the recipient sees it.
 
-    Args:
-        copies: uint8 [N, C, H, W].
-        originals: as the recipient sees them, the same shape.
+    Both are uint8 [N, C, H, W].
     """
 
     def __init__(self, copies: Tensor, originals: Tensor) -> None:
@@ -96,15 +94,10 @@ def train_detector(
     steps: int = 0,
     on_part: OnPart = lambda done, of: None,
 ) -> Detector:
-    """Learn to tell copies from originals.
+    """Learn to tell copies, as they were published, from originals as the recipient sees them, in the same order.
 
-    Args:
-        copies: as they were published.
-        originals: as the recipient sees them, in the same order.
-        seed: decides all draws.
-        device: where to train.
-        steps: about so many; 0 for `STEPS`.
-        on_part: called after each part of the training with how many are done, and of how many.
+    It takes about so many steps, 0 standing for `STEPS`. `on_part` is called after each part of the training with how
+    many are done, and of how many.
     """
     order = torch.randperm(len(copies), generator=generator_for(seed, "detector", "held out"))
     held_out, learnt = order[: -(-len(order) // HELD_OUT)], order[-(-len(order) // HELD_OUT) :]

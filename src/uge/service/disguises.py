@@ -33,15 +33,9 @@ PARTS = 8  # of a batch; each has one filter
 
 
 def disguised(x: Tensor, others: Tensor, generator: torch.Generator) -> Tensor:
-    """Images as somebody may send them.
+    """Images as somebody may send them, mixed with others or not: float32 [B, C, H, W] in [0, 1], all three.
 
-    Args:
-        x: float32 [B, C, H, W] in [0, 1].
-        others: what they may be mixed with, the same shape.
-        generator: decides.
-
-    Returns:
-        float32 of the same shape, values as 8 bits have them.
+    What comes back has values as 8 bits have them.
     """
     x = sometimes(0.4, x, cropped(x, generator), generator)
     x = sometimes(0.3, x, Shift.draw(len(x), (x.shape[2], x.shape[3]), generator)(x), generator)

@@ -15,12 +15,7 @@ from uge.service.detector import Detector, OnPart, train_detector
 
 
 class Service(nn.Module):
-    """The recipient's trained network: others ask with 8-bit images, and he does not open them.
-
-    Args:
-        network: trained on views.
-        key: whose images it sees.
-    """
+    """The recipient's network, trained on views of a key: others ask with 8-bit images, and he does not open them."""
 
     def __init__(self, network: nn.Module, key: Key) -> None:
         super().__init__()

@@ -16,17 +16,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
 import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from torch import Tensor
 
-from uge.data.decoding import centre_cut, decode, squeezed
+from uge.data.decoding import centre_cut, decode, squeezed, tensor_of
 from uge.data.entries import Limits
 from uge.durable import write_file
 from uge.errors import ConfigError, DataError, PublishError
@@ -131,19 +128,13 @@ class Desk:
             self.log.bad += 1
             return 400, {"error": str(error).partition(";")[0]}
         image = image.convert("L" if self.run.spec.channels == 1 else "RGB")
-        seen = _pixels((centre_cut if self.run.cut else squeezed)(image, self.run.spec.image_size))
-        refused = bool(self.guard.opens(_pixels(image))) or bool(self.guard.refuses(seen))
+        seen = tensor_of((centre_cut if self.run.cut else squeezed)(image, self.run.spec.image_size))[None]
+        refused = bool(self.guard.opens(tensor_of(image)[None])) or bool(self.guard.refuses(seen))
         if not account.admits(refused, today()):
             return 403, {"error": REFUSED}
         shares = self.guard.service.probabilities(seen)[0].tolist()
         named = dict(zip(self.run.class_names, (round(share, 4) for share in shares), strict=True))
         return 200, {"class": max(named, key=named.__getitem__), "probabilities": named}
-
-
-def _pixels(image: Any) -> Tensor:
-    """uint8 [1, C, H, W] of a Pillow image."""
-    array = np.array(image)
-    return torch.from_numpy(array.reshape(1, *array.shape[:2], -1)).permute(0, 3, 1, 2).contiguous()
 
 
 def application(desk: Desk) -> Starlette:

@@ -56,8 +56,5 @@ class Thumbnails:
 
     def recognise(self, images: Tensor) -> Tensor:
         """Which of these uint8 images show a published picture, mirrored or not, bool [N]."""
-        return torch.cat([self._nearest(part) for part in images.split(AT_A_TIME)]) > self.threshold
-
-    def _nearest(self, images: Tensor) -> Tensor:
-        both = (vectors(each) @ self.kept.T for each in (images, images.flip(3)))
-        return torch.maximum(*both).amax(1)
+        both = ((vectors(each) @ self.kept.T for each in (part, part.flip(3))) for part in images.split(AT_A_TIME))
+        return torch.cat([torch.maximum(*each).amax(1) for each in both]) > self.threshold
