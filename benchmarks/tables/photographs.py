@@ -17,7 +17,6 @@ NAMES = {"none": "vgg", "other-init": "the recipient's network", "pool:2": "halv
 def photograph_table(rows: Sequence[Row]) -> str:
     """A line a copy and training size: the recipient and each hacker, in brackets on the originals."""
     trainings = [row for row in rows if row["kind"] != "copy" and "trial" not in row]
-
     hackers = list(dict.fromkeys(row["countermeasure"] for row in trainings if row["kind"] == "hacker"))
     places = dict.fromkeys((row["dataset"], row["side"], row["train_size"]) for row in trainings)
     body = []
