@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from benchmarks.tables.text import NOT_MEASURED, Row, numbered, short, table, trained_at
 from uge.audit.metrics import holds_originals, summarise
+from uge.report.tables import plus_minus
 
 SHOWN = ("uge ", "foreign ")  # what the names of audits begin with
 
@@ -104,10 +105,9 @@ def audit_grid(rows: Sequence[Row], keyed: Sequence[Row] = ()) -> str:
 def _hacker_text(group: Row | None) -> str:
     if group is None:
         return ""
-    half = "" if group["interval"] is None else f" ± {group['interval'][1] - group['accuracy']:.1f}"
     share = "" if group["recovered"] is None else f", {100 * group['recovered']:.0f} %"
     ceiling = "" if group["clean_accuracy"] is None else f" ({group['clean_accuracy']:.1f}{share})"
-    return f"{group['accuracy']:.1f}{half}{'†' if group['undertrained'] else ''}{ceiling}"
+    return f"{group['accuracy']:.1f}{plus_minus(group)}{'†' if group['undertrained'] else ''}{ceiling}"
 
 
 def audit_headline(rows: Sequence[Row]) -> str:

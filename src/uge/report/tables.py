@@ -251,12 +251,15 @@ def heat_text(group: dict[str, Any] | None) -> str:
     """One cell in words: accuracy, half-width of its interval, share recovered, whether undertrained."""
     if group is None:
         return ""
-    text = percent(group["accuracy"])
-    if group["interval"] is not None:
-        text += f" ± {group['interval'][1] - group['accuracy']:.1f}"
+    text = percent(group["accuracy"]) + plus_minus(group)
     if group["recovered"] is not None:
         text += f" ({100 * group['recovered']:.0f} %)"
     return text + (" †" if group["undertrained"] else "")
+
+
+def plus_minus(group: dict[str, Any]) -> str:
+    """The half-width of a group's 95% interval from three seeds on; that of two says no more than that they differ."""
+    return "" if group["seeds"] < 3 else f" ± {group['interval'][1] - group['accuracy']:.1f}"
 
 
 def heatmap_markdown(heat: Heatmap) -> str:
