@@ -11,7 +11,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from uge.attack import COUNTERMEASURES
+from uge.attack import parse_countermeasures
+from uge.errors import ConfigError
 from uge.records import read_records
 
 FOLDERS = ("sealed", "audit", "baselines", "leaderboard")
@@ -43,9 +44,12 @@ def tried(row: dict[str, Any]) -> str:
     """The counter-measure of a whole training on a copy without the key; "" for every other row."""
     how = "none" if row.get("countermeasure") == "other-init" else row.get("countermeasure", "")
     whole = row["kind"] == "hacker" and row["trained_on"] == "published" and row.get("budget", 1.0) == 1.0
-    known = all(part.partition(":")[0] in COUNTERMEASURES for part in how.split("+"))
+    try:
+        parse_countermeasures(how)
+    except ConfigError:  # of an earlier version
+        return ""
     planned = "data=" not in how  # what a hacker has beside the copy is in no plan
-    return how if whole and known and planned and row["knows"] != "key" and "accuracy" in row else ""
+    return how if whole and planned and row["knows"] != "key" and "accuracy" in row else ""
 
 
 def text(results: Path) -> str:

@@ -10,8 +10,11 @@ import pytest
 import torch
 
 from benchmarks.quality.audit import keep
+from benchmarks.quality.search import trainings_of
+from benchmarks.ranking import FOLDERS
 from uge.records import append_record, read_records
 
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 SCRIPTS = [
     f"benchmarks.{file.parent.name}.{file.stem}"
     for folder in ("quality", "speed")
@@ -22,6 +25,12 @@ SCRIPTS = [
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_it_imports(name: str) -> None:
     assert importlib.import_module(name).__doc__
+
+
+def test_the_search_is_replayed_on_what_the_records_have_of_hackers_that_still_exist() -> None:
+    rows = [row for folder in FOLDERS for row in read_records(RESULTS / folder / "records.jsonl")]
+    found = trainings_of(rows)
+    assert len(found) > 10 and all("data=" not in how for hackers in found.values() for _, how in hackers)
 
 
 def test_an_audit_is_kept_once_and_goes_on(tmp_path: Path) -> None:
