@@ -7,15 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from uge.data.images import (
-    ImageSet,
-    class_difference,
-    identity,
-    normalisation_of,
-    pixel_sha256,
-    to_float,
-    to_uint8,
-)
+from uge.data.images import ImageSet, class_difference, identity, normalisation_of, pixel_sha256, to_float, to_uint8
 from uge.errors import DataError
 
 

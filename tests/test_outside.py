@@ -66,18 +66,7 @@ def test_a_name_that_no_file_can_have_is_an_error_like_others(tmp_path: Path, na
 
 @pytest.mark.parametrize(
     "text",
-    [
-        b"\xff",
-        "[" * 100_000,
-        "NaN",
-        "[Infinity]",
-        "-Infinity",
-        "1e999",
-        "9" * 5000,
-        str(2**63),
-        r'"\ud800"',
-        "{",
-    ],
+    [b"\xff", "[" * 100_000, "NaN", "[Infinity]", "-Infinity", "1e999", "9" * 5000, str(2**63), r'"\ud800"', "{"],
 )
 def test_json_that_others_would_not_take_is_a_value_error(text: bytes | str) -> None:
     with pytest.raises(ValueError):

@@ -208,11 +208,7 @@ def test_layouts_agree_with_the_slow_ones(channels: int, height: int, width: int
             layout_of(shape, epsilon)
     else:
         layout = layout_of(shape, epsilon)
-        assert expected == {
-            "step": layout.field_step,
-            "node_step": layout.node_step,
-            "reach": layout.reach,
-        }
+        assert expected == {"step": layout.field_step, "node_step": layout.node_step, "reach": layout.reach}
 
 
 @settings(deadline=None, max_examples=40)

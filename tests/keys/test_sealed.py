@@ -72,11 +72,7 @@ def test_the_secret_shows_nowhere_but_in_the_files(tmp_path):
     told = (json.dumps(key.public_facts()) + repr(key) + key.digest()).encode()
     assert not [encoded for encoded in encodings(key.secret) if encoded in told]
     assert key.secret.hex().encode() in save_key(key, tmp_path / "mine")[1].read_bytes()
-    assert key.public_facts() == {
-        "kind": "sealed",
-        "fingerprint": key.fingerprint,
-        "format_version": FORMAT_VERSION,
-    }
+    assert key.public_facts() == {"kind": "sealed", "fingerprint": key.fingerprint, "format_version": FORMAT_VERSION}
 
 
 def test_two_keys_share_nothing_and_have_different_digests(tmp_path):
