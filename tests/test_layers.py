@@ -29,17 +29,7 @@ STOREYS = (  # a room imports from its own storey, without going round in a circ
     {"cli", "__main__"},
 )
 STOREY = {room: number for number, rooms in enumerate(STOREYS) for room in rooms}
-ROOMS_OF_REPORT = {
-    "report",
-    "errors",
-    "runtime",
-    "records",
-    "outside",
-    "locks",
-    "durable",
-    "data",
-    "copy",
-}  # records, manifest, images to show
+ROOMS_OF_REPORT = {"errors", "runtime", "records", "outside", "locks", "durable", "data", "copy"}  # images to show
 HEAVY = {"torch", "numpy", "datasets", "kornia", "matplotlib", "transformers", "timm", "pandas"}
 
 

@@ -11,15 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-QUICK = (
-    "tests/keys",
-    "tests/copy",
-    "tests/data",
-    "tests/losses",
-    "tests/networks",
-    "tests/contracts",
-    "tests/training",
-)
+QUICK = [f"tests/{room}" for room in ("keys", "copy", "data", "losses", "networks", "contracts", "training")]
 
 
 @pytest.mark.slow

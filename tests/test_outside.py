@@ -66,18 +66,7 @@ def test_a_name_that_no_file_can_have_is_an_error_like_others(tmp_path: Path, na
 
 @pytest.mark.parametrize(
     "text",
-    [
-        b"\xff",
-        "[" * 100_000,
-        "NaN",
-        "[Infinity]",
-        "-Infinity",
-        "1e999",
-        "9" * 5000,
-        str(2**63),
-        r'"\ud800"',
-        "{",
-    ],
+    [b"\xff", "[" * 100_000, "NaN", "[Infinity]", "-Infinity", "1e999", "9" * 5000, str(2**63), r'"\ud800"', "{"],
 )
 def test_json_that_others_would_not_take_is_a_value_error(text: bytes | str) -> None:
     with pytest.raises(ValueError):
@@ -141,9 +130,8 @@ def test_markdown_and_tables_take_text_as_text(text: str) -> None:
 def test_no_address_in_markdown_becomes_a_link() -> None:
     assert escaped_markdown("[ok](https://evil.example)") == "&#91;ok&#93;(https://\u200bevil.example)"
     assert escaped_markdown("www.evil.example <img> a@b.c") == "www\u200b.evil.example &#60;img&#62; a&#64;b.c"
-    assert (
-        escaped_markdown("vgg(depth=8,width=16), jpeg:30+cut_mix 5 %") == "vgg(depth=8,width=16), jpeg:30+cut_mix 5 %"
-    )
+    plain = "vgg(depth=8,width=16), jpeg:30+cut_mix 5 %"
+    assert escaped_markdown(plain) == plain
 
 
 def test_numbers_of_a_table_stay_numbers() -> None:

@@ -15,10 +15,11 @@ from uge.data.images import ImageSet
 from uge.errors import ConfigError
 from uge.protect import resolve_config
 
+from ..images import in_turn, noise
+
 
 def originals() -> ImageSet:
-    images = torch.randint(60, 200, (24, 3, 12, 14), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    return ImageSet(images, torch.arange(24) % 3, ("a", "b", "c"), tuple(f"{number:02d}" for number in range(24)))
+    return in_turn(noise(24, 3, 12, 14, least=60, most=199), *"abc")
 
 
 def copy_of(clean: ImageSet, seed: int) -> ImageSet:

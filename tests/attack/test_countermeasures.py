@@ -15,6 +15,8 @@ from uge.filters import FILTERS, cosines
 from uge.networks import NetworkSpec, build_network
 from uge.training import PlainTraining, Recipe, accuracy_of, fit, logits_of
 
+from ..images import in_turn, noise
+
 
 def network_for(images: ImageSet, seed: int, **options: int) -> nn.Module:
     spec = NetworkSpec("convnet", images.channels, images.image_size, images.classes, {"width": 8} | options)
@@ -97,10 +99,7 @@ def test_the_strongest_part_says_what_a_hacker_knows(knows: str, texts: list[str
         ("distillation:teacher=2", "unknown option of counter-measure 'distillation' 'teacher'"),
         ("distillation:soft,temperature=hot", "temperature: expected a number from 0.001 to 1e.06, got 'hot'"),
         ("distillation:soft,temperature=0", "temperature: expected a number from 0.001"),
-        (
-            "distillation:hard+blur+distillation",
-            "'distillation:hard' and 'distillation' each bring a loss",
-        ),
+        ("distillation:hard+blur+distillation", "'distillation:hard' and 'distillation' each bring a loss"),
         ("adversarial+ueraser", "'adversarial' and 'ueraser' each bring a loss of their own"),
         ("pretrained-probe+self-supervised", "'pretrained-probe' and 'self-supervised' each bring a network"),
         ("clean-only:7", "7 clean images asked for, but there are 6 originals"),
@@ -260,12 +259,7 @@ def test_a_scattered_pixel_comes_from_nearby() -> None:
 
 
 def test_coarser_labels_are_groups_of_classes_of_one_size() -> None:
-    images = ImageSet(
-        torch.zeros(60, 1, 8, 8, dtype=torch.uint8),
-        torch.arange(60) % 6,
-        tuple("abcdef"),
-        tuple(map(str, range(60))),
-    )
+    images = in_turn(noise(60, 1, 8, 8), *"abcdef")
     measure = build_countermeasure("coarse:6,groups=3", clean=images, seed=1)
     _, coarse = measure.prepare(images)
     pairs = set(zip(images.labels.tolist(), coarse.tolist(), strict=True))

@@ -21,6 +21,8 @@ from uge.keys.sealed import SealedKey
 from uge.keys.shift import MOST_LEVEL, layout_of
 from uge.protect import PROTECTIONS, resolve_config
 
+from ..images import in_turn, noise
+
 SMALL = "steps=300,width=8"
 TINY: dict[str, dict[str, Any]] = {  # settings with which each kind of protection takes seconds
     "sealed": {"epsilon_255": 16, "steps": 4, "width": 4, "reference_epochs": 1}
@@ -36,7 +38,7 @@ def pictures(count: int, seed: int, size: int = 20, channels: int = 3) -> ImageS
     rng = torch.Generator().manual_seed(seed)
     x = F.interpolate(torch.rand(count, channels, 3, 3, generator=rng), size=(size, size), mode="bilinear")
     images = ((0.2 + 0.6 * x) * 255).round().to(torch.uint8)
-    return ImageSet(images, torch.arange(count) % 3, ("a", "b", "c"), tuple(map(str, range(count))))
+    return in_turn(images, *"abc")
 
 
 def saved(images: ImageSet, file: Path) -> str:
@@ -141,7 +143,7 @@ def test_candidates_need_a_sealed_copy_and_images_of_their_own() -> None:
 
 
 def test_a_sealed_copy_is_read_without_its_cipher_text() -> None:
-    images = torch.randint(256, (4, 3, 20, 20), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    images = noise(4, 3, 20, 20)
     assert torch.equal(build_countermeasure("own-pairs", settings={"method": "sealed"}).legible(images), even(images))
     assert torch.equal(build_countermeasure("own-pairs", settings={"method": "cuda"}).legible(images), images)
     assert SealedKey.kind == PROTECTIONS["sealed"].takes

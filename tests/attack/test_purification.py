@@ -18,6 +18,8 @@ from uge.networks import NetworkSpec, build_network
 from uge.protect import resolve_config
 from uge.training import fit, recommended_recipe
 
+from ..images import in_turn
+
 SMALL = "steps=150,depth=4,width=16"
 
 
@@ -28,7 +30,7 @@ def pictures(count: int, seed: int, size: int = 16, channels: int = 3) -> ImageS
     place = torch.randint(2, size - 2, (count, 1, 1, 1), generator=rng)
     x = 0.2 + 0.5 * x + 0.15 * (torch.arange(size) < place)
     images = (x.clamp(0, 1) * 255).round().to(torch.uint8)
-    return ImageSet(images, torch.arange(count) % 3, ("a", "b", "c"), tuple(map(str, range(count))))
+    return in_turn(images, *"abc")
 
 
 @pytest.fixture(scope="module")

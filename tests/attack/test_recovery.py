@@ -20,14 +20,15 @@ from uge.data.images import ImageSet, normalisation_of, to_float
 from uge.errors import ConfigError
 from uge.filters import low_pass
 from uge.keys.key import Key
-from uge.keys.letter import seal
 from uge.keys.sealed import SealedKey
-from uge.keys.shift import layout_of
 from uge.keys.weights import WeightsKey, new_weights_key
 from uge.networks import NETWORKS, NetworkSpec, build_network
 from uge.operations import OPERATIONS, apply_drawn, auto_contrast, blur, equalise, posterise, rotate
 from uge.protect import resolve_config
 from uge.training import History, Recipe, fit, logits_of
+
+from ..copy.copies import sealed_by
+from ..images import in_turn
 
 RNG = torch.Generator().manual_seed(3)
 FINE = torch.randint(0, 2, (3, 16, 16), generator=RNG) * 2 - 1
@@ -42,7 +43,7 @@ def gratings(count: int, seed: int) -> ImageSet:
     wave = torch.sin(2 * torch.pi * torch.arange(16) / 8 + phase).expand(count, 16, 16)
     wave = torch.where(labels.view(-1, 1, 1) == 1, wave.transpose(1, 2), wave)[:, None]
     x = 0.5 + 0.06 * wave + 0.1 * torch.randn(count, 3, 16, 16, generator=rng)
-    return ImageSet((x.clamp(0, 1) * 255).to(torch.uint8), labels, ("lie", "stand"), tuple(map(str, range(count))))
+    return in_turn((x.clamp(0, 1) * 255).to(torch.uint8), "lie", "stand")
 
 
 CLEAN, TEST = gratings(400, 0), gratings(200, 1)
@@ -250,10 +251,8 @@ def test_mixup_mixes_images_and_labels_by_one_share(seed: int) -> None:
         assert rest[j] < 1e-6
         if j != i and shift.abs().max() > 1e-5:  # else it is its own partner
             best.append(1 - float(fit_[j]))
-            own = F.one_hot(LABELS[i], 2).float()
-            torch.testing.assert_close(
-                y[i], best[-1] * own + (1 - best[-1]) * F.one_hot(LABELS[j], 2), atol=1e-4, rtol=0
-            )
+            own, other = (F.one_hot(LABELS[place], 2).float() for place in (i, j))
+            torch.testing.assert_close(y[i], best[-1] * own + (1 - best[-1]) * other, atol=1e-4, rtol=0)
     assert best == pytest.approx(best[:1] * len(best), abs=1e-4) and len(best) > 10
 
 
@@ -428,8 +427,8 @@ def test_a_refit_sees_clean_images_as_the_network_is_tested(monkeypatch: pytest.
 
 
 def test_another_seed_draws_anew_what_is_learnt_before_the_training() -> None:
-    copy = protected(FINE, 20)
-    for text in ("projection", "pairs:20,steps=20", "purify:20"):
+    copy, small = protected(FINE, 20), "steps=20,depth=4,width=16"
+    for text in ("projection", f"pairs:20,{small}", f"purify:{small}"):
         once, again, other = (build_countermeasure(text, clean=CLEAN, seed=s).prepare(copy)[0] for s in (1, 1, 2))
         assert torch.equal(once, again) and not torch.equal(once, other), text
 
@@ -512,13 +511,8 @@ def test_a_wrong_key_has_the_values_of_the_right_one_in_another_order() -> None:
 
 
 def test_a_stolen_sealed_key_opens_copies_and_sees_originals_alike() -> None:
-    key, layout = SealedKey.draw(), layout_of((3, 16, 16), 16)
-    rng = torch.Generator().manual_seed(0)
-    field, nodes = (
-        torch.randint(-2, 3, (2, *shape), generator=rng).to(torch.int8)[CLEAN.labels]
-        for shape in (layout.field_shape, layout.node_shape)
-    )
-    copy = CLEAN.with_images(seal(CLEAN.images, field, nodes, key.secret, 16))
+    key = SealedKey.draw()
+    copy = CLEAN.with_images(sealed_by(key, CLEAN.images, 16, CLEAN.labels))
     stolen, ceiling = trained(copy, "stolen-key", key), trained(CLEAN, "stolen-key", key)
     assert stolen.test_accuracy == ceiling.test_accuracy and stolen.train_loss == ceiling.train_loss
     assert stolen.accuracy >= 95 and trained(copy, "none").train_loss != stolen.train_loss

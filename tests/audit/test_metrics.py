@@ -43,22 +43,15 @@ def test_the_summary_is_what_the_rows_say() -> None:
         "locked": False,
         "seeds": [0, 1],
     }
+    names = ("network", "countermeasure", "seed", "accuracy", "peak_accuracy", "clean_accuracy", "knows")
     assert summary["hackers"] == [
-        {
-            "network": network,
-            "countermeasure": how,
-            "seed": seed,
-            "accuracy": accuracy,
-            "peak_accuracy": peak,
-            "clean_accuracy": clean,
-            "knows": knows,
-        }
-        for network, how, seed, accuracy, peak, clean, knows in [
+        dict(zip(names, hacker, strict=True))
+        for hacker in (
             ("vgg", "none", 0, 40.0, 41.0, 93.0, "nothing"),
             ("vgg", "none", 1, 55.5, 56.5, 94.0, "nothing"),
             ("vgg", SOFT, 0, 50.0, 51.0, 88.0, "model outputs"),
             ("mlp", "none", 0, 30.0, 70.0, None, "nothing"),
-        ]
+        )
     ]
     assert summary["worst"] == summary["hackers"][1]
     assert summary["margin"] == 33.0  # 88.5 - 55.5
@@ -160,11 +153,9 @@ def test_one_who_trains_on_originals_alone_is_measured_by_plain_training_on_all_
 def test_a_well_trained_audit_with_three_seeds_is_evidence() -> None:
     rows = []
     for seed in range(3):
-        rows += [row("authorised", "convnet", "published", 90.0 + seed, seed=seed)]
-        rows += [
-            row("hacker", "vgg", source, accuracy, seed=seed)
-            for source, accuracy in (("published", 30.0), ("clean", 91.0))
-        ]
+        rows.append(row("authorised", "convnet", "published", 90.0 + seed, seed=seed))
+        rows.append(row("hacker", "vgg", "published", 30.0, seed=seed))
+        rows.append(row("hacker", "vgg", "clean", 91.0, seed=seed))
     rows.append(row("hacker", "vgg", "clean", 92.0, budget=2.0))
     summary = summarise(rows, classes=10)
     assert summary["evidence"] and summary["why_no_evidence"] == []
@@ -174,13 +165,11 @@ def test_a_well_trained_audit_with_three_seeds_is_evidence() -> None:
 
 def test_an_authorised_network_whose_interval_reaches_the_hacker_is_no_evidence() -> None:
     def doubts(*accuracies: float) -> str:
-        rows = [row("authorised", "convnet", "published", each, seed=seed) for seed, each in enumerate(accuracies)]
-        rows += [
-            row("hacker", "vgg", source, 60.0, seed=seed) for seed in range(3) for source in ("published", "clean")
-        ]
-        return " ".join(
-            summarise([*rows, row("hacker", "vgg", "clean", 60.0, budget=2.0)], classes=10)["why_no_evidence"]
-        )
+        rows = [row("hacker", "vgg", "clean", 60.0, budget=2.0)]
+        for seed, each in enumerate(accuracies):
+            rows.append(row("authorised", "convnet", "published", each, seed=seed))
+            rows += [row("hacker", "vgg", source, 60.0, seed=seed) for source in ("published", "clean")]
+        return " ".join(summarise(rows, classes=10)["why_no_evidence"])
 
     assert "95% interval of the recipient begins at 1.6 %" in doubts(40.0, 90.0, 90.0)
     assert doubts(88.0, 90.0, 90.0) == ""
@@ -200,14 +189,11 @@ def test_what_is_missing_is_none() -> None:
     authorised_only = summarise([row("authorised", "vgg", "published", 40.0)], classes=10)
     assert authorised_only["authorised"]["locked_clean_accuracy"] is None
     assert (authorised_only["hackers"], authorised_only["worst"], authorised_only["margin"]) == ([], None, None)
+    clean_only = summarise([row("hacker", "vgg", "clean", 93.0)], classes=10)
+    assert clean_only["hackers"] == [] and clean_only["worst"] is None
     empty = summarise([], classes=10)
     assert (empty["chance"], empty["authorised"], empty["hackers"], empty["groups"]) == (10.0, None, [], [])
     assert (empty["margin"], empty["worst"], empty["why_no_evidence"]) == (None, None, ["No hacker was trained."])
-
-
-def test_clean_rows_alone_are_no_hackers() -> None:
-    summary = summarise([row("hacker", "vgg", "clean", 93.0)], classes=10)
-    assert summary["hackers"] == [] and summary["worst"] is None
 
 
 def test_a_ceiling_is_of_the_seeds_that_were_trained_on_both() -> None:

@@ -4,40 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
-import torch
 
 from uge.attack import why_unfit
 from uge.audit.plan import AUTHORISED, Cell, Hackers, Plan, cells_of, grid, named_plans, possible, read_plan
-from uge.data.images import ImageSet
 from uge.errors import ConfigError
 
-
-@pytest.mark.parametrize(
-    ("cell", "knows"),
-    [
-        (Cell(AUTHORISED), "key"),
-        (Cell("hacker", "vgg"), "nothing"),
-        (Cell("hacker", AUTHORISED), "architecture"),
-        (Cell("hacker", "vgg", "distillation:hard"), "model outputs"),
-        (Cell("hacker", AUTHORISED, "distillation"), "model outputs"),
-        (Cell("hacker", "vgg", "clean-only:20"), "clean images"),
-        (Cell("hacker", AUTHORISED, "jpeg:30+clean-mixed"), "clean images"),
-        (Cell("hacker", AUTHORISED, "jpeg:30+cutmix"), "architecture"),
-        (Cell("hacker", "vgg", "distillation+cutmix"), "model outputs"),
-        (Cell("hacker", AUTHORISED, "noisy-key:0.1"), "key"),
-        (Cell("hacker", AUTHORISED, "wrong-key"), "architecture"),
-        (Cell("hacker", "vgg", "refit:20"), "clean images"),
-        (Cell("hacker", "vgg", "pretrained-probe"), "nothing"),
-    ],
-)
-def test_a_cell_says_what_its_hacker_knows(cell: Cell, knows: str) -> None:
-    assert cell.knows == knows
+from ..images import in_turn, noise
 
 
-def test_a_cell_of_an_unknown_counter_measure_is_refused() -> None:
+def test_a_cell_says_what_its_hacker_knows_besides_his_counter_measure() -> None:
+    mine = partial(Cell, "hacker", AUTHORISED)
+    assert Cell(AUTHORISED).knows == mine("noisy-key:0.1").knows == "key"
+    assert Cell("hacker", "vgg").knows == Cell("hacker", "vgg", "pretrained-probe").knows == "nothing"
+    assert mine().knows == mine("jpeg:30+cutmix").knows == mine("wrong-key").knows == "architecture"
+    assert mine("distillation").knows == Cell("hacker", "vgg", "distillation+cutmix").knows == "model outputs"
+    assert mine("jpeg:30+clean-mixed").knows == Cell("hacker", "vgg", "refit:20").knows == "clean images"
     with pytest.raises(ConfigError, match="unknown counter-measure 'denoise'"):
         _ = Cell("hacker", "vgg", "denoise").knows
 
@@ -96,10 +81,8 @@ def test_only_the_strongest_get_more_seeds_and_only_when_all_are_known() -> None
     late = cells_of(plan, PAIRS, oracle(STRENGTH), key=True, originals=10)
     assert late[: len(early)] == early
     more = [cell for cell in late if cell.seed]
-    assert {(cell.network, cell.countermeasure) for cell in more if cell.role == "hacker"} == {
-        ("mlp", "grayscale"),
-        ("vgg", "grayscale"),
-    }
+    strongest = {("mlp", "grayscale"), ("vgg", "grayscale")}
+    assert {(cell.network, cell.countermeasure) for cell in more if cell.role == "hacker"} == strongest
     assert sum(cell.role == AUTHORISED for cell in more) == 4  # both seeds, on the copy and on the originals
     assert len(more) == 2 * 2 * 3
 
@@ -136,17 +119,14 @@ def test_an_encoder_that_takes_every_networks_place_is_tried_once() -> None:
     plan = Plan("mine", (Hackers(("vgg", "mlp"), ("pretrained-probe", "none")),))
     chosen, _ = possible(plan, key=False, clean=False)
     assert chosen == [("vgg", "pretrained-probe"), ("vgg", "none"), ("mlp", "none")]
-    gray = torch.zeros(1, 1, 4, 4, dtype=torch.uint8)
-    images = ImageSet(gray, torch.zeros(1, dtype=torch.int64), ("a",), ("0",))
+    images = in_turn(noise(1, 1, 4, 4), "a")
     why = why_unfit("pretrained-probe:efficientnet-lite7", images)
     assert why == "the weights of efficientnet-lite7 are not installed"
     assert not why_unfit("pretrained-probe", images)
 
 
 def test_who_asks_for_more_originals_than_there_are_is_left_out() -> None:
-    few = ImageSet(
-        torch.zeros(60, 3, 8, 8, dtype=torch.uint8), torch.arange(60) % 2, ("a", "b"), tuple(map(str, range(60)))
-    )
+    few = in_turn(noise(60, 3, 8, 8), "a", "b")
     for how in ("clean-mixed", "refit:61", "jpeg:30+clean-only:500", "pairs:100"):
         assert why_unfit(how, few, clean=few) == "there are only 60 originals"
     assert why_unfit("clean-mixed:60", few, clean=few) == why_unfit("clean-only:500", few) == ""

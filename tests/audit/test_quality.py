@@ -1,10 +1,13 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from uge.audit.quality import psnr, quality, ssim
 from uge.data.images import ImageSet
+
+from ..images import in_turn, noise
 
 
 def test_psnr_of_known_errors() -> None:
@@ -35,8 +38,8 @@ def test_ssim_falls_with_the_noise_and_batches_change_nothing(eurosat: ImageSet)
     generator = torch.Generator().manual_seed(0)
     means = []
     for epsilon in (0, 8, 32):
-        noise = torch.randint(-epsilon, epsilon + 1, clean.shape, generator=generator)
-        copies = (clean.int() + noise).clamp(0, 255).byte()
+        change = torch.randint(-epsilon, epsilon + 1, clean.shape, generator=generator)
+        copies = (clean.int() + change).clamp(0, 255).byte()
         values = ssim(clean, copies, batch_size=7)
         assert values.shape == (20,)
         torch.testing.assert_close(values, ssim(clean, copies))
@@ -47,25 +50,21 @@ def test_ssim_falls_with_the_noise_and_batches_change_nothing(eurosat: ImageSet)
 
 @pytest.mark.parametrize("size", [(5, 9), (8, 8), (10, 64)])
 def test_ssim_of_images_smaller_than_the_window(size: tuple[int, int]) -> None:
-    image = torch.randint(0, 256, (2, 3, *size), generator=torch.Generator().manual_seed(0)).byte()
+    image = noise(2, 3, *size)
     torch.testing.assert_close(ssim(image, image), torch.ones(2))
 
 
 def test_noise_is_not_separable_because_a_folder_is_read_class_by_class() -> None:
-    rng = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (4000, 1, 4, 4), generator=rng).to(torch.uint8)
-    labels = torch.arange(4).repeat_interleave(1000)
-    noise = ImageSet(images, labels, tuple("abcd"), tuple(f"{i:04d}" for i in range(4000)))
-    assert quality(noise, None, most=2000)["held_out_separability_published"] < 40  # 25 by chance; of two classes 50
+    images = in_turn(noise(4000, 1, 4, 4), *"abcd")
+    images = replace(images, labels=images.labels.sort().values)
+    assert quality(images, None, most=2000)["held_out_separability_published"] < 40  # 25 by chance; of two classes 50
 
 
 def test_separability_is_no_matter_of_having_more_values_than_images() -> None:
     """Noise of its own for each image says nothing of labels; a pattern a class says all."""
     rng = torch.Generator().manual_seed(0)
-    clean = ImageSet(
-        torch.full((400, 3, 32, 32), 128).byte(), torch.arange(400) % 4, tuple("abcd"), tuple(map(str, range(400)))
-    )
-    noise, pattern = (torch.randint(-8, 9, (count, 3, 32, 32), generator=rng) for count in (400, 4))
-    for change, least, most in ((noise, 15, 35), (pattern[clean.labels] + noise, 95, 100)):
+    clean = in_turn(torch.full((400, 3, 32, 32), 128).byte(), *"abcd")
+    single, pattern = (torch.randint(-8, 9, (count, 3, 32, 32), generator=rng) for count in (400, 4))
+    for change, least, most in ((single, 15, 35), (pattern[clean.labels] + single, 95, 100)):
         copy = clean.with_images((clean.images.int() + change).byte())
         assert least <= quality(copy, clean)["held_out_separability_difference"] <= most

@@ -7,6 +7,8 @@ import os
 import pickle
 import random
 import shutil
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,21 +16,21 @@ from typing import Any
 
 import pytest
 import torch
-from torch.nn import functional as F
 
 from uge.audit.conduct import Watcher, conduct
 from uge.audit.folder import claimed_for_audit
 from uge.audit.plan import AUTHORISED, Cell, Hackers, Plan, Row
 from uge.audit.run import Audit, read_finished
+from uge.audit.trainer import Trainer
 from uge.audit.worker import load_job, save_job, train_cells
-from uge.data.images import ImageSet, normalisation_of, to_float
 from uge.errors import ConfigError, PublishError
-from uge.keys.weights import WeightsKey, new_weights_key
-from uge.networks import NetworkSpec
-from uge.report.audit import read_audit
+from uge.keys.weights import WeightsKey
 from uge.runners import Local, build_runner
-from uge.training import Recipe, recommended_recipe
+from uge.training import recommended_recipe
 
+from .conftest import Images, Rows
+
+Given = dict[str, Any]
 PLAN = Plan(
     "small",
     (Hackers((AUTHORISED, "mlp:width=8")), Hackers(("mlp:width=8",), ("blur:1", "distillation:soft", "clean-only:20"))),
@@ -40,32 +42,26 @@ PLAN = Plan(
 )
 
 
-@pytest.fixture(scope="module")
-def images(two_classes: tuple[ImageSet, ImageSet]) -> dict[str, ImageSet]:
-    train, test = (
-        part.with_images(F.avg_pool2d(to_float(part.images), 2).mul(255).round().to(torch.uint8))
-        for part in two_classes
-    )
-    clean = train.subset(torch.arange(96))
-    noise = torch.randint(-16, 17, clean.images.shape, generator=torch.Generator().manual_seed(0))
-    copy = clean.with_images((clean.images.int() + noise).clamp(0, 255).to(torch.uint8))
-    return {"published": copy, "test": test.subset(torch.arange(48)), "clean": clean}
+@pytest.fixture
+def whole(images: Images, key: WeightsKey) -> Given:
+    """What a whole audit is given, by one process."""
+    return {**images, "key": key, "plan": PLAN, "runner": Local(1)}
 
 
-@pytest.fixture(scope="module")
-def key(images: dict[str, ImageSet]) -> WeightsKey:
-    clean = images["clean"]
-    spec = NetworkSpec("convnet", 3, clean.image_size, 2, {"width": 8})
-    return new_weights_key(spec, clean.class_names, *normalisation_of(clean.images), Recipe(epochs=2, batch_size=32))
+@pytest.fixture
+def bare(images: Images) -> Given:
+    """The same for one plain hacker, without key and originals."""
+    plan = replace(PLAN, hackers=(Hackers(("mlp:width=8",)),), strongest=0, budget_check=False)
+    return {"published": images["published"], "test": images["test"], "plan": plan, "runner": Local(1)}
 
 
-def records(folder: Path) -> list[dict[str, Any]]:
+def records(folder: Path) -> Rows:
     rows = [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
     return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
 
 
 @pytest.fixture(scope="module")
-def undisturbed(images: dict[str, ImageSet], key: WeightsKey, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def undisturbed(images: Images, key: WeightsKey, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("audits") / "undisturbed"
     conduct(**images, key=key, out=folder, plan=PLAN, runner=Local(1))
     return folder
@@ -75,7 +71,7 @@ class Heard(Watcher):
     def __init__(self) -> None:
         self.facts: tuple[Any, ...] = ()
         self.missing: list[int] = []
-        self.rows: list[dict[str, Any]] = []
+        self.rows: Rows = []
         self.seconds: list[float] = []
 
     def planned(self, *facts: Any) -> None:
@@ -112,11 +108,11 @@ def test_an_audit_trains_its_plan_and_leaves_what_the_contract_says(undisturbed:
 
 
 def test_an_audit_says_beforehand_how_much_there_is_to_do_and_a_finished_one_trains_nothing(
-    images: dict[str, ImageSet], key: WeightsKey, undisturbed: Path
+    whole: Given, undisturbed: Path
 ) -> None:
     heard = Heard()
     before = (undisturbed / "records.jsonl").read_bytes()
-    conduct(**images, key=key, out=undisturbed, plan=PLAN, runner=Local(1), watcher=heard)
+    conduct(**whole, out=undisturbed, watcher=heard)
     trainings, seconds, skipped = heard.facts
     assert len(records(undisturbed)) - trainings in (0, 1)  # one curve more where the strongest is no plain hacker
     assert seconds > 0 and skipped == []
@@ -124,9 +120,7 @@ def test_an_audit_says_beforehand_how_much_there_is_to_do_and_a_finished_one_tra
     assert (undisturbed / "records.jsonl").read_bytes() == before
 
 
-def test_a_plan_caps_the_epochs_of_the_keys_architecture(
-    images: dict[str, ImageSet], key: WeightsKey, tmp_path: Path
-) -> None:
+def test_a_plan_caps_the_epochs_of_a_keys_network(images: Images, key: WeightsKey, tmp_path: Path) -> None:
     patient = replace(key, own_recipe=replace(key.own_recipe, epochs=50))
     plan = replace(PLAN, hackers=(Hackers((AUTHORISED, "mlp:width=8")),), budget_check=False, strongest=0)
     for key_epochs, epochs in ((3, 3), (80, 50)):
@@ -142,30 +136,35 @@ def test_a_plan_caps_the_epochs_of_the_keys_architecture(
     assert trained["authorised", "convnet"]["batch_size"] == key.own_recipe.batch_size
 
 
-def test_without_key_and_originals_the_rest_is_tried(images: dict[str, ImageSet], tmp_path: Path) -> None:
+def test_without_key_and_originals_the_rest_is_tried(bare: Given, tmp_path: Path) -> None:
     heard = Heard()
-    summary = conduct(images["published"], images["test"], tmp_path / "audit", PLAN, Local(1), watcher=heard)
+    summary = conduct(**bare | {"plan": PLAN}, out=tmp_path / "audit", watcher=heard)
     assert {group["countermeasure"] for group in summary["groups"]} == {"none", "blur:1"}
     assert summary["authorised"] is None and summary["margin"] is None
     assert {each["why"] for each in heard.facts[2]} == {"needs --key", "needs --clean"}
     assert "psnr_db" not in json.loads((tmp_path / "audit" / "audit.json").read_text())["quality"]
 
 
-@pytest.mark.parametrize("text", ["local:workers=2", "ray:workers=2", "slurm:cluster=local"])
+@pytest.mark.parametrize(
+    ("text", "package", "more", "trainings"),
+    [
+        ("local:workers=2", "", {}, 3 * 2 + 1),  # authorised, other-init, student; ceilings; a curve
+        ("ray:workers=2", "ray", {"ceilings": False, "subsets": 0}, 3),
+        ("slurm:cluster=local", "submitit", {"ceilings": False, "subsets": 0}, 3),
+    ],
+)
 def test_the_same_plan_gives_the_same_records_on_each_runner(
-    images: dict[str, ImageSet], key: WeightsKey, undisturbed: Path, tmp_path: Path, text: str
+    whole: Given, undisturbed: Path, tmp_path: Path, text: str, package: str, more: Given, trainings: int
 ) -> None:
-    package = {"ray": "ray", "slurm": "submitit"}.get(text.partition(":")[0])
     if package:
         pytest.importorskip(package, reason=f"{package} is not installed")
     plan = replace(
-        PLAN, budget_check=False, strongest=0, hackers=(Hackers((AUTHORISED,), ("none", "distillation:soft")),)
+        PLAN, budget_check=False, strongest=0, hackers=(Hackers((AUTHORISED,), ("none", "distillation:soft")),), **more
     )
-    conduct(**images, key=key, out=tmp_path / "audit", plan=plan, runner=build_runner(text))
+    conduct(**whole | {"plan": plan, "runner": build_runner(text)}, out=tmp_path / "audit")
     expected = {row["cell"]: row for row in records(undisturbed)}
     rows = records(tmp_path / "audit")
-    assert len(rows) == 3 * 2 + 1  # authorised, other-init, student; ceilings; a curve
-    assert not any("error" in row for row in rows)
+    assert len(rows) == trainings and not any("error" in row for row in rows)
     for row in rows:
         if row["countermeasure"] != "distillation:soft" and "originals" not in row:  # else not in the other plan
             assert row == expected[row["cell"]]
@@ -173,7 +172,7 @@ def test_the_same_plan_gives_the_same_records_on_each_runner(
     assert not (tmp_path / "audit" / "job").exists() and not (tmp_path / "audit" / "cells").exists()
 
 
-def test_a_search_gives_the_same_records_however_many_train(images: dict[str, ImageSet], tmp_path: Path) -> None:
+def test_a_search_gives_the_same_records_however_many_train(images: Images, tmp_path: Path) -> None:
     block = Hackers(("mlp:width=8",), ("none", "blur:1", "cutmix"))
     plan = Plan("search", (block,), epochs=2, strongest=1, more_seeds=(1,), subsets=0, budget=3600)
     for workers in (1, 2):
@@ -184,11 +183,9 @@ def test_a_search_gives_the_same_records_however_many_train(images: dict[str, Im
 
 
 def test_a_training_that_fails_is_recorded_and_tried_again(
-    images: dict[str, ImageSet], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bare: Given, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from uge.audit.trainer import Trainer
-
-    plan = replace(PLAN, hackers=(Hackers(("mlp:width=8",), ("none", "blur:1")),), strongest=0, budget_check=False)
+    plan = replace(bare["plan"], hackers=(Hackers(("mlp:width=8",), ("none", "blur:1")),))
     real = Trainer.train
 
     def fail(self: Any, cell: Any, *more: Any) -> Any:
@@ -198,7 +195,7 @@ def test_a_training_that_fails_is_recorded_and_tried_again(
 
     monkeypatch.setattr(Trainer, "train", fail)
     heard = Heard()
-    start = partial(conduct, images["published"], images["test"], tmp_path / "audit", plan, Local(1))
+    start = partial(conduct, **bare | {"plan": plan}, out=tmp_path / "audit")
     summary = start(watcher=heard)
     assert [row.get("error") for row in heard.rows] == [None, "MemoryError: no room for this"]
     assert len(summary["groups"]) == 1 and len(records(tmp_path / "audit")) == 2
@@ -209,23 +206,23 @@ def test_a_training_that_fails_is_recorded_and_tried_again(
     assert ["error" in row for row in records(tmp_path / "audit")] == [False, False]
 
 
-def test_one_folder_holds_one_audit(images: dict[str, ImageSet], undisturbed: Path, tmp_path: Path) -> None:
+def test_one_folder_holds_one_audit(bare: Given, undisturbed: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("precious")
-    start = partial(conduct, images["published"], plan=PLAN, runner=Local(1))
+    start = partial(conduct, **bare)
     with pytest.raises(PublishError, match="is not empty and holds no audit"):
-        start(test=images["test"], out=tmp_path)
+        start(out=tmp_path)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "data.json").write_text('{"of": "another program"}')
     with pytest.raises(PublishError, match="holds an audit with other images"):
-        start(test=images["test"], out=tmp_path / "other")
+        start(out=tmp_path / "other")
     with pytest.raises(PublishError, match="holds an audit with other images"):
-        start(test=images["test"].subset(torch.arange(20)), out=undisturbed)
+        start(test=bare["test"].subset(torch.arange(20)), out=undisturbed)
     data = json.loads((undisturbed / "audit.json").read_text())["data"]
     with claimed_for_audit(undisturbed, data), pytest.raises(PublishError, match=f"is in use by process {os.getpid()}"):
-        start(test=images["test"], out=undisturbed)
+        start(out=undisturbed)
 
 
-def test_a_worker_has_the_audit_from_data_alone(images: dict[str, ImageSet], key: WeightsKey, tmp_path: Path) -> None:
+def test_a_worker_has_the_audit_from_data_alone(images: Images, key: WeightsKey, tmp_path: Path) -> None:
     told = {"epsilon": 8}
     recipe = partial(recommended_recipe, epochs=3)
     audit = Audit(**images, folder=tmp_path, recipe=recipe, key=key, key_epochs=1, told=told, threads=1)
@@ -245,7 +242,7 @@ def test_a_job_that_is_something_else_is_one_line(tmp_path: Path, content: bytes
         load_job(tmp_path / "job.safetensors")
 
 
-def test_nothing_of_a_folder_is_private_before_the_folder_is(images: dict[str, ImageSet], tmp_path: Path) -> None:
+def test_nothing_of_a_folder_is_private_before_the_folder_is(bare: Given, tmp_path: Path) -> None:
     folder = tmp_path / "audit"
     folder.mkdir(mode=0o755)
     modes = set()
@@ -257,44 +254,30 @@ def test_nothing_of_a_folder_is_private_before_the_folder_is(images: dict[str, I
         def trained(self, row: Row, seconds: float) -> None:
             modes.add(folder.stat().st_mode & 0o777)
 
-    plan = replace(PLAN, hackers=(Hackers(("mlp:width=8",)),), strongest=0, budget_check=False)
-    conduct(images["published"], images["test"], folder, plan, Local(1), watcher=Looking())
+    conduct(**bare, out=folder, watcher=Looking())
     assert modes == {0o700}
 
 
-def test_lines_of_others_in_the_records_cost_nothing(
-    images: dict[str, ImageSet], undisturbed: Path, key: WeightsKey, tmp_path: Path
+@pytest.mark.parametrize(
+    ("name", "change", "told"),
+    [
+        ("records.jsonl", lambda text: '5\n{"cell": []}\n{"cell": "x"}\n' + text, "are damaged"),  # lines of others
+        ("audit.json", lambda text: '{"data": ', ""),
+    ],
+)
+def test_a_damaged_folder_costs_no_training(
+    whole: Given, undisturbed: Path, tmp_path: Path, name: str, change: Callable[[str], str], told: str
 ) -> None:
-    shutil.copytree(undisturbed, tmp_path / "audit")
-    whole = (undisturbed / "records.jsonl").read_text()
-    (tmp_path / "audit" / "records.jsonl").write_text('5\n{"cell": []}\n{"cell": "x"}\n' + whole)
+    folder = Path(shutil.copytree(undisturbed, tmp_path / "audit"))
+    (folder / name).write_text(change((folder / name).read_text()))
     heard = Heard()
-    with pytest.warns(UserWarning, match="are damaged"):
-        conduct(**images, key=key, out=tmp_path / "audit", plan=PLAN, runner=Local(1), watcher=heard)
-    assert heard.rows == [] and (tmp_path / "audit" / "records.jsonl").read_text() == whole
+    with pytest.warns(UserWarning, match=told) if told else nullcontext():
+        conduct(**whole, out=folder, watcher=heard)
+    assert heard.rows == []
+    assert (folder / "records.jsonl").read_text() == (undisturbed / "records.jsonl").read_text()
 
 
-def test_a_damaged_facts_file_costs_no_training(
-    images: dict[str, ImageSet], key: WeightsKey, undisturbed: Path, tmp_path: Path
-) -> None:
-    folder = tmp_path / "audit"
-    shutil.copytree(undisturbed, folder)
-    (folder / "audit.json").write_text('{"data": ')
-    heard = Heard()
-    conduct(**images, key=key, out=folder, plan=PLAN, runner=Local(1), watcher=heard)
-    assert heard.rows == [] and records(folder) == records(undisturbed)
-
-
-def test_damaged_examples_are_one_line(undisturbed: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "audit"
-    shutil.copytree(undisturbed, folder)
-    content = (folder / "examples.npz").read_bytes()
-    (folder / "examples.npz").write_bytes(content[: len(content) // 2])
-    with pytest.raises(PublishError, match="is damaged"):
-        read_audit(folder)
-
-
-def test_a_job_that_dies_elsewhere_is_a_row_and_not_the_end(images: dict[str, ImageSet], tmp_path: Path) -> None:
+def test_a_job_that_dies_elsewhere_is_a_row_and_not_the_end(images: Images, tmp_path: Path) -> None:
     class Losing(Local):
         def run(self, do: Any, more: Any, lost: Any, folder: Path) -> Any:
             yield from (lost(cell, TimeoutError("job 17\n  ran out of\ttime")) for cell in more(1))
@@ -322,9 +305,7 @@ def test_a_runner_that_makes_no_sense_is_refused(text: str, message: str) -> Non
         build_runner(text)
 
 
-def test_random_order_of_finishing_changes_nothing(
-    images: dict[str, ImageSet], key: WeightsKey, undisturbed: Path, tmp_path: Path
-) -> None:
+def test_random_order_of_finishing_changes_nothing(whole: Given, undisturbed: Path, tmp_path: Path) -> None:
     class Shuffled(Local):
         def run(self, do: Any, more: Any, *rest: Any) -> Any:
             waiting: list[Any] = []
@@ -336,11 +317,11 @@ def test_random_order_of_finishing_changes_nothing(
 
             yield from super().run(do, shuffled, *rest)
 
-    conduct(**images, key=key, out=tmp_path / "audit", plan=PLAN, runner=Shuffled(1))
+    conduct(**whole | {"runner": Shuffled(1)}, out=tmp_path / "audit")
     assert records(tmp_path / "audit") == records(undisturbed)
 
 
-def test_teachers_begin_first_then_long_trainings(images: dict[str, ImageSet], key: WeightsKey, tmp_path: Path) -> None:
+def test_teachers_begin_first_then_long_trainings(whole: Given, tmp_path: Path) -> None:
     stages: list[int] = []
 
     class Stages(Heard):
@@ -348,7 +329,7 @@ def test_teachers_begin_first_then_long_trainings(images: dict[str, ImageSet], k
             stages.append(missing)
 
     heard = Stages()
-    conduct(**images, key=key, out=tmp_path / "audit", plan=PLAN, runner=Local(1), watcher=heard)
+    conduct(**whole, out=tmp_path / "audit", watcher=heard)
     assert sum(stages) == len(heard.rows) and stages[0] > 5
     for count in stages:
         stage, heard.rows = heard.rows[:count], heard.rows[count:]
@@ -363,9 +344,7 @@ def test_teachers_begin_first_then_long_trainings(images: dict[str, ImageSet], k
         assert rest == sorted(rest, reverse=True)
 
 
-def test_students_wait_for_their_teachers_and_nobody_else(
-    images: dict[str, ImageSet], key: WeightsKey, tmp_path: Path
-) -> None:
+def test_students_wait_for_their_teachers_and_nobody_else(whole: Given, tmp_path: Path) -> None:
     """While the teacher of the copy is in training, everybody else is handed out but his students."""
     held: list[Any] = []
 
@@ -382,20 +361,18 @@ def test_students_wait_for_their_teachers_and_nobody_else(
             yield from super().run(do, whole, *rest)
 
     plan = replace(PLAN, strongest=0)
-    conduct(**images, key=key, out=tmp_path / "audit", plan=plan, runner=Holding(1))
+    conduct(**whole | {"plan": plan, "runner": Holding(1)}, out=tmp_path / "audit")
     names = {(cell.countermeasure, cell.trained_on) for cell in held}
     assert ("none", "clean") in names and not any(how.startswith("distillation") for how, _ in names)
     assert any(row["countermeasure"].startswith("distillation") for row in records(tmp_path / "audit"))
 
 
 def test_ceilings_of_another_audit_of_the_same_originals_are_not_trained_again(
-    images: dict[str, ImageSet], key: WeightsKey, undisturbed: Path, tmp_path: Path
+    whole: Given, undisturbed: Path, tmp_path: Path
 ) -> None:
-    other = images["published"].with_images(255 - images["published"].images)
-    plan = replace(PLAN, strongest=0)
-    heard = Heard()
-    options = {"plan": plan, "runner": Local(1), "watcher": heard, "known": read_finished(undisturbed)}
-    conduct(**images | {"published": other}, key=key, out=tmp_path / "audit", **options)
+    other = whole["published"].with_images(255 - whole["published"].images)
+    given, heard = whole | {"published": other, "plan": replace(PLAN, strongest=0)}, Heard()
+    conduct(**given, out=tmp_path / "audit", watcher=heard, known=read_finished(undisturbed))
     assert {row["trained_on"] for row in heard.rows if row["kind"] == "hacker"} == {"published"}
     rows = {row["cell"]: row for row in records(tmp_path / "audit")}
     shared = [

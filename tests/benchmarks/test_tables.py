@@ -72,11 +72,9 @@ def test_the_ranking_is_the_mean_place_between_the_weakest_and_the_strongest_of_
 
     rows = on("a", none=20.0, sobel=30.0, chroma=40.0, mixup=60.0, cutmix=25.0)
     rows += on("b", none=50.0, sobel=90.0, chroma=50.0, mixup=70.0, cutmix=10.0) + on("c", none=99.0, sobel=1.0)
-    rows.append(
-        row("hacker", "mlp", 55.0, countermeasure="chroma", knows="nothing", data="a")
-    )  # the best network counts
-    rows.append(row("hacker", "mlp", 99.0, countermeasure="none", knows="key", data="a"))
-    rows.append(row("hacker", "mlp", 99.0, countermeasure="of yesterday", knows="nothing", data="a"))
+    others = ((55.0, "chroma", "nothing"), (99.0, "none", "key"), (99.0, "of yesterday", "nothing"))
+    for value, how, knows in others:  # of the first the best network counts, of the others nothing
+        rows.append(row("hacker", "mlp", value, countermeasure=how, knows=knows, data="a"))
     # A copy with fewer than five says nothing; two copies more would have said one half.
     expected = {"mixup": (1 + 0.75 + 1) / 4, "sobel": (0.25 + 1 + 1) / 4, "chroma": (0.875 + 0.5 + 1) / 4}
     expected |= {"none": (0 + 0.5 + 1) / 4, "cutmix": (0.125 + 0 + 1) / 4}
@@ -187,11 +185,8 @@ def test_many_settings_become_rows() -> None:
     text = stage_table(rows, "grid")
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if "`gm" in line]
     assert [line[:5] for line in lines] == [
-        ["`gm+fd@8`", "L_gm + 0.3 L_fd", "8", "50.0 (-)", "11.0 (-)"],
-        ["`gm+fd@16`", "L_gm + 0.3 L_fd", "16", "50.0 (-)", "12.0 (-)"],
-        ["`gm+fd@32`", "L_gm + 0.3 L_fd", "32", "50.0 (-)", "14.0 (-)"],
-        ["`gm+fd@64`", "L_gm + 0.3 L_fd", "64", "50.0 (-)", "18.0 (-)"],
-        ["`gm+fd@128`", "L_gm + 0.3 L_fd", "128", "50.0 (-)", "26.0 (-)"],
+        [f"`gm+fd@{epsilon}`", "L_gm + 0.3 L_fd", str(epsilon), "50.0 (-)", f"{10 + epsilon / 8} (-)"]
+        for epsilon in (8, 16, 32, 64, 128)
     ]
 
 
@@ -251,10 +246,8 @@ def test_a_stage_of_many_images_is_stated_by_image_and_scaled_to_a_hundred_milli
     row = {"table": "numbers", "measure": "opening to files", "subject": "2,000 of 32x32", "value": 9.0, "unit": "s"}
     row |= {"images": 2000, "workers": 2, "core_seconds": 7.2, "megabytes": 400.4}
     rows = [row | {"value": 1.0}, row, row | {"subject": "10 photographs"}, row | {"measure": "training"}]
-    assert (
-        numbers_table(rows).splitlines()[2]
-        == "| 2,000 of 32x32: opening to files | 2 | 9 s | 7.2 s | 3.6 ms | 400 MiB |"
-    )
+    line = "| 2,000 of 32x32: opening to files | 2 | 9 s | 7.2 s | 3.6 ms | 400 MiB |"
+    assert numbers_table(rows).splitlines()[2] == line
     assert hundred_million(rows).splitlines()[2:] == ["| opening to files | 100 hours | 360 seconds |"]
     assert hundred_million(rows[2:3]) == NOT_MEASURED
 
@@ -335,13 +328,8 @@ def test_a_plot_has_the_recipient_first_and_then_every_hacker_at_his_accuracy() 
     assert f'class="first" cx="{LABELS + 0.19 * (WIDTH - LABELS - 20):.1f}"' in plain
     assert f'class="second" cx="{LABELS + 0.76 * (WIDTH - LABELS - 20):.1f}"' in plain
     assert "not measured yet" in hackers_plot([])
-    result = {
-        "kind": "result",
-        "dataset": "d",
-        "chance": 10.0,
-        "naive": {"accuracy": 20.0},
-        "worst": {"accuracy": 70.0},
-    }
+    result = {"kind": "result", "dataset": "d", "chance": 10.0}
+    result |= {"naive": {"accuracy": 20.0}, "worst": {"accuracy": 70.0}}
     names = re.findall(r'"end">([^<]*)<', leaderboard_plot([result | {"name": name} for name in ("a<b", "texture")]))
     assert names == ["a&lt;b"]
 
@@ -393,10 +381,8 @@ def test_audits_of_copies_of_the_same_images_share_ceilings() -> None:
 
 def test_a_guard_has_what_it_costs_and_a_line_a_student() -> None:
     facts = {"kind": "guard", "false_alarms": 0.4, "accuracy": 70.0, "accuracy_guarded": 69.75}
-    facts |= {
-        "refused": {"as they are": 100.0, "cropped": 91.5},
-        "refused_clean": {"as they are": 0.4, "cropped": 80.0},
-    }
+    facts["refused"] = {"as they are": 100.0, "cropped": 91.5}
+    facts["refused_clean"] = {"as they are": 0.4, "cropped": 80.0}
     student = {"countermeasure": "guarded", "findings": {"answered": 1200}, "test_images": 1000}
     asked = student | {"countermeasure": "own images", "findings": {"answered": 990}}
     rows = [facts, row("authorised", RESNET, 70.0), row("hacker", VGG, 16.0)]
@@ -456,22 +442,20 @@ def test_published_figures_stand_beside_ours() -> None:
 
 
 def test_claims_are_answered_by_the_strongest_stage() -> None:
-    rows = [
-        training("authorised", OURS, 60.0, stage="finalists"),
-        training("authorised", OURS, 62.0, stage="finalists", **CLEAN),
-        training("hacker", VGG, 15.0, stage="finalists"),
-        training("hacker", VGG, 70.0, stage="finalists", **CLEAN),
-        training("hacker", OURS, 59.0, stage="finalists", countermeasure="other-init"),
-        training("hacker", VGG, 40.0, stage="grid"),
+    trainings = [  # stage, who, network, how, on the copy, on the originals
+        ("finalists", "authorised", OURS, "none", 60.0, 62.0),
+        ("finalists", "hacker", VGG, "none", 15.0, 70.0),
+        ("finalists", "hacker", OURS, "other-init", 59.0, None),
+        ("grid", "hacker", VGG, "none", 40.0, 70.0),
+        ("finalists", "hacker", VGG, "distillation:soft", 63.0, 70.0),
+        ("two-keys", "authorised", OURS, "none", 50.0, None),
+        ("two-keys", "hacker", VGG, "none", 30.0, 70.0),
     ]
-    rows += [
-        training("hacker", VGG, 70.0, stage="grid", **CLEAN),
-        training("hacker", VGG, 63.0, stage="finalists", countermeasure="distillation:soft"),
-        training("hacker", VGG, 70.0, stage="finalists", countermeasure="distillation:soft", **CLEAN),
-        training("authorised", OURS, 50.0, stage="two-keys"),
-        training("hacker", VGG, 30.0, stage="two-keys"),
-        training("hacker", VGG, 70.0, stage="two-keys", **CLEAN),
-    ]
+    rows = []
+    for stage, kind, network, how, copy, clean in trainings:
+        rows.append(training(kind, network, copy, stage=stage, countermeasure=how))
+        if clean is not None:
+            rows.append(training(kind, network, clean, stage=stage, countermeasure=how, **CLEAN))
     written = claims_table(rows, [], [])
     line = {line.split(" | ")[0].strip("| "): line for line in written.splitlines()}
     assert "60.0 (62.0)" in line["The authorised network keeps what it learns from the originals."]

@@ -1,5 +1,6 @@
 """Small sets and copies for the tests of this room."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -12,17 +13,16 @@ from uge.keys.shift import layout_of
 from uge.networks import NetworkSpec
 from uge.training import Recipe
 
+from ..images import in_turn, noise
+
 EPSILON = 8
 
 
 def make_set(count: int = 12, channels: int = 3, size: tuple[int, int] = (12, 12), seed: int = 0) -> ImageSet:
     """Random images of three classes, not in the order of their folders."""
-    pixels = torch.randint(
-        0, 256, (count, channels, *size), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed)
-    )
-    labels = torch.arange(count) % 3
     classes = ("zebra", "cat", "T-shirt/top")
-    return ImageSet(pixels, labels, classes, tuple(f"{classes[i % 3]}/{i:05d}" for i in range(count)))
+    names = tuple(f"{classes[i % 3]}/{i:05d}" for i in range(count))
+    return replace(in_turn(noise(count, channels, *size, seed=seed), *classes), names=names)
 
 
 def perturbed(images: torch.Tensor, epsilon: int = EPSILON, seed: int = 1) -> torch.Tensor:
@@ -39,21 +39,23 @@ def published(out: Path, clean: ImageSet | None = None, **options: object) -> Ma
     return publish(clean, perturbed(clean.images), out, **arguments)
 
 
-def sealed(images: torch.Tensor, key: SealedKey) -> torch.Tensor:
-    """Copies with random shifts under letters."""
-    layout = layout_of(tuple(images.shape[1:]), EPSILON)
-    draw = torch.Generator().manual_seed(3)
+def sealed_by(
+    key: SealedKey, images: torch.Tensor, epsilon: int = EPSILON, labels: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Copies with random shifts under letters: a shift an image, or a class where labels are given."""
+    layout, draw = layout_of(tuple(images.shape[1:]), epsilon), torch.Generator().manual_seed(3)
+    each = torch.arange(len(images)) if labels is None else labels
     field, nodes = (
-        torch.randint(-2, 3, (len(images), *shape), dtype=torch.int8, generator=draw)
+        torch.randint(-2, 3, (int(each.max()) + 1, *shape), dtype=torch.int8, generator=draw)[each]
         for shape in (layout.field_shape, layout.node_shape)
     )
-    return seal(images, field, nodes, key.secret, EPSILON)
+    return seal(images, field, nodes, key.secret, epsilon)
 
 
 def published_sealed(out: Path, clean: ImageSet, key: SealedKey) -> Manifest:
     """A signed copy with letters."""
     options = {"method": "sealed", "settings": {"recipients": 1}, "epsilon_255": EPSILON, "signers": [key]}
-    return publish(clean, sealed(clean.images, key), out, **options)
+    return publish(clean, sealed_by(key, clean.images), out, **options)
 
 
 def weights_key(images: ImageSet) -> WeightsKey:

@@ -1,6 +1,5 @@
 import shutil
 import stat
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,22 +14,6 @@ from uge.keys import SealedKey
 from uge.runners import Local
 
 from .copies import content, make_set, published, published_sealed, weights_key
-
-
-@pytest.fixture
-def key() -> SealedKey:
-    return SealedKey.draw()
-
-
-@pytest.fixture
-def recipient(key) -> SealedKey:
-    return replace(key, signing_key=None)
-
-
-@pytest.fixture
-def copy(key, tmp_path) -> Path:
-    published_sealed(tmp_path / "copy", make_set(), key)
-    return tmp_path / "copy"
 
 
 def expected() -> dict[str, torch.Tensor]:
@@ -110,18 +93,6 @@ def refused(words: str, *arguments: object, out: Path, **options: object) -> Non
     assert not out.exists() and not list(out.parent.glob(".mine*"))
 
 
-def test_labels_without_the_signature_are_refused(copy, key, recipient, tmp_path):
-    out = tmp_path / "mine"
-    refused("the key trusts", copy, SealedKey.draw(), out=out)
-    manifest = (copy / "manifest.json").read_text()
-    (copy / "manifest.json").write_text(manifest.replace('"label": 0', '"label": 1', 1))
-    refused("edited after it was signed", copy, recipient, out=out)
-    (copy / "manifest.json").unlink()
-    refused("with a key only what it signed is read", copy, recipient, out=out)
-    (copy / "manifest.sig").unlink()
-    refused("is no published folder", copy, recipient, out=out)
-
-
 def test_what_does_not_open_is_one_line_and_writes_nothing(copy, recipient, tmp_path):
     out = tmp_path / "mine"
     file = copy / "train/cat/00001.png"
@@ -143,7 +114,7 @@ def test_what_does_not_open_is_one_line_and_writes_nothing(copy, recipient, tmp_
     wrong(png_bytes(make_set().images[1]))
     wrong(data[:200])
     wrong(b"no picture")
-    with Image.open(single.with_name("copy") / "train/cat/00004.png") as picture:
+    with Image.open(copy / "train/cat/00004.png") as picture:
         picture.save(tmp_path / "lossy.jpg", quality=95)
     refused("lossy.jpg is a JPEG file, which has lost its letter", tmp_path / "lossy.jpg", recipient, out=out)
     single.write_bytes(data)

@@ -10,7 +10,6 @@ from torch.utils.data import DataLoader
 
 import uge
 from uge.copy import Copy
-from uge.data.images import ImageSet
 from uge.errors import ConfigError, KeyFileError, PublishError
 from uge.keys import SealedKey
 from uge.training import Recipe, fit
@@ -80,40 +79,24 @@ def test_a_folder_of_another_program_is_read_without_a_key(tmp_path):
 # -- letters ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def clean() -> ImageSet:
-    return make_set()
-
-
-@pytest.fixture
-def key() -> SealedKey:
-    return SealedKey.draw()
-
-
-@pytest.fixture
-def out(clean, key, tmp_path) -> Path:
-    published_sealed(tmp_path / "out", clean, key)
-    return tmp_path / "out"
-
-
 def refused(words: str, *arguments: object) -> None:
     with pytest.raises((PublishError, KeyFileError, ConfigError), match=words) as error:
         uge.authorised_view(*arguments)
     assert "\n" not in str(error.value)
 
 
-def test_every_way_to_the_copy_gives_the_originals_but_for_the_lowest_bit(clean, key, out):
+def test_every_way_to_the_copy_gives_the_originals_but_for_the_lowest_bit(clean, key, copy):
     recipient = replace(key, signing_key=None)
-    for source in (out, str(out), Copy.read(out), Copy.read(out, recipient)):
+    for source in (copy, str(copy), Copy.read(copy), Copy.read(copy, recipient)):
         view = uge.authorised_view(source, recipient)
         x, y = next(iter(DataLoader(view, batch_size=12)))
         assert torch.equal(x, (clean.images & 0xFE) / 255) and torch.equal(y, clean.labels)
-    assert not torch.equal(uge.load_published(out).images.images & 0xFE, clean.images & 0xFE)
+    assert not torch.equal(uge.load_published(copy).images.images & 0xFE, clean.images & 0xFE)
 
 
-def test_training_on_the_copy_is_training_on_the_originals_bit_for_bit(clean, key, out):
+def test_training_on_the_copy_is_training_on_the_originals_bit_for_bit(clean, key, copy):
     trained = []
-    for images in (Copy.read(out, key).view(key), clean.with_images(key.seen(clean.images))):
+    for images in (Copy.read(copy, key).view(key), clean.with_images(key.seen(clean.images))):
         trained.append(key.module(images, "mlp:width=8", 5))
         fit(trained[-1], images, Recipe(epochs=3, batch_size=4), seed=0)
     first, second = (network.state_dict() for network in trained)
@@ -122,8 +105,8 @@ def test_training_on_the_copy_is_training_on_the_originals_bit_for_bit(clean, ke
     assert not all(torch.equal(first[name], untrained[name]) for name in first)
 
 
-def test_a_transform_acts_on_what_the_network_sees(clean, key, out):
-    view = uge.authorised_view(out, key, lambda x: x.flip(2))
+def test_a_transform_acts_on_what_the_network_sees(clean, key, copy):
+    view = uge.authorised_view(copy, key, lambda x: x.flip(2))
     assert torch.equal(view[3][0], (clean.images & 0xFE)[3].flip(2) / 255)
 
 
@@ -132,49 +115,49 @@ def test_test_images_are_seen_as_the_opened_ones_are(key):
     assert torch.equal(uge.authorised_view(test, key).images.images, test.images & 0xFE)
 
 
-def test_published_images_never_pass_for_test_images(key, out):
-    refused("these images were published: give the folder", uge.load_published(out).images, key)
+def test_published_images_never_pass_for_test_images(key, copy):
+    refused("these images were published: give the folder", uge.load_published(copy).images, key)
 
 
-def test_renamed_and_moved_files_do_no_harm(key, out):
-    view = Copy.read(out, key).view(key)
-    (out / "train/cat/00001.png").rename(out / "train/zebra/renamed.png")
-    (out / "train/cat/00004.png").rename(out / "train/cat/x.png")
-    (out / "train/cat/00007.png").rename(out / "train/cat/00004.png")
-    again = Copy.read(out, key).view(key)
+def test_renamed_and_moved_files_do_no_harm(key, copy):
+    view = Copy.read(copy, key).view(key)
+    (copy / "train/cat/00001.png").rename(copy / "train/zebra/renamed.png")
+    (copy / "train/cat/00004.png").rename(copy / "train/cat/x.png")
+    (copy / "train/cat/00007.png").rename(copy / "train/cat/00004.png")
+    again = Copy.read(copy, key).view(key)
     assert torch.equal(again.images, view.images) and torch.equal(again.labels, view.labels)
     with pytest.raises(PublishError):  # who has no key to check the signature with cannot trust the manifest so far
-        Copy.read(out)
+        Copy.read(copy)
 
 
-def test_labels_come_from_the_signed_manifest_alone(clean, key, out):
-    unsigned = Copy.read(out)
+def test_labels_come_from_the_signed_manifest_alone(clean, key, copy):
+    unsigned = Copy.read(copy)
     forged = replace(unsigned, images=replace(unsigned.images, labels=unsigned.images.labels.flip(0)))
     assert torch.equal(forged.view(key).labels, clean.labels)
 
 
-def test_lossy_copies_are_explained(key, out):
-    file = out / "train/cat/00001.png"
+def test_lossy_copies_are_explained(key, copy):
+    file = copy / "train/cat/00001.png"
     with Image.open(file) as picture:
         picture.save(file.with_suffix(".jpg"), quality=95)
     with Image.open(file.with_suffix(".jpg")) as picture:
         picture.save(file)
-    refused("train/cat/00001.png is not what was published.*: lossy formats and resizing change pixels", out, key)
+    refused("train/cat/00001.png is not what was published.*: lossy formats and resizing change pixels", copy, key)
 
 
-def test_no_view_without_the_signature_of_the_key(key, out):
-    refused("is signed by .*, the key trusts .* use the key of this release", out, SealedKey.draw())
-    manifest = (out / "manifest.json").read_text()
-    (out / "manifest.json").write_text(manifest.replace('"label": 0', '"label": 1', 1))
-    refused("edited after it was signed", out, key)
-    (out / "manifest.json").write_text(manifest)
-    (out / "manifest.sig").rename(out / "elsewhere")
-    refused("has no manifest.sig", out, key)
-    (out / "manifest.json").unlink()
-    refused("is no published folder: cannot read manifest.json.* with a key only what it signed is read", out, key)
-    (out / "elsewhere").rename(out / "manifest.sig")
+def test_no_view_without_the_signature_of_the_key(key, copy):
+    refused("is signed by .*, the key trusts .* use the key of this release", copy, SealedKey.draw())
+    manifest = (copy / "manifest.json").read_text()
+    (copy / "manifest.json").write_text(manifest.replace('"label": 0', '"label": 1', 1))
+    refused("edited after it was signed", copy, key)
+    (copy / "manifest.json").write_text(manifest)
+    (copy / "manifest.sig").rename(copy / "elsewhere")
+    refused("has no manifest.sig", copy, key)
+    (copy / "manifest.json").unlink()
+    refused("is no published folder: cannot read manifest.json.* with a key only what it signed is read", copy, key)
+    (copy / "elsewhere").rename(copy / "manifest.sig")
     with pytest.raises(PublishError, match="has lost its manifest"):
-        Copy.read(out)
+        Copy.read(copy)
 
 
 def test_a_view_has_the_size_that_was_asked_for(tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ from uge.copy.files import png_bytes
 from uge.copy.shards import ShardRow, read_shard, schema_of, shard_bytes
 from uge.data import load
 from uge.errors import PublishError
-from uge.keys import SealedKey
 
 from .copies import content, make_set, perturbed, published, published_sealed
 from .test_verification import rewrite_sums
@@ -29,11 +28,6 @@ def few_are_many(monkeypatch):
 
 
 @pytest.fixture
-def key() -> SealedKey:
-    return SealedKey.draw()
-
-
-@pytest.fixture
 def folder(key, tmp_path) -> Path:
     published_sealed(tmp_path / "copy", CLEAN, key)
     return tmp_path / "copy"
@@ -41,13 +35,8 @@ def folder(key, tmp_path) -> Path:
 
 def test_the_folder_holds_shards_a_manifest_beside_each_and_one_that_binds_them(folder):
     shards = {f"train/{number:05d}.{kind}" for number in range(3) for kind in ("json", "parquet")}
-    assert set(content(folder)) == shards | {
-        "manifest.json",
-        "manifest.sig",
-        "README.md",
-        "SHA256SUMS",
-        ".gitattributes",
-    }
+    beside = {"manifest.json", "manifest.sig", "README.md", "SHA256SUMS", ".gitattributes"}
+    assert set(content(folder)) == shards | beside
     assert [shard.images for shard in read_manifest(folder).shards] == [16, 16, 8]
     subprocess.run(["sha256sum", "--strict", "--quiet", "-c", "SHA256SUMS"], cwd=folder, check=True)
     listed = {line[66:] for line in (folder / "SHA256SUMS").read_text().splitlines()}
@@ -106,10 +95,8 @@ def test_a_copy_in_shards_is_data_like_any_other(tmp_path):
 def test_a_manifest_is_small(tmp_path):
     published(tmp_path / "out", CLEAN)
     data = content(tmp_path / "out")
-    assert (
-        sum(len(each) for name, each in data.items() if name.startswith("train/") and name.endswith(".json"))
-        <= 130 * COUNT
-    )
+    entries = [each for name, each in data.items() if name.startswith("train/") and name.endswith(".json")]
+    assert sum(map(len, entries)) <= 130 * COUNT
 
 
 def change(folder: Path, number: int, **facts: object) -> None:
@@ -128,14 +115,11 @@ def told(folder: Path, *words: str) -> None:
         Copy.read(folder)
 
 
-def test_another_image_in_a_shard_is_found(folder):
-    change(folder, 1, content=png_bytes(CLEAN.images[1]))
-    told(folder, "train/cat/00001.png: pixels changed")
-
-
-def test_a_missing_row_is_found(folder):
+def test_another_image_or_a_missing_row_in_a_shard_is_found(folder):
     change(folder, 15)
     told(folder, "train/00000.parquet: has 15 images, manifest.json says 16", "train/zebra/00015.png")
+    change(folder, 1, content=png_bytes(CLEAN.images[1]))
+    told(folder, "train/cat/00001.png: pixels changed")
 
 
 def test_labels_and_names_in_a_shard_are_held_against_the_signed_ones(folder, key):

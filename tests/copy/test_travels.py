@@ -24,32 +24,21 @@ from uge.errors import DataError, PublishError, UgeError
 from uge.keys import SealedKey
 
 from ..data.trees import trees, written
-from .copies import content, make_set, perturbed, published, published_sealed
+from .copies import content, make_set, perturbed, published
 from .test_verification import rewrite_sums
 
 CAT = "train/cat/00001.png"
 
 
-@pytest.fixture(scope="module")
-def key() -> SealedKey:
-    return SealedKey.draw()
-
-
-@pytest.fixture
-def folder(key, tmp_path) -> Path:
-    published_sealed(tmp_path / "copy", make_set(), key)
-    return tmp_path / "copy"
-
-
-def as_good_as_new(folder: Path, key: SealedKey, *notes: str) -> None:
+def as_good_as_new(copy: Path, key: SealedKey, *notes: str) -> None:
     """Everybody reads it, the recipient opens it, and `verify` says in notes alone what was done to it."""
-    found = verify(folder, key=key, clean=make_set())
+    found = verify(copy, key=key, clean=make_set())
     assert found.ok and found.views == 12, found
     assert len(found.notes) == len(notes) and all(note in told for note, told in zip(notes, found.notes, strict=True))
-    assert torch.equal(Copy.read(folder).images.labels, make_set().labels)
-    assert torch.equal(Copy.read(folder, key).view(key).images, make_set().images & 0xFE)
-    out = folder.parent / "opened"
-    assert open_copy(folder, replace(key, signing_key=None), out) == 12
+    assert torch.equal(Copy.read(copy).images.labels, make_set().labels)
+    assert torch.equal(Copy.read(copy, key).view(key).images, make_set().images & 0xFE)
+    out = copy.parent / "opened"
+    assert open_copy(copy, replace(key, signing_key=None), out) == 12
     assert len(content(out)) == 12
     shutil.rmtree(out)
 
@@ -63,62 +52,62 @@ def as_good_as_new(folder: Path, key: SealedKey, *notes: str) -> None:
         *(".directory", "train/zebra/.nfs0000a1", ".Trash-1000/files/old.png", ".dropbox"),
     ],
 )
-def test_what_programs_leave_beside_the_files_changes_nothing(folder, key, name):
-    (folder / name).parent.mkdir(parents=True, exist_ok=True)
-    (folder / name).write_bytes(b"\x00\x05\x16\x07 something")
-    as_good_as_new(folder, key, "left by git, a hub's client, a file manager or a cloud drive")
+def test_what_programs_leave_beside_the_files_changes_nothing(copy, key, name):
+    (copy / name).parent.mkdir(parents=True, exist_ok=True)
+    (copy / name).write_bytes(b"\x00\x05\x16\x07 something")
+    as_good_as_new(copy, key, "left by git, a hub's client, a file manager or a cloud drive")
 
 
-def test_what_a_reader_of_folders_would_take_for_images_is_never_passed_over(folder):
+def test_what_a_reader_of_folders_would_take_for_images_is_never_passed_over(copy):
     for name in ("train/cat/.cache/00001.png", "train/@eaDir/00001.jpg"):
-        (folder / name).parent.mkdir()
-        shutil.copy(folder / CAT, folder / name)
-        assert any(name in problem and "extra" in problem for problem in verify(folder).problems)
-        with_it = [problem for problem in verify(folder).problems if f"{Path(name).parent.as_posix()}/:" in problem]
+        (copy / name).parent.mkdir()
+        shutil.copy(copy / CAT, copy / name)
+        assert any(name in problem and "extra" in problem for problem in verify(copy).problems)
+        with_it = [problem for problem in verify(copy).problems if f"{Path(name).parent.as_posix()}/:" in problem]
         assert with_it, "the folder would be a class"
-        shutil.rmtree((folder / name).parent)
-    assert verify(folder).ok
+        shutil.rmtree((copy / name).parent)
+    assert verify(copy).ok
 
 
-def test_the_attributes_of_a_hub_in_place_of_ours(folder, key):
-    assert (folder / ".gitattributes").read_bytes() == b"* -text\n"
-    (folder / ".gitattributes").write_text("*.parquet filter=lfs diff=lfs merge=lfs -text\n")
-    as_good_as_new(folder, key)
-    (folder / ".gitattributes").unlink()
-    as_good_as_new(folder, key)
+def test_the_attributes_of_a_hub_in_place_of_ours(copy, key):
+    assert (copy / ".gitattributes").read_bytes() == b"* -text\n"
+    (copy / ".gitattributes").write_text("*.parquet filter=lfs diff=lfs merge=lfs -text\n")
+    as_good_as_new(copy, key)
+    (copy / ".gitattributes").unlink()
+    as_good_as_new(copy, key)
 
 
-def test_line_endings_of_windows_in_all_text_files(folder, key):
+def test_line_endings_of_windows_in_all_text_files(copy, key):
     names = ("manifest.json", "manifest.sig", "README.md", "SHA256SUMS")
     for name in names:
-        (folder / name).write_bytes((folder / name).read_bytes().replace(b"\n", b"\r\n"))
-    as_good_as_new(folder, key, "and 3 more: line endings were changed (git, an editor), nothing else")
-    (folder / "README.md").write_bytes((folder / "README.md").read_bytes() + b"Free.\r\n")
-    assert verify(folder).problems == ("README.md: edited, it differs from what manifest.json says",)
+        (copy / name).write_bytes((copy / name).read_bytes().replace(b"\n", b"\r\n"))
+    as_good_as_new(copy, key, "and 3 more: line endings were changed (git, an editor), nothing else")
+    (copy / "README.md").write_bytes((copy / "README.md").read_bytes() + b"Free.\r\n")
+    assert verify(copy).problems == ("README.md: edited, it differs from what manifest.json says",)
 
 
-def test_a_hubs_cache_of_links_is_read(folder, key, tmp_path):
+def test_a_hubs_cache_of_links_is_read(copy, key, tmp_path):
     (tmp_path / "blobs").mkdir()
-    for number, file in enumerate(path for path in sorted(folder.rglob("*")) if path.is_file()):
+    for number, file in enumerate(path for path in sorted(copy.rglob("*")) if path.is_file()):
         file.rename(tmp_path / "blobs" / str(number))
         file.symlink_to(os.path.relpath(tmp_path / "blobs" / str(number), file.parent))
-    as_good_as_new(folder, key)
+    as_good_as_new(copy, key)
 
 
-def test_links_and_pipes_lead_nowhere(folder, key, tmp_path):
+def test_links_and_pipes_lead_nowhere(copy, key, tmp_path):
     (tmp_path / "private.png").write_bytes(png_bytes(make_set(seed=5).images[0]))
-    (folder / CAT).unlink()
-    (folder / CAT).symlink_to(tmp_path / "private.png")
-    assert verify(folder, key=key).problems == (f"{CAT}: pixels changed",)
-    (folder / CAT).unlink()
-    os.mkfifo(folder / CAT)
-    assert "is a pipe" in verify(folder).problems[0]
+    (copy / CAT).unlink()
+    (copy / CAT).symlink_to(tmp_path / "private.png")
+    assert verify(copy, key=key).problems == (f"{CAT}: pixels changed",)
+    (copy / CAT).unlink()
+    os.mkfifo(copy / CAT)
+    assert "is a pipe" in verify(copy).problems[0]
     with pytest.raises(PublishError, match="is a pipe"):
-        Copy.read(folder)
-    (folder / "manifest.json").unlink()
-    (folder / "manifest.json").symlink_to("/dev/zero")
+        Copy.read(copy)
+    (copy / "manifest.json").unlink()
+    (copy / "manifest.json").symlink_to("/dev/zero")
     with pytest.raises(PublishError, match="is a device"):
-        verify(folder)
+        verify(copy)
 
 
 # -- what is changed in the files ------------------------------------------------------------------------------------
@@ -154,38 +143,38 @@ def smaller(path: Path) -> None:
         (lambda p: p.rename(p.with_name("renamed.png")), "renamed to train/cat/renamed.png"),
     ],
 )
-def test_what_was_done_to_an_image_is_told_for_what_it_is(folder, change, told):
-    change(folder / CAT)
-    assert told in next(problem for problem in verify(folder).problems if problem.startswith(CAT))
+def test_what_was_done_to_an_image_is_told_for_what_it_is(copy, change, told):
+    change(copy / CAT)
+    assert told in next(problem for problem in verify(copy).problems if problem.startswith(CAT))
     with pytest.raises(PublishError, match="run 'uge verify"):
-        Copy.read(folder)
+        Copy.read(copy)
 
 
-def test_a_folder_under_another_name_is_one_line(folder, key):
-    (folder / "train" / "cat").rename(folder / "train" / "cÃ©t")
-    told = verify(folder, key=key).problems
+def test_a_folder_under_another_name_is_one_line(copy, key):
+    (copy / "train" / "cat").rename(copy / "train" / "cÃ©t")
+    told = verify(copy, key=key).problems
     assert told[0].startswith(f"{CAT}: moved to the folder train/cÃ©t") and not any("swapped" in line for line in told)
-    assert torch.equal(Copy.read(folder, key).images.labels, make_set().labels), "the signed manifest has the labels"
+    assert torch.equal(Copy.read(copy, key).images.labels, make_set().labels), "the signed manifest has the labels"
 
 
-def test_what_a_reader_goes_by_is_signed_or_found(folder, key):
+def test_what_a_reader_goes_by_is_signed_or_found(copy, key):
     """The card says what `load_dataset` reads; a turned picture has the same pixels in its file."""
-    card = folder / "README.md"
+    card = copy / "README.md"
     text = card.read_text()
     card.write_text(text.replace("train/**/*.png", "https://evil.example/*.parquet"))
-    rewrite_sums(folder)
+    rewrite_sums(copy)
     for with_key in (key, None):
-        assert verify(folder, key=with_key).problems == ("README.md: edited, it differs from what manifest.json says",)
+        assert verify(copy, key=with_key).problems == ("README.md: edited, it differs from what manifest.json says",)
     card.write_text(text)
-    with Image.open(folder / CAT) as picture:
+    with Image.open(copy / CAT) as picture:
         exif = picture.getexif()
         exif[0x0112] = 3
         notes = PngImagePlugin.PngInfo()
         notes.add_text("label", "dog")
         picture.load()
-        picture.save(folder / CAT, exif=exif, pnginfo=notes)
-    rewrite_sums(folder)
-    assert verify(folder, key=key).problems == (f"{CAT}: file rewritten, pixels unchanged",)
+        picture.save(copy / CAT, exif=exif, pnginfo=notes)
+    rewrite_sums(copy)
+    assert verify(copy, key=key).problems == (f"{CAT}: file rewritten, pixels unchanged",)
 
 
 # -- any names, any way ----------------------------------------------------------------------------------------------

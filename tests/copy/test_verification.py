@@ -1,4 +1,5 @@
 import hashlib
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +14,11 @@ from uge.data.images import ImageSet, pixel_sha256
 from uge.errors import KeyFileError, PublishError
 from uge.keys import Key, SealedKey
 
-from .copies import EPSILON, make_set, perturbed, published, published_sealed, sealed, weights_key
+from ..refusals import refused
+from .copies import EPSILON, make_set, perturbed, published, sealed_by, weights_key
 
 CAT, SECOND_CAT, ZEBRA = "train/cat/00001.png", "train/cat/00004.png", "train/zebra/00000.png"
+MOVED = "train/zebra/00001.png"
 
 
 @pytest.fixture
@@ -33,12 +36,9 @@ def found(folder: Path, *words: str, clean: ImageSet | None = None, count: int =
         assert word in problems[0], problems
 
 
-def refused(folder: Path, *words: str) -> None:
-    with pytest.raises(PublishError) as error:
+def unreadable(folder: Path, *words: str) -> None:
+    with refused(PublishError, "", *words):
         Copy.read(folder)
-    assert "\n" not in str(error.value)
-    for word in words:
-        assert word in str(error.value)
 
 
 def change_manifest(folder: Path, change, sums: bool = False) -> None:
@@ -68,36 +68,55 @@ def test_all_is_well(folder):
         assert result.epsilon_255 == (None if clean is None else EPSILON)
 
 
-def test_one_changed_pixel(folder):
-    image = read_png((folder / CAT).read_bytes())
+def edit(path: Path, change) -> None:
+    path.write_bytes(change(path.read_bytes()))
+
+
+def with_a_pixel_changed(data: bytes) -> bytes:
+    image = read_png(data)
     image[2, 7, 7] ^= 1
-    (folder / CAT).write_bytes(png_bytes(image))
-    found(folder, CAT, "pixels changed")
-    refused(folder, CAT)
+    return png_bytes(image)
 
 
-def test_the_same_pixels_in_another_file(folder):
-    text = PngImagePlugin.PngInfo()
+def with_a_text(data: bytes) -> bytes:
+    """The same pixels in another file."""
+    text, file = PngImagePlugin.PngInfo(), io.BytesIO()
     text.add_text("owner", "somebody else")
-    with Image.open(folder / CAT) as picture:
-        picture.load()
-    picture.save(folder / CAT, pnginfo=text)
-    found(folder, CAT, "rewritten", "pixels unchanged")
-    assert len(Copy.read(folder).images) == 12
+    Image.open(io.BytesIO(data)).save(file, "PNG", pnginfo=text)
+    return file.getvalue()
 
 
-def test_a_file_moved_to_another_class(folder):
-    (folder / CAT).rename(folder / "train/zebra/00001.png")
-    found(folder, CAT, "label swapped", "train/zebra/00001.png", count=2)
-    refused(folder, CAT)
-
-
-def test_two_files_swapped(folder):
+def swap(folder: Path) -> None:
     first, second = (folder / CAT).read_bytes(), (folder / ZEBRA).read_bytes()
-    (folder / CAT).write_bytes(second)
-    (folder / ZEBRA).write_bytes(first)
-    found(folder, ZEBRA, "label swapped", CAT, count=2)
-    refused(folder, ZEBRA)
+    edit(folder / CAT, lambda _: second)
+    edit(folder / ZEBRA, lambda _: first)
+
+
+CHANGES = [  # what is done, what is found of it, in how many problems, whether the images can be read all the same
+    (lambda f: edit(f / CAT, with_a_pixel_changed), [CAT, "pixels changed"], 1, False),
+    (lambda f: edit(f / CAT, with_a_text), [CAT, "rewritten", "pixels unchanged"], 1, True),
+    (lambda f: edit(f / CAT, lambda data: data[: len(data) // 2]), [CAT, "unreadable"], 1, False),
+    (lambda f: edit(f / CAT, lambda _: b""), [CAT, "unreadable"], 1, False),
+    (lambda f: edit(f / CAT, lambda _: b"text, no picture"), [CAT, "unreadable"], 1, False),
+    (lambda f: (f / CAT).rename(f / MOVED), [CAT, "label swapped", MOVED], 2, False),
+    (swap, [ZEBRA, "label swapped", CAT], 2, False),
+    (lambda f: (f / CAT).unlink(), [CAT, "missing"], 1, False),
+    (lambda f: (f / "README.md").unlink(), ["README.md"], 1, True),
+    (lambda f: (f / "SHA256SUMS").unlink(), ["SHA256SUMS"], 1, True),
+    (lambda f: edit(f / "README.md", lambda _: b"Free for everybody"), ["README.md", "edited"], 1, True),
+    (lambda f: change_manifest(f, lambda data: data.update(method="another")), ["manifest.json", "edited"], 1, True),
+    (lambda f: (f / "train" / "other").mkdir(), ["train/other/", "extra"], 1, True),
+]
+
+
+@pytest.mark.parametrize(("change", "told", "count", "readable"), CHANGES)
+def test_whatever_is_changed_is_found(folder, change, told, count, readable):
+    change(folder)
+    found(folder, *told, count=count)
+    if readable:
+        assert len(Copy.read(folder).images) == 12
+    else:
+        unreadable(folder, told[0])
 
 
 def test_a_label_edited_in_the_manifest(folder):
@@ -108,27 +127,15 @@ def test_a_label_edited_in_the_manifest(folder):
     found(folder, "manifest.json", "edited", count=2)
     change_manifest(folder, swap, sums=True)
     found(folder, CAT, "label swapped", "'zebra'")
-    refused(folder, CAT)
+    unreadable(folder, CAT)
 
 
 def test_a_label_swapped_with_care_is_found_with_the_originals(folder):
     """File moved, manifest and sums rewritten to match: only the originals tell."""
-    (folder / CAT).rename(folder / "train/zebra/00001.png")
-    change_manifest(folder, lambda d: d["images"][1].update(file="train/zebra/00001.png", label=0), sums=True)
+    (folder / CAT).rename(folder / MOVED)
+    change_manifest(folder, lambda d: d["images"][1].update(file=MOVED, label=0), sums=True)
     assert verify(folder).ok
-    found(folder, "train/zebra/00001.png", "no original", clean=make_set(), count=2)
-
-
-def test_a_missing_file(folder):
-    (folder / CAT).unlink()
-    found(folder, CAT, "missing")
-    refused(folder, CAT)
-
-
-@pytest.mark.parametrize("name", ["README.md", "SHA256SUMS"])
-def test_a_missing_companion(folder, name):
-    (folder / name).unlink()
-    found(folder, name)
+    found(folder, MOVED, "no original", clean=make_set(), count=2)
 
 
 @pytest.mark.parametrize(
@@ -140,28 +147,6 @@ def test_an_extra_file(folder, name):
     problems = verify(folder).problems
     assert f"{name}: extra, not published" in problems
     assert len(problems) == (2 if "other" in name else 1)  # the folder itself, too
-
-
-def test_an_empty_extra_folder(folder):
-    (folder / "train" / "other").mkdir()
-    found(folder, "train/other/", "extra")
-
-
-@pytest.mark.parametrize("change", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"text, no picture"])
-def test_an_unreadable_image(folder, change):
-    (folder / CAT).write_bytes(change((folder / CAT).read_bytes()))
-    found(folder, CAT, "unreadable")
-    refused(folder, CAT)
-
-
-def test_an_edited_manifest(folder):
-    change_manifest(folder, lambda data: data.update(method="another"))
-    found(folder, "manifest.json", "edited")
-
-
-def test_an_edited_card(folder):
-    (folder / "README.md").write_text("Free for everybody")
-    found(folder, "README.md", "edited")
 
 
 def test_edited_sums(folder):
@@ -221,9 +206,8 @@ def test_other_originals(folder):
 def test_a_manifest_that_cannot_be_read(folder, change, words):
     change(folder / "manifest.json")
     for call in (verify, read_manifest):
-        with pytest.raises(PublishError, match=words) as error:
+        with refused(PublishError, words):
             call(folder)
-        assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -235,15 +219,30 @@ def test_a_manifest_that_cannot_be_read(folder, change, words):
         (lambda d: d["images"][0].update(label=3), "label 3"),
         (lambda d: d["images"].append(d["images"][0]), "twice"),
         (lambda d: d.update(images=[]), "no image"),
-        (lambda d: d.update(epsilon_255="much"), "damaged"),
+        (lambda d: d["images"][0].update(file="train/cat/" + "x" * 300 + ".png"), "is not train/"),
+        (lambda d: d["images"][0].update(file="train/cat/\udcff.png"), "no manifest of uge"),
         (lambda d: d.update(surprise=1), "damaged"),
+        *(
+            (lambda d, facts=facts: d.update(facts), "damaged")
+            for facts in (
+                {"epsilon_255": "much"},
+                {"settings": []},
+                {"settings": {"deep": {"er": 1}}},
+                {"epsilon_measured_255": float("inf")},
+                {"epsilon_measured_255": 256},
+                {"shape": [3, 10**9, 10**9]},
+                {"shape": [3, 12]},
+                {"class_names": ["x" * 10**6]},
+                {"card_sha256": "none"},
+            )
+        ),
     ],
 )
 def test_a_manifest_that_makes_no_sense(folder, change, words):
     change_manifest(folder, change)
-    with pytest.raises(PublishError, match=words) as error:
-        verify(folder)
-    assert "\n" not in str(error.value)
+    for read in (verify, read_manifest):
+        with refused(PublishError, words):
+            read(folder)
 
 
 # -- many files, signatures, letters ---------------------------------------------------------------------------------
@@ -259,47 +258,33 @@ def test_many_files_with_one_problem_are_one_line(folder):
     found(folder, "12 files: pixels changed; the first is train/zebra/00000.png", clean=make_set())
 
 
-@pytest.fixture
-def key() -> SealedKey:
-    return SealedKey.draw()
-
-
-@pytest.fixture
-def opening(key, tmp_path) -> Path:
-    """A copy with letters."""
-    published_sealed(tmp_path / "sealed", make_set(), key)
-    return tmp_path / "sealed"
-
-
-def test_every_letter_opens_and_every_view_is_that_of_the_original(opening, key):
-    result = verify(opening, clean=make_set(), key=key)
+def test_every_letter_opens_and_every_view_is_that_of_the_original(copy, key):
+    result = verify(copy, clean=make_set(), key=key)
     assert result.ok and (result.signature, result.letters, result.views) == ("valid", 12, 12)
     assert 0 < result.epsilon_255 <= EPSILON
-    result = verify(opening, key=key)
+    result = verify(copy, key=key)
     assert result.ok and (result.signature, result.letters, result.views) == ("valid", 12, None)
-    result = verify(opening, clean=make_set())
+    result = verify(copy, clean=make_set())
     assert result.ok and (result.signature, result.letters, result.views) == ("not checked", None, None)
 
 
-def problem_with(opening: Path, key: Key, clean: ImageSet | None = None) -> str:
-    (problem,) = verify(opening, clean=clean, key=key).problems
+def problem_with(copy: Path, key: Key, clean: ImageSet | None = None) -> str:
+    (problem,) = verify(copy, clean=clean, key=key).problems
     assert "\n" not in problem
     return problem
 
 
-def test_a_wrong_key_is_one_line(opening):
-    problem = problem_with(opening, SealedKey.draw(), make_set())
+def test_a_wrong_key_is_one_line(copy):
+    problem = problem_with(copy, SealedKey.draw(), make_set())
     assert problem.startswith("signature: ") and "use the key of this release" in problem
-    result = verify(opening, key=SealedKey.draw())
+    result = verify(copy, key=SealedKey.draw())
     assert (result.signature, result.letters, result.views) == ("wrong", None, None)
 
 
-def test_a_changed_pixel_is_one_line(opening, key):
-    image = read_png((opening / CAT).read_bytes())
-    image[0, 3, 3] ^= 2
-    (opening / CAT).write_bytes(png_bytes(image))
-    assert problem_with(opening, key, make_set()) == f"{CAT}: pixels changed"
-    result = verify(opening, clean=make_set(), key=key)
+def test_a_changed_pixel_is_one_line(copy, key):
+    edit(copy / CAT, with_a_pixel_changed)
+    assert problem_with(copy, key, make_set()) == f"{CAT}: pixels changed"
+    result = verify(copy, clean=make_set(), key=key)
     assert (result.letters, result.views) == (11, 11)
 
 
@@ -307,14 +292,14 @@ def test_letters_that_the_protector_spoilt_are_told(key, tmp_path):
     """Signed all the same: one letter that does not open, then one image published under another's name."""
     clean = make_set()
     options = {"method": "sealed", "settings": {}, "epsilon_255": EPSILON, "signers": [key]}
-    copies = sealed(clean.images, key)
+    copies = sealed_by(key, clean.images)
     spoilt = copies.clone()
     spoilt[3, 0, 0, 0] ^= 1
     publish(clean, spoilt, tmp_path / "spoilt", **options)
     assert problem_with(tmp_path / "spoilt", key) == "letters: 11 of 12 open with this key"
     other = clean.with_images(clean.images.clone())
     other.images[4, 0, 5, 5] ^= 4
-    publish(other, sealed(other.images, key), tmp_path / "other", **(options | {"epsilon_255": None}))
+    publish(other, sealed_by(key, other.images), tmp_path / "other", **(options | {"epsilon_255": None}))
     assert problem_with(tmp_path / "other", key, clean).startswith("views: 11 of 12 are identical")
 
 
@@ -326,27 +311,27 @@ def test_a_key_of_initial_weights_checks_the_signature_alone(tmp_path):
     assert result.ok and (result.signature, result.letters, result.views) == ("valid", None, None)
 
 
-def test_whatever_is_not_signed_by_the_key_is_refused(opening, key):
+def test_whatever_is_not_signed_by_the_key_is_refused(copy, key):
     """Labels exchanged in the manifest, sums made to agree; the signature taken away; the manifest, too."""
 
     def exchange(data):
         for at, label, file in ((0, 1, CAT), (1, 0, ZEBRA)):
             data["images"][at] |= {"label": label, "file": file}
 
-    (opening / CAT).rename(opening / "x")
-    (opening / ZEBRA).rename(opening / CAT)
-    (opening / "x").rename(opening / ZEBRA)
-    change_manifest(opening, exchange, sums=True)
-    assert verify(opening).ok, "without a key nobody can tell"
-    assert "edited after it was signed" in problem_with(opening, key)
-    (opening / "manifest.sig").unlink()
-    rewrite_sums(opening)
-    assert verify(opening).ok
-    assert "has no manifest.sig" in problem_with(opening, key)
-    assert verify(opening, key=key).signature == "none"
-    (opening / "manifest.json").unlink()
+    (copy / CAT).rename(copy / "x")
+    (copy / ZEBRA).rename(copy / CAT)
+    (copy / "x").rename(copy / ZEBRA)
+    change_manifest(copy, exchange, sums=True)
+    assert verify(copy).ok, "without a key nobody can tell"
+    assert "edited after it was signed" in problem_with(copy, key)
+    (copy / "manifest.sig").unlink()
+    rewrite_sums(copy)
+    assert verify(copy).ok
+    assert "has no manifest.sig" in problem_with(copy, key)
+    assert verify(copy, key=key).signature == "none"
+    (copy / "manifest.json").unlink()
     with pytest.raises(PublishError, match="is no published folder"):
-        verify(opening, key=key)
+        verify(copy, key=key)
 
 
 def test_every_recipient_finds_the_signature_of_his_key(tmp_path):
@@ -357,10 +342,10 @@ def test_every_recipient_finds_the_signature_of_his_key(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"algorithm": "rsa", "signatures": []}', '{"algorithm": "ed25519"}'])
-def test_a_signature_that_is_none(opening, key, text):
-    (opening / "manifest.sig").write_text(text)
-    rewrite_sums(opening)
-    assert "is no signature, or damaged" in problem_with(opening, key)
+def test_a_signature_that_is_none(copy, key, text):
+    (copy / "manifest.sig").write_text(text)
+    rewrite_sums(copy)
+    assert "is no signature, or damaged" in problem_with(copy, key)
 
 
 def test_a_recipient_cannot_publish(key, tmp_path):

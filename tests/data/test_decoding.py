@@ -110,10 +110,7 @@ def test_few_bits_of_gray_span_the_whole_range(depth: int) -> None:
 
 
 def test_palettes_are_expanded() -> None:
-    image = Image.new("P", (2, 1))
-    image.putpalette([10, 20, 30, 200, 100, 50])
-    image.putpixel((1, 0), 1)
-    assert np.asarray(decode(saved(image), "x")).tolist() == [[[10, 20, 30], [200, 100, 50]]]
+    assert np.asarray(decode(saved(two_colours()), "x")).tolist() == [[[10, 20, 30], [200, 100, 50]]]
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -138,84 +135,79 @@ def test_exif_rotation_is_applied(orientation: int, kind: str) -> None:
     assert np.array_equal(np.asarray(decode(content, "x")), upright)
 
 
-class TestAlpha:
-    RGBA = saved(Image.fromarray(np.array([[[0, 0, 0, 0], [10, 20, 30, 255], [0, 100, 200, 51]]], np.uint8)))
-
-    def test_colour(self) -> None:
-        refused(self.RGBA, "alpha", "--convert")
-        assert converted(self.RGBA, ALPHA_OVER_WHITE).tolist() == [[[255] * 3, [10, 20, 30], [204, 224, 244]]]
-
-    def test_gray_stays_gray(self) -> None:
-        content = saved(Image.fromarray(np.array([[[0, 0], [7, 255]]], np.uint8)))
-        refused(content, "alpha", "--convert")
-        assert converted(content, ALPHA_OVER_WHITE).tolist() == [[255, 7]]
-
-    def test_transparent_palette_entry(self) -> None:
-        image = Image.new("P", (2, 1))
-        image.putpalette([10, 20, 30, 200, 100, 50])
-        image.putpixel((1, 0), 1)
-        content = saved(image, transparency=0)
-        refused(content, "alpha", "--convert")
-        assert converted(content, ALPHA_OVER_WHITE).tolist() == [[[255] * 3, [200, 100, 50]]]
-
-    @pytest.mark.parametrize(("pixels", "transparency"), [([[5, 6]], 5), ([[[5, 5, 5], [6, 6, 6]]], (5, 5, 5))])
-    def test_transparent_colour(self, pixels: list, transparency: object) -> None:
-        content = saved(Image.fromarray(np.array(pixels, np.uint8)), transparency=transparency)
-        refused(content, "alpha", "--convert")
-        assert converted(content, ALPHA_OVER_WHITE).reshape(2, -1)[:, 0].tolist() == [255, 6]
+def pixels(*values: object, kind: str = "PNG", dtype: type = np.uint8, **options: object) -> bytes:
+    """A file of one row of pixels."""
+    return saved(Image.fromarray(np.array([values], dtype)), kind, **options)
 
 
-class TestSixteenBits:
-    VALUES = (0x0000, 0x12FF, 0xFFFF)
-
-    @pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM"])
-    def test_gray(self, kind: str) -> None:
-        content = saved(Image.fromarray(np.array([self.VALUES], np.uint16)), kind)
-        refused(content, "16 bits", "--convert")
-        assert converted(content, HIGH_BYTE).tolist() == [[0x00, 0x12, 0xFF]]
-
-    def test_colour_png_that_pillow_calls_8_bit(self) -> None:
-        content = png(1, 1, 16, 2, struct.pack(">HHH", *self.VALUES))
-        assert Image.open(io.BytesIO(content)).mode == "RGB"
-        refused(content, "16 bits", "--convert")
-        assert converted(content, HIGH_BYTE).tolist() == [[[0x00, 0x12, 0xFF]]]
-
-    def test_colour_ppm_that_pillow_calls_8_bit(self) -> None:
-        content = b"P6 1 1 65535 " + struct.pack(">HHH", *self.VALUES)
-        refused(content, "16 bits", "--convert")
-        assert converted(content, HIGH_BYTE).shape == (1, 1, 3)
-
-    def test_with_alpha_states_both(self) -> None:
-        conversions: Counter[str] = Counter()
-        content = png(1, 1, 16, 6, struct.pack(">HHHH", *self.VALUES, 0))
-        assert np.asarray(decode(content, "x", convert=True, conversions=conversions)).tolist() == [[[255] * 3]]
-        assert conversions == {HIGH_BYTE: 1, ALPHA_OVER_WHITE: 1}
-
-    @pytest.mark.parametrize(("colour", "count"), [(0, 1), (2, 3)])
-    def test_with_a_transparent_colour_is_refused_always(self, colour: int, count: int) -> None:
-        value = struct.pack(">" + "H" * count, *[0x1234] * count)
-        refused(png(1, 1, 16, colour, value, extra=value), "transparent colour", convert=True)
-
-    def test_signed_values_are_refused_where_they_are_negative(self) -> None:
-        buffer = io.BytesIO()
-        Image.fromarray(np.array([[0, 3071, 65536 - 1000]], np.uint16)).save(buffer, "TIFF", tiffinfo={339: 2})
-        refused(buffer.getvalue(), "negative values", convert=True)
-
-    def test_twelve_bits_in_sixteen_are_told(self) -> None:
-        conversions: Counter[str] = Counter()
-        content = saved(Image.fromarray(np.array([[0, 4095]], np.uint16)), "PNG")
-        decode(content, "x", convert=True, conversions=conversions)
-        assert conversions == {HIGH_BYTE: 1, NEARLY_BLACK: 1}
-
-    def test_thirty_two_bits_are_refused_always(self) -> None:
-        for dtype in (np.int32, np.float32):
-            refused(saved(Image.fromarray(np.zeros((2, 2), dtype)), "TIFF"), "32 bits", convert=True)
+def two_colours() -> Image.Image:
+    """A palette of two, each once."""
+    image = Image.new("P", (2, 1))
+    image.putpalette([10, 20, 30, 200, 100, 50])
+    image.putpixel((1, 0), 1)
+    return image
 
 
-def test_cmyk() -> None:
-    content = saved(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "TIFF")
-    refused(content, "CMYK", "--convert")
-    assert converted(content, TO_RGB)[0, 0].tolist() == [255, 0, 0]
+SIXTEEN = (0x0000, 0x12FF, 0xFFFF)
+WIDE = struct.pack(">HHH", *SIXTEEN)
+
+
+@pytest.mark.parametrize(
+    ("content", "why", "conversion", "expected"),
+    [
+        (
+            pixels([0, 0, 0, 0], [10, 20, 30, 255], [0, 100, 200, 51]),
+            "alpha",
+            ALPHA_OVER_WHITE,
+            [[255] * 3, [10, 20, 30], [204, 224, 244]],
+        ),
+        (pixels([0, 0], [7, 255]), "alpha", ALPHA_OVER_WHITE, [255, 7]),  # gray stays gray
+        (saved(two_colours(), transparency=0), "alpha", ALPHA_OVER_WHITE, [[255] * 3, [200, 100, 50]]),
+        (pixels(5, 6, transparency=5), "alpha", ALPHA_OVER_WHITE, [255, 6]),
+        (pixels([5] * 3, [6] * 3, transparency=(5, 5, 5)), "alpha", ALPHA_OVER_WHITE, [[255] * 3, [6] * 3]),
+        *(
+            (pixels(*SIXTEEN, kind=kind, dtype=np.uint16), "16 bits", HIGH_BYTE, [0x00, 0x12, 0xFF])
+            for kind in ("PNG", "TIFF", "PPM")
+        ),
+        (png(1, 1, 16, 2, WIDE), "16 bits", HIGH_BYTE, [[0x00, 0x12, 0xFF]]),  # this and the next Pillow calls 8 bit
+        (b"P6 1 1 65535 \x00\x00\x12\x12\xff\xff", "16 bits", HIGH_BYTE, [[0x00, 0x12, 0xFF]]),
+        (saved(Image.new("CMYK", (1, 1), (0, 255, 255, 0)), "TIFF"), "CMYK", TO_RGB, [[255, 0, 0]]),
+    ],
+)
+def test_what_would_lose_something_is_converted_where_that_is_asked_for(
+    content: bytes, why: str, conversion: str, expected: list
+) -> None:
+    refused(content, why, "--convert")
+    assert converted(content, conversion).tolist() == [expected]
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        *((png(1, 1, 16, 2 * (n > 1), b"\x12\x34" * n, extra=b"\x12\x34" * n), "transparent colour") for n in (1, 3)),
+        (pixels(0, 3071, 65536 - 1000, kind="TIFF", dtype=np.uint16, tiffinfo={339: 2}), "negative values"),
+        *((pixels(0, 0, kind="TIFF", dtype=dtype), "32 bits") for dtype in (np.int32, np.float32)),
+    ],
+)
+def test_what_no_conversion_saves_is_refused_always(content: bytes, why: str) -> None:
+    refused(content, why, convert=True)
+
+
+@pytest.mark.parametrize(
+    ("content", "both"),
+    [
+        (png(1, 1, 16, 6, struct.pack(">HHHH", *SIXTEEN, 0)), (HIGH_BYTE, ALPHA_OVER_WHITE)),
+        (pixels(0, 4095, dtype=np.uint16), (HIGH_BYTE, NEARLY_BLACK)),  # twelve bits in sixteen
+    ],
+)
+def test_two_conversions_of_one_image_are_both_stated(content: bytes, both: tuple[str, str]) -> None:
+    conversions: Counter[str] = Counter()
+    found = decode(content, "x", convert=True, conversions=conversions)
+    assert conversions == dict.fromkeys(both, 1)
+    assert ALPHA_OVER_WHITE not in both or np.asarray(found).tolist() == [[[255] * 3]]
+
+
+def test_a_cmyk_jpeg_is_refused_too() -> None:
     refused(saved(Image.new("CMYK", (8, 8)), "JPEG"), "CMYK", "--convert")
 
 

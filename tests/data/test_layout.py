@@ -151,7 +151,7 @@ def test_an_order_that_other_loaders_do_not_share_is_noted() -> None:
 def test_images_deeper_inside_are_of_the_uppermost_folder_and_it_is_said() -> None:
     assert not laid_out("cat/images/0.png", "dog/images/0.png").notes
     found = laid_out("photo/cat/0.png", "photo/dog/0.png", "sketch/cat/0.png")
-    assert found.class_names == ("photo", "sketch")
+    assert found.class_names == ("photo", "sketch") and names_of(found)[0] == "photo/cat-0"
     assert found.notes == ("d: an image's class is its uppermost folder, so photo/dog/0.png is of class 'photo'",)
 
 

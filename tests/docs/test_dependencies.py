@@ -19,12 +19,8 @@ def version(text: str) -> tuple[int, ...]:
 def test_every_dependency_is_above_its_advisories() -> None:
     rows = re.findall(r"^\| ([^|]+) \| ([^|]+) \|", (ROOT / "docs" / "dependencies.md").read_text(), re.MULTILINE)
     told = {name.split(" ")[0]: version(bound) for name, bound in rows if bound[0].isdigit()}
-    needed = [
-        *PROJECT["dependencies"],
-        *PROJECT["optional-dependencies"]["clip"],
-        *PROJECT["optional-dependencies"]["ray"],
-    ]
-    low = dict(each.split(">=") for each in needed)
+    extras = PROJECT["optional-dependencies"]
+    low = dict(each.split(">=") for each in (*PROJECT["dependencies"], *extras["clip"], *extras["ray"]))
     assert told.keys() >= {"torch", "pillow", "cryptography", "pyrage", "jinja2", "datasets", "transformers", "ray"}
     for name, bound in told.items():
         if name in low:
@@ -33,19 +29,16 @@ def test_every_dependency_is_above_its_advisories() -> None:
 
 @pytest.mark.parametrize("name", ["requirements.lock", "requirements-dev.lock"])
 def test_a_lock_holds_what_is_needed_with_hashes_and_as_the_constraints_say(name: str) -> None:
-    entries = re.findall(
-        r"^([a-z0-9_.-]+)\S*?==(\S+)[^\n]*\\\n((?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)",
-        _lock(name),
-        re.MULTILINE,
-    )
-    locked = {package.replace("_", "-"): pinned for package, pinned, _ in entries}
-    assert len(re.findall(r"^[a-z]", _lock(name), re.MULTILINE)) == len(entries), "a line without hashes"
+    lock, pinned = (ROOT / name).read_text(), r"^([a-z0-9_.-]+)\S*?==(\S+)[^\n]*\\\n"
+    entries = re.findall(pinned + r"(?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+", lock, re.MULTILINE)
+    locked = {package.replace("_", "-"): number for package, number in entries}
+    assert len(re.findall(r"^[a-z]", lock, re.MULTILINE)) == len(entries), "a line without hashes"
     extras = PROJECT["optional-dependencies"]
     needed = list(PROJECT["dependencies"])
     if name == "requirements-dev.lock":
-        needed += [
-            each for part in ("clip", "timm", "ray", "slurm", "serve", "docs") for each in extras[part]
-        ] + extras["dev"][1:]
+        needed += extras["dev"][1:]
+        for part in ("clip", "timm", "ray", "slurm", "serve", "docs"):
+            needed += extras[part]
     for each in needed:
         package, low = re.match(r"([a-z0-9-]+)>=([0-9.]+)", each).groups()
         assert version(locked[package]) >= version(low), package
@@ -55,13 +48,8 @@ def test_a_lock_holds_what_is_needed_with_hashes_and_as_the_constraints_say(name
             assert version(locked[package.replace("_", "-")]) == version(pinned), package
 
 
-def _lock(name: str) -> str:
-    return (ROOT / name).read_text()
-
-
 def test_every_test_that_the_threat_model_names_is_there() -> None:
     named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs" / "threat-model.md").read_text()))
-    there = {
-        name for file in (ROOT / "tests").rglob("*.py") for name in re.findall(r"def (test_\w+)", file.read_text())
-    }
+    tests = "".join(file.read_text() for file in (ROOT / "tests").rglob("*.py"))
+    there = set(re.findall(r"def (test_\w+)", tests))
     assert len(named) > 15 and named <= there, named - there

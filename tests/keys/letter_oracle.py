@@ -37,11 +37,7 @@ def layout(shape: tuple[int, int, int], epsilon: int) -> dict[str, int]:
         while 2 ** (bits - 8 - digits // 27 * 63) < 5 ** (digits % 27):
             bits += 1
         if bits <= room:
-            return {
-                "step": step,
-                "node_step": 4 if colour else 0,
-                "reach": most,
-            }
+            return {"step": step, "node_step": 4 if colour else 0, "reach": most}
     raise ValueError("no room for a letter")
 
 

@@ -15,8 +15,8 @@ from typing import Any
 import pyrage
 import pytest
 import torch
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import torch as safetensors
@@ -27,6 +27,8 @@ from uge.keys.sealed import BEGINNING
 from uge.networks import NetworkSpec
 from uge.training import Recipe
 
+from ..refusals import refused
+
 FORK = multiprocessing.get_context("fork")
 
 
@@ -35,14 +37,15 @@ def weights_key() -> Key:
     return new_weights_key(spec, ("cat", "dog"), (0.5,), (0.2,), Recipe())
 
 
-def one_line(error: pytest.ExceptionInfo[KeyFileError]) -> str:
-    assert "\n" not in str(error.value)
-    return str(error.value)
-
-
 @pytest.fixture(params=["sealed", "initial-weights"])
 def key(request: Any) -> Key:
     return SealedKey.draw() if request.param == "sealed" else weights_key()
+
+
+@pytest.fixture
+def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Passphrases cost less work."""
+    monkeypatch.setattr(age, "LOG2_N", 10)
 
 
 def test_the_two_files(key, tmp_path):
@@ -57,9 +60,8 @@ def test_the_two_files(key, tmp_path):
     load_key(protector, role="protector")
     load_key(recipient, role="recipient")
     for path, role in ((recipient, "protector"), (protector, "recipient")):
-        with pytest.raises(KeyFileError, match=rf"this needs the {role}'s \(NAME.{role}.uge\)") as error:
+        with refused(KeyFileError, rf"this needs the {role}'s \(NAME.{role}.uge\)"):
             load_key(path, role=role)
-        one_line(error)
 
 
 def test_a_passphrase_encrypts_both_and_anyones_age_opens_them(tmp_path):
@@ -73,19 +75,16 @@ def test_a_passphrase_encrypts_both_and_anyones_age_opens_them(tmp_path):
     assert pyrage.passphrase.decrypt(recipient.read_bytes(), "öffne dich") == key.to_bytes("recipient")
 
 
-def test_an_encrypted_file_needs_its_passphrase(tmp_path, monkeypatch):
-    monkeypatch.setattr(age, "LOG2_N", 10)
+def test_an_encrypted_file_needs_its_passphrase(tmp_path, cheap):
     for path in save_key(SealedKey.draw(), tmp_path / "mine", passphrase=b"open sesame"):
         load_key(path, passphrase=b"open sesame")
         for passphrase, words in ((None, r"is sealed; give its passphrase \(--pass"), (b"simsim", "wrong passphrase")):
-            with pytest.raises(KeyFileError, match=words) as error:
+            with refused(KeyFileError, words, str(path)):
                 load_key(path, passphrase=passphrase)
-            assert str(path) in one_line(error)
 
 
 @pytest.mark.parametrize("length", [0, 1, 2**16 - 1, 2**16, 2**16 + 1, 3 * 2**16])
-def test_files_of_any_length_are_those_of_age(length, monkeypatch):
-    monkeypatch.setattr(age, "LOG2_N", 10)
+def test_files_of_any_length_are_those_of_age(length, cheap):
     content = os.urandom(length)
     data = age.encrypt_by_passphrase(content, b"open sesame")
     assert data.startswith(b"age-encryption.org/v1\n-> scrypt ")
@@ -100,8 +99,7 @@ def armoured(data: bytes) -> bytes:
     return b"\n".join([b"-----BEGIN AGE ENCRYPTED FILE-----", *lines, b"-----END AGE ENCRYPTED FILE-----", b""])
 
 
-def test_a_file_that_age_encrypted_anew_is_a_key_too(tmp_path, monkeypatch):
-    monkeypatch.setattr(age, "LOG2_N", 10)
+def test_a_file_that_age_encrypted_anew_is_a_key_too(tmp_path, cheap):
     key, path = SealedKey.draw(), tmp_path / "mine.recipient.uge"
     (public, identity), content = age_pair(tmp_path), key.to_bytes("recipient")
     path.write_bytes(armoured(pyrage.encrypt(content, [pyrage.x25519.Recipient.from_str(public)])))
@@ -109,17 +107,8 @@ def test_a_file_that_age_encrypted_anew_is_a_key_too(tmp_path, monkeypatch):
     path.write_bytes(armoured(age.encrypt_by_passphrase(content, b"pw")))
     assert is_sealed(path) and load_key(path, passphrase=b"pw").digest() == key.digest()
     path.write_bytes(path.read_bytes()[:35])
-    with pytest.raises(KeyFileError, match="damaged") as error:
+    with refused(KeyFileError, "damaged"):
         load_key(path, identity=identity)
-    one_line(error)
-
-
-@pytest.mark.parametrize(("passphrase", "words"), [(b"", "passphrase is empty"), (b"\xff\xfe", "no UTF-8 text")])
-def test_passphrases_that_are_none(passphrase, words, tmp_path):
-    with pytest.raises(KeyFileError, match=words) as error:
-        save_key(SealedKey.draw(), tmp_path / "mine", passphrase=passphrase)
-    one_line(error)
-    assert not os.listdir(tmp_path)
 
 
 def age_pair(folder: Path) -> tuple[str, Path]:
@@ -132,12 +121,8 @@ def age_pair(folder: Path) -> tuple[str, Path]:
 def ssh_pair(folder: Path) -> tuple[str, Path]:
     secret = Ed25519PrivateKey.generate()
     file = folder / "id_ed25519"
-    file.write_bytes(
-        secret.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
-        )
-    )
-    public = secret.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+    file.write_bytes(secret.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
+    public = secret.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
     return public.decode() + " somebody@somewhere\n", file
 
 
@@ -155,17 +140,14 @@ def test_a_recipients_file_can_be_for_an_age_or_ssh_key(key, pair, tmp_path):
     )
     assert pyrage.decrypt(recipient.read_bytes(), [known]) == key.to_bytes("recipient")
     for options in ({}, {"passphrase": b"open sesame"}):
-        with pytest.raises(KeyFileError, match=r"for an age or ssh key; .*--passphrase-file FILE") as error:
+        with refused(KeyFileError, r"for an age or ssh key; .*--passphrase-file FILE"):
             load_key(recipient, **options)
-        one_line(error)
     (tmp_path / "other").mkdir()
-    with pytest.raises(KeyFileError, match="is not the identity that opens it") as error:
+    with refused(KeyFileError, "is not the identity that opens it"):
         load_key(recipient, identity=pair(tmp_path / "other")[1])
-    one_line(error)
 
 
-def test_several_recipients_share_a_file_and_the_protectors_has_the_passphrase(tmp_path, monkeypatch):
-    monkeypatch.setattr(age, "LOG2_N", 10)
+def test_several_recipients_share_a_file_and_the_protectors_has_the_passphrase(tmp_path, cheap):
     key = SealedKey.draw()
     (tmp_path / "b").mkdir()
     pairs = [age_pair(tmp_path), ssh_pair(tmp_path), age_pair(tmp_path / "b")]
@@ -175,11 +157,20 @@ def test_several_recipients_share_a_file_and_the_protectors_has_the_passphrase(t
     assert load_key(protector, passphrase=b"pw", identity=pairs[0][1]).signing_key == key.signing_key
 
 
-@pytest.mark.parametrize("to", ["age1junk", "ssh-ed25519 junk", "ssh-dss AAAA", "somebody", "", "AGE-SECRET-KEY-1X"])
-def test_a_recipient_that_is_none_is_named(to, tmp_path):
-    with pytest.raises(KeyFileError, match=f"'{to}' is no recipient") as error:
-        save_key(SealedKey.draw(), tmp_path / "mine", to=[to])
-    one_line(error)
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"passphrase": b""}, "passphrase is empty"),
+        ({"passphrase": b"\xff\xfe"}, "no UTF-8 text"),
+        *(
+            ({"to": [to]}, f"'{to}' is no recipient")
+            for to in ("age1junk", "ssh-ed25519 junk", "ssh-dss AAAA", "somebody", "", "AGE-SECRET-KEY-1X")
+        ),
+    ],
+)
+def test_a_passphrase_or_recipient_that_is_none_is_named(options, words, tmp_path):
+    with refused(KeyFileError, words):
+        save_key(SealedKey.draw(), tmp_path / "mine", **options)
     assert not os.listdir(tmp_path)
 
 
@@ -201,17 +192,11 @@ def test_an_identity_that_is_none_is_named(tmp_path):
     (tmp_path / "comments").write_text("# nothing\n")
     (tmp_path / "pem").write_text("-----BEGIN OPENSSH PRIVATE KEY-----\njunk\n")
     (tmp_path / "locked").write_text(LOCKED)
-    for name, words in (
-        ("text", "holds no identity"),
-        ("comments", "holds no identity"),
-        ("pem", "holds no identity"),
-        ("locked", "where that has a passphrase of its own"),
-        ("missing", "cannot read identity"),
-        ("mine.recipient.uge", "holds no identity"),
-    ):
-        with pytest.raises(KeyFileError, match=words) as error:
+    told = {"locked": "where that has a passphrase of its own", "missing": "cannot read identity"}
+    told |= dict.fromkeys(("text", "comments", "pem", "mine.recipient.uge"), "holds no identity")
+    for name, words in told.items():
+        with refused(KeyFileError, words, str(tmp_path / name)):
             load_key(recipient, identity=tmp_path / name)
-        assert str(tmp_path / name) in one_line(error)
 
 
 FOR_AGE = pyrage.x25519.Identity.generate()
@@ -232,9 +217,8 @@ def test_an_encrypted_file_that_is_edited_or_cut_does_not_open(damaged_file, pla
     edited = bytearray(ENCRYPTED)
     edited[place] ^= change
     path.write_bytes(bytes(edited) if change else ENCRYPTED[:place])
-    with pytest.raises(KeyFileError, match=r"the\.key") as error:
+    with refused(KeyFileError, r"the\.key"):
         load_key(path, identity=identity)
-    one_line(error)
 
 
 @settings(max_examples=200, deadline=None)
@@ -243,9 +227,8 @@ def test_any_other_bytes_are_no_key(damaged_file, data):
     damaged_file[0].write_bytes(data)
     begins_as_one = data.startswith(BEGINNING)  # then it may have been one
     told = "cut short or damaged" if begins_as_one else "(no key|sealed)"
-    with pytest.raises(KeyFileError, match=rf"the\.key is {told}") as error:
+    with refused(KeyFileError, rf"the\.key is {told}"):
         load_key(damaged_file[0])
-    one_line(error)
 
 
 def test_not_a_key_and_not_there(tmp_path):
@@ -253,14 +236,12 @@ def test_not_a_key_and_not_there(tmp_path):
     (tmp_path / "manifest.json").write_text('{"format_version": "two", "images": []}')
     safetensors.save_file({"a": torch.zeros(3)}, tmp_path / "model.safetensors")
     for name in ("notes.txt", "manifest.json", "model.safetensors"):
-        with pytest.raises(KeyFileError, match=f"{name} is no key") as error:
+        with refused(KeyFileError, f"{name} is no key"):
             load_key(tmp_path / name)
-        one_line(error)
     for name in ("missing.uge", "."):
         for read in (load_key, is_sealed):
-            with pytest.raises(KeyFileError, match="cannot read") as error:
+            with refused(KeyFileError, "cannot read"):
                 read(tmp_path / name)
-            one_line(error)
 
 
 @pytest.mark.parametrize("present", [("protector", "recipient"), ("protector",), ("recipient",)])
@@ -269,18 +250,16 @@ def test_a_key_is_never_overwritten(present, tmp_path):
         if path.name.split(".")[1] not in present:
             path.rename(tmp_path / "given away")
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(KeyFileError, match="never overwritten") as error:
+    with refused(KeyFileError, "never overwritten", f"mine.{present[0]}.uge exists"):
         save_key(SealedKey.draw(), tmp_path / "mine")
-    assert f"mine.{present[0]}.uge exists" in one_line(error)
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_a_place_that_cannot_be_written_leaves_nothing(tmp_path):
     (tmp_path / "file").write_text("in the way")
     for name in ("file/mine", f"{'x' * 300}"):
-        with pytest.raises(KeyFileError, match="cannot write") as error:
+        with refused(KeyFileError, "cannot write"):
             save_key(SealedKey.draw(), tmp_path / name)
-        one_line(error)
         assert os.listdir(tmp_path) == ["file"]
 
 

@@ -96,10 +96,7 @@ def report_input(eurosat: ImageSet) -> ReportInput:
             "classes": eurosat.classes,
         },
         examples=Examples(shown.images, copies, tuple(shown.labels.tolist()), names),
-        quality={
-            "psnr_db": psnr(shown.images, copies).mean().item(),
-            "ssim": ssim(shown.images, copies).mean().item(),
-        },
+        quality={"psnr_db": psnr(shown.images, copies).mean().item(), "ssim": ssim(shown.images, copies).mean().item()},
         environment={"uge": "0.1.0", "torch": torch.__version__},
     )
 
