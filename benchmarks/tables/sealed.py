@@ -17,6 +17,7 @@ from benchmarks.tables.text import NOT_MEASURED, Row, figure, short, shown, tabl
 from uge.attack import build_countermeasure
 from uge.attack.filtered import Filtered
 from uge.audit.metrics import counts, holds_originals, summarise
+from uge.report.tables import plus_minus
 from uge.report.verdict import taught_alone
 
 HEADLINE = ("cifar10-12k, 3000 images", "sealed", 16)  # what the README shows: every kind of hacker was tried
@@ -98,9 +99,10 @@ def headline(rows: Sequence[Row]) -> str:
 
 
 def _with_spread(group: Row) -> str:
-    """As "17.1 ± 2.3"; of one training "37.4, one seed"."""
-    ends = group["interval"]
-    return f"{group['accuracy']:.1f}" + (", one seed" if ends is None else f" ± {(ends[1] - ends[0]) / 2:.1f}")
+    """As "17.1 ± 2.3"; of fewer than three trainings "37.4, one seed" or "37.4, two seeds"."""
+    seeds = group["seeds"] if isinstance(group["seeds"], int) else len(group["seeds"])
+    few = ("one seed", "two seeds")[seeds - 1 : seeds]
+    return f"{group['accuracy']:.1f}" + (f", {few[0]}" if few else plus_minus(group | {"seeds": seeds}))
 
 
 def every_hacker(rows: Sequence[Row], *, default: bool = True) -> str:

@@ -289,7 +289,7 @@ def test_the_headline_has_the_recipient_first_and_then_the_strongest_of_each_kin
         "| **recipient** | 74.0, one seed | 76.0 | 74.0 |",
         "| filters the images first (vgg, `grayscale+blur:1`) | 15.0, one seed | 17.0 | - |",
         "| the recipient's architecture (resnet) | 16.0, one seed | 18.0 | - |",
-        "| another architecture (vgg) | 19.0 ± 12.7 | 21.0 | 76.0 |",
+        "| another architecture (vgg) | 19.0, two seeds | 21.0 | 76.0 |",
         "| denoiser, learnt from images of his own (vgg, `own-pairs`) | 29.0, one seed | 31.0 | - |",
         "| trains in another way (vgg, `adversarial`) | 36.0, one seed | 38.0 | - |",
         "| has some originals (vgg, `clean-mixed:500`; these alone teach 50.0) | 45.0, one seed | 47.0 | - |",
