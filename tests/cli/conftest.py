@@ -63,6 +63,11 @@ class Result:
     stdout: str
     stderr: str
 
+    def ok(self) -> Result:
+        """The same, after checking that it ended well."""
+        assert self.code == 0, self
+        return self
+
     @property
     def error(self) -> str:
         """The one line of a user's error, after checking that it is one."""
@@ -72,6 +77,7 @@ class Result:
 
 
 Run = Callable[..., Result]
+Options = tuple[object, ...]
 
 
 @pytest.fixture(scope="session")
@@ -124,25 +130,37 @@ SMALL = given("epochs=4", "batch_size=16", "references=mlp:width=8", "surrogates
 
 
 @pytest.fixture(scope="session")
-def key(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Run a command that makes something, and name the target."""
+
+    def make(name: str, *arguments: object) -> Path:
+        out = tmp_path_factory.mktemp("made") / name
+        run(*arguments, "--out", out).ok()
+        return out
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def key(made: Callable[..., Path]) -> Path:
     """NAME of a sealed key: NAME.protector.uge and NAME.recipient.uge."""
-    name = tmp_path_factory.mktemp("keys") / "alice"
-    done = run("key", "new", "--no-passphrase", "--out", name)
-    assert done.code == 0, done
-    return name
+    return made("alice", "key", "new", "--no-passphrase")
 
 
-def protect_arguments(toy: Path, key: Path, out: Path) -> tuple[object, ...]:
+@pytest.fixture(scope="session")
+def mine(key: Path) -> Options:
+    """How the recipient names his key."""
+    return "--key", role(key, "recipient")
+
+
+def protect_arguments(toy: Path, key: Path, out: Path) -> Options:
     return ("protect", toy, "--key", role(key, "protector"), "--out", out, *SMALL)
 
 
 @pytest.fixture(scope="session")
-def published(run: Run, toy: Path, key: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def published(made: Callable[..., Path], toy: Path, key: Path) -> Path:
     """A sealed copy of the toy images; do not write to it."""
-    out = tmp_path_factory.mktemp("published") / "copy"
-    done = run(*protect_arguments(toy, key, out))
-    assert done.code == 0, done
-    return out
+    return made("copy", "protect", toy, "--key", role(key, "protector"), *SMALL)
 
 
 # -- the paper's method ----------------------------------------------------------------------------------------------
@@ -152,26 +170,20 @@ UGE = given("epochs=8", "run_epochs=1", "batch_size=16", "students=mlp:width=8",
 
 
 @pytest.fixture(scope="session")
-def weights(run: Run, toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def weights(made: Callable[..., Path], toy: Path) -> Path:
     """NAME of a key of initial weights for the toy images."""
-    name = tmp_path_factory.mktemp("keys") / "bob"
-    done = run(*WEIGHTS, "--data", toy, "--out", name)
-    assert done.code == 0, done
-    return name
+    return made("bob", *WEIGHTS, "--data", toy)
 
 
-def uge_arguments(toy: Path, weights: Path, out: Path) -> tuple[object, ...]:
+def uge_arguments(toy: Path, weights: Path, out: Path) -> Options:
     """24 steps of the generator, all three terms on."""
     return ("protect", toy, "--key", role(weights, "protector"), "--out", out, *UGE)
 
 
 @pytest.fixture(scope="session")
-def ungeneralizable(run: Run, toy: Path, weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def ungeneralizable(made: Callable[..., Path], toy: Path, weights: Path) -> Path:
     """A copy by the paper's method; do not write to it."""
-    out = tmp_path_factory.mktemp("published") / "uge"
-    done = run(*uge_arguments(toy, weights, out))
-    assert done.code == 0, done
-    return out
+    return made("uge", "protect", toy, "--key", role(weights, "protector"), *UGE)
 
 
 def bytes_of(folder: Path) -> dict[str, bytes]:

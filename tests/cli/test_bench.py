@@ -15,16 +15,7 @@ from uge.locks import held
 
 from .conftest import Run
 
-HACKERS = """
-[[hackers]]
-networks = ["mlp:width=8", "authorised"]
-countermeasures = ["none"]
-[[hackers]]
-networks = ["mlp:width=8"]
-countermeasures = ["blur:1", "clean-mixed:12"]
-"""
-PLAN = (
-    """
+PLAN = """
 epochs = 1
 authorised = "convnet:width=8"
 [[protections]]
@@ -36,9 +27,26 @@ settings = {network = "mlp:width=8", rounds = 1, network_steps = 1, passes = 1}
 [[protections]]
 method = "sealed"
 settings = {epochs = 1, surrogates = ["mlp:width=8"], references = ["mlp:width=8"], width = 4}
+[[hackers]]
+networks = ["mlp:width=8", "authorised"]
+countermeasures = ["none"]
+[[hackers]]
+networks = ["mlp:width=8"]
+countermeasures = ["blur:1", "clean-mixed:12"]
 """
-    + HACKERS
-)
+
+
+TWICE = """
+epochs = 1
+seeds = [0, 1]
+budget_check = false
+subsets = 0
+[[protections]]
+method = "lsp"
+[[hackers]]
+networks = ["mlp:width=8"]
+countermeasures = ["none", "blur:1"]
+"""
 
 
 def rows_of(folder: Path, kind: str = "") -> list[dict[str, Any]]:
@@ -53,9 +61,7 @@ def compared(run: Run, toy: Path, published: Path, tmp_path_factory: pytest.Temp
     (folder / "mine.toml").write_text(PLAN)
     shutil.copytree(published / "train", folder / "others")
     given = ("--folder", f"theirs={folder / 'others'}", "--runner", "local:workers=1")
-    done = run("bench", folder / "mine.toml", "--data", toy, *given, "--out", folder / "out")
-    assert done.code == 0, done
-    assert "sealed" in done.stdout
+    assert "sealed" in run("bench", folder / "mine.toml", "--data", toy, *given, "--out", folder / "out").ok().stdout
     return folder / "out"
 
 
@@ -88,9 +94,8 @@ def test_ceilings_are_trained_once_and_costs_are_compared_with_resnet_18(compare
     costs = {row["name"]: row["cost"] for row in rows_of(compared, "copy")}
     assert costs["theirs"] is None
     for name in ("lsp", "lock.v1", "sealed"):
-        assert costs[name]["trainings"] == pytest.approx(
-            costs[name]["cpu_seconds"] / yardstick["cpu_seconds"], rel=0.01
-        )
+        trainings = costs[name]["cpu_seconds"] / yardstick["cpu_seconds"]
+        assert costs[name]["trainings"] == pytest.approx(trainings, rel=0.01)
         assert 50 < costs[name]["peak_memory_mb"] < 4000
     assert costs["sealed"]["cpu_seconds"] > costs["lsp"]["cpu_seconds"]
     beside = {path.name for path in compared.glob("*/copies/*")}
@@ -125,17 +130,17 @@ def test_markdown_and_csv_say_what_the_records_say(compared: Path) -> None:
 
 def test_killed_at_random_it_ends_with_the_records_of_an_undisturbed_run(run: Run, toy: Path, tmp_path: Path) -> None:
     plan = tmp_path / "short.toml"
-    plan.write_text('epochs = 1\nseeds = [0, 1]\n[[protections]]\nmethod = "lsp"\n' + HACKERS)
+    plan.write_text(TWICE)
     arguments = ("bench", plan, "--data", toy, "--runner", "local:workers=1")
 
     def told(folder: Path) -> list[dict[str, Any]]:
         times = {"seconds", "cost", "cpu_seconds", "peak_memory_mb"}
         return [{name: value for name, value in row.items() if name not in times} for row in rows_of(folder)]
 
-    assert run(*arguments, "--out", tmp_path / "calm").code == 0
+    run(*arguments, "--out", tmp_path / "calm").ok()
     ended = run(*arguments, "--out", tmp_path / "rough", kill_after=random.Random(3).uniform(0.2, 6))
     assert ended.code in (-9, 0), ended
-    assert run(*arguments, "--out", tmp_path / "rough").code == 0
+    run(*arguments, "--out", tmp_path / "rough").ok()
     assert told(tmp_path / "rough") == told(tmp_path / "calm")
     (result,) = rows_of(tmp_path / "calm", "result")
     assert result["seeds"] == [0, 1] and result["naive"]["seeds"] == 2
@@ -165,10 +170,8 @@ def test_bad_input_is_one_line(run: Run, toy: Path, tmp_path: Path, plan: str, m
 
 
 def test_a_folder_holds_one_comparison(run: Run, compared: Path, toy: Path, tmp_path: Path) -> None:
-    assert (
-        "holds a comparison with other data or settings"
-        in run("bench", "quick", "--data", toy, "--out", compared).error
-    )
+    error = run("bench", "quick", "--data", toy, "--out", compared).error
+    assert "holds a comparison with other data or settings" in error
     given = ("--folder", f"theirs={compared.parent / 'others'}", "--runner", "local:workers=1")
     with held(compared):
         error = run("bench", compared.parent / "mine.toml", "--data", toy, *given, "--out", compared).error

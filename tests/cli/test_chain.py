@@ -7,13 +7,14 @@ import re
 import shlex
 import shutil
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from .conftest import SMALL, Run, bytes_of, protect_arguments, role, uge_arguments
+from .conftest import SMALL, Options, Run, bytes_of, protect_arguments, role
 
 
 def pixels(file: Path) -> np.ndarray:
@@ -25,8 +26,7 @@ def pixels(file: Path) -> np.ndarray:
 
 
 def test_without_a_key_protect_draws_one_and_ends_with_four_lines(run: Run, toy: Path, tmp_path: Path) -> None:
-    done = run("protect", toy, "--no-passphrase", "--out", tmp_path / "C", *SMALL)
-    assert done.code == 0, done
+    done = run("protect", toy, "--no-passphrase", "--out", tmp_path / "C", *SMALL).ok()
     what, look, who, next_ = done.stdout.splitlines()
     c = str(tmp_path / "C")
     assert what == f"Published {c}: 48 images of 3 classes, method sealed."
@@ -39,8 +39,8 @@ def test_without_a_key_protect_draws_one_and_ends_with_four_lines(run: Run, toy:
     private = [role(tmp_path / "C", "protector"), role(tmp_path / "C", "recipient"), tmp_path / "C.png"]
     assert all(stat.S_IMODE(file.stat().st_mode) == 0o600 for file in private)
     assert pixels(tmp_path / "C.png").shape[2] == 3
-    checked = run("verify", tmp_path / "C", "--key", role(tmp_path / "C", "recipient"), "--clean", toy)
-    assert checked.code == 0 and "views: 48 of 48 identical to those of the originals\n" in checked.stdout
+    checked = run("verify", tmp_path / "C", "--key", role(tmp_path / "C", "recipient"), "--clean", toy).ok()
+    assert "views: 48 of 48 identical to those of the originals\n" in checked.stdout
 
 
 def test_protect_without_a_terminal_asks_for_a_decision_in_one_line(run: Run, toy: Path, tmp_path: Path) -> None:
@@ -52,10 +52,10 @@ def test_protect_without_a_terminal_asks_for_a_decision_in_one_line(run: Run, to
 def test_a_new_key_can_be_encrypted_beside_the_copy(run: Run, toy: Path, tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("correct horse\n")
     lock = ("--passphrase-file", tmp_path / "secret")
-    assert run("protect", toy, *lock, "--out", tmp_path / "C", *SMALL).code == 0
+    run("protect", toy, *lock, "--out", tmp_path / "C", *SMALL).ok()
     recipient = role(tmp_path / "C", "recipient")
     assert "is sealed; give its passphrase" in run("verify", tmp_path / "C", "--key", recipient).error
-    assert run("verify", tmp_path / "C", "--key", recipient, *lock).code == 0
+    run("verify", tmp_path / "C", "--key", recipient, *lock).ok()
 
 
 def test_a_failure_before_anything_is_begun_leaves_no_new_key(run: Run, toy: Path, tmp_path: Path) -> None:
@@ -64,9 +64,8 @@ def test_a_failure_before_anything_is_begun_leaves_no_new_key(run: Run, toy: Pat
     assert not [*tmp_path.iterdir()]
 
 
-def test_verify_opens_every_letter(run: Run, toy: Path, key: Path, published: Path) -> None:
-    done = run("verify", published, "--key", role(key, "recipient"), "--clean", toy)
-    assert done.code == 0, done
+def test_verify_opens_every_letter(run: Run, toy: Path, mine: Options, published: Path) -> None:
+    done = run("verify", published, *mine, "--clean", toy).ok()
     signature, letters, views, verdict = done.stdout.splitlines()
     assert signature.startswith("signature: valid, by the key of fingerprint ")
     assert letters == "letters: 48 of 48 open"
@@ -76,46 +75,39 @@ def test_verify_opens_every_letter(run: Run, toy: Path, key: Path, published: Pa
 
 
 def test_open_writes_the_originals_but_for_the_lowest_bit(
-    run: Run, toy: Path, key: Path, published: Path, tmp_path: Path
+    run: Run, toy: Path, mine: Options, published: Path, tmp_path: Path
 ) -> None:
-    done = run("open", published, "--key", role(key, "recipient"), "--out", tmp_path / "mine")
-    assert done.code == 0 and "48 images opened" in done.stdout, done
+    assert "48 images opened" in run("open", published, *mine, "--out", tmp_path / "mine").ok().stdout
     names = sorted(path.relative_to(toy) for path in (toy / "train").rglob("*.png"))
     assert sorted(path.relative_to(tmp_path / "mine") for path in (tmp_path / "mine").rglob("*.png")) == names
     assert all((pixels(tmp_path / "mine" / name) == pixels(toy / name) & 0xFE).all() for name in names)
     assert stat.S_IMODE((tmp_path / "mine").stat().st_mode) == 0o700
 
 
-def test_training_on_the_copy_is_training_on_the_originals_whatever_the_network(
-    run: Run, toy: Path, key: Path, published: Path, tmp_path: Path
+def test_training_on_the_copy_is_training_on_the_originals(
+    run: Run, toy: Path, key: Path, mine: Options, published: Path, tmp_path: Path
 ) -> None:
-    assert run("open", published, "--key", role(key, "recipient"), "--out", tmp_path / "mine").code == 0
-    assert (
-        run("protect", tmp_path / "mine", "--key", role(key, "protector"), "--out", tmp_path / "other", *SMALL).code
-        == 0
-    )
-    for network in ((), ("--network", "mlp:width=8")):
-        for copy, name in ((published, "a"), (tmp_path / "other", "b")):
-            arguments = ("--key", role(key, "recipient"), "--test", toy, "--epochs", 2, *network)
-            done = run("train", copy, *arguments, "--out", tmp_path / name)
-            assert done.code == 0 and "accuracy" in done.stdout, done
-        facts = json.loads((tmp_path / "a" / "run.json").read_text())
-        assert facts["key"] and facts["recipe"]["epochs"] == 2
-        assert facts["network"] == ("mlp(width=8)" if network else "resnet(depth=8,width=16)")
-        assert bytes_of(tmp_path / "a")["weights.safetensors"] == bytes_of(tmp_path / "b")["weights.safetensors"]
-        for name in ("a", "b"):
-            shutil.rmtree(tmp_path / name)
+    run("open", published, *mine, "--out", tmp_path / "mine").ok()
+    run(*protect_arguments(tmp_path / "mine", key, tmp_path / "other")).ok()
+    for copy, out in ((published, "a"), (tmp_path / "other", "b")):
+        how = (*mine, "--test", toy, "--epochs", 2, "--network", "mlp:width=8", "--out", tmp_path / out)
+        assert "accuracy" in run("train", copy, *how).ok().stdout
+    first, second = (bytes_of(tmp_path / out) for out in "ab")
+    assert first["weights.safetensors"] == second["weights.safetensors"]
     assert bytes_of(published) != bytes_of(tmp_path / "other")
+    run("train", published, *mine, "--epochs", 1, "--out", tmp_path / "c").ok()
+    told = [json.loads((tmp_path / out / "run.json").read_text()) for out in "ac"]
+    assert [facts["network"] for facts in told] == ["mlp(width=8)", "resnet(depth=8,width=16)"]
+    assert all(facts["key"] for facts in told) and [facts["recipe"]["epochs"] for facts in told] == [2, 1]
 
 
 def test_a_student_queries_the_recipients_network(
-    run: Run, toy: Path, key: Path, published: Path, tmp_path: Path
+    run: Run, toy: Path, mine: Options, published: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "attacks"
     base = ("attack", published, "--test", toy, "--out", out, "--epochs", 1, "--hacker", "mlp:width=8")
-    assert run(*base).code == 0
-    done = run(*base, "--countermeasure", "distillation:soft", "--key", role(key, "recipient"))
-    assert done.code == 0 and "distillation:soft" in done.stdout, done
+    run(*base).ok()
+    assert "distillation:soft" in run(*base, "--countermeasure", "distillation:soft", *mine).ok().stdout
     first = (out / "records.jsonl").read_text()
     rows = [json.loads(line) for line in first.splitlines()]
     assert [(row["kind"], row["countermeasure"], row["knows"]) for row in rows] == [
@@ -123,8 +115,8 @@ def test_a_student_queries_the_recipients_network(
         ("authorised", "none", "key"),
         ("hacker", "distillation:soft", "model outputs"),
     ]
-    again = run(*base)
-    assert again.code == 0 and "mlp(width=8)" in again.stdout and (out / "records.jsonl").read_text() == first
+    again = run(*base).ok()
+    assert "mlp(width=8)" in again.stdout and (out / "records.jsonl").read_text() == first
     assert not again.stderr
 
 
@@ -158,43 +150,45 @@ def problems(run: Run, *arguments: object) -> list[str]:
     return [line.removeprefix("problem: ") for line in done.stdout.splitlines() if line.startswith("problem: ")]
 
 
+def readers(copy: Path, toy: Path) -> list[Options]:
+    """Every command that reads a copy."""
+    return [("open", copy), ("train", copy), ("attack", copy, "--test", toy), ("audit", copy, "--test", toy)]
+
+
 @pytest.mark.parametrize("change", [change_a_pixel, through_jpeg])
 def test_changed_pixels_are_one_clear_line_for_everybody(
-    run: Run, toy: Path, key: Path, copy: Path, tmp_path: Path, change: object
+    run: Run, toy: Path, mine: Options, copy: Path, tmp_path: Path, change: Callable[[Path], None]
 ) -> None:
     change(copy)
     many = "48 files: pixels changed; the first is train/forest/000.png"
     expected = f"{FILE}: pixels changed" if change is change_a_pixel else many
-    mine, test, out = ("--key", role(key, "recipient")), ("--test", toy), ("--out", tmp_path / "o")
     assert problems(run, copy) == problems(run, copy, *mine, "--clean", toy) == [expected]
-    assert "do not open with this key" in run("open", copy, *mine, *out).error
-    assert "do not open with this key" in run("open", copy / FILE, *mine, *out).error
-    for call in (("train", copy), ("attack", copy, *test), ("audit", copy, *test)):
-        assert "lossy formats and resizing change pixels" in run(*call, *mine, *out).error
-        assert "run 'uge verify" in run(*call, *out).error
+    opens, *others = readers(copy, toy)
+    for call in (opens, ("open", copy / FILE)):
+        assert "do not open with this key" in run(*call, *mine, "--out", tmp_path / "o").error
+    for call in others:
+        assert "lossy formats and resizing change pixels" in run(*call, *mine, "--out", tmp_path / "o").error
+        assert "run 'uge verify" in run(*call, "--out", tmp_path / "o").error
     assert not (tmp_path / "o").exists()
 
 
 def test_a_wrong_key_is_one_clear_line_for_everybody(run: Run, toy: Path, copy: Path, tmp_path: Path) -> None:
-    assert run("key", "new", "--no-passphrase", "--out", tmp_path / "eve").code == 0
-    mine, test, out = ("--key", role(tmp_path / "eve", "recipient")), ("--test", toy), ("--out", tmp_path / "o")
-    (problem,) = problems(run, copy, *mine, "--clean", toy)
+    run("key", "new", "--no-passphrase", "--out", tmp_path / "eve").ok()
+    hers, out = ("--key", role(tmp_path / "eve", "recipient")), ("--out", tmp_path / "o")
+    (problem,) = problems(run, copy, *hers, "--clean", toy)
     assert "use the key of this release" in problem
-    assert "do not open with this key" in run("open", copy / FILE, *mine, *out).error
-    for call in (("open", copy), ("train", copy), ("attack", copy, *test), ("audit", copy, *test)):
-        assert "use the key of this release" in run(*call, *mine, *out).error
+    assert "do not open with this key" in run("open", copy / FILE, *hers, *out).error
+    for call in readers(copy, toy):
+        assert "use the key of this release" in run(*call, *hers, *out).error
     assert not (tmp_path / "o").exists()
 
 
 def test_with_a_key_whatever_it_did_not_sign_is_refused(
-    run: Run, toy: Path, key: Path, copy: Path, tmp_path: Path
+    run: Run, toy: Path, mine: Options, copy: Path, tmp_path: Path
 ) -> None:
-    mine, test, out = ("--key", role(key, "recipient")), ("--test", toy), ("--out", tmp_path / "o")
-    calls = [("open", copy), ("train", copy), ("attack", copy, *test), ("audit", copy, *test)]
-
     def refused(told: str) -> None:
-        for call in calls:
-            assert told in run(*call, *mine, *out).error, call
+        for call in readers(copy, toy):
+            assert told in run(*call, *mine, "--out", tmp_path / "o").error, call
 
     manifest = (copy / "manifest.json").read_text()
     (copy / "manifest.json").write_text(manifest.replace('"label": 0', '"label": 1', 1))
@@ -210,56 +204,31 @@ def test_with_a_key_whatever_it_did_not_sign_is_refused(
     assert not (tmp_path / "o").exists()
 
 
-def test_parts_and_single_files_open_without_a_manifest(
-    run: Run, toy: Path, key: Path, copy: Path, tmp_path: Path
+def test_single_files_open_and_a_bad_one_is_named_or_passed_over(
+    run: Run, toy: Path, mine: Options, copy: Path, tmp_path: Path
 ) -> None:
-    mine = ("--key", role(key, "recipient"))
-    part = tmp_path / "part"
-    shutil.copytree(copy / "train/sea", part / "of the sea")
-    shutil.copy(copy / FILE, part / "tree.png")
-    assert run("open", part, *mine, "--out", tmp_path / "opened").code == 0
-    assert len(bytes_of(tmp_path / "opened" / "train" / "of the sea")) == 16
-    assert (pixels(tmp_path / "opened/tree.png") == pixels(toy / FILE) & 0xFE).all()
-    assert run("open", part / "tree.png", *mine, "--out", tmp_path / "one").code == 0
-    assert bytes_of(tmp_path / "one")["tree.png"] == bytes_of(tmp_path / "opened")["tree.png"]
+    run("open", copy / FILE, *mine, "--out", tmp_path / "one").ok()
+    assert (pixels(tmp_path / "one" / Path(FILE).name) == pixels(toy / FILE) & 0xFE).all()
+    part = Path(shutil.copytree(copy / "train/sea", tmp_path / "part"))
     (part / "notes.png").write_text("no picture")
-    assert "1 of 18 images do not open" in run("open", part, *mine, "--out", tmp_path / "o").error
-    done = run("open", part, *mine, "--out", tmp_path / "o", "--skip-bad")
-    assert done.code == 0 and done.stderr.startswith("note: 1 of 18 images do not open") and "notes.png" in done.stderr
+    assert "1 of 17 images do not open" in run("open", part, *mine, "--out", tmp_path / "o").error
+    done = run("open", part, *mine, "--out", tmp_path / "o", "--skip-bad").ok()
+    assert done.stderr.startswith("note: 1 of 17 images do not open") and "notes.png" in done.stderr
 
 
 # -- the paper's method, and no key at all ---------------------------------------------------------------------------
 
 
-def test_the_papers_method_publishes_within_its_bound(
-    run: Run, toy: Path, weights: Path, ungeneralizable: Path
-) -> None:
+def test_the_papers_method_keeps_its_bound(run: Run, toy: Path, weights: Path, ungeneralizable: Path) -> None:
     manifest = json.loads((ungeneralizable / "manifest.json").read_text())
     assert len(manifest["images"]) == len(list(ungeneralizable.glob("train/*/*.png"))) == 48
     assert manifest["method"] == "uge" and 1 <= manifest["epsilon_measured_255"] <= manifest["epsilon_255"]
     assert manifest["settings"]["run_epochs"] == 1 and "seed" not in manifest["settings"]
     assert not ungeneralizable.with_name("uge.partial").exists()
-    checked = run("verify", ungeneralizable, "--clean", toy, "--key", role(weights, "recipient"))
-    assert checked.code == 0 and "signature: valid" in checked.stdout and "views" not in checked.stdout
+    checked = run("verify", ungeneralizable, "--clean", toy, "--key", role(weights, "recipient")).ok()
+    assert "signature: valid" in checked.stdout and "views" not in checked.stdout
     error = run("open", ungeneralizable, "--key", role(weights, "recipient"), "--out", toy / "o").error
     assert "sees the copy as it is; train on" in error
-
-
-def test_the_same_key_and_settings_give_the_same_bytes(
-    run: Run, toy: Path, weights: Path, ungeneralizable: Path, tmp_path: Path
-) -> None:
-    assert run(*uge_arguments(toy, weights, tmp_path / "again")).code == 0
-    assert bytes_of(tmp_path / "again") == bytes_of(ungeneralizable)
-    assert run(*uge_arguments(toy, weights, tmp_path / "other"), "--epsilon", 8).code == 0
-    assert json.loads((tmp_path / "other" / "manifest.json").read_text())["epsilon_255"] == 8
-    assert bytes_of(tmp_path / "other")[FILE] != bytes_of(ungeneralizable)[FILE]
-
-
-def test_a_sealed_copy_is_never_the_same_twice(run: Run, toy: Path, key: Path, published: Path, tmp_path: Path) -> None:
-    assert run(*protect_arguments(toy, key, tmp_path / "again")).code == 0
-    again, first = pixels(tmp_path / "again" / FILE), pixels(published / FILE)
-    assert 0.4 < ((again ^ first) & 1).mean() < 0.6, "fresh letters"
-    assert (again >> 1 == first >> 1).all(), "the same shift"
 
 
 def test_train_with_a_key_of_initial_weights_and_without_any(
@@ -267,16 +236,15 @@ def test_train_with_a_key_of_initial_weights_and_without_any(
 ) -> None:
     recipient = ("--key", role(weights, "recipient"))
     out = tmp_path / "authorised"
-    done = run("train", ungeneralizable, *recipient, "--test", toy, "--out", out)
-    assert done.code == 0 and "accuracy" in done.stdout, done
+    done = run("train", ungeneralizable, *recipient, "--test", toy, "--out", out).ok()
+    assert "accuracy" in done.stdout
     facts = json.loads((out / "run.json").read_text())
     assert facts["key"] and facts["recipe"]["epochs"] == 2 and 0 <= facts["accuracy"] <= facts["peak_accuracy"] <= 100
     assert sorted(file.name for file in out.iterdir()) == ["run.json", "weights.safetensors"]
     assert stat.S_IMODE(out.stat().st_mode) == 0o700
     named = ("train", ungeneralizable, *recipient, "--network", "mlp", "--out", tmp_path / "o")
     assert "says itself what to train; leave --network out" in run(*named).error
-    done = run("train", ungeneralizable, "--network", "mlp:width=8", "--epochs", 1, "--out", tmp_path / "plain")
-    assert done.code == 0, done
+    done = run("train", ungeneralizable, "--network", "mlp:width=8", "--epochs", 1, "--out", tmp_path / "plain").ok()
     facts = json.loads((tmp_path / "plain" / "run.json").read_text())
     assert not facts["key"] and "accuracy" not in facts and len(facts["train_loss"]) == 1
 
@@ -287,8 +255,8 @@ def test_a_hacker_is_told_when_his_counter_measure_is_of_no_use(run: Run, toy: P
         (gray / file.relative_to(toy)).parent.mkdir(parents=True, exist_ok=True)
         Image.open(file).convert("L").save(gray / file.relative_to(toy))
     base = ("attack", gray, "--test", gray, "--hacker", "mlp:width=8", "--epochs", 1, "--out", tmp_path / "o")
-    done = run(*base, "--countermeasure", "grayscale")
-    assert done.code == 0 and "note: grayscale is of no use here: the images are gray already" in done.stderr
+    done = run(*base, "--countermeasure", "grayscale").ok()
+    assert "note: grayscale is of no use here: the images are gray already" in done.stderr
 
 
 def test_a_folder_of_another_program_is_attacked_past_a_file_that_is_none(run: Run, toy: Path, tmp_path: Path) -> None:
@@ -296,10 +264,9 @@ def test_a_folder_of_another_program_is_attacked_past_a_file_that_is_none(run: R
     shutil.copytree(toy / "train", theirs)
     (theirs / "sea" / "broken.png").write_text("no image")
     base = ("attack", theirs, "--test", toy, "--hacker", "convnet:width=8", "--epochs", 30, "--out", tmp_path / "o")
-    refused = run(*base)
-    assert refused.code == 2 and "broken.png" in refused.error and "--skip-bad" in refused.error
-    done = run(*base, "--skip-bad")
-    assert done.code == 0 and "broken.png" in done.stderr, done
+    error = run(*base).error
+    assert "broken.png" in error and "--skip-bad" in error
+    assert "broken.png" in run(*base, "--skip-bad").ok().stderr
     (row,) = [json.loads(line) for line in (tmp_path / "o" / "records.jsonl").read_text().splitlines()]
     assert row["accuracy"] >= 60  # these are the originals; chance is 33
 
@@ -309,10 +276,6 @@ def test_test_images_of_other_classes_are_refused(run: Run, toy: Path, published
     shutil.copytree(toy / "test" / "sea", others / "test" / "lake")
     shutil.copytree(toy / "test" / "river", others / "test" / "brook")
     told = "the test images differ from the published ones: "
-    for arguments in (
-        ("train", published, "--network", "mlp:width=8"),
-        ("attack", published, "--hacker", "mlp:width=8"),
-    ):
-        done = run(*arguments, "--test", others, "--out", tmp_path / "o")
-        assert done.code == 2 and told in done.error, done
+    for arguments in (("train", published, "--network", "mlp"), ("attack", published, "--hacker", "mlp")):
+        assert told in run(*arguments, "--test", others, "--out", tmp_path / "o").error
     assert not (tmp_path / "o").exists()

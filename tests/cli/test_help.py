@@ -59,8 +59,8 @@ def test_the_installed_command_helps_and_names_every_command() -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_helps(run: Run, command: str) -> None:
-    done = run(*command.split(), "--help")
-    assert done.code == 0 and not done.stderr
+    done = run(*command.split(), "--help").ok()
+    assert not done.stderr
     assert f"uge {command}" in done.stdout
 
 
@@ -90,8 +90,8 @@ def test_list_says_in_a_line_each_what_the_registries_hold(run: Run) -> None:
 
 
 def test_doctor_tells_versions(run: Run) -> None:
-    done = run("doctor")
-    assert done.code == 0 and "torch" in done.stdout and "pyrage" in done.stdout and "cores" in done.stdout
+    done = run("doctor").ok()
+    assert "torch" in done.stdout and "pyrage" in done.stdout and "cores" in done.stdout
 
 
 def test_the_installed_command_fails_as_the_forked_one_does(run: Run) -> None:

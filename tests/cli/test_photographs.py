@@ -15,7 +15,7 @@ from uge.copy import Copy
 from uge.data.images import ImageSet
 from uge.keys import load_key
 
-from .conftest import Result, Run, protect_arguments, role
+from .conftest import Options, Result, Run, protect_arguments, role
 
 SIZES = ((96, 64), (70, 130), (40, 41), (16, 900), (200, 180))  # (width, height)
 PLAN = """
@@ -40,9 +40,8 @@ def album(eurosat: ImageSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
         for number, image in enumerate(eurosat.images[members]):
             picture = Image.fromarray(np.ascontiguousarray(image.permute(1, 2, 0).numpy()))
             picture = picture.resize(SIZES[number % len(SIZES)], Image.Resampling.BICUBIC)
-            path = (
-                folder / ("train" if number < 8 else "test") / name / f"{number:03d}.{'jpg' if number % 2 else 'png'}"
-            )
+            split, kind = "train" if number < 8 else "test", "jpg" if number % 2 else "png"
+            path = folder / split / name / f"{number:03d}.{kind}"
             path.parent.mkdir(parents=True, exist_ok=True)
             exif = picture.getexif()
             exif[0x0112] = 6 if number % 3 == 0 else 1
@@ -71,9 +70,7 @@ def originals(album: Path) -> dict[str, np.ndarray]:
     return {file.relative_to(album).with_suffix(".png").as_posix(): upright(file) for file in files}
 
 
-def test_every_photograph_is_published_at_its_own_size_under_its_own_name(
-    done: Result, copy: Path, album: Path
-) -> None:
+def test_every_photograph_is_published_at_its_own_size_and_name(done: Result, copy: Path, album: Path) -> None:
     assert "24 photographs of 7 sizes; protected as networks see them at 64x64 pixels" in done.stderr
     assert "9 of 24 images turned upright, as their EXIF says" in done.stderr
     expected = originals(album)
@@ -86,10 +83,10 @@ def test_every_photograph_is_published_at_its_own_size_under_its_own_name(
     assert "24 RGB images of 41x40 to 180x200 pixels" in (copy / "README.md").read_text()
 
 
-def test_the_recipient_has_every_pixel_back(run: Run, copy: Path, album: Path, key: Path, tmp_path: Path) -> None:
-    done = run("verify", copy, "--key", role(key, "recipient"), "--clean", album)
-    assert done.code == 0 and "views: 24 of 24 identical" in done.stdout, done
-    assert run("open", copy, "--key", role(key, "recipient"), "--out", tmp_path / "mine").code == 0
+def test_the_recipient_has_every_pixel_back(run: Run, copy: Path, album: Path, mine: Options, tmp_path: Path) -> None:
+    done = run("verify", copy, *mine, "--clean", album).ok()
+    assert "views: 24 of 24 identical" in done.stdout
+    run("open", copy, *mine, "--out", tmp_path / "mine").ok()
     for name, pixels in originals(album).items():
         assert np.array_equal(upright(tmp_path / "mine" / name), pixels & 0xFE)
 
@@ -106,16 +103,13 @@ def test_networks_see_photographs_whole_at_one_size(copy: Path, album: Path, key
     assert not torch.equal(everybody.images, mine.images)
 
 
-def test_training_attacks_and_audits_take_photographs(
-    run: Run, copy: Path, album: Path, key: Path, tmp_path: Path
-) -> None:
+def test_training_and_audits_take_photographs(run: Run, copy: Path, album: Path, mine: Options, tmp_path: Path) -> None:
     (tmp_path / "plan.toml").write_text(PLAN)
-    mine, test = ("--key", role(key, "recipient")), ("--test", album)
-    done = run("train", copy, *mine, *test, "--network", "mlp:width=8", "--epochs", 1, "--out", tmp_path / "run")
-    assert done.code == 0 and "accuracy" in done.stdout, done
+    test = ("--test", album)
+    done = run("train", copy, *mine, *test, "--network", "mlp:width=8", "--epochs", 1, "--out", tmp_path / "run").ok()
+    assert "accuracy" in done.stdout
     audit = ("audit", copy, *test, "--clean", album, *mine, "--plan", tmp_path / "plan.toml", "--out", tmp_path / "a")
-    done = run(*audit, "--runner", "local:workers=1")
-    assert done.code == 0 and "letters are opened at the photographs' own sizes" in done.stdout, done
+    assert "letters are opened at the photographs' own sizes" in run(*audit, "--runner", "local:workers=1").ok().stdout
     found = [json.loads(line) for line in (tmp_path / "a" / "records.jsonl").read_text().splitlines()]
     assert {(row["kind"], row["countermeasure"], row["trained_on"]) for row in found} >= {
         ("authorised", "none", "published"),

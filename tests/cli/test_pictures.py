@@ -34,8 +34,7 @@ def pixels(file: Path) -> np.ndarray:
 
 
 def test_pictures_without_classes_are_protected_and_opened_exactly(run: Run, loose: Path, tmp_path: Path) -> None:
-    done = run("protect", loose, *QUICK, "--out", tmp_path / "copy")
-    assert done.code == 0, done
+    done = run("protect", loose, *QUICK, "--out", tmp_path / "copy").ok()
     assert len(done.stdout.splitlines()) == 4
     assert "3 pictures, method pictures" in done.stdout
     assert "3 pictures without classes" in done.stderr
@@ -44,7 +43,7 @@ def test_pictures_without_classes_are_protected_and_opened_exactly(run: Run, loo
     key = tmp_path / "copy.recipient.uge"
     checked = run("verify", tmp_path / "copy", "--key", key, "--clean", loose)
     assert "views: 3 of 3 identical" in checked.stdout, checked
-    assert run("open", tmp_path / "copy", "--key", key, "--out", tmp_path / "mine").code == 0
+    run("open", tmp_path / "copy", "--key", key, "--out", tmp_path / "mine").ok()
     for number, (width, height) in enumerate(SIZES):
         own = pixels(next(loose.glob(f"picture {number}.*")))
         copy = pixels(tmp_path / "copy" / "train" / "picture" / f"picture {number}.png")
@@ -57,9 +56,7 @@ def test_pictures_without_classes_are_protected_and_opened_exactly(run: Run, loo
 
 def test_one_picture_is_enough(run: Run, loose: Path, tmp_path: Path) -> None:
     file = loose / "picture 0.png"
-    done = run("protect", file, *QUICK, "--out", tmp_path / "copy")
-    assert done.code == 0, done
-    assert "1 picture, method pictures" in done.stdout
+    assert "1 picture, method pictures" in run("protect", file, *QUICK, "--out", tmp_path / "copy").ok().stdout
     checked = run("verify", tmp_path / "copy", "--key", tmp_path / "copy.recipient.uge", "--clean", file)
     assert "views: 1 of 1 identical" in checked.stdout, checked
 
@@ -69,15 +66,14 @@ def test_pictures_of_one_class_keep_its_name(run: Run, loose: Path, tmp_path: Pa
     folder.mkdir(parents=True)
     for file in loose.glob("*.png"):
         (folder / file.name).write_bytes(file.read_bytes())
-    assert run("protect", tmp_path / "cats", *QUICK, "--out", tmp_path / "copy").code == 0
+    run("protect", tmp_path / "cats", *QUICK, "--out", tmp_path / "copy").ok()
     assert sorted(file.stem for file in (tmp_path / "copy" / "train" / "tabby").iterdir()) == ["picture 0", "picture 1"]
 
 
 @pytest.mark.parametrize("name", ["sealed", "random-noise"])
 def test_methods_for_classes_say_what_they_need(run: Run, loose: Path, tmp_path: Path, name: str) -> None:
     done = run("protect", loose, "--no-passphrase", "--method", name, "--out", tmp_path / "copy")
-    assert done.code == 2
-    assert "class" in done.stderr.splitlines()[-1]
+    assert done.code == 2 and "class" in done.stderr.splitlines()[-1]
     assert not (tmp_path / "copy").exists()
     assert not list(tmp_path.glob("*.uge"))
 
@@ -89,6 +85,6 @@ def test_a_picture_that_cannot_be_read_is_named(run: Run, tmp_path: Path) -> Non
 
 
 def test_who_trains_networks_is_told_that_there_are_no_classes(run: Run, loose: Path, tmp_path: Path) -> None:
-    assert run("protect", loose, *QUICK, "--out", tmp_path / "copy").code == 0
+    run("protect", loose, *QUICK, "--out", tmp_path / "copy").ok()
     done = run("audit", tmp_path / "copy", "--test", "eurosat", "--out", tmp_path / "audit")
     assert "the copy alone has 'picture'" in done.error

@@ -41,7 +41,7 @@ def trained(run: Run, published: Path, key: Path, tmp_path_factory: pytest.TempP
     """A trained network that recognises published images by their letters alone."""
     out, recipient = tmp_path_factory.mktemp("trained") / "run", role(key, "recipient")
     how = ("--key", recipient, "--network", "convnet:width=4", "--epochs", 1, "--out", out)
-    assert run("train", published, *how).code == 0
+    run("train", published, *how).ok()
     opens = load_key(recipient)
     copy = Copy.read(published, opens)
     detector = train_detector(copy.images, copy.view(opens), steps=1)
@@ -123,10 +123,8 @@ def test_every_request_over_http_has_an_answer_or_one_clear_error(
         assert ask(picture(), "POST", "/elsewhere")[0] == 404
         assert ask(bytes(MOST_BYTES + 1))[0] == 413
         clients_that_die_harm_nobody(port)
-        assert (
-            f"{trained} is served by process {process.pid}"
-            in run("serve", trained, "--key", key_file, "--port", 0).error
-        )
+        error = run("serve", trained, "--key", key_file, "--port", 0).error
+        assert f"{trained} is served by process {process.pid}" in error
         memory_stays_flat(ask, process)
     log = Log.read(trained / "served.json")  # as the next run of the service reads it
     assert log.bad > len(NO_IMAGES) and log.accounts.keys() == {"", "hacker"}
@@ -180,10 +178,8 @@ def test_mistakes_are_one_line(run: Run, trained: Path, published: Path, key: Pa
     other.mkdir()
     for name in ("run.json", "weights.safetensors"):
         (other / name).write_bytes((trained / name).read_bytes())
-    assert (
-        run("serve", other, "--key", recipient).error
-        == f"{other} cannot recognise its copy yet: give --copy COPY, once"
-    )
+    error = run("serve", other, "--key", recipient).error
+    assert error == f"{other} cannot recognise its copy yet: give --copy COPY, once"
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

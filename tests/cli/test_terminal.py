@@ -9,7 +9,7 @@ from pathlib import Path
 
 from uge.cli.terminal import LONGEST_LINE, one_line
 
-from .conftest import ENVIRONMENT, INSTALLED, Run, role
+from .conftest import ENVIRONMENT, INSTALLED, Options, Run
 
 RED, BELL, FAKE = "\x1b[31mred", "\x07bell", "0.png\nproblem: none\u202e"
 
@@ -26,16 +26,15 @@ def test_a_line_is_cut_in_the_middle_of_its_longest_words_so_that_what_to_do_sta
 def test_nobody_reading_what_is_said_does_not_end_the_work(toy: Path, tmp_path: Path) -> None:
     command = f"{INSTALLED} protect {toy} --method random-noise --out {tmp_path / 'C'}"
     for reader in ("| true", "> /dev/full"):
-        done = subprocess.run(
-            ["bash", "-o", "pipefail", "-c", f"{command} {reader}"], capture_output=True, env=ENVIRONMENT
-        )
+        shell = ["bash", "-o", "pipefail", "-c", f"{command} {reader}"]
+        done = subprocess.run(shell, capture_output=True, env=ENVIRONMENT)
         assert (done.returncode, done.stderr) == (0, b""), done
         assert (tmp_path / "C" / "manifest.json").exists()
         shutil.rmtree(tmp_path / "C")
 
 
 def test_no_command_passes_on_what_a_copy_says_to_the_terminal(
-    run: Run, toy: Path, key: Path, published: Path, tmp_path: Path
+    run: Run, toy: Path, mine: Options, published: Path, tmp_path: Path
 ) -> None:
     copy = Path(shutil.copytree(published, tmp_path / "copy"))
     data = json.loads((copy / "manifest.json").read_text())
@@ -45,7 +44,7 @@ def test_no_command_passes_on_what_a_copy_says_to_the_terminal(
     (copy / "manifest.json").write_text(json.dumps(data))
     for name in (f"{RED}.png", BELL, FAKE):
         (copy / "train" / "forest" / name).write_text("no picture")
-    test, out, mine = ("--test", toy), ("--out", tmp_path / "o"), ("--key", role(key, "recipient"))
+    test, out = ("--test", toy), ("--out", tmp_path / "o")
     calls = [
         ("verify", copy),
         ("verify", copy, *mine),
@@ -61,9 +60,7 @@ def test_no_command_passes_on_what_a_copy_says_to_the_terminal(
     for call in calls:
         done = run(*call)
         assert done.code in (1, 2), done
-        assert not any(mark in done.stdout + done.stderr for mark in ("\x1b", "\x07", "\u202e", "\nproblem: none")), (
-            done
-        )
+        assert not any(mark in done.stdout + done.stderr for mark in ("\x1b", "\x07", "\u202e", "\nproblem: none"))
     assert r"train/forest/\x1b[31mred.png' is not train/" in run("verify", copy).error
     shutil.copy(published / "manifest.json", copy)
     done = run("verify", copy)

@@ -18,6 +18,8 @@ from uge.data import DataWarning, Limits, load
 from uge.data.decoding import UnreadableImage, decode
 from uge.errors import DataError
 
+from ..refusals import refused
+
 SMALL = Limits(pixels=4096, bytes=10**6, files=20)
 
 
@@ -27,13 +29,9 @@ def png(side: int, colour: int = 0) -> bytes:
     return buffer.getvalue()
 
 
-def refused(source: Path, *fragments: str, limits: Limits = SMALL, **how: object) -> None:
-    with pytest.raises(DataError) as caught:
+def refuses(source: Path, *fragments: str, limits: Limits = SMALL, **how: object) -> None:
+    with refused(DataError, "", *fragments):
         load(source, limits=limits, **how)  # type: ignore[arg-type]
-    message = str(caught.value)
-    assert "\n" not in message
-    for fragment in fragments:
-        assert fragment in message
 
 
 def zip_of(path: Path, **members: bytes) -> Path:
@@ -58,14 +56,14 @@ def test_what_is_within_the_limits_is_read(tmp_path: Path) -> None:
 def test_a_member_that_unpacks_to_too_much_is_one_unreadable_image(tmp_path: Path) -> None:
     path = zip_of(tmp_path / "a.zip", cat_1=bytes(SMALL.file_bytes + 1))
     roomy = Limits(pixels=4096)
-    refused(path, "cat/1.png: unpacks to 1,064,961 bytes, at most 1,064,960 are read", "--limit pixels=", limits=roomy)
+    refuses(path, "cat/1.png: unpacks to 1,064,961 bytes, at most 1,064,960 are read", "--limit pixels=", limits=roomy)
     with pytest.warns(DataWarning, match="passed over 1 unreadable"):
         assert len(load(path, limits=roomy, skip_bad=True)) == 2
 
 
 def test_a_zip_that_unpacks_to_too_much_is_refused_before_it_is_read(tmp_path: Path) -> None:
     path = zip_of(tmp_path / "a.zip", cat_1=bytes(600_000), cat_2=bytes(600_000))
-    refused(path, "asks for", "bytes, at most 1,000,000", "--limit bytes=", skip_bad=True)
+    refuses(path, "asks for", "bytes, at most 1,000,000", "--limit bytes=", skip_bad=True)
 
 
 def test_too_many_files_are_refused(tmp_path: Path) -> None:
@@ -73,8 +71,8 @@ def test_too_many_files_are_refused(tmp_path: Path) -> None:
     for number in range(21):
         (root / "cat").mkdir(parents=True, exist_ok=True)
         (root / "cat" / f"{number}.png").write_bytes(b"x")
-    refused(root, "asks for 21 files, at most 20 are read", "--limit files=21")
-    refused(zip_of(tmp_path / "a.zip", **{f"cat_{n}": b"x" for n in range(1, 20)}), "asks for 21 files")
+    refuses(root, "asks for 21 files, at most 20 are read", "--limit files=21")
+    refuses(zip_of(tmp_path / "a.zip", **{f"cat_{n}": b"x" for n in range(1, 20)}), "asks for 21 files")
 
 
 def test_an_image_with_too_many_pixels_is_refused_before_it_is_decoded() -> None:
@@ -96,7 +94,7 @@ def test_the_limit_of_pixels_can_be_raised_above_that_of_the_library(monkeypatch
 
 def test_images_that_grow_in_memory_have_a_limit_together(tmp_path: Path) -> None:
     path = zip_of(tmp_path / "a.zip", **{f"cat_{n}": png(4) for n in range(1, 9)})
-    refused(path, "asks for", "bytes", image_size=(400, 400))
+    refuses(path, "asks for", "bytes", image_size=(400, 400))
 
 
 @pytest.mark.parametrize("shape", [(2**50, 4, 4), (2, 2**50, 4), (2**63 - 1,), (10**30, 2, 2), (-1, 4, 4)])
@@ -106,7 +104,7 @@ def test_headers_of_arrays_that_ask_for_more_than_there_is(tmp_path: Path, shape
     with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in (good | {which: npz_header(shape)}).items():
             archive.writestr(f"{name}.npy", content)
-    refused(tmp_path / "a.npz", f"the array {which}", limits=Limits())
+    refuses(tmp_path / "a.npz", f"the array {which}", limits=Limits())
 
 
 @pytest.mark.parametrize("content", [b"", b"\x93NUMPY", b"\x93NUMPY\x09\x00", npz_header((2, 4, 4))[:-20], b"x" * 200])
@@ -114,7 +112,7 @@ def test_headers_of_arrays_that_are_damaged(tmp_path: Path, content: bytes) -> N
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
         archive.writestr("labels.npy", npz_header((2,)) + bytes([0, 1]))
         archive.writestr("images.npy", content)
-    refused(tmp_path / "a.npz", "the array images cannot be read")
+    refuses(tmp_path / "a.npz", "the array images cannot be read")
 
 
 def test_arrays_are_read_image_by_image(tmp_path: Path) -> None:
@@ -122,9 +120,9 @@ def test_arrays_are_read_image_by_image(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("labels.npy", npz_header((2,)) + bytes([0, 1]))
         archive.writestr("images.npy", npz_header((2, 4, 4)) + images.tobytes()[:-1])
-    refused(tmp_path / "a.npz", "images ends before image 1", limits=Limits())
+    refuses(tmp_path / "a.npz", "images ends before image 1", limits=Limits())
     np.savez(tmp_path / "b.npz", images=np.zeros((2, 70, 70), np.uint8), labels=[0, 1])
-    refused(tmp_path / "b.npz", "images[0] asks for 4,900 pixels", limits=Limits(pixels=4096))
+    refuses(tmp_path / "b.npz", "images[0] asks for 4,900 pixels", limits=Limits(pixels=4096))
     np.savez(tmp_path / "c.npz", images=np.asfortranarray(images), labels=[0, 1])
     assert (load(tmp_path / "c.npz").images[:, 0].numpy() == images).all()
 
@@ -134,8 +132,8 @@ def test_tables_that_unpack_to_too_much_are_refused_before_they_are_read(tmp_pat
         pa.table({"image": [bytes(2_000_000), png(4)], "label": [0, 1]}), tmp_path / "a.parquet", compression="zstd"
     )
     assert (tmp_path / "a.parquet").stat().st_size < 10_000
-    refused(tmp_path / "a.parquet", "asks for", "--limit bytes=")
-    refused(tmp_path / "a.parquet", "train row 0: has 2,000,000 bytes", limits=Limits(pixels=4096))
+    refuses(tmp_path / "a.parquet", "asks for", "--limit bytes=")
+    refuses(tmp_path / "a.parquet", "train row 0: has 2,000,000 bytes", limits=Limits(pixels=4096))
 
 
 def test_a_file_without_end_is_an_unreadable_image(tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ from uge.encoders import ENCODERS, build_encoder, features_of
 from uge.encoders.clip import MEAN, STD
 from uge.errors import ConfigError
 
+from ..images import in_turn
+
 
 @pytest.fixture(scope="module")
 def few(eurosat: ImageSet) -> ImageSet:
@@ -23,7 +25,7 @@ def few(eurosat: ImageSet) -> ImageSet:
     residential, river = (eurosat.class_names.index(name) for name in ("Residential", "River"))
     pick = torch.stack([(eurosat.labels == label).nonzero()[:48, 0] for label in (residential, river)], 1).flatten()
     small = F.avg_pool2d(to_float(eurosat.images[pick]), 2).mean(1, keepdim=True).mul(255).round().to(torch.uint8)
-    return ImageSet(small, torch.arange(96) % 2, ("Residential", "River"), tuple(map(str, range(96))))
+    return in_turn(small, "Residential", "River")
 
 
 @pytest.fixture(scope="module", params=ENCODERS)

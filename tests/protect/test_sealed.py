@@ -7,21 +7,19 @@ from typing import Any
 import pytest
 import torch
 
-from uge.data.images import ImageSet
 from uge.keys import SealedKey
 from uge.protect.family import filtered
 from uge.protect.letters import rendered
 from uge.protect.sealed import SealedConfig, SealedProtection, smaller
 from uge.training import Recipe
 
+from ..images import in_turn, noise
+
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def protection(count: int = 24, classes: int = 3, **settings: Any) -> SealedProtection:
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randint(256, (count, 3, 32, 32), generator=generator, dtype=torch.uint8)
-    names = tuple(f"class {number:02d}" for number in range(classes))
-    clean = ImageSet(images, torch.arange(count) % classes, names, tuple(map(str, range(count))))
+    clean = in_turn(noise(count, 3, 32, 32), *(f"class {number:02d}" for number in range(classes)))
     return SealedProtection(clean, [SealedKey.draw()], SealedConfig(width=4, **settings), seed=0)
 
 

@@ -9,6 +9,7 @@ from PIL import Image
 from uge.report import figures
 from uge.report.tables import accuracy_table
 
+from ..images import noise
 from .conftest import HACKERS, make_records, make_summary
 
 
@@ -25,9 +26,8 @@ def test_the_first_screen_has_eight_bars_at_most_and_the_strongest_come_last() -
     alone = ("vgg", "clean-only:500", "clean images", 59.0, 59.0, 60.0)  # no word about the copy
     rows = figures.bars(accuracy_table(make_summary((*many, *HACKERS[3:], alone))))
     assert [row.published for row in rows] == [54.3, 26.0, 27.0, 28.0, 29.0, 30.0, 31.0, 36.0]
-    students = tuple(
-        ("vgg", f"distillation:soft,temperature={t}", "model outputs", 40.0 + t, 50.0, 60.0) for t in range(9)
-    )
+    soft = "distillation:soft,temperature"
+    students = tuple(("vgg", f"{soft}={t}", "model outputs", 40.0 + t, 50.0, 60.0) for t in range(9))
     rows = figures.bars(accuracy_table(make_summary((*many, *students))))
     assert [row.published for row in rows] == [54.3, 26.0, 27.0, 28.0, 29.0, 30.0, 31.0, 48.0]
     rows = figures.bars(accuracy_table(make_summary(students)))
@@ -65,7 +65,7 @@ def test_differences_are_amplified_around_gray_without_clipping_the_bound() -> N
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_data_uris_hold_the_pixels(channels: int) -> None:
-    image = torch.randint(0, 256, (channels, 6, 4), generator=torch.Generator().manual_seed(0)).byte()
+    image = noise(channels, 6, 4)
     uri = figures.png_uri(image)
     pixels = np.array(Image.open(io.BytesIO(b64decode(uri.removeprefix("data:image/png;base64,")))))
     assert (pixels.reshape(6, 4, channels) == image.permute(1, 2, 0).numpy()).all()
@@ -73,15 +73,14 @@ def test_data_uris_hold_the_pixels(channels: int) -> None:
 
 @pytest.mark.parametrize("shape", [(3, 32, 32), (1, 28, 28), (3, 200, 320), (3, 300, 90)])
 def test_a_comparison_picture_shows_originals_copies_and_differences(shape: tuple[int, int, int]) -> None:
-    originals = torch.randint(30, 220, (9, *shape), generator=torch.Generator().manual_seed(0)).byte()
+    originals = noise(9, *shape, least=30, most=219)
     copies = originals + 10
     picture = Image.open(io.BytesIO(figures.comparison_picture(originals, copies)))
     assert picture.format == "PNG" and picture.mode == "RGB" and 400 <= picture.width <= 800
     pixels = np.array(picture).astype(int)
     height = (picture.height - 2 * figures.GAP) // 3
-    rows = [
-        pixels[top : top + height, figures.MARGIN :] for top in (0, height + figures.GAP, 2 * (height + figures.GAP))
-    ]
+    tops = [row * (height + figures.GAP) for row in range(3)]
+    rows = [pixels[top : top + height, figures.MARGIN :] for top in tops]
     images = rows[2].reshape(-1, 3)
     assert {tuple(value) for value in images.tolist()} == {(248,) * 3, (255,) * 3}  # 128 + 12 * 10; white between them
     shown = (rows[2] == 248).all(-1)

@@ -16,26 +16,8 @@ from uge.errors import PublishError
 from uge.report.audit import write_reports
 from uge.report.page import ReportInput
 
-VALUES = (
-    None,
-    True,
-    -1,
-    0,
-    2**31,
-    2**62,
-    1e300,
-    -5.5,
-    "",
-    "x" * 300,
-    "<b>",
-    [],
-    [[]],
-    [1],
-    {},
-    {"a": {}},
-    [{}],
-    [None],
-)
+VALUES = [None, True, -1, 0, 2**31, 2**62, 1e300, -5.5, "", "x" * 300, "<b>"]
+VALUES += [[], [[]], [1], {}, {"a": {}}, [{}], [None]]
 MISSING = object()
 HOSTILE = "<script>alert(1)</script>[ok](https://evil.example)|`x`\x1b[2J\u202e\n# signature: valid"
 
@@ -89,6 +71,17 @@ def changed(files: dict[str, Any], path: tuple[Any, ...], value: Any) -> dict[st
     return files
 
 
+def shown(folder: Path, what: str, public: bool = False) -> bool:
+    """Whether the reports are written; where not, one line names the folder, and nothing else is raised."""
+    try:
+        return bool(write_reports(folder, public=public))
+    except PublishError as error:
+        assert str(folder) in str(error) and len(str(error).splitlines()) == 1, what
+        return False
+    except Exception as error:
+        raise AssertionError(what) from error
+
+
 @pytest.mark.filterwarnings("ignore:.*are damaged and passed over")
 def test_an_audit_of_others_is_shown_or_refused_in_one_line(files: dict[str, Any], tmp_path: Path) -> None:
     write(tmp_path, files)
@@ -99,23 +92,12 @@ def test_an_audit_of_others_is_shown_or_refused_in_one_line(files: dict[str, Any
     for _ in range(300):
         path, value = rng.choice(every), rng.choice(VALUES)
         write(tmp_path, changed(files, path, value))
-        try:
-            write_reports(tmp_path, public=rng.random() < 0.3)
-        except PublishError as error:
-            refused += 1
-            assert str(tmp_path) in str(error) and len(str(error).splitlines()) == 1, (path, value)
-        except Exception as error:
-            raise AssertionError(f"{path} = {value!r}") from error
+        refused += not shown(tmp_path, f"{path} = {value!r}", public=rng.random() < 0.3)
     assert 30 < refused < 300
     for path in every:
         if isinstance(path[-1], str):
             write(tmp_path, changed(files, path, MISSING))
-            try:
-                write_reports(tmp_path)
-            except PublishError as error:
-                assert str(tmp_path) in str(error) and len(str(error).splitlines()) == 1, path
-            except Exception as error:
-                raise AssertionError(f"{path} is missing") from error
+            shown(tmp_path, f"{path} is missing")
 
 
 def test_class_names_that_are_no_text_are_one_line(files: dict[str, Any], tmp_path: Path) -> None:
@@ -127,10 +109,11 @@ def test_class_names_that_are_no_text_are_one_line(files: dict[str, Any], tmp_pa
         write_reports(tmp_path)
 
 
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x93NUMPY", b"\x00" * 100])
-def test_examples_that_are_none_are_one_line(files: dict[str, Any], tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize("content", [None, b"", b"PK\x03\x04", b"\x93NUMPY", b"\x00" * 100])
+def test_examples_that_are_none_are_one_line(files: dict[str, Any], tmp_path: Path, content: bytes | None) -> None:
     write(tmp_path, files)
-    (tmp_path / "examples.npz").write_bytes(content)
+    whole = (tmp_path / "examples.npz").read_bytes()
+    (tmp_path / "examples.npz").write_bytes(whole[: len(whole) // 2] if content is None else content)
     with pytest.raises(PublishError, match=r"examples\.npz"):
         write_reports(tmp_path)
 

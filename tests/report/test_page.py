@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,6 +25,12 @@ def pages(report_input: ReportInput, tmp_path_factory: pytest.TempPathFactory) -
     write_page(report_input, files["private"])
     write_page(report_input, files["public"], public=True)
     return files
+
+
+@pytest.fixture
+def page(pages: dict[str, Path], open_page: Opener) -> Any:
+    """The private page, open in a browser."""
+    return open_page(pages["private"])
 
 
 @pytest.mark.parametrize("version", ["private", "public"])
@@ -68,8 +75,7 @@ def test_text_has_enough_contrast(pages: dict[str, Path], open_page: Opener, sch
         assert (high + 0.05) / (low + 0.05) >= least, name
 
 
-def test_table_is_the_summary(pages: dict[str, Path], open_page: Opener, report_input: ReportInput) -> None:
-    page = open_page(pages["private"])
+def test_table_is_the_summary(page: Any, report_input: ReportInput) -> None:
     read = "rows => rows.map(row => [...row.querySelectorAll('.network, td')].map(cell => cell.innerText.trim()))"
     shown = page.eval_on_selector_all("#accuracy tbody tr:not(.part)", read)
     titles = page.eval_on_selector_all("#accuracy tr.part", "all => all.map(one => one.innerText)")
@@ -82,8 +88,7 @@ def test_table_is_the_summary(pages: dict[str, Path], open_page: Opener, report_
     assert page.locator("#trainings tbody tr").count() == len(report_input.records)
 
 
-def test_every_picture_is_described_and_focus_reaches_what_folds(pages: dict[str, Path], open_page: Opener) -> None:
-    page = open_page(pages["private"])
+def test_every_picture_is_described_and_focus_reaches_what_folds(page: Any) -> None:
     assert page.eval_on_selector_all("img", "all => all.every(one => one.alt)")
     assert page.eval_on_selector_all("svg", "all => all.every(one => one.closest('[aria-hidden=true]'))")
     described = page.eval_on_selector_all("[role=img]", "all => all.map(one => one.getAttribute('aria-label'))")
@@ -96,8 +101,7 @@ def test_every_picture_is_described_and_focus_reaches_what_folds(pages: dict[str
     assert page.locator("details:first-of-type[open]").count() == 1
 
 
-def test_bars_and_marks_are_as_long_as_the_numbers_say(pages: dict[str, Path], open_page: Opener) -> None:
-    page = open_page(pages["private"])
+def test_bars_and_marks_are_as_long_as_the_numbers_say(page: Any) -> None:
     shares = page.eval_on_selector_all(
         "#bars .track",
         """tracks => tracks.map(track => ['.fill', '.clean', '.guess'].map(name => {
@@ -125,19 +129,15 @@ def test_the_first_screen_is_a_sentence_margin_worth_three_bars_and_the_picture(
     numbers = page.eval_on_selector_all(".headline .value", "all => all.map(one => one.innerText)")
     assert numbers == ["+41.1 points", "150 originals", "> 5,000 originals"]
     assert "(95 %: 120 to 190)" in page.inner_text(".headline").replace("\u00a0", " ")
-    assert page.eval_on_selector_all("#short .value", "all => all.map(one => one.innerText)") == [
-        "76.2",
-        "35.1",
-        "10.0",
-    ]
+    short = page.eval_on_selector_all("#short .value", "all => all.map(one => one.innerText)")
+    assert short == ["76.2", "35.1", "10.0"]
     for what in ("h1", "#verdict", ".headline", "#short", *([".examples"] * picture)):
         box = page.locator(what).bounding_box()
         assert box is not None and box["y"] + box["height"] <= 860, what
     assert page.locator("#bars .bar").count() == 8
 
 
-def test_the_worth_is_drawn_as_a_curve_and_the_level_of_the_copy(pages: dict[str, Path], open_page: Opener) -> None:
-    page = open_page(pages["private"])
+def test_the_worth_is_drawn_as_a_curve_and_the_level_of_the_copy(page: Any) -> None:
     section = page.locator("section[aria-labelledby=worth]")
     assert "5,000 copies are worth 150 originals to the strongest hacker." in section.inner_text()
     assert section.locator(".panel").count() == section.locator(".panel .line.hacker").count() == 2
@@ -146,8 +146,7 @@ def test_the_worth_is_drawn_as_a_curve_and_the_level_of_the_copy(pages: dict[str
     assert len(curve.split()) == 6 and curve.startswith("0.00,83.33 20.00,66.67")  # of 60 percent: 10, then 20
 
 
-def test_no_sentence_is_long(pages: dict[str, Path], open_page: Opener) -> None:
-    page = open_page(pages["private"])
+def test_no_sentence_is_long(page: Any) -> None:
     for text in page.eval_on_selector_all("h1, h2, p, li, caption", "all => all.map(one => one.innerText)"):
         for sentence in re.split(r"(?<=[.])\s", re.sub(r"\(.*?\)", "", text)):
             assert len(sentence.replace("\u00a0%", "").split()) <= 20, sentence
@@ -186,8 +185,7 @@ def test_names_from_folders_are_text_and_not_markup(pages: dict[str, Path]) -> N
     assert "field &amp; &lt;b&gt;meadow&lt;/b&gt;" in html and "<b>meadow</b>" not in html
 
 
-def test_numbers_of_the_copy_are_shown(pages: dict[str, Path], open_page: Opener, report_input: ReportInput) -> None:
-    page = open_page(pages["private"])
+def test_numbers_of_the_copy_are_shown(page: Any, report_input: ReportInput) -> None:
     text = page.inner_text("section[aria-labelledby=protection]")
     assert f"{report_input.quality['psnr_db']:.1f} dB" in text and f"{report_input.quality['ssim']:.3f}" in text
     assert text.count("16 / 255") == 2
