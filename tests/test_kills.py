@@ -14,11 +14,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from uge.copy import publish
 from uge.data.images import ImageSet
 from uge.keys import SealedKey, save_key
 
+from .copy.copies import sealed_by
 from .plans import one_training_each
 
 KILLED = """
@@ -63,22 +65,14 @@ ELSEWHERE = {"protect with a key", "audit", "bench"}  # killed at random moments
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory, eurosat: ImageSet) -> Path:
     """A folder with data, a key, a copy whose letters it opens, and plans."""
-    from PIL import Image
-
-    from uge.keys.letter import seal
-    from uge.keys.shift import layout_of
-
     folder, small = tmp_path_factory.mktemp("kills"), eurosat.subset(torch.arange(0, 3000, 125))
     for split in ("train", "test"):
         for name, label, image in zip(small.names, small.labels.tolist(), small.images, strict=True):
             file = folder / "data" / split / small.class_names[label] / f"{Path(name).name}.png"
             file.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(image.permute(1, 2, 0).numpy()).save(file)
-    key, layout = SealedKey.draw(), layout_of((3, 32, 32), 16)
-    field, nodes = (
-        torch.zeros(len(small), *shape, dtype=torch.int8) for shape in (layout.field_shape, layout.node_shape)
-    )
-    copies = seal(small.images, field, nodes, key.secret, 16)
+    key = SealedKey.draw()
+    copies = sealed_by(key, small.images, 16)
     save_key(key, folder / "k")
     publish(small, copies, folder / "copy", method="sealed", settings={}, epsilon_255=16, signers=[key])
     (folder / "plan.toml").write_text(PLAN)
@@ -89,14 +83,8 @@ def place(tmp_path_factory: pytest.TempPathFactory, eurosat: ImageSet) -> Path:
 def run(folder: Path, command: str, out: str, at: int = 0) -> tuple[int, str]:
     """Exit code and stderr of a command, killed at its change number `at`."""
     words = [word.replace("OUT", out) for word in COMMANDS[command]]
-    how = {
-        "cwd": folder,
-        "capture_output": True,
-        "text": True,
-        "timeout": 300,
-        "env": os.environ | {"OMP_NUM_THREADS": "1"},
-    }
-    done = subprocess.run([sys.executable, "-c", KILLED, str(at), *words], check=False, **how)
+    how = {"cwd": folder, "timeout": 300, "env": os.environ | {"OMP_NUM_THREADS": "1"}}
+    done = subprocess.run([sys.executable, "-c", KILLED, str(at), *words], capture_output=True, text=True, **how)
     return done.returncode, done.stderr
 
 

@@ -28,6 +28,8 @@ from uge.pipeline import protect_and_publish
 from uge.protect import resolve_config
 from uge.training import Recipe, fit
 
+from ..images import in_turn, noise
+
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 TINY: dict[str, dict[str, Any]] = {
@@ -36,14 +38,9 @@ TINY: dict[str, dict[str, Any]] = {
 }
 
 
-def toy(
-    channels: int = 3, size: tuple[int, int] = (12, 10), count: int = 24, least: int = 0, most: int = 255
-) -> ImageSet:
+def toy(channels: int = 3, size: tuple[int, int] = (12, 10), count: int = 24, **limits: int) -> ImageSet:
     """Random images of three classes."""
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randint(least, most + 1, (count, channels, *size), generator=generator, dtype=torch.uint8)
-    labels = torch.arange(count) % 3
-    return ImageSet(images, labels, ("ant", "bee", "cat"), tuple(f"{number:03d}" for number in range(count)))
+    return in_turn(noise(count, channels, *size, **limits), "ant", "bee", "cat")
 
 
 def trained(images: ImageSet, name: str, seed: int = 0, **changes: Any) -> Baseline[Any]:
@@ -167,7 +164,7 @@ def gratings(count: int, seed: int) -> ImageSet:
     distance = down * angle.cos().view(-1, 1, 1) + right * angle.sin().view(-1, 1, 1)
     x = 128 + 9 * (1.3 * distance + phase.view(-1, 1, 1)).sin()[:, None]
     x = (x + 6 * torch.randn(count, 3, 16, 16, generator=generator)).round().clamp(0, 255)
-    return ImageSet(x.to(torch.uint8), labels, ("n", "ne", "e", "se"), tuple(map(str, range(count))))
+    return in_turn(x.to(torch.uint8), "n", "ne", "e", "se")
 
 
 def test_a_naive_hacker_falls_to_shortcuts_and_not_to_random_noise() -> None:
@@ -216,7 +213,7 @@ def test_rem_resists_its_adversary() -> None:
     """What the method is for: the network that it was learnt with knows the classes of attacked copies, too."""
     both = gratings(256, 0)
     pick = (both.labels % 2 == 0).nonzero().flatten()  # upright and level: the augmentation's flip keeps them apart
-    images = ImageSet(both.images[pick], both.labels[pick] // 2, ("n", "e"), tuple(map(str, range(128))))
+    images = in_turn(both.images[pick], "n", "e")
     settings = {"network_steps": 10, "steps": 4, "step_share": 0.4, "attack_steps": 2, "attack_share": 0.75}
     config = REMConfig(network="convnet:width=8", draws=2, batch_size=32, **settings)
     protection = REMProtection(images, [], config, seed=0)

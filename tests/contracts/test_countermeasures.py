@@ -19,6 +19,8 @@ from uge.errors import ConfigError
 from uge.keys.sealed import SealedKey
 from uge.training import PlainTraining, Recipe, logits_of
 
+from ..images import in_turn
+
 SMALL = {  # less work than the defaults; the steps are the same
     "adversarial": "adversarial:steps=2",
     "clean-only": "clean-only:6",
@@ -48,8 +50,7 @@ def published(channels: int, image_size: tuple[int, int], seed: int = 0) -> Imag
     rng = torch.Generator().manual_seed(seed)
     x = F.interpolate(torch.rand(COUNT, channels, 4, 4, generator=rng), size=image_size, mode="bilinear")
     x = (0.9 * x + 0.1 * torch.rand(x.shape, generator=rng)) * 255
-    names = tuple(f"{number:02d}" for number in range(COUNT))
-    return ImageSet(x.to(torch.uint8), torch.arange(COUNT) % CLASSES, ("a", "b", "c"), names)
+    return in_turn(x.to(torch.uint8), *"abc")
 
 
 def network(images: ImageSet) -> nn.Module:

@@ -26,6 +26,9 @@ from uge.protect import DEFAULT, PROTECTIONS, method_for, resolve_config
 from uge.protection import NO_KEY, Protection, Settings
 from uge.training import Recipe
 
+from ..images import in_turn, noise
+from ..refusals import refused
+
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 NETWORK = {"network": "convnet:width=4", "batch_size": 8}
@@ -54,12 +57,9 @@ def settings_of(name: str, **changes: Any) -> Settings:
     return resolve_config(name, TINY.get(name, {}) | changes)
 
 
-def toy(channels: int = 3, size: tuple[int, int] = (12, 14), least: int = 0, most: int = 255) -> ImageSet:
+def toy(channels: int = 3, size: tuple[int, int] = (12, 14)) -> ImageSet:
     """24 random images of three classes."""
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randint(least, most + 1, (24, channels, *size), generator=generator, dtype=torch.uint8)
-    labels = torch.arange(24) % 3
-    return ImageSet(images, labels, ("ant", "bee", "cat"), tuple(f"{number:03d}" for number in range(24)))
+    return in_turn(noise(24, channels, *size), "ant", "bee", "cat")
 
 
 def drawn(kind: str, images: ImageSet) -> list[Key]:
@@ -182,9 +182,8 @@ def test_defaults_can_be_stored_and_read_again(name: str) -> None:
 def test_keys_of_another_kind_are_refused_in_one_line(name: str) -> None:
     images, takes = toy(), PROTECTIONS[name].takes
     for kind in {NO_KEY, SealedKey.kind, "initial-weights"} - {takes}:
-        with pytest.raises(ConfigError, match=r"takes no key|takes a key of the kind") as caught:
+        with refused(ConfigError, r"takes no key|takes a key of the kind"):
             build(images, name, drawn(kind, images))
-        assert "\n" not in str(caught.value)
 
 
 def test_a_key_chooses_the_method_of_whoever_names_none() -> None:
@@ -231,9 +230,8 @@ def test_a_key_chooses_the_method_of_whoever_names_none() -> None:
     ],
 )
 def test_what_is_wrong_with_a_setting_is_one_line(name: str, changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=message) as caught:
+    with refused(ConfigError, message):
         resolve_config(name, changes)
-    assert "\n" not in str(caught.value)
 
 
 # --- the work folder
@@ -262,9 +260,8 @@ def test_a_work_folder_belongs_to_one_run(tmp_path: Path) -> None:
         (toy().subset(torch.arange(20)), keys, {}),
     ):
         other = build(images, "uge", others, workdir=tmp_path, **changes)
-        with pytest.raises(PublishError, match="holds an unfinished run with other data, keys or settings") as caught:
+        with refused(PublishError, "holds an unfinished run with other data, keys or settings"):
             other.train()
-        assert "\n" not in str(caught.value)
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
@@ -273,17 +270,15 @@ def test_a_damaged_work_folder_says_what_to_delete(tmp_path: Path, name: str) ->
     keys, file = interrupted(tmp_path), tmp_path / name
     for content in (b"", file.read_bytes()[:1000], b"no checkpoint"):
         file.write_bytes(content)
-        with pytest.raises(PublishError, match=f"cannot read {file}, it is damaged; delete {tmp_path} and") as caught:
+        with refused(PublishError, f"cannot read {file}, it is damaged; delete {tmp_path} and"):
             build(toy(), "uge", keys, workdir=tmp_path).train()
-        assert "\n" not in str(caught.value)
 
 
 def test_a_work_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file where the folder should be")
     for workdir in (tmp_path / "taken", tmp_path / "taken" / "below"):
-        with pytest.raises(PublishError, match=f"cannot (write|read) {workdir}") as caught:
+        with refused(PublishError, f"cannot (write|read) {workdir}"):
             build(toy(), "em", workdir=workdir).train()
-        assert "\n" not in str(caught.value)
 
 
 def test_a_disk_that_fills_up_is_one_line_and_the_run_goes_on_later(tmp_path: Path) -> None:

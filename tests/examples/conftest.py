@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 
 from uge.copy import publish
 from uge.keys import SealedKey, save_key
-from uge.keys.letter import seal
-from uge.keys.shift import layout_of
+
+from ..copy.copies import sealed_by
 
 
 @pytest.fixture(scope="package")
@@ -17,12 +16,7 @@ def sealed_copy(two_classes, tmp_path_factory) -> tuple[str, str, str]:
     """A published folder of two classes, its recipient's key, and test images as DATA."""
     train, test = two_classes
     folder, key = tmp_path_factory.mktemp("examples"), SealedKey.draw()
-    layout, draw = layout_of((3, 32, 32), 16), torch.Generator().manual_seed(0)
-    field, nodes = (
-        torch.randint(-2, 3, (len(train), *shape), generator=draw, dtype=torch.int8)
-        for shape in (layout.field_shape, layout.node_shape)
-    )
-    copies = seal(train.images, field, nodes, key.secret, 16)
+    copies = sealed_by(key, train.images, 16)
     publish(train, copies, folder / "published", method="sealed", settings={}, epsilon_255=16, signers=[key])
     save_key(key, folder / "mine")
     np.savez(

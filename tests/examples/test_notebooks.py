@@ -35,11 +35,10 @@ def test_a_recipient_trains_a_network_of_his_own_on_what_the_key_opens(sealed_co
 def originals(two_classes, tmp_path) -> Path:
     """The originals of the sealed copy, as DATA."""
     train, test = two_classes
-    arrays = {
-        f"x_{split}": part.images.permute(0, 2, 3, 1).numpy() for split, part in (("train", train), ("test", test))
-    }
-    labels = {"y_train": train.labels.numpy(), "y_test": test.labels.numpy()}
-    np.savez(tmp_path / "originals.npz", class_names=np.array(train.class_names), **arrays, **labels)
+    arrays = {}
+    for split, part in (("train", train), ("test", test)):
+        arrays |= {f"x_{split}": part.images.permute(0, 2, 3, 1).numpy(), f"y_{split}": part.labels.numpy()}
+    np.savez(tmp_path / "originals.npz", class_names=np.array(train.class_names), **arrays)
     return tmp_path / "originals.npz"
 
 
