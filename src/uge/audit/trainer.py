@@ -29,10 +29,10 @@ from uge.attack.clean_subset import subset_of
 from uge.audit.plan import AUTHORISED, Cell, Row
 from uge.data.images import ImageSet, class_difference, normalisation_of
 from uge.durable import write_file
-from uge.errors import ConfigError, DataError
+from uge.errors import ConfigError, DataError, told_as
 from uge.keys.key import RECIPIENT_NETWORK, Key
 from uge.networks import NetworkSpec, build_network
-from uge.outside import MOST_WEIGHTS, read_file
+from uge.outside import MOST_WEIGHTS, open_file, read_file
 from uge.records import config_hash
 from uge.runtime import environment, seed_for
 from uge.service import Guard, Service
@@ -61,14 +61,19 @@ def alike(published: ImageSet, other: ImageSet, what: str) -> ImageSet:
 
 @cache
 def content_digest(place: str) -> str:
-    """SHA-256 over the names and the content of a file or of all files of a folder; "" of what is on no disk here."""
+    """SHA-256 over the names and the content of a file or of all files of a folder; "" of what is on no disk here.
+
+    Raises:
+        DataError: a file cannot be read.
+    """
     root = Path(place).expanduser()
+    told: list[str] = []
     files = sorted(each for each in root.rglob("*") if each.is_file()) if root.is_dir() else [root][: root.is_file()]
-    told = (
-        f"{file.relative_to(root)} {hashlib.sha256(read_file(file, MOST_WEIGHTS, links=True)).hexdigest()}"
-        for file in files
-    )
-    return hashlib.sha256("\n".join(told).encode()).hexdigest() if files else ""
+    for file in files:
+        with told_as(DataError, f"cannot read {file}"), open_file(file, links=True) as content:
+            found = hashlib.file_digest(content, "sha256")  # type: ignore[arg-type]  # its `readinto` has no annotation
+            told.append(f"{file.relative_to(root)} {found.hexdigest()}")
+    return hashlib.sha256("\n".join(told).encode()).hexdigest() if told else ""
 
 
 @dataclass(eq=False, repr=False)
