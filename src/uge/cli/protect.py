@@ -89,7 +89,6 @@ def protect(
     how = options.how(convert, skip_bad)
     with ExitStack() as stack:
         originals: ImageSet | Photographs
-        alone = False  # images of one class, or of none
         if image_size is None and PROTECTIONS[chosen].enlarges:
             originals = stack.enter_context(photographs(data, "train", **AS_SEEN, **how))
             alone = len(originals.small.labels.unique()) == 1
@@ -102,10 +101,10 @@ def protect(
                 except ConfigError as error:
                     raise ConfigError(f"{one}, which is protected by the method pictures: {error}") from error
             _tell_originals(data, originals, chosen)
+            has_test = not alone and "test" in originals.splits
         else:
             originals = load(data, "train", image_size=options.size_of(image_size), **how)
-        # asked now: when the copy is made DATA may be gone
-        has_test = not alone and "test" in splits_of(data, skip_bad=skip_bad, limits=how["limits"])
+            has_test = "test" in splits_of(data, skip_bad=skip_bad, limits=how["limits"])
         if draws:
             keys = [key_beside(out, passphrase)]
         try:

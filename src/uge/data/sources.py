@@ -113,10 +113,12 @@ class Photographs:
     Attributes:
         small: all of them as networks see them: as they are, where they are of one small size; else resized whole.
         sizes: (height, width) of each in pixels; None where `small` holds the images themselves.
+        splits: that the source has, as `splits_of` says.
     """
 
     small: ImageSet
     sizes: tuple[tuple[int, int], ...] | None
+    splits: tuple[str, ...]
     _read: Callable[[int], Tensor]
 
     def __len__(self) -> int:
@@ -162,7 +164,7 @@ def photographs(
             pass
         else:
             _tell(made.notes)
-            yield Photographs(made.images, None, made.images.own)
+            yield Photographs(made.images, None, tuple(found.splits), made.images.own)
             return
         entries = list(entries)
         how = replace(how, image_size=(working_size, working_size), most_side=0)
@@ -176,7 +178,7 @@ def photographs(
                 raise DataError(f"{kept[number].where}: has changed since it was first read; begin again")
             return torch.from_numpy(np.ascontiguousarray(as_channels(pixels, made.images.channels)))
 
-        yield Photographs(made.images, tuple(made.sizes), read)
+        yield Photographs(made.images, tuple(made.sizes), tuple(found.splits), read)
 
 
 def _labels_differ(entries: Iterable[Entry]) -> bool:
