@@ -102,7 +102,7 @@ def _with_spread(group: Row) -> str:
     """As "17.1 ± 2.3"; of fewer than three trainings "37.4, one seed" or "37.4, two seeds"."""
     seeds = group["seeds"] if isinstance(group["seeds"], int) else len(group["seeds"])
     few = ("one seed", "two seeds")[seeds - 1 : seeds]
-    return f"{group['accuracy']:.1f}" + (f", {few[0]}" if few else plus_minus(group | {"seeds": seeds}))
+    return f"{group['accuracy']:.1f}" + (f", {few[0]}" if few else plus_minus(group))
 
 
 def every_hacker(rows: Sequence[Row], *, default: bool = True) -> str:

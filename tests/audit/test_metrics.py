@@ -37,7 +37,7 @@ def test_the_summary_is_what_the_rows_say() -> None:
     assert summary["authorised"] == {
         "network": "convnet",
         "accuracy": 88.5,
-        "interval": [69.441, 107.559],  # 88.5 +- 12.706 * 1.5
+        "interval": None,  # of two seeds
         "peak_accuracy": 89.5,
         "locked_clean_accuracy": 91.5,
         "locked": False,
@@ -60,13 +60,13 @@ def test_the_summary_is_what_the_rows_say() -> None:
 def test_seeds_of_one_hacker_are_a_group() -> None:
     summary = summarise(ROWS, classes=8)
     plain, soft, mlp = summary["groups"]
-    assert plain.pop("interval") == pytest.approx([-50.7215, 146.2215], abs=1e-3)  # 47.75 +- 12.706 * 7.75
     assert plain == {
         "network": "vgg",
         "countermeasure": "none",
         "knows": "nothing",
         "seeds": 2,
         "accuracy": 47.75,
+        "interval": None,
         "peak_accuracy": 48.75,
         "clean_accuracy": 93.5,
         "recovered": 0.4352,  # 35.25 / 81
@@ -83,7 +83,7 @@ def test_seeds_of_one_hacker_are_a_group() -> None:
 
 
 def test_intervals_by_hand() -> None:
-    assert interval([50.0]) is None
+    assert interval([50.0]) is None and interval([49.0, 51.0]) is None
     assert interval([50.0, 50.0, 50.0]) == [50.0, 50.0]
     assert interval([48.0, 50.0, 52.0]) == [45.031, 54.969]  # 4.303 * 2 / sqrt(3)
     low, high = interval([49.0, 51.0] * 8 + [50.0]) or [0.0, 0.0]  # of 17: 2.120 / sqrt(17), Student's t for 16

@@ -14,18 +14,18 @@ from uge.audit.worth import worth
 OTHER = "other-init"  # the authorised architecture in a hacker's hands
 ENOUGH_SEEDS = 3
 ENOUGH_BUDGET = 0.95  # of the accuracy that twice the budget reaches on clean data
-# Two-sided 95% quantiles of Student's t by degrees of freedom, from 1.
-T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
+# Two-sided 95% quantiles of Student's t by degrees of freedom, from 2.
+T95 = (4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
 
 
 def interval(values: Sequence[float]) -> list[float] | None:
-    """The 95% interval of a mean by Student's t, [low, high]; None for a single value."""
-    if len(values) < 2:
+    """The 95% interval of a mean by Student's t, [low, high]; None for fewer than three, of whom it says little."""
+    if len(values) < ENOUGH_SEEDS:
         return None
     degrees = len(values) - 1
     z = 1.96
     series = z + (z**3 + z) / (4 * degrees) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * degrees**2)  # Abramowitz, 26.7.5
-    t = T95[degrees - 1] if degrees <= len(T95) else series
+    t = T95[degrees - 2] if degrees <= len(T95) + 1 else series
     half = t * stdev(values) / math.sqrt(len(values))
     return [round(fmean(values) - half, 3), round(fmean(values) + half, 3)]
 

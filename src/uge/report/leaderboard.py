@@ -75,13 +75,6 @@ def three_digits(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def spread(group: dict[str, Any] | None) -> str:
-    """The half-width of a group's 95% interval in words; nothing for one seed."""
-    if not group or not group.get("interval"):
-        return ""
-    return f"± {(group['interval'][1] - group['interval'][0]) / 2:.1f}"
-
-
 def _who(name: str) -> Callable[[Result], str]:
     def text(result: Result) -> str:
         group = result[name]
@@ -90,7 +83,7 @@ def _who(name: str) -> Callable[[Result], str]:
         how = "" if group["countermeasure"] == "none" else f", {tables.countermeasure_label(group['countermeasure'])}"
         ceiling = "" if group["clean_accuracy"] is None else f"; clean {tables.percent(group['clean_accuracy'])}"
         peak = f"; peak {tables.percent(group['peak_accuracy'])}"
-        return f"{spread(group)} {group['network']}{how}{ceiling}{peak}".strip()
+        return f"{tables.plus_minus(group)} {group['network']}{how}{ceiling}{peak}".strip()
 
     return text
 
@@ -99,8 +92,9 @@ def _authorised(result: Result) -> str:
     user = result["authorised"]
     if user is None:
         return ""
-    ceiling = user["locked_clean_accuracy"]
-    return f"{spread(user)} {user['network']}{'' if ceiling is None else f'; clean {tables.percent(ceiling)}'}".strip()
+    clean = user["locked_clean_accuracy"]
+    ceiling = "" if clean is None else f"; clean {tables.percent(clean)}"
+    return f"{tables.plus_minus(user)} {user['network']}{ceiling}".strip()
 
 
 def _at_peak(result: Result) -> str:

@@ -258,8 +258,8 @@ def heat_text(group: dict[str, Any] | None) -> str:
 
 
 def plus_minus(group: dict[str, Any]) -> str:
-    """The half-width of a group's 95% interval from three seeds on; that of two says no more than that they differ."""
-    return "" if group["seeds"] < 3 else f" ± {group['interval'][1] - group['accuracy']:.1f}"
+    """The half-width of a group's 95% interval, where there is one."""
+    return f" ± {(group['interval'][1] - group['interval'][0]) / 2:.1f}" if group["interval"] else ""
 
 
 def heatmap_markdown(heat: Heatmap) -> str:
