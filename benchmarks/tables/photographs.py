@@ -9,33 +9,34 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmarks.tables.text import Row, shown, table
+from benchmarks.tables.text import Row, run_of, short, shown, table
 
-NAMES = {"none": "vgg", "other-init": "the recipient's network", "pool:2": "halved and back"}
+NAMES = {"none": "", "other-init": ", the recipient's", "pool:2": ", halved and back"}
 
 
 def photograph_table(rows: Sequence[Row]) -> str:
-    """A line a copy and training size: the recipient and each hacker, in brackets on the originals."""
+    """A column a copy and training size; a line for the recipient and each hacker, in brackets on the originals."""
     trainings = [row for row in rows if row["kind"] != "copy" and "trial" not in row]
-    hackers = list(dict.fromkeys(row["countermeasure"] for row in trainings if row["kind"] == "hacker"))
-    places = dict.fromkeys((row["dataset"], row["side"], row["train_size"]) for row in trainings)
+    who = list(dict.fromkeys(run_of(row) for row in sorted(trainings, key=lambda row: row["kind"])))
+    places = sorted({(row["dataset"], row["side"], row["train_size"]) for row in trainings})
     body = []
-    for place in sorted(places):
-        here = [row for row in trainings if (row["dataset"], row["side"], row["train_size"]) == place]
-        cells = [_both(here, "authorised", "none"), *(_both(here, "hacker", hacker) for hacker in hackers)]
-        body.append([place[0], f"{place[1]} x {place[1]}", f"{place[2]} x {place[2]}", *cells])
-    header = ["data", "protected at", "trained at", "recipient", *(NAMES.get(name, name) for name in hackers)]
-    return table(header, body)
+    for run in who:
+        kind, network, countermeasure = run
+        name = (
+            "**recipient**"
+            if kind == "authorised"
+            else short(network) + NAMES.get(countermeasure, f", {countermeasure}")
+        )
+        cells = []
+        for place in places:
+            here = [row for row in trainings if (row["dataset"], row["side"], row["train_size"]) == place]
+            cells.append(_both([row for row in here if run_of(row) == run]))
+        body.append([name, *cells])
+    header = [f"{data}, protected at {side}, trained at {size}" for data, side, size in places]
+    return table(["who trains", *header], body)
 
 
-def _both(rows: Sequence[Row], kind: str, countermeasure: str) -> str:
+def _both(rows: Sequence[Row]) -> str:
     """On the copy, and in brackets on the originals."""
-    own, ceiling = (
-        [
-            row["accuracy"]
-            for row in rows
-            if (row["kind"], row["countermeasure"], row["trained_on"]) == (kind, countermeasure, trained_on)
-        ]
-        for trained_on in ("published", "clean")
-    )
+    own, ceiling = ([row["accuracy"] for row in rows if row["trained_on"] == on] for on in ("published", "clean"))
     return shown(own) + (f" ({shown(ceiling)})" if ceiling else "")
