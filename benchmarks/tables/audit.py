@@ -107,7 +107,7 @@ def _hacker_text(group: Row | None) -> str:
         return ""
     share = "" if group["recovered"] is None else f", {100 * group['recovered']:.0f} %"
     ceiling = "" if group["clean_accuracy"] is None else f" ({group['clean_accuracy']:.1f}{share})"
-    return f"{group['accuracy']:.1f}{plus_minus(group)}{'†' if group['undertrained'] else ''}{ceiling}"
+    return f"{group['accuracy']:.1f}{plus_minus(group['interval'])}{'†' if group['undertrained'] else ''}{ceiling}"
 
 
 def audit_headline(rows: Sequence[Row]) -> str:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmarks.tables.text import Row, run_of, short, shown, table
+from benchmarks.tables.text import Row, Run, run_of, short, shown, table
+
+Place = tuple[str, int, int]  # data, side, size that networks saw
 
 NAMES = {"none": "", "other-init": ", the recipient's", "pool:2": ", halved and back"}
 
@@ -17,23 +19,24 @@ NAMES = {"none": "", "other-init": ", the recipient's", "pool:2": ", halved and 
 def photograph_table(rows: Sequence[Row]) -> str:
     """A column a copy and training size; a line for the recipient and each hacker, in brackets on the originals."""
     trainings = [row for row in rows if row["kind"] != "copy" and "trial" not in row]
-    who = list(dict.fromkeys(run_of(row) for row in sorted(trainings, key=lambda row: row["kind"])))
-    places = sorted({(row["dataset"], row["side"], row["train_size"]) for row in trainings})
-    body = []
-    for run in who:
-        kind, network, countermeasure = run
-        name = (
-            "**recipient**"
-            if kind == "authorised"
-            else short(network) + NAMES.get(countermeasure, f", {countermeasure}")
-        )
-        cells = []
-        for place in places:
-            here = [row for row in trainings if (row["dataset"], row["side"], row["train_size"]) == place]
-            cells.append(_both([row for row in here if run_of(row) == run]))
-        body.append([name, *cells])
+    found: dict[Run, dict[Place, list[Row]]] = {}
+    for row in sorted(trainings, key=lambda row: row["kind"]):
+        found.setdefault(run_of(row), {}).setdefault(_place(row), []).append(row)
+    places = sorted(set(map(_place, trainings)))
     header = [f"{data}, protected at {side}, trained at {size}" for data, side, size in places]
+    body = [[_who(run), *(_both(here.get(place, [])) for place in places)] for run, here in found.items()]
     return table(["who trains", *header], body)
+
+
+def _place(row: Row) -> Place:
+    return row["dataset"], row["side"], row["train_size"]
+
+
+def _who(run: Run) -> str:
+    kind, network, countermeasure = run
+    if kind == "authorised":
+        return "**recipient**"
+    return short(network) + NAMES.get(countermeasure, f", {countermeasure}")
 
 
 def _both(rows: Sequence[Row]) -> str:

@@ -101,8 +101,8 @@ def headline(rows: Sequence[Row]) -> str:
 def _with_spread(group: Row) -> str:
     """As "17.1 ± 2.3"; of fewer than three trainings "37.4, one seed" or "37.4, two seeds"."""
     seeds = group["seeds"] if isinstance(group["seeds"], int) else len(group["seeds"])
-    few = ("one seed", "two seeds")[seeds - 1 : seeds]
-    return f"{group['accuracy']:.1f}" + (f", {few[0]}" if few else plus_minus(group))
+    few = "one seed" if seeds == 1 else "two seeds"
+    return f"{group['accuracy']:.1f}" + (plus_minus(group["interval"]) or f", {few}")
 
 
 def every_hacker(rows: Sequence[Row], *, default: bool = True) -> str:

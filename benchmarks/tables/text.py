@@ -7,6 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from uge.audit.metrics import interval
+from uge.report.tables import plus_minus
 
 NOT_MEASURED = "not measured yet\n"
 
@@ -21,8 +22,7 @@ def shown(values: Sequence[float], digits: int = 1) -> str:
     if len(values) == 2:  # the interval of two is all there may be
         low, high = (f"{value:.{digits}f}" for value in sorted(values))
         return low if low == high else f"{fmean(values):.{digits}f} ({low} to {high})"
-    ends = interval(values)
-    return f"{fmean(values):.{digits}f}" + ("" if ends is None else f" ± {(ends[1] - ends[0]) / 2:.{digits}f}")
+    return f"{fmean(values):.{digits}f}{plus_minus(interval(values), digits)}"
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

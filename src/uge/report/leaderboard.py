@@ -83,7 +83,7 @@ def _who(name: str) -> Callable[[Result], str]:
         how = "" if group["countermeasure"] == "none" else f", {tables.countermeasure_label(group['countermeasure'])}"
         ceiling = "" if group["clean_accuracy"] is None else f"; clean {tables.percent(group['clean_accuracy'])}"
         peak = f"; peak {tables.percent(group['peak_accuracy'])}"
-        return f"{tables.plus_minus(group)} {group['network']}{how}{ceiling}{peak}".strip()
+        return f"{tables.plus_minus(group.get('interval'))} {group['network']}{how}{ceiling}{peak}".strip()
 
     return text
 
@@ -94,7 +94,7 @@ def _authorised(result: Result) -> str:
         return ""
     clean = user["locked_clean_accuracy"]
     ceiling = "" if clean is None else f"; clean {tables.percent(clean)}"
-    return f"{tables.plus_minus(user)} {user['network']}{ceiling}".strip()
+    return f"{tables.plus_minus(user.get('interval'))} {user['network']}{ceiling}".strip()
 
 
 def _at_peak(result: Result) -> str:

@@ -251,15 +251,15 @@ def heat_text(group: dict[str, Any] | None) -> str:
     """One cell in words: accuracy, half-width of its interval, share recovered, whether undertrained."""
     if group is None:
         return ""
-    text = percent(group["accuracy"]) + plus_minus(group)
+    text = percent(group["accuracy"]) + plus_minus(group["interval"])
     if group["recovered"] is not None:
         text += f" ({100 * group['recovered']:.0f} %)"
     return text + (" †" if group["undertrained"] else "")
 
 
-def plus_minus(group: dict[str, Any]) -> str:
-    """The half-width of a group's 95% interval, where there is one."""
-    return f" ± {(group['interval'][1] - group['interval'][0]) / 2:.1f}" if group["interval"] else ""
+def plus_minus(ends: Sequence[float] | None, digits: int = 1) -> str:
+    """The half-width of a 95% interval, where there is one."""
+    return f" ± {(ends[1] - ends[0]) / 2:.{digits}f}" if ends else ""
 
 
 def heatmap_markdown(heat: Heatmap) -> str:
