@@ -144,6 +144,7 @@ def test_killed_at_random_it_ends_with_the_records_of_an_undisturbed_run(run: Ru
     assert told(tmp_path / "rough") == told(tmp_path / "calm")
     (result,) = rows_of(tmp_path / "calm", "result")
     assert result["seeds"] == [0, 1] and result["naive"]["seeds"] == 2
+    assert result["naive"]["interval"] is None  # of two seeds
     seconds = {row["copy_seed"] for row in rows_of(tmp_path / "calm", "hacker") if row["countermeasure"] == "blur:1"}
     assert seconds == {0}  # the second copy meets the plain hackers alone
 
