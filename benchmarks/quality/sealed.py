@@ -5,6 +5,7 @@
 Makes a key and a copy of its own for every data set, epsilon and seed in WORK (private), audits it by the plan, and
 keeps every training and the facts of the copy in `benchmarks/results/sealed/records.jsonl`. Killed at any time, the
 same command goes on. Ceilings, which are trainings on the originals, are shared between all copies of one data set.
+With --folder it audits what another program made of the same images, by the same plan.
 """
 
 from __future__ import annotations
@@ -75,22 +76,29 @@ def main() -> None:
     parser.add_argument("--runner", default="local:workers=1")
     parser.add_argument("--work", type=Path, required=True, help="private folder for keys, copies and audits")
     parser.add_argument("--facts", action="store_true", help="what the copy looks like, too")
+    parser.add_argument("--folder", metavar="NAME=DIR", help="images that another program protected, without a key")
     arguments = parser.parse_args()
 
     size = (arguments.image_size, arguments.image_size) if arguments.image_size else None
     clean, test = (load(arguments.data, split, image_size=size, convert=True) for split in ("train", "test"))
     dataset, epsilon, seed = Path(arguments.data).stem, arguments.epsilon, arguments.seed
-    about = {"dataset": dataset, "copy": "sealed", "epsilon_255": epsilon}
-    place = arguments.work / f"{dataset}-{epsilon}-{seed}"
+    name, _, folder = (arguments.folder or "sealed").partition("=")
+    about = {"dataset": dataset, "copy": name, "epsilon_255": epsilon}
+    place = arguments.work / "-".join([dataset, str(epsilon), str(seed), *([name] if folder else [])])
     place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     config = resolve_config("sealed", {"epsilon_255": epsilon})
-    seconds = made(clean, place, config)
-    key = key_beside(place)
-    copy = Copy.read(place, key)
+    seconds = 0.0 if folder else made(clean, place, config)
+    key = None if folder else key_beside(place)
+    copy = Copy.read(folder or place, key)
     images = copy.images.like(clean)
     if seconds or arguments.facts:
         kept = {row["seed"]: row for row in read_records(RESULTS) if row["kind"] == "copy"
                 and {name: row[name] for name in about} == about}.get(seed, {})  # fmt: skip
+        ours: dict[str, object] = {}
+        if key:
+            ours = {"config": config.to_dict(), "protect_seconds": seconds or kept.get("protect_seconds")}
+            same = key.opened(images.images) == key.seen(clean.images)
+            ours["views_identical"] = int(same.flatten(1).all(1).sum())
         append_record(
             RESULTS,
             about
@@ -101,11 +109,9 @@ def main() -> None:
                 "psnr_db": round(float(psnr(clean.images, images.images).median()), 2),
                 "ssim": round(float(ssim(clean.images, images.images).mean()), 4),
                 "epsilon_measured_255": int((clean.images.short() - images.images).abs().max()),
-                "views_identical": int((key.opened(images.images) == key.seen(clean.images)).flatten(1).all(1).sum()),
-                "protect_seconds": seconds or kept.get("protect_seconds"),
-                "config": config.to_dict(),
                 "environment": environment(),
             }
+            | ours
             | recognised(clean, images.images),
         )
     plan = read_plan(arguments.plan)

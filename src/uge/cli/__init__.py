@@ -15,6 +15,7 @@ from uge.cli.terminal import fail, note
 from uge.errors import UgeError
 
 INTERRUPTED = 130  # the shell's exit code for Ctrl-C
+GOES_ON = {"protect", "open", "attack", "audit", "bench", "demo"}  # what was done stays, and the rest follows
 
 app = typer.Typer(
     help="Publish images that only the holder of a key can learn from.",
@@ -59,7 +60,8 @@ def main() -> None:
             fail(error.format_message())
         raise
     if code == INTERRUPTED:  # some versions of typer turn Ctrl-C into this code, others into Abort
-        print("interrupted; all but train go on where they stopped if called again", file=sys.stderr)
+        again = GOES_ON.intersection(sys.argv[1:])
+        print("interrupted" + "; the same command goes on where it stopped" * bool(again), file=sys.stderr)
     sys.exit(code)
 
 
