@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from uge import cli
 from uge.data.sources import load
 from uge.errors import PublishError
 from uge.locks import held
@@ -135,5 +136,18 @@ def test_ctrl_c_is_one_line(toy: Path, tmp_path: Path) -> None:
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)
         _, told = process.communicate(timeout=60)
-    assert process.returncode == 130 and told.startswith("interrupted;") and told.count("\n") == 1
+    assert process.returncode == 130 and told == "interrupted; the same command goes on where it stopped\n"
     assert not (tmp_path / "C").exists()
+
+
+def test_a_training_does_not_say_that_it_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(**_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "app", stopped)
+    monkeypatch.setattr(sys, "argv", ["uge", "train", "C"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 130 and capsys.readouterr().err == "interrupted\n"
