@@ -8,6 +8,7 @@ names settings that are not the default, are left out.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import fmean
 
 from benchmarks.tables.text import Row, Run, run_of, short, shown, table
 
@@ -40,6 +41,6 @@ def _who(run: Run) -> str:
 
 
 def _both(rows: Sequence[Row]) -> str:
-    """On the copy, and in brackets on the originals."""
+    """On the copy, and in brackets the mean on the originals."""
     own, ceiling = ([row["accuracy"] for row in rows if row["trained_on"] == on] for on in ("published", "clean"))
-    return shown(own) + (f" ({shown(ceiling)})" if ceiling else "")
+    return shown(own) + (f" ({fmean(ceiling):.1f})" if ceiling else "")
