@@ -20,7 +20,7 @@ import hashlib
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice, repeat
+from itertools import islice, repeat, starmap
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict, Unpack
 
@@ -99,15 +99,16 @@ def publish(clean: ImageSet, protected: Tensor | Iterable[Tensor], out: Path | s
     files, labels = files_of(clean), clean.labels.tolist()
     each = (image for part in ([protected] if isinstance(protected, Tensor) else protected) for image in part)
     form = form_of(len(clean), clean.class_names)
+    cuts = enumerate(cut(repeat(clean.images[0].numel(), len(clean)), form.most))
     with new_folder(out) as folder:
-        written = []
-        for number, numbers in enumerate(cut(repeat(clean.images[0].numel(), len(clean)), form.most)):
-            copies = torch.stack(list(islice(each, len(numbers))))
-            chosen = slice(numbers.start, numbers.stop)
+
+        def written(number: int, numbers: range) -> Done:
+            copies, chosen = torch.stack(list(islice(each, len(numbers)))), slice(numbers.start, numbers.stop)
             pairs = [(clean.images[chosen], copies)]
             chunk = Chunk(number, form, files[chosen], labels[chosen], pairs, clean.image_size, facts["epsilon_255"])
-            written.append(write_chunk(folder, chunk))
-        manifest = finish(folder, clean, written, **facts)
+            return write_chunk(folder, chunk)
+
+        manifest = finish(folder, clean, starmap(written, cuts), **facts)  # one after the other: none stays in memory
     return manifest
 
 
