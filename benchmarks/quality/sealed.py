@@ -93,7 +93,7 @@ def main() -> None:
     dataset, epsilon, seed = Path(arguments.data).stem, arguments.epsilon, arguments.seed
     name, _, folder = (arguments.folder or "sealed").partition("=")
     about = {"dataset": dataset, "copy": name, "epsilon_255": epsilon}
-    place = arguments.work / "-".join([dataset, str(epsilon), str(seed), *([name] if folder else [])])
+    place = arguments.work / (f"{dataset}-{epsilon}-{seed}" + f"-{name}" * bool(folder))
     place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     config = resolve_config("sealed", {"epsilon_255": epsilon})
     seconds = 0.0 if folder else made(clean, place, config)
@@ -101,10 +101,10 @@ def main() -> None:
     copy = Copy.read(folder or place, key)
     images = copy.images.like(clean)
     if seconds or arguments.facts:
-        kept = {row["seed"]: row for row in read_records(RESULTS) if row["kind"] == "copy"
-                and {name: row[name] for name in about} == about}.get(seed, {})  # fmt: skip
         ours: dict[str, object] = {}
         if key:
+            kept = {row["seed"]: row for row in read_records(RESULTS) if row["kind"] == "copy"
+                    and {name: row[name] for name in about} == about}.get(seed, {})  # fmt: skip
             ours = {"config": config.to_dict(), "protect_seconds": seconds or kept.get("protect_seconds")}
             same = key.opened(images.images) == key.seen(clean.images)
             ours["views_identical"] = int(same.flatten(1).all(1).sum())

@@ -140,14 +140,15 @@ def test_ctrl_c_is_one_line(toy: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "C").exists()
 
 
-def test_a_training_does_not_say_that_it_goes_on(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("arguments", [("train", "C"), ("report", "audit")])
+def test_what_begins_anew_does_not_say_that_it_goes_on(
+    arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def stopped(**_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(cli, "app", stopped)
-    monkeypatch.setattr(sys, "argv", ["uge", "train", "C"])
+    monkeypatch.setattr(sys, "argv", ["uge", *arguments])
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == 130 and capsys.readouterr().err == "interrupted\n"

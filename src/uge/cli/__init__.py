@@ -60,7 +60,7 @@ def main() -> None:
             fail(error.format_message())
         raise
     if code == INTERRUPTED:  # some versions of typer turn Ctrl-C into this code, others into Abort
-        again = GOES_ON.intersection(sys.argv[1:])
+        again = GOES_ON.intersection(sys.argv[1:2])  # not further on: a folder may be called audit
         print("interrupted" + "; the same command goes on where it stopped" * bool(again), file=sys.stderr)
     sys.exit(code)
 
