@@ -7,7 +7,6 @@ from uge.report.tables import (
     accuracy_table,
     closing_lines,
     countermeasure_label,
-    margin,
     parts,
     points,
     print_table,
@@ -32,19 +31,20 @@ def test_controls_stand_apart_and_set_no_margin() -> None:
     summary = make_summary((*HACKERS, stolen, alone))
     titles = [(title, len(members)) for title, members in parts(accuracy_table(summary))]
     assert titles[3] == ("Controls, who count for no margin", 2)
-    assert margin(summary) == pytest.approx(0.4)
+    assert summary["margin"] == pytest.approx(0.4)
 
 
 def test_the_margin_leaves_students_out_and_names_them() -> None:
     summary = make_summary((HACKERS[0], ("vgg", "distillation:soft", "model outputs", 53.0, 54.0, 59.5)))
-    assert margin(summary) == pytest.approx(54.3 - 35.1)
+    assert summary["margin"] == pytest.approx(54.3 - 35.1)
     assert strongest(summary, asking=True)["accuracy"] == 53.0
     assert closing_lines(summary) == [
         "Margin against hackers who do not query the recipient's network: +19.2 points",
         "Strongest of them: vgg, plain training, 35.1 %",
         "Strongest who queries the recipient's network: vgg, distillation (soft), 53.0 %",
     ]
-    assert margin(make_summary(HACKERS[3:])) is None and len(closing_lines(make_summary(HACKERS[3:]))) == 1
+    alone = make_summary(HACKERS[3:])
+    assert alone["margin"] is None and alone["worst"] is not None and len(closing_lines(alone)) == 1
 
 
 def test_seeds_of_one_hacker_share_a_row() -> None:
@@ -65,7 +65,7 @@ def test_without_authorised_network_or_hackers() -> None:
     assert closing_lines(summary) == ["No hacker was trained, so there is no margin."]
     summary = make_summary() | {"authorised": None, "margin": None}
     assert [row.role for row in accuracy_table(summary)] == ["hacker"] * len(HACKERS) + ["chance"]
-    assert len(closing_lines(summary)) == 2 and margin(summary) is None
+    assert len(closing_lines(summary)) == 2 and summary["margin"] is None
 
 
 @pytest.mark.parametrize(("value", "text"), [(1.26, "+1.3"), (-0.01, "0.0"), (-3, "\u22123.0"), (None, "\u2013")])

@@ -43,6 +43,7 @@ from uge.errors import ConfigError
 from uge.filters import FILTERS
 from uge.grammar import parse_named
 from uge.keys.key import Key
+from uge.records import ASKS
 from uge.training import PlainTraining
 
 COUNTERMEASURES: dict[str, type[PlainTraining]] = {
@@ -84,7 +85,7 @@ COUNTERMEASURES: dict[str, type[PlainTraining]] = {
 }
 # What a hacker may have besides the published folder and our code, the least first. Whoever knows the key is a control
 # and counts for no margin.
-KNOWLEDGE = ("nothing", "method", "other copies", "architecture", "clean images", "pairs", "model outputs", "key")
+KNOWLEDGE = ("nothing", "method", "other copies", "architecture", "clean images", "pairs", ASKS, "key")
 # Arguments that come from the audit and not from the text, and what is said where one is missing.
 _GIVEN = {
     "teacher": "queries the authorised network: give --key",

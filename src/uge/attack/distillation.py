@@ -13,6 +13,7 @@ from uge.attack.options import number
 from uge.data.images import ImageSet
 from uge.errors import ConfigError
 from uge.losses.undistillation import distillation
+from uge.records import ASKS
 from uge.training import PlainTraining, logits_of
 
 LABELS = ("soft", "hard")
@@ -33,7 +34,7 @@ class Distillation(PlainTraining):
             the augmented published images, half of them mixed in pairs).
     """
 
-    knows = "model outputs"
+    knows = ASKS
     cost = 1.3
     tried: ClassVar[Sequence[str]] = ("soft", "hard", "soft,queries=any", "soft,temperature=1")
 

@@ -10,6 +10,7 @@ from typing import Any
 from uge.attack import amount_of, encoder_of, has_copy_alone, needs_clean, on_originals, sees_copy, without
 from uge.audit.plan import Row
 from uge.audit.worth import worth
+from uge.records import ASKS
 
 OTHER = "other-init"  # the authorised architecture in a hacker's hands
 ENOUGH_SEEDS = 3
@@ -41,12 +42,13 @@ def recovered(accuracy: float, ceiling: float | None, chance: float) -> float | 
 
 
 def summarise(rows: Sequence[Row], classes: int, reason: str = "") -> dict[str, Any]:
-    """Headline figures in percent: `margin` is the authorised accuracy less the best hacker's.
+    """Headline figures in percent: what the authorised user and the hackers learnt.
 
-    Failed trainings count nowhere, but are told of. A hacker who was given up after a part of his epochs counts where
-    he had learnt more by then than all who were trained in full. A stolen key is a control, and who learns from clean
-    images alone a level to compare with: neither is worst or makes the margin. `reason` says why these rows are no
-    evidence whatever they show, if so.
+    `worst` is the strongest single run of a hacker; `margin` is the authorised accuracy less that of the strongest run
+    of one who does not query the authorised network. Failed trainings count nowhere, but are told of. A hacker who was
+    given up after a part of his epochs counts where he had learnt more by then than all who were trained in full. A
+    stolen key is a control, and who learns from clean images alone a level to compare with: neither is worst or makes
+    the margin. `reason` says why these rows are no evidence whatever they show, if so.
 
     Returns:
         The content of `summary.json`. Where there are no originals or no key, the figures that need them are None.
@@ -76,7 +78,9 @@ def summarise(rows: Sequence[Row], classes: int, reason: str = "") -> dict[str, 
     ]
     authorised = _authorised([row for row in published if row["kind"] == "authorised"], ceilings)
     groups = _groups(hackers, rows, chance)
-    worst = max(filter(counts, hackers), key=lambda each: each["accuracy"], default=None)
+    counted = sorted(filter(counts, hackers), key=lambda each: -each["accuracy"])
+    worst = next(iter(counted), None)
+    ahead_of = next((each for each in counted if not asks(each)), None)
     why = _doubts(authorised, groups, worst, failed, reason)
     if ahead:
         why.append(
@@ -87,7 +91,7 @@ def summarise(rows: Sequence[Row], classes: int, reason: str = "") -> dict[str, 
         "authorised": authorised,
         "hackers": hackers,
         "groups": groups,
-        "margin": round(authorised["accuracy"] - worst["accuracy"], 3) if authorised and worst else None,
+        "margin": round(authorised["accuracy"] - ahead_of["accuracy"], 3) if authorised and ahead_of else None,
         "worst": worst,
         "worth": _worth(published, [*parts, *ceilings.rows], chance),
         "evidence": not why,
@@ -168,6 +172,11 @@ def _worth(published: Sequence[Row], clean: Sequence[Row], chance: float) -> lis
 def counts(hacker: Row) -> bool:
     """Whether a hacker speaks of the protection: who has the key is a control, who has no copy a level to compare."""
     return hacker["knows"] != "key" and sees_copy(_text(hacker["countermeasure"]))
+
+
+def asks(hacker: Row) -> bool:
+    """Whether a hacker queries the authorised network: the margin is measured against the others."""
+    return bool(hacker["knows"] == ASKS)
 
 
 def holds_originals(hacker: Row) -> bool:

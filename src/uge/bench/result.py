@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from uge.audit.metrics import counts, holds_originals, summarise
+from uge.audit.metrics import asks, counts, holds_originals, summarise
 from uge.audit.plan import Row
 
 
@@ -16,7 +16,7 @@ def result_of(name: str, rows: Sequence[Row], about: Row, classes: int, reason: 
 
     Returns:
         A row of kind "result". `margin` is, as in an audit, the mean authorised accuracy less that of the strongest
-        single hacker on any copy; `margin_at_peak` takes hackers in their best epochs.
+        run on any copy of a hacker who does not query; `margin_at_peak` takes hackers in their best epochs.
     """
     copies = [row for row in rows if row["kind"] == "copy"]
     trainings = [row for row in rows if row["kind"] != "copy"]
@@ -25,7 +25,7 @@ def result_of(name: str, rows: Sequence[Row], about: Row, classes: int, reason: 
     plain = [group for group in counted if (group["countermeasure"], group["knows"]) == ("none", "nothing")]
     costs = [row["cost"] for row in copies if row["cost"]]
     worths = {each["pretrained"]: each for each in reversed(summary["worth"])}  # of the strongest
-    user, peaks = summary["authorised"], [each["peak_accuracy"] for each in summary["hackers"] if counts(each)]
+    user, against = summary["authorised"], [each for each in summary["hackers"] if counts(each) and not asks(each)]
     return {
         "kind": "result",
         "name": name,
@@ -38,7 +38,9 @@ def result_of(name: str, rows: Sequence[Row], about: Row, classes: int, reason: 
         "worst": _strongest(counted),
         "authorised": user,
         "margin": summary["margin"],
-        "margin_at_peak": round(user["accuracy"] - max(peaks), 3) if user and peaks else None,
+        "margin_at_peak": round(user["accuracy"] - max(each["peak_accuracy"] for each in against), 3)
+        if user and against
+        else None,
         "worth": worths.get(False),
         "worth_pretrained": worths.get(True),
         "hackers": len(counted),

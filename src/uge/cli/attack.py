@@ -15,7 +15,7 @@ def attack(
     folder: options.Folder,
     test: options.Test,
     out: Annotated[Path, typer.Option("--out", help="Folder of records; further attacks are added to it.")],
-    hacker: Annotated[str, typer.Option("--hacker", help="A network; 'authorised' is the key's.")] = "resnet:depth=18",
+    hacker: Annotated[str, typer.Option("--hacker", help="A network, or 'authorised'.")] = "vgg:depth=8,width=16",
     countermeasure: Annotated[str, typer.Option("--countermeasure", help="Such as jpeg:30+cutmix; uge list.")] = "none",
     key: options.KeyFile = None,
     clean: options.Clean = None,

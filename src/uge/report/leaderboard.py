@@ -316,7 +316,10 @@ def facts(records: Sequence[dict[str, Any]], dataset: str) -> list[str]:
     if parts:
         said.append(f"Interrupted while it was made, so that its cost counts some work twice: {', '.join(parts)}.")
     if any(result["margin"] is not None for result in results):
-        said.append("A margin is the recipient's mean accuracy less that of the strongest single run on any copy.")
+        said.append(
+            "A margin is the recipient's mean accuracy less that of the strongest single run on any copy"
+            " of a hacker who does not query the recipient's network."
+        )
     doubted: dict[str, dict[str, str]] = {}  # why, whatever its numbers -> the protections and what is said of each
     for result in results:
         for doubt in result["why_no_evidence"]:

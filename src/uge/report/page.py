@@ -146,7 +146,7 @@ def contents(data: ReportInput, *, public: bool) -> dict[str, Any]:
 
 def headline(summary: dict[str, Any]) -> list[dict[str, str]]:
     """The large numbers of the first screen, each with its title, unit and a few words: the margin and the worths."""
-    gap, found = tables.margin(summary), []
+    gap, found = summary["margin"], []
     if gap is not None:
         small = "recipient less the strongest hacker who does not query his network"
         found.append({"title": "Margin", "value": tables.points(gap), "unit": "points", "small": small})

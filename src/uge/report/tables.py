@@ -9,15 +9,13 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from uge.outside import escaped_markdown
+from uge.records import ASKS
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 MINUS, DASH = "\u2212", "\u2013"
 COLUMNS = ("network", "counter-measure / role", "knows", "clean %", "published %", "peak %", "difference")
-
-
-ASKS = "model outputs"  # what a hacker knows who queries the recipient's trained network
 
 
 @dataclass(frozen=True)
@@ -162,12 +160,6 @@ def strongest(summary: dict[str, Any], *, asking: bool) -> dict[str, Any] | None
     return max(counted_runs(summary, asking=asking), key=lambda run: run["accuracy"], default=None)
 
 
-def margin(summary: dict[str, Any]) -> float | None:
-    """The recipient's accuracy less that of the strongest hacker who does not query his network, in points."""
-    best, authorised = strongest(summary, asking=False), summary.get("authorised")
-    return authorised["accuracy"] - best["accuracy"] if best and authorised else None
-
-
 def worth_to(summary: dict[str, Any], *, pretrained: bool) -> dict[str, Any] | None:
     """What the copy is worth to the strongest hacker with a curve, without or with a pretrained encoder."""
     found = summary.get("worth") or []
@@ -277,7 +269,7 @@ def heatmap_markdown(heat: Heatmap) -> str:
 
 def closing_lines(summary: dict[str, Any]) -> list[str]:
     """What stands beneath the table: the margin, who sets it, the best student of the recipient, the copy's worth."""
-    best, student, gap = strongest(summary, asking=False), strongest(summary, asking=True), margin(summary)
+    best, student, gap = strongest(summary, asking=False), strongest(summary, asking=True), summary["margin"]
     if not best and not student:
         return ["No hacker was trained, so there is no margin."]
     lines = []

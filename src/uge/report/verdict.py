@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from uge.records import without_copy
+from uge.records import ASKS, without_copy
 from uge.report.tables import (
-    ASKS,
     AccuracyRow,
     accuracy_table,
     counted_runs,
     countermeasure_label,
-    margin,
     originals,
     percent,
     points,
@@ -77,7 +75,7 @@ def judge(summary: dict[str, Any]) -> Verdict:
     authorised = summary.get("authorised")
     if not authorised:
         return judge_without_key(summary)
-    best, gap = strongest(summary, asking=False), margin(summary)
+    best, gap = strongest(summary, asking=False), summary["margin"]
     reached = f"The recipient reaches {percent(authorised['accuracy'])} %{_on_originals(authorised)}."
     guess = f"Guessing gives {percent(summary['chance'])} %."
     student = _student(summary)
