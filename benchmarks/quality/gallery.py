@@ -40,6 +40,7 @@ VGG = "vgg:depth=8,width=16"
 PLAN = Plan(
     "gallery",
     (Hackers((VGG, AUTHORISED)), Hackers((VGG,), ("grayscale", "jpeg:10"))),
+    authorised="resnet:depth=8,width=16",
     epochs=20,
     subsets=0,
     seeds=(SEED,),

@@ -25,10 +25,9 @@ DATA, METHOD = "eurosat", "sealed"
 PLAN = Plan(
     "demo",
     (
-        Hackers(("vgg:depth=8,width=8", AUTHORISED, "convnet:width=16", "mlp:width=128")),
-        Hackers(("vgg:depth=8,width=8",), ("grayscale", "jpeg:10", "distillation:soft")),
+        Hackers((AUTHORISED, "resnet:depth=8,width=8", "convnet:width=16", "mlp:width=128")),
+        Hackers((AUTHORISED,), ("grayscale", "jpeg:10", "distillation:soft")),
     ),
-    authorised="resnet:depth=8,width=8",
     epochs=14,
     subsets=1,
     reason="The demo is small: one seed, few hackers, short trainings",

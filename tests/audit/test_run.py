@@ -291,7 +291,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(audit: MakeAudit, tmp_path:
             audit(tmp_path / "taken").run(cells)
 
 
-@pytest.mark.parametrize("network", [RECIPIENT_NETWORK, "vit:width=16,depth=1,heads=2"])
+@pytest.mark.parametrize("network", [RECIPIENT_NETWORK, "resnet:depth=8,width=4", "vit:width=16,depth=1,heads=2"])
 def test_the_recipient_of_a_sealed_copy_trains_as_on_the_originals_bit_for_bit(
     audit: MakeAudit, sealed: Sealed, tmp_path: Path, network: str
 ) -> None:

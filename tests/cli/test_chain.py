@@ -97,7 +97,7 @@ def test_training_on_the_copy_is_training_on_the_originals(
     assert bytes_of(published) != bytes_of(tmp_path / "other")
     run("train", published, *mine, "--epochs", 1, "--out", tmp_path / "c").ok()
     told = [json.loads((tmp_path / out / "run.json").read_text()) for out in "ac"]
-    assert [facts["network"] for facts in told] == ["mlp(width=8)", "resnet(depth=8,width=16)"]
+    assert [facts["network"] for facts in told] == ["mlp(width=8)", "vgg(depth=8,width=16)"]
     assert all(facts["key"] for facts in told) and [facts["recipe"]["epochs"] for facts in told] == [2, 1]
 
 

@@ -104,7 +104,7 @@ def test_the_network_is_the_one_that_the_recipient_names(few):
     spec = key.spec(few, "vgg:width=8")
     assert (spec.name, spec.channels, spec.image_size, spec.classes) == ("vgg", 3, (32, 32), 2)
     assert spec.options == {"width": 8}
-    assert key.spec(few, RECIPIENT_NETWORK).label == "resnet(depth=8,width=16)"
+    assert key.spec(few, RECIPIENT_NETWORK).label == "vgg(depth=8,width=16)"
     assert key.recipe("vit", 7) == recommended_recipe("vit", 7) != Recipe(7)
     key.check_fits(few)
     with pytest.raises(ConfigError, match="did you mean 'resnet'"):

@@ -3,7 +3,7 @@
 A plan has a name (`named_plans`) or is a TOML file:
 
     epochs = 30
-    authorised = "resnet:depth=8,width=16"   # what he trains whose key does not say it
+    authorised = "vgg:depth=8,width=16"   # what he trains whose key does not say it
     key_epochs = 10           # at most, of the recipient's network; 0: as its recipe says
     seeds = [0]
     strongest = 10            # this many of the strongest hackers ...

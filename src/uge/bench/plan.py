@@ -5,7 +5,7 @@ A plan is one of `BENCHES` or a TOML file; what is said of hackers and of the re
     data = ["eurosat"]
     seeds = [0, 1, 2]         # a copy each, with a key of its own; on all but the first the plain hackers alone
     images = 2000             # of the training split; 0: all
-    authorised = "resnet:depth=8,width=16"
+    authorised = "vgg:depth=8,width=16"
     epochs = 15
 
     [[protections]]

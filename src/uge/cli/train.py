@@ -18,7 +18,7 @@ def train(
     key: options.KeyFile = None,
     passphrase_file: options.PassphraseFile = None,
     network: Annotated[
-        str | None, typer.Option("--network", help="What to train (resnet:depth=8,width=16); uge list.")
+        str | None, typer.Option("--network", help="What to train (vgg:depth=8,width=16); uge list.")
     ] = None,
     test: Annotated[str | None, typer.Option("--test", help="DATA whose test split measures accuracy.")] = None,
     split: options.Split = "test",

@@ -20,7 +20,7 @@ from uge.networks import NetworkSpec
 from uge.training import Recipe
 
 FORMAT_VERSION = 4  # of key files
-RECIPIENT_NETWORK = "resnet:depth=8,width=16"  # what is trained where nobody names a network
+RECIPIENT_NETWORK = "vgg:depth=8,width=16"  # what is trained where nobody names a network
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
