@@ -17,7 +17,7 @@ def worth_table(rows: Sequence[Row]) -> str:
             f"{percent(worth['accuracy'])} ({percent(worth['curve'][-1]['accuracy'])})",
             f"{worth['copies']:,}",
             originals(worth["originals"], worth),
-            originals_between(worth),
+            originals_between(worth) or "-",
         ]
         for result in rows
         if result["kind"] == "result"

@@ -1,4 +1,4 @@
-"""Publish images that only the holder of a key can learn from.
+"""Publish images that people can look at and most networks learn little from.
 
 Names are loaded when they are first used, so that `import uge` and `uge --help` stay fast.
 """

@@ -13,7 +13,13 @@ from hypothesis import strategies as st
 from uge.audit.worth import isotonic, originals_at, sizes_of, worth
 
 SIZES = [0, 50, 100, 200, 500, 1000]
-CURVE = {50: [19.0, 20.0, 21.0], 100: [28.0, 32.0], 200: [40.0, 40.0, 40.0], 500: [39.0, 41.0], 1000: [60.0, 60.0]}
+CURVE = {
+    50: [19.0, 20.0, 21.0],
+    100: [28.0, 30.0, 32.0],
+    200: [40.0, 40.0, 40.0],
+    500: [39.0, 40.0, 41.0],
+    1000: [60.0, 60.0, 60.0],
+}
 percents = st.lists(st.floats(0, 100), min_size=1, max_size=9)
 
 
@@ -69,6 +75,11 @@ def test_who_learns_nothing_or_more_than_from_all_has_no_number_between() -> Non
     assert everything["originals"] is None and everything["interval"] == [None, None]
     nearly = worth([59.5], CURVE, 10.0, 2000)
     assert nearly["originals"] < 1000 and nearly["interval"][1] is None
+
+
+def test_fewer_than_three_subsets_of_a_size_have_no_interval() -> None:
+    found = worth([29.0, 31.0], CURVE | {100: [28.0, 32.0]}, 10.0, 2000)
+    assert found["interval"] is None and found["originals"] == 100
 
 
 def test_fewer_test_images_make_the_interval_wider() -> None:

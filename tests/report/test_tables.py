@@ -7,13 +7,17 @@ from uge.report.tables import (
     accuracy_table,
     closing_lines,
     countermeasure_label,
+    interval_of,
+    originals,
+    originals_between,
     parts,
     points,
     print_table,
     strongest,
+    worth_words,
 )
 
-from .conftest import HACKERS, make_summary
+from .conftest import HACKERS, make_summary, worth_of
 
 
 def test_the_strongest_comes_last_and_students_apart() -> None:
@@ -90,3 +94,13 @@ def test_terminal_table_fits_80_columns_with_every_number_whole() -> None:
         assert any(line.split()[-len(numbers) :] == numbers for line in text.splitlines())
     assert text.index("chance") < text.index("Margin") < text.index("Strongest of them")
     assert "+0.4 points" in text
+
+
+def test_a_worth_below_the_fewest_originals_that_anybody_had_is_no_number() -> None:
+    few = worth_of("vgg", "none", 12.0, originals=13.2, interval=[0.0, 60.0])
+    assert worth_words(few) == "5,000 copies are worth fewer than 50 originals" and originals(0.0, few) == "0"
+    assert originals_between(few) == "0 to 60" and interval_of(few) == " (95 %: 0 to 60)"
+    assert interval_of(few | {"interval": None}) == ""
+    assert "worth fewer than 50 originals to vgg, plain training" in " ".join(
+        closing_lines(make_summary() | {"worth": [few | {"interval": None}]})
+    )

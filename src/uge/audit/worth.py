@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-SMALLEST = 50  # originals; below that a curve is noise
+SMALLEST = 50  # originals; below that a curve is noise, and a worth only said to be less
 REPLICATES = 1000  # of the bootstrap
+SUBSETS = 3  # of each size, from which on an interval is told
 
 
 def sizes_of(originals: int) -> list[int]:
@@ -65,7 +66,7 @@ def worth(
     """What a copy is worth to one hacker, with an interval of 95 %.
 
     The interval is a bootstrap over the subsets, the hacker's seeds, and the test images (binomial). With three subsets
-    it is narrow rather than wide.
+    it is narrow rather than wide, with fewer there is none.
 
     Args:
         accuracies: of the hacker on the copy, in percent, one a seed.
@@ -75,7 +76,7 @@ def worth(
 
     Returns:
         `curve`: number of originals, mean accuracy, and what isotonic regression makes of it, from none to all.
-        `originals`: what the copy is worth, and `interval`; None in their place stands for more than all.
+        `originals`: what the copy is worth, and the ends of `interval`; None in their place stands for more than all.
     """
     sizes = [0, *sorted(curve)]
     weights = np.array([float(max(map(len, curve.values()))), *(float(len(curve[size])) for size in sizes[1:])])
@@ -96,7 +97,7 @@ def worth(
             for size, mean, fitted in points
         ],
         "originals": _finite(originals_at(fmean(accuracies), sizes, rising.tolist())),
-        "interval": [_finite(low), _finite(high)],
+        "interval": [_finite(low), _finite(high)] if min(map(len, curve.values())) >= SUBSETS else None,
     }
 
 

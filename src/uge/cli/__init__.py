@@ -18,7 +18,7 @@ INTERRUPTED = 130  # the shell's exit code for Ctrl-C
 GOES_ON = {"protect", "open", "attack", "audit", "bench", "demo"}  # what was done stays, and the rest follows
 
 app = typer.Typer(
-    help="Publish images that only the holder of a key can learn from.",
+    help="Publish images that people can look at and most networks learn little from.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,

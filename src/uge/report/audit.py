@@ -68,7 +68,7 @@ SUMMARY_SHAPE: dict[str, Shape] = {
             "pretrained": bool,
             "curve": _listed({"originals": POSITIVE, "accuracy": PERCENT, "fitted": PERCENT}, 2, 100),
             "originals?": POSITIVE,
-            "interval": _listed((POSITIVE, type(None)), 2, 2),
+            "interval?": _listed((POSITIVE, type(None)), 2, 2),
         }
     ],
     "evidence?": bool,

@@ -19,8 +19,8 @@ from uge.report.tables import (
     AccuracyRow,
     countermeasure_label,
     hacker_label,
+    interval_of,
     originals,
-    originals_between,
     percent,
 )
 
@@ -213,7 +213,7 @@ def worths(summary: dict[str, Any]) -> list[Panel]:
             Panel(
                 title=worth["network"],
                 subtitle=f"{countermeasure_label(worth['countermeasure'])}: {originals(worth['originals'], worth)}"
-                f" originals (95 %: {originals_between(worth)})",
+                f" originals{interval_of(worth)}",
                 lines=(
                     line("clean", [(float(place), accuracy) for place, accuracy in enumerate(fitted)], width, top),
                     line("hacker", [(0.0, worth["accuracy"])], width, top),

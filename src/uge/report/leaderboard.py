@@ -108,13 +108,14 @@ def _epsilon(result: Result) -> str:
 
 
 def _worth(name: str) -> Callable[[Result], float | None]:
-    """Originals that a copy is worth; all of them where it is worth more."""
+    """Originals that a copy is worth; all of them where it is worth more, the fewest of its curve where less."""
 
     def value(result: Result) -> float | None:
         worth = result.get(name)
         if worth is None:
             return None
-        return float(worth["curve"][-1]["originals"] if worth["originals"] is None else worth["originals"])
+        number, sizes = worth["originals"], [point["originals"] for point in worth["curve"]]
+        return float(sizes[-1] if number is None else max(number, sizes[1]) if number else 0)
 
     return value
 
@@ -124,8 +125,9 @@ def _worth_between(name: str) -> Callable[[Result], str]:
         worth = result.get(name)
         if worth is None:
             return ""
-        more = "or more; " if worth["originals"] is None else ""
-        return f"{more}{tables.originals_between(worth)}; {tables.hacker_label(worth)}"
+        told = tables.originals(worth["originals"], worth)
+        side = "or more" if told.startswith("more") else "or fewer" if told.startswith("fewer") else ""
+        return "; ".join(filter(None, (side, tables.originals_between(worth), tables.hacker_label(worth))))
 
     return text
 

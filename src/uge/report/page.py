@@ -152,8 +152,8 @@ def headline(summary: dict[str, Any]) -> list[dict[str, str]]:
         found.append({"title": "Margin", "value": tables.points(gap), "unit": "points", "small": small})
     for pretrained, to in ((False, "the strongest hacker"), (True, "one with a pretrained encoder")):
         if worth := tables.worth_to(summary, pretrained=pretrained):
-            value = tables.originals(worth["originals"], worth).replace("more than", ">")
-            small = f"to {to} (95 %: {tables.originals_between(worth)})"
+            value = tables.originals(worth["originals"], worth).replace("more than", ">").replace("fewer than", "<")
+            small = f"to {to}{tables.interval_of(worth)}"
             title = f"{worth['copies']:,} copies are worth"
             found.append({"title": title, "value": value, "unit": "originals", "small": small})
     if not summary.get("worth"):

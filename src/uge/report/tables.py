@@ -167,10 +167,14 @@ def worth_to(summary: dict[str, Any], *, pretrained: bool) -> dict[str, Any] | N
 
 
 def originals(number: float | None, worth: dict[str, Any]) -> str:
-    """A number of originals with two digits that count: "0", "150", "1,200"; "more than 10,000" where None stands."""
+    """A number of originals with two digits that count: "0", "150", "1,200".
+
+    "more than 10,000" where None stands, and "fewer than 50" below the fewest that anybody was trained on.
+    """
     if number is None:
         return f"more than {worth['curve'][-1]['originals']:,}"
-    return two_digits(number)
+    fewest = worth["curve"][1]["originals"]
+    return f"fewer than {fewest:,}" if 0 < number < fewest else two_digits(number)
 
 
 def two_digits(number: float) -> str:
@@ -184,9 +188,17 @@ def worth_words(worth: dict[str, Any]) -> str:
 
 
 def originals_between(worth: dict[str, Any]) -> str:
-    """The interval of a worth: "120 to 190"."""
+    """The interval of a worth: "120 to 190"; "" of too few trainings for one."""
+    if worth["interval"] is None:
+        return ""
     low, high = (originals(each, worth) for each in worth["interval"])
     return low if low == high else f"{low} to {high}"
+
+
+def interval_of(worth: dict[str, Any]) -> str:
+    """The same as it stands behind a number: " (95 %: 120 to 190)"."""
+    between = originals_between(worth)
+    return between and f" (95 %: {between})"
 
 
 def who(row: dict[str, Any]) -> tuple[str, str, str]:
@@ -282,8 +294,7 @@ def closing_lines(summary: dict[str, Any]) -> list[str]:
             f"Strongest who queries the recipient's network: {hacker_label(student)}, {percent(student['accuracy'])} %"
         )
     return lines + [
-        f"{worth_words(each)} ({originals_between(each)}) to {hacker_label(each)}"
-        for each in summary.get("worth") or []
+        f"{worth_words(each)}{interval_of(each)} to {hacker_label(each)}" for each in summary.get("worth") or []
     ]
 
 

@@ -189,7 +189,17 @@ def _cautions(summary: dict[str, Any], best: dict[str, Any], gap: float) -> list
             f" ({percent(most['accuracy'])} % on the copy, {percent(most['clean_accuracy'])} % on the originals)."
             " To be ahead of it is not to keep it out."
         )
+    if gap >= CLEAR:
+        found += _cautions_of_untried(summary)
     return [*found, *_cautions_of_student(summary), *_owe_nothing(summary)]
+
+
+def _cautions_of_untried(summary: dict[str, Any]) -> tuple[str, ...]:
+    """Of the hackers who won against every copy of our records those who are missing here."""
+    tried = " ".join(hacker["countermeasure"] for hacker in summary["hackers"])
+    known = {"adversarial": "adversarial training", "pretrained": "beginning with a pretrained network"}
+    missing = [words for name, words in known.items() if name not in tried]
+    return (f"Not tried: {' and '.join(missing)}. Such hackers are among the strongest.",) if missing else ()
 
 
 def _cautions_of_weights(summary: dict[str, Any], gap: float) -> list[str]:
