@@ -15,13 +15,14 @@ from torch import Tensor
 
 from uge.copy import MANIFEST, Manifest, files_of, read_manifest
 from uge.copy.chunks import LEAST_SPREAD, cut, work_through
+from uge.copy.files import MOST_PIXELS
 from uge.copy.forms import form_of
 from uge.copy.publishing import Chunk, Facts, finish, write_chunk
 from uge.data import Photographs
 from uge.data.entries import Pixels
 from uge.data.images import ImageSet, batch_of
 from uge.durable import check_target, claimed, hidden_path, is_bare, move_into_place, remove_folder, write_file
-from uge.errors import KeyFileError, PublishError, UgeError, told_as, unknown_name
+from uge.errors import ConfigError, KeyFileError, PublishError, UgeError, told_as, unknown_name
 from uge.keys import Key, SealedKey, load_key, pair_of, save_key
 from uge.keys.letter import derive
 from uge.outside import MOST_FACTS, read_file
@@ -91,6 +92,7 @@ def protect_and_publish(
         clean, keys, config, seed=seed, workdir=partial, device=device, checkpoint_seconds=checkpoint_seconds
     )
     if sizes is not None:
+        _check_pixels(sizes, clean.names)
         protection.check_sizes(sizes)
     fresh, mark = not partial.exists(), protection.mark()
     with claimed(partial, *mark):
@@ -117,6 +119,15 @@ def protect_and_publish(
         on_copy(manifest)
         remove_folder(partial, last=mark[:1])
     return manifest
+
+
+def _check_pixels(sizes: Sequence[tuple[int, int]], names: Sequence[str]) -> None:
+    """Refuse photographs (height, width) that are larger than what readers of a copy take, before any training."""
+    for (height, width), name in zip(sizes, names, strict=True):
+        if height * width > MOST_PIXELS:
+            raise ConfigError(
+                f"{name} has {height}x{width} pixels, an image of a copy at most {MOST_PIXELS:,}; make it smaller"
+            )
 
 
 def _write_copy(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -252,12 +253,16 @@ class Protection(ABC, Generic[C]):
         return None
 
     def identity(self) -> str:
-        """Names this run."""
+        """Names this run: other images, names of files, settings or keys make it another one."""
+        names = hashlib.sha256()
+        for name in self.clean.names:
+            names.update(name.encode() + b"\0")
         return config_hash(
             {
                 "version": CHECKPOINT_VERSION,
                 "method": type(self).__name__,
                 "data": self.clean.digest(),
+                "names": names.hexdigest(),
                 "config": self.config.to_dict(),
                 "seed": self.seed,
                 "keys": [key.digest() for key in self.keys],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import shlex
@@ -13,6 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+
+from uge.errors import PublishError
 
 from .conftest import SMALL, Options, Run, bytes_of, protect_arguments, role
 
@@ -62,6 +65,55 @@ def test_a_failure_before_anything_is_begun_leaves_no_new_key(run: Run, toy: Pat
     small = ("--image-size", 8, "--no-passphrase", "--out", tmp_path / "C")  # no room for a letter
     assert run("protect", toy, *small).error
     assert not [*tmp_path.iterdir()]
+
+
+def test_a_key_and_a_picture_that_are_there_are_kept_and_told_of(run: Run, toy: Path, tmp_path: Path) -> None:
+    c = tmp_path / "C"
+    again = ("protect", toy, "--out", c, *SMALL)
+    run(*again, "--no-passphrase").ok()
+    pair = [role(c, each).read_bytes() for each in ("protector", "recipient")]
+    shutil.rmtree(c)
+    (tmp_path / "C.png").write_bytes(b"mine")
+    done = run(*again, "--no-passphrase").ok()
+    assert f"seals with the key that is there already, {c}.protector.uge" in done.stderr
+    assert f"{c}.png was there before, and is left as it is." in done.stdout
+    assert (tmp_path / "C.png").read_bytes() == b"mine"
+    shutil.rmtree(c)
+    (tmp_path / "secret").write_text("correct horse\n")
+    assert "is there already, and open" in run(*again, "--passphrase-file", tmp_path / "secret").error
+    assert not c.exists() and pair == [role(c, each).read_bytes() for each in ("protector", "recipient")]
+
+
+def test_a_failure_leaves_the_key_that_another_process_drew_meanwhile(
+    run: Run, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where two terminals give the same command, and one of them waits for a passphrase."""
+    command, c = importlib.import_module("uge.cli.protect"), tmp_path / "C"
+
+    def asked(*_: object) -> None:
+        run("protect", toy, "--no-passphrase", "--out", c, *SMALL).ok()
+
+    monkeypatch.setattr(command.options, "new_passphrase", asked)
+    with pytest.raises(PublishError, match="is not empty"):
+        command.protect(str(toy), c, set_=list(SMALL[1::2]))
+    checked = run("verify", c, "--key", role(c, "recipient"), "--clean", toy).ok()
+    assert "views: 48 of 48 identical" in checked.stdout
+
+
+def test_a_protectors_file_of_another_name_is_not_what_the_recipient_gets(
+    run: Run, toy: Path, key: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "signing.key"
+    shutil.copy(role(key, "protector"), file)
+    done = run("protect", toy / "train", "--key", file, "--out", tmp_path / "C", *SMALL).ok()
+    assert f"the recipient's file of {file} to the recipient alone" in done.stdout
+    run(*shlex.split(done.stdout.splitlines()[-1].removeprefix("Next: uge "))).ok()
+
+
+def test_what_is_said_to_be_next_works_for_smaller_copies(run: Run, toy: Path, tmp_path: Path) -> None:
+    done = run("protect", toy / "train", "--image-size", 20, "--no-passphrase", "--out", tmp_path / "C", *SMALL).ok()
+    words = shlex.split(done.stdout.splitlines()[-1].removeprefix("Next: "))
+    assert words[1] == "verify" and "views: 48 of 48 identical" in run(*words[1:]).ok().stdout
 
 
 def test_verify_opens_every_letter(run: Run, toy: Path, mine: Options, published: Path) -> None:

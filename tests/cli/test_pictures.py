@@ -61,6 +61,17 @@ def test_one_picture_is_enough(run: Run, loose: Path, tmp_path: Path) -> None:
     assert "views: 1 of 1 identical" in checked.stdout, checked
 
 
+def test_a_picture_that_is_gray_but_for_one_value_has_colour(run: Run, tmp_path: Path) -> None:
+    gray = np.repeat(np.random.default_rng(0).integers(0, 256, (300, 400, 1), dtype=np.uint8), 3, axis=2)
+    gray[7, 9, 0] ^= 1  # nothing of it is left at the size that networks see
+    Image.fromarray(gray).save(tmp_path / "scan.png")
+    run("protect", tmp_path / "scan.png", *QUICK, "--out", tmp_path / "copy").ok()
+    checked = run(
+        "verify", tmp_path / "copy", "--key", tmp_path / "copy.recipient.uge", "--clean", tmp_path / "scan.png"
+    )
+    assert "views: 1 of 1 identical" in checked.stdout, checked
+
+
 def test_pictures_of_one_class_keep_its_name(run: Run, loose: Path, tmp_path: Path) -> None:
     folder = tmp_path / "cats" / "tabby"
     folder.mkdir(parents=True)

@@ -53,6 +53,17 @@ def test_a_lost_worker_leaves_what_was_opened(copy, recipient, tmp_path, monkeyp
     assert open_copy(copy, recipient, tmp_path / "mine") == 12 and not list(tmp_path.glob("*.partial"))
 
 
+def test_a_broken_link_in_a_part_is_a_bad_file_and_no_more(copy, recipient, tmp_path):
+    part = tmp_path / "part" / "cat"
+    part.mkdir(parents=True)
+    shutil.copy(copy / "train/cat/00001.png", part)
+    (part / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    with pytest.raises(PublishError, match=r"gone\.png"):
+        open_copy(tmp_path / "part", recipient, tmp_path / "mine")
+    with pytest.warns(DataWarning, match=r"gone\.png"):
+        assert open_copy(tmp_path / "part", recipient, tmp_path / "mine", skip_bad=True) == 1
+
+
 def test_single_files_and_parts_open_without_a_manifest(copy, recipient, tmp_path):
     file = tmp_path / "holiday.png"
     shutil.copy(copy / "train/cat/00001.png", file)

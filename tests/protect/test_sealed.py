@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -56,6 +57,24 @@ def test_a_generator_that_has_grown_large_still_learns() -> None:
 def test_small_sets_take_smaller_batches_and_so_more_steps(count: int, batch: int, steps: int) -> None:
     made = protection(count)
     assert (made.batch_size, made.steps) == (batch, steps)
+
+
+def test_a_batch_of_one_is_no_batch_for_networks_that_normalise_batches() -> None:
+    """33 images of 28x28 in batches of 32: a vgg sees a single pixel of each at its end."""
+    clean = in_turn(noise(33, 1, 28, 28), "one", "other")
+    small = {"references": ("vgg:depth=8,width=2",), "surrogates": ("vgg:depth=8,width=2",), "width": 4}
+    made = SealedProtection(clean, [SealedKey.draw()], SealedConfig(epochs=2, reference_epochs=1, **small), seed=0)
+    batches = made._shuffled(torch.Generator().manual_seed(0))
+    assert sorted(map(len, batches)) == [2, 32] and torch.cat(batches).unique().tolist() == [*range(33)]
+    made.train()
+    assert len(made.log) == made.steps
+
+
+def test_names_make_a_run_another_one_as_images_do() -> None:
+    made = protection()
+    renamed = replace(made.clean, names=made.clean.names[::-1])
+    again, other = (SealedProtection(each, made.keys, made.config, seed=0) for each in (made.clean, renamed))
+    assert made.identity() == again.identity() != other.identity()
 
 
 def test_filters_keep_shape_and_range_differ_from_draw_to_draw_and_let_gradients_through() -> None:

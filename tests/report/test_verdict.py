@@ -10,7 +10,9 @@ OTHERS = (("vgg", "none", "nothing", 30.0, 31.0, 59.0), ("resnet", "none", "noth
 TWIN = ("convnet", "other-init", "architecture", 30.0, 31.0, 57.0)
 MANIFEST = {"method": "uge", "count": 6000, "image_size": (28, 28), "classes": 10}
 NO_STUDENT = "No hacker who queries the recipient's network was tried."
-NOT_TRIED = "Not tried: adversarial training and beginning with a pretrained network. Such hackers are among the strongest."
+NOT_TRIED = (
+    "Not tried: adversarial training and beginning with a pretrained network. Such hackers are among the strongest."
+)
 
 
 def cautions(*hackers: tuple[Any, ...], accuracy: float = 54.3) -> str:

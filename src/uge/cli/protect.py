@@ -58,11 +58,11 @@ def protect(
 
     Killed at any time, the same command goes on where it stopped.
     """
-    from uge.copy import check_outside
+    from uge.copy import MANIFEST, check_outside
     from uge.data import load, photographs
     from uge.data.sources import check_exists, splits_of
     from uge.durable import check_target
-    from uge.keys import SealedKey, pair_of
+    from uge.keys import SealedKey, is_sealed, pair_of
     from uge.pipeline import key_beside, protect_and_publish, was_published
     from uge.protect import PROTECTIONS, method_for, resolve_config
     from uge.runners import build_runner
@@ -85,7 +85,11 @@ def protect(
         check_exists(data)
         passphrase = options.new_passphrase(passphrase_file, no_passphrase)
     elif draws:
+        if passphrase_file is not None and not is_sealed(ours[0]):
+            raise ConfigError(f"{ours[0]} is there already, and open; remove {ours[0]} and {ours[1]} for a new key")
         passphrase = options.passphrase_of(ours[0], passphrase_file)
+        if not out.with_name(f"{out.name}.partial").exists():
+            note(f"seals with the key that is there already, {ours[0]}; remove both of its files for a new one")
     how = options.how(convert, skip_bad)
     with ExitStack() as stack:
         originals: ImageSet | Photographs
@@ -105,7 +109,9 @@ def protect(
         else:
             originals = load(data, "train", image_size=options.size_of(image_size), **how)
             has_test = "test" in splits_of(data, skip_bad=skip_bad, limits=how["limits"])
+        drawn = not Path(f"{out}.png").exists()
         if draws:
+            fresh = not any(file.exists() for file in ours)  # another process may have made them since
             keys = [key_beside(out, passphrase)]
         try:
             with Bar("protecting") as bar:
@@ -121,15 +127,27 @@ def protect(
                     on_copy=partial(_show, out, originals),
                 )
         except UgeError:
-            if fresh and not out.with_name(f"{out.name}.partial").exists():  # nothing was begun with the new key
+            begun = out.with_name(f"{out.name}.partial").exists() or (out / MANIFEST).exists()
+            if fresh and not begun:  # nothing was done with the new key
                 for file in ours:
                     file.unlink(missing_ok=True)
             raise
-        given = list(map(str, ours[:1] or key or ()))
-        recipients = [file.replace(".protector.uge", ".recipient.uge") for file in given]
-        _tell(out, manifest, originals, recipients, f", keep {ours[0]}" if ours else "")
+        given = ours[:1] or key or []
+        secrets = [str(_recipients_file(file) or f"the recipient's file of {file}") for file in given]
+        _tell(out, manifest, originals, secrets, f", keep {ours[0]}" if ours else "", drawn)
         reads = [flag for flag, given in (("--convert", convert), ("--skip-bad", skip_bad)) if given]
-        say("Next: " + shlex.join(_next(out, data, recipients, reads, has_test, len(manifest.class_names))))
+        opens = [str(_recipients_file(file) or file) for file in given]
+        words = _next(out, data, opens, reads, has_test, len(manifest.class_names))
+        words += ["--image-size", image_size] if image_size and words[1] == "verify" else []
+        say("Next: " + shlex.join(words))
+
+
+def _recipients_file(protectors: Path) -> Path | None:
+    """The recipient's file of a key: beside the protector's; None where that was renamed, so that nobody can say."""
+    from uge.keys import pair_of
+
+    name = protectors.name.removesuffix(".protector.uge")
+    return None if name == protectors.name else pair_of(protectors.with_name(name))[1]
 
 
 def _tell_originals(data: str, originals: ImageSet | Photographs, method: str) -> None:
@@ -178,7 +196,9 @@ def _next(out: Path, data: str, recipients: list[str], reads: list[str], has_tes
     return ["uge", "open", str(out), *key, "--out", f"{out}-opened"]
 
 
-def _tell(out: Path, manifest: Manifest, originals: ImageSet | Photographs, recipients: list[str], keep: str) -> None:
+def _tell(
+    out: Path, manifest: Manifest, originals: ImageSet | Photographs, secrets: list[str], keep: str, drawn: bool
+) -> None:
     """What was published, how different it looks, what to give to whom."""
     import torch
 
@@ -195,8 +215,9 @@ def _tell(out: Path, manifest: Manifest, originals: ImageSet | Photographs, reci
     kinds = f"images of {classes} classes" if classes > 1 else "picture" if len(originals) == 1 else "pictures"
     say(f"Published {out}: {len(originals)} {kinds}, method {manifest.method}.")
     measured = f"epsilon {manifest.epsilon_measured_255} of 255 measured, {allowed}"
-    say(f"PSNR {noise:.1f} dB (median), {measured}. Look at {out}.png, and keep it.")
-    secret = " and ".join(recipients or ([f"{out}.lock"] if "lock" in manifest.settings else []))
+    look = f"Look at {out}.png, and keep it." if drawn else f"{out}.png was there before, and is left as it is."
+    say(f"PSNR {noise:.1f} dB (median), {measured}. {look}")
+    secret = " and ".join(secrets or ([f"{out}.lock"] if "lock" in manifest.settings else []))
     say(f"Give {out} to anybody" + (f", {secret} to the recipient alone{keep}." if secret else "; it has no key."))
     if noise > HARDLY_CHANGED_DB:
         note("the copies hardly differ from the originals, expect all to learn them")

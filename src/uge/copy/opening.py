@@ -249,4 +249,12 @@ def _loose(source: Path) -> list[Wanted]:
         name = f"train/{name}" if "/" in name else name
         if (other := found.setdefault(name, path)) != path:
             raise PublishError(f"{other} and {path} would both be written as {name}; open one of their folders alone")
-    return [Wanted(Place(path), path.stat().st_size, name, "") for name, path in found.items()]
+    return [Wanted(Place(path), _bytes_of(path), name, "") for name, path in found.items()]
+
+
+def _bytes_of(path: Path) -> int:
+    """The size of a file; 0 where there is none, such as behind a broken link, of which its reader tells."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0

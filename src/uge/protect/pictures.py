@@ -108,8 +108,10 @@ class PicturesProtection(LetterProtection[PicturesConfig]):
         layout = self.layout(photograph[None])
         field, nodes = (each[None].float() for each in self.proposals[number])
         field = resized_levels(field[None], layout.field_shape)[0]
-        if layout.node_step:
+        if layout.node_step and nodes.numel():
             nodes = resized_levels(nodes, layout.node_shape[1:])
+        elif layout.node_step:  # gray as the network sees it, and not quite so at its own size
+            nodes = nodes.new_zeros(1, *layout.node_shape)
         return self.sealed(photograph[None], field, nodes)[0]
 
     def _step(

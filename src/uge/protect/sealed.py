@@ -232,10 +232,14 @@ class SealedProtection(LetterProtection[SealedConfig]):
         return rendered(images, *self._proposed(pick, layout), layout, rng)
 
     def _shuffled(self, rng: torch.Generator) -> list[Tensor]:
-        """The numbers of all images, in batches of one layout each, in a new order."""
+        """The numbers of all images, in batches of one layout each, in a new order.
+
+        An image alone is there twice: a network that normalises batches learns nothing from one.
+        """
         batches: list[Tensor] = []
         for kind in self.kinds:
-            batches += kind[torch.randperm(len(kind), generator=rng)].split(self.batch_size)
+            parts = kind[torch.randperm(len(kind), generator=rng)].split(self.batch_size)
+            batches += [part.repeat(2) if len(part) == 1 else part for part in parts]
         return [batches[at] for at in torch.randperm(len(batches), generator=rng).tolist()]
 
     # -- who looks at the copies -----------------------------------------------------------------------------------
