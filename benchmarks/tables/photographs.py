@@ -12,7 +12,7 @@ from statistics import fmean
 
 from benchmarks.tables.text import Row, Run, run_of, short, shown, table
 
-Place = tuple[str, int, int]  # data, side, size that networks saw
+Place = tuple[str, int, int, int]  # data, images, side, size that networks saw
 
 NAMES = {"none": "", "other-init": ", the recipient's", "pool:2": ", halved and back"}
 
@@ -24,13 +24,13 @@ def photograph_table(rows: Sequence[Row]) -> str:
     for row in sorted(trainings, key=lambda row: row["kind"]):
         found.setdefault(run_of(row), {}).setdefault(_place(row), []).append(row)
     places = sorted(set(map(_place, trainings)))
-    header = [f"{data}, protected at {side}, trained at {size}" for data, side, size in places]
+    header = [f"{images:,} of {data}, protected at {side}, trained at {size}" for data, images, side, size in places]
     body = [[_who(run), *(_both(here.get(place, [])) for place in places)] for run, here in found.items()]
     return table(["who trains", *header], body)
 
 
 def _place(row: Row) -> Place:
-    return row["dataset"], row["side"], row["train_size"]
+    return row["dataset"], row["images"], row["side"], row["train_size"]
 
 
 def _who(run: Run) -> str:

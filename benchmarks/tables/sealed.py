@@ -142,7 +142,8 @@ def copy_table(rows: Sequence[Row]) -> str:
                 f"{max(plain):.1f}" if plain else "-",
                 f"{worst['accuracy']:.1f} ({short(worst['network'])}, {worst['countermeasure']})" if worst else "-",
                 "-" if summary["margin"] is None else f"{summary['margin']:+.1f}",
+                str(sum(group["counts"] for group in summary["groups"])),
             ]
         )
     header = ["copy", "epsilon", "PSNR, dB", "SSIM", "most recognised, %", "recipient (on the originals)"]
-    return table([*header, "strongest plain hacker", "strongest of all", "margin"], body)
+    return table([*header, "strongest plain hacker", "strongest of all", "margin", "hackers tried"], body)

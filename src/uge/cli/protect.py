@@ -161,7 +161,7 @@ def _tell_originals(data: str, originals: ImageSet | Photographs, method: str) -
             f"{data}: {len(originals)} photographs of {count} sizes; protected as networks see them at"
             f" {WORKING_SIZE}x{WORKING_SIZE} pixels, published at their own sizes"
         )
-        note("photographs are protected less well than small images so far: audit the copy before you publish")
+        note("photographs are protected less well than small images, hundreds less than thousands: audit the copy first")
 
 
 def _show(out: Path, originals: ImageSet | Photographs, manifest: Manifest) -> None:
