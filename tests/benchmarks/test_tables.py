@@ -305,7 +305,7 @@ def test_every_kind_of_sealed_copy_has_a_line_and_a_table() -> None:
         f"| sealed, {HEADLINE[0]} | 16 | 25.5 | 0.900 | 18 | 74.0 (74.0) | 19.0"
         " | 70.0 (vgg, distillation:soft) | +4.0 |"
     )
-    assert second == f"| sealed, {HEADLINE[0]} | 8 | - | - | - | - | 55.0 | 55.0 (vgg, none) | - |"
+    assert second == f"| sealed, {HEADLINE[0]} | 8 | - | - | - | - | 55.0 | 55.0 (vgg, none) | - | 1 |"
     text = every_hacker(sealed_rows())
     assert text.index("**sealed, epsilon 16**") < text.index("**sealed, epsilon 8**")
     assert "| none | nothing | 19.0 (76.0, 12 %) | 17.0 | 16.0 |  |" in text.splitlines()
