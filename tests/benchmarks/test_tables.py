@@ -303,7 +303,7 @@ def test_every_kind_of_sealed_copy_has_a_line_and_a_table() -> None:
     first, second = copy_table(sealed_rows()).splitlines()[2:]
     assert first == (
         f"| sealed, {HEADLINE[0]} | 16 | 25.5 | 0.900 | 18 | 74.0 (74.0) | 19.0"
-        " | 70.0 (vgg, distillation:soft) | +4.0 |"
+        " | 70.0 (vgg, distillation:soft) | +14.0 | 10 |"
     )
     assert second == f"| sealed, {HEADLINE[0]} | 8 | - | - | - | - | 55.0 | 55.0 (vgg, none) | - | 1 |"
     text = every_hacker(sealed_rows())
