@@ -256,7 +256,7 @@ class Protection(ABC, Generic[C]):
         """Names this run: other images, names of files, settings or keys make it another one."""
         names = hashlib.sha256()
         for name in self.clean.names:
-            names.update(name.encode() + b"\0")
+            names.update(name.encode("utf-8", "surrogatepass") + b"\0")
         return config_hash(
             {
                 "version": CHECKPOINT_VERSION,

@@ -32,7 +32,7 @@ def files(report_input: ReportInput, tmp_path: Path) -> dict[str, Any]:
     pair = {"copies": np.zeros((2, 3, 8, 8), np.uint8), "labels": np.array([0, 1])}
     np.savez(tmp_path / "examples.npz", class_names=["a", "b"], **pair)
     facts = {
-        "format_version": 1,
+        "format_version": 2,
         "cells": [row["cell"] for row in rows],
         "manifest": report_input.manifest
         | {"image_size": [32, 32], "channels": 3, "class_names": ["a", "b"], "sha256": "0" * 64},

@@ -101,6 +101,7 @@ def test_a_worth_below_the_fewest_originals_that_anybody_had_is_no_number() -> N
     assert worth_words(few) == "5,000 copies are worth fewer than 50 originals" and originals(0.0, few) == "0"
     assert originals_between(few) == "0 to 60" and interval_of(few) == " (95 %: 0 to 60)"
     assert interval_of(few | {"interval": None}) == ""
+    assert originals_between(few | {"interval": [9.0, 60.0]}) == "up to 60"
     assert "worth fewer than 50 originals to vgg, plain training" in " ".join(
         closing_lines(make_summary() | {"worth": [few | {"interval": None}]})
     )

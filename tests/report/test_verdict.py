@@ -10,9 +10,8 @@ OTHERS = (("vgg", "none", "nothing", 30.0, 31.0, 59.0), ("resnet", "none", "noth
 TWIN = ("convnet", "other-init", "architecture", 30.0, 31.0, 57.0)
 MANIFEST = {"method": "uge", "count": 6000, "image_size": (28, 28), "classes": 10}
 NO_STUDENT = "No hacker who queries the recipient's network was tried."
-NOT_TRIED = (
-    "Not tried: adversarial training and beginning with a pretrained network. Such hackers are among the strongest."
-)
+NOT_TRIED = "Not tried in full: adversarial training and beginning with a pretrained network."
+NOT_TRIED += " Such hackers are among the strongest."
 
 
 def cautions(*hackers: tuple[Any, ...], accuracy: float = 54.3) -> str:
@@ -25,7 +24,9 @@ def test_a_clear_result_is_told_with_its_numbers_and_one_seed_is_no_evidence() -
     assert "no evidence of protection" in verdict.cautions[0] and "1 of 3 seeds" in verdict.cautions[0]
     assert judge(make_summary((*OTHERS, TWIN)) | {"why_no_evidence": []}).cautions == (NOT_TRIED, NO_STUDENT)
     strong = (("vgg", "jpeg:30+adversarial", "nothing", 30.0, 31.0, 59.0),)
-    assert "Not tried: beginning with a pretrained network. " in cautions(*OTHERS, *strong)
+    assert "Not tried in full: beginning with a pretrained network. " in cautions(*OTHERS, *strong)
+    level = ("lite1", "clean-only:500+pretrained-probe", "clean images", 30.0, 31.0, 59.0)  # who never sees the copy
+    assert "in full: beginning with a pretrained network. " in cautions(*strong, level)
     assert "Not tried" not in cautions(*strong, ("lite1", "pretrained-probe", "nothing", 30.0, 31.0, 59.0))
     for number in ("54.3 %", "57.0 %", "30.0 %", "24.3 points", "10.0 %"):
         assert number in verdict.text

@@ -35,7 +35,7 @@ from uge.durable import write_file
 from uge.outside import read_json
 from uge.runtime import environment
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 DATA, FACTS, SUMMARY, EXAMPLES = "data.json", "audit.json", "summary.json", "examples.npz"
 MOST_EXAMPLES = 10
 

@@ -24,6 +24,7 @@ MOST_COMPARED, MOST_PHOTOGRAPHS = 1000, 100  # images
 SHOWN, SQUARE = 6, 96  # images in OUT.png, and the side in pixels of those of different sizes
 WORKING_SIZE = 64
 AS_SEEN: dict[str, Any] = {"working_size": WORKING_SIZE, "picture_size": 128}  # pixels: as networks see them
+PROTECTORS = ".protector.uge"  # ends the name of a protector's file
 PICTURES = "pictures"  # the method for images without classes
 
 
@@ -143,11 +144,10 @@ def protect(
 
 
 def _recipients_file(protectors: Path) -> Path | None:
-    """The recipient's file of a key: beside the protector's; None where that was renamed, so that nobody can say."""
-    from uge.keys import pair_of
-
-    name = protectors.name.removesuffix(".protector.uge")
-    return None if name == protectors.name else pair_of(protectors.with_name(name))[1]
+    """The recipient's file of a key, beside the protector's; None where it is not, or one of them was renamed."""
+    name = str(protectors)
+    file = Path(f"{name.removesuffix(PROTECTORS)}.recipient.uge")
+    return file if name.endswith(PROTECTORS) and file.exists() else None
 
 
 def _tell_originals(data: str, originals: ImageSet | Photographs, method: str) -> None:
@@ -161,7 +161,9 @@ def _tell_originals(data: str, originals: ImageSet | Photographs, method: str) -
             f"{data}: {len(originals)} photographs of {count} sizes; protected as networks see them at"
             f" {WORKING_SIZE}x{WORKING_SIZE} pixels, published at their own sizes"
         )
-        note("photographs are protected less well than small images, hundreds less than thousands: audit the copy first")
+        note(
+            "photographs are protected less well than small images, hundreds less than thousands: audit the copy first"
+        )
 
 
 def _show(out: Path, originals: ImageSet | Photographs, manifest: Manifest) -> None:

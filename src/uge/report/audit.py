@@ -19,7 +19,7 @@ from uge.report import tables, verdict
 from uge.report.limits import limits
 from uge.report.page import Examples, ReportInput, write_page
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 EXAMPLES = "examples.npz"
 MOST_EXAMPLE_BYTES = 512 * MIB
 

@@ -319,8 +319,8 @@ def facts(records: Sequence[dict[str, Any]], dataset: str) -> list[str]:
         said.append(f"Interrupted while it was made, so that its cost counts some work twice: {', '.join(parts)}.")
     if any(result["margin"] is not None for result in results):
         said.append(
-            "A margin is the recipient's mean accuracy less that of the strongest single run on any copy"
-            " of a hacker who does not query the recipient's network."
+            "A margin is the recipient's mean accuracy less that of the strongest single run on any copy."
+            " Who queries the recipient's network sets none."
         )
     doubted: dict[str, dict[str, str]] = {}  # why, whatever its numbers -> the protections and what is said of each
     for result in results:

@@ -192,7 +192,7 @@ def originals_between(worth: dict[str, Any]) -> str:
     if worth["interval"] is None:
         return ""
     low, high = (originals(each, worth) for each in worth["interval"])
-    return low if low == high else f"{low} to {high}"
+    return low if low == high else f"up to {high}" if low.startswith("fewer") else f"{low} to {high}"
 
 
 def interval_of(worth: dict[str, Any]) -> str:
