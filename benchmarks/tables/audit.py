@@ -77,7 +77,8 @@ def grid(title: str, trainings: Sequence[Row], classes: int, known: Sequence[Row
     margin = "" if summary["margin"] is None else f", margin {summary['margin']:+.1f}"
     doubts = "".join(f" {doubt}" for doubt in summary["why_no_evidence"])
     on_copy = [row for row in trainings if row["trained_on"] == "published"]
-    facts = f"**{title}**, {trained_at(on_copy or trainings)}; {own}{margin}; chance {summary['chance']:.1f}.{doubts}\n\n"
+    at = trained_at(on_copy or trainings)
+    facts = f"**{title}**, {at}; {own}{margin}; chance {summary['chance']:.1f}.{doubts}\n\n"
     return facts + table(["counter-measure", "knows", *networks], body)
 
 
