@@ -60,24 +60,22 @@ def decide(
     """
     if not plan.budget:
         return Decision(cells_of(plan, hackers, row_of, key=key, originals=originals), [])
-    return _Search(plan, hackers, row_of, seconds, key, originals).decide()
+    return _Search(plan, hackers, cache(row_of), cache(seconds), key, originals).decide()
 
 
+@dataclass(eq=False)
 class _Search:
-    def __init__(
-        self,
-        plan: Plan,
-        hackers: Sequence[Hacker],
-        row_of: Callable[[Cell], Row | None],
-        seconds: Callable[[Cell], float],
-        key: bool,
-        originals: int,
-    ) -> None:
-        self.plan, self.key, self.originals = plan, key, originals
-        self.row_of, self.seconds = cache(row_of), cache(seconds)
-        self.seed = plan.seeds[0]
-        self.queue = _best_first(hackers)
-        self.networks = list(dict.fromkeys(network for network, _ in hackers))
+    plan: Plan
+    hackers: Sequence[Hacker]
+    row_of: Callable[[Cell], Row | None]
+    seconds: Callable[[Cell], float]
+    key: bool
+    originals: int
+
+    def __post_init__(self) -> None:
+        self.seed = self.plan.seeds[0]
+        self.queue = _best_first(self.hackers)
+        self.networks = list(dict.fromkeys(network for network, _ in self.hackers))
         self.cells: dict[Cell, None] = {}  # in the order of their decision
         self.tried: list[Hacker] = []
 
