@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from benchmarks.tables.text import NOT_MEASURED, Row, numbered, short, table, trained_at
+from uge.attack import knowledge_of
 from uge.audit.metrics import holds_originals, summarise
 from uge.report.tables import plus_minus
 
@@ -65,7 +66,10 @@ def grid(title: str, trainings: Sequence[Row], classes: int, known: Sequence[Row
     worst: dict[str, float] = {}
     for (_, how), group in groups.items():
         worst[how] = max(worst.get(how, 0.0), group["accuracy"])
-    knows = {how: group["knows"].replace("architecture", "nothing") for (_, how), group in groups.items()}
+    knows = {
+        how: group["knows"] for (_, how), group in groups.items()
+    }  # besides the architecture, which the column says
+    knows |= {how: knowledge_of(how) for how, known in knows.items() if known == "architecture"}
     body = [
         [how, knows[how], *(_hacker_text(groups.get((network, how))) for network in networks)]
         for how in sorted(worst, key=lambda how: (how != "none", -worst[how]))
