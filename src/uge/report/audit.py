@@ -110,7 +110,7 @@ def read_audit(folder: Path) -> ReportInput:
     if facts["format_version"] != FORMAT_VERSION:
         raise PublishError(
             f"{folder} has format version {facts['format_version']}, this uge reads {FORMAT_VERSION};"
-            " use the uge that wrote it"
+            " run the same 'uge audit' again, which trains only what is missing"
         )
     summary = _read(folder, "summary.json", SUMMARY_SHAPE)
     cells = set(facts["cells"])
