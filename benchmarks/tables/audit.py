@@ -66,9 +66,8 @@ def grid(title: str, trainings: Sequence[Row], classes: int, known: Sequence[Row
     worst: dict[str, float] = {}
     for (_, how), group in groups.items():
         worst[how] = max(worst.get(how, 0.0), group["accuracy"])
-    knows = {
-        how: group["knows"] for (_, how), group in groups.items()
-    }  # besides the architecture, which the column says
+    # Besides the architecture, which the column says.
+    knows = {how: group["knows"] for (_, how), group in groups.items()}
     knows |= {how: knowledge_of(how) for how, known in knows.items() if known == "architecture"}
     body = [
         [how, knows[how], *(_hacker_text(groups.get((network, how))) for network in networks)]

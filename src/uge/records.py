@@ -82,6 +82,11 @@ def read_row(path: Path) -> dict[str, Any] | None:
         return None
 
 
+def asks(hacker: dict[str, Any]) -> bool:
+    """Whether a hacker queries the recipient's network: a margin is measured against the others."""
+    return bool(hacker["knows"] == ASKS)
+
+
 def without_copy(amount: dict[str, Any] | None) -> str:
     """Who has the same originals and no copy, "clean-only:500"; "" where the amount is one of anything else."""
     amount = amount or {}

@@ -10,7 +10,7 @@ from typing import Any
 from uge.attack import amount_of, encoder_of, has_copy_alone, needs_clean, on_originals, sees_copy, without
 from uge.audit.plan import Row
 from uge.audit.worth import worth
-from uge.records import ASKS
+from uge.records import asks
 
 OTHER = "other-init"  # the authorised architecture in a hacker's hands
 ENOUGH_SEEDS = 3
@@ -172,11 +172,6 @@ def _worth(published: Sequence[Row], clean: Sequence[Row], chance: float) -> lis
 def counts(hacker: Row) -> bool:
     """Whether a hacker speaks of the protection: who has the key is a control, who has no copy a level to compare."""
     return hacker["knows"] != "key" and sees_copy(_text(hacker["countermeasure"]))
-
-
-def asks(hacker: Row) -> bool:
-    """Whether a hacker queries the authorised network: the margin is measured against the others."""
-    return bool(hacker["knows"] == ASKS)
 
 
 def holds_originals(hacker: Row) -> bool:

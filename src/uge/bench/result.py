@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from uge.audit.metrics import asks, counts, holds_originals, summarise
+from uge.audit.metrics import counts, holds_originals, summarise
 from uge.audit.plan import Row
+from uge.records import asks
 
 
 def result_of(name: str, rows: Sequence[Row], about: Row, classes: int, reason: str = "") -> Row:
@@ -25,7 +26,8 @@ def result_of(name: str, rows: Sequence[Row], about: Row, classes: int, reason: 
     plain = [group for group in counted if (group["countermeasure"], group["knows"]) == ("none", "nothing")]
     costs = [row["cost"] for row in copies if row["cost"]]
     worths = {each["pretrained"]: each for each in reversed(summary["worth"])}  # of the strongest
-    user, against = summary["authorised"], [each for each in summary["hackers"] if counts(each) and not asks(each)]
+    user = summary["authorised"]
+    peaks = [each["peak_accuracy"] for each in summary["hackers"] if counts(each) and not asks(each)]
     return {
         "kind": "result",
         "name": name,
@@ -38,9 +40,7 @@ def result_of(name: str, rows: Sequence[Row], about: Row, classes: int, reason: 
         "worst": _strongest(counted),
         "authorised": user,
         "margin": summary["margin"],
-        "margin_at_peak": round(user["accuracy"] - max(each["peak_accuracy"] for each in against), 3)
-        if user and against
-        else None,
+        "margin_at_peak": round(user["accuracy"] - max(peaks), 3) if user and peaks else None,
         "worth": worths.get(False),
         "worth_pretrained": worths.get(True),
         "hackers": len(counted),

@@ -24,7 +24,6 @@ MOST_COMPARED, MOST_PHOTOGRAPHS = 1000, 100  # images
 SHOWN, SQUARE = 6, 96  # images in OUT.png, and the side in pixels of those of different sizes
 WORKING_SIZE = 64
 AS_SEEN: dict[str, Any] = {"working_size": WORKING_SIZE, "picture_size": 128}  # pixels: as networks see them
-PROTECTORS = ".protector.uge"  # ends the name of a protector's file
 PICTURES = "pictures"  # the method for images without classes
 
 
@@ -81,6 +80,7 @@ def protect(
     config = resolve_config(chosen, settings)
     draws = not keys and PROTECTIONS[chosen].takes == SealedKey.kind
     ours = [*pair_of(out)] if draws else []
+    work = Path(f"{out}.partial")
     fresh = draws and not all(file.exists() for file in ours)
     if fresh:  # asked before the long work
         check_exists(data)
@@ -89,7 +89,7 @@ def protect(
         if passphrase_file is not None and not is_sealed(ours[0]):
             raise ConfigError(f"{ours[0]} is there already, and open; remove {ours[0]} and {ours[1]} for a new key")
         passphrase = options.passphrase_of(ours[0], passphrase_file)
-        if not out.with_name(f"{out.name}.partial").exists():
+        if not work.exists():
             note(f"seals with the key that is there already, {ours[0]}; remove both of its files for a new one")
     how = options.how(convert, skip_bad)
     with ExitStack() as stack:
@@ -128,26 +128,25 @@ def protect(
                     on_copy=partial(_show, out, originals),
                 )
         except UgeError:
-            begun = out.with_name(f"{out.name}.partial").exists() or (out / MANIFEST).exists()
-            if fresh and not begun:  # nothing was done with the new key
+            if fresh and not work.exists() and not (out / MANIFEST).exists():  # nothing was done with the new key
                 for file in ours:
                     file.unlink(missing_ok=True)
             raise
-        given = ours[:1] or key or []
-        secrets = [str(_recipients_file(file) or f"the recipient's file of {file}") for file in given]
+        theirs = [(file, _recipients_file(file)) for file in ours[:1] or key or ()]
+        secrets = [str(found or f"the recipient's file of {file}") for file, found in theirs]
         _tell(out, manifest, originals, secrets, f", keep {ours[0]}" if ours else "", drawn)
         reads = [flag for flag, given in (("--convert", convert), ("--skip-bad", skip_bad)) if given]
-        opens = [str(_recipients_file(file) or file) for file in given]
-        words = _next(out, data, opens, reads, has_test, len(manifest.class_names))
-        words += ["--image-size", image_size] if image_size and words[1] == "verify" else []
-        say("Next: " + shlex.join(words))
+        sizes = ["--image-size", image_size] if image_size else []
+        opens = ["--key", str(theirs[0][1] or theirs[0][0])] if theirs else []
+        say("Next: " + shlex.join(_next(out, data, opens, reads, sizes, has_test, len(manifest.class_names))))
 
 
 def _recipients_file(protectors: Path) -> Path | None:
     """The recipient's file of a key, beside the protector's; None where it is not, or one of them was renamed."""
-    name = str(protectors)
-    file = Path(f"{name.removesuffix(PROTECTORS)}.recipient.uge")
-    return file if name.endswith(PROTECTORS) and file.exists() else None
+    from uge.keys import pair_of
+
+    own, recipients = pair_of(str(protectors).removesuffix(".protector.uge"))
+    return recipients if own == protectors and recipients.exists() else None
 
 
 def _tell_originals(data: str, originals: ImageSet | Photographs, method: str) -> None:
@@ -188,13 +187,14 @@ def _show(out: Path, originals: ImageSet | Photographs, manifest: Manifest) -> N
     write_file(file, comparison_picture(before, after), mode=0o600)
 
 
-def _next(out: Path, data: str, recipients: list[str], reads: list[str], has_test: bool, classes: int) -> list[str]:
+def _next(
+    out: Path, data: str, key: list[str], reads: list[str], sizes: list[str], has_test: bool, classes: int
+) -> list[str]:
     """The command to run next: an audit where there are test images, else a look at what the key gives back."""
-    key = ["--key", *recipients[:1]] if recipients else []
     if classes > 1 and has_test:
         return ["uge", "audit", str(out), "--test", data, "--clean", data, *reads, *key, "--out", f"{out}-audit"]
     if classes > 1:
-        return ["uge", "verify", str(out), "--clean", data, *reads, *key]
+        return ["uge", "verify", str(out), "--clean", data, *sizes, *reads, *key]
     return ["uge", "open", str(out), *key, "--out", f"{out}-opened"]
 
 

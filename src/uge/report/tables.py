@@ -9,7 +9,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from uge.outside import escaped_markdown
-from uge.records import ASKS
+from uge.records import ASKS, asks
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -150,9 +150,7 @@ def counted_runs(summary: dict[str, Any], *, asking: bool | None = None) -> list
     With `asking` those alone who query the recipient's network, or those alone who do not.
     """
     counted = {who(group) for group in summary["groups"] if group["counts"]}
-    return [
-        hacker for hacker in summary["hackers"] if who(hacker) in counted and asking in (None, hacker["knows"] == ASKS)
-    ]
+    return [hacker for hacker in summary["hackers"] if who(hacker) in counted and asking in (None, asks(hacker))]
 
 
 def strongest(summary: dict[str, Any], *, asking: bool) -> dict[str, Any] | None:

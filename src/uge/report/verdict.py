@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from uge.records import ASKS, without_copy
+from uge.records import asks, without_copy
 from uge.report.tables import (
     AccuracyRow,
     accuracy_table,
@@ -308,10 +308,7 @@ def _most_recovered(summary: dict[str, Any], *, asking: bool | None) -> dict[str
     known = [
         each
         for each in summary["groups"]
-        if each["counts"]
-        and each["recovered"] is not None
-        and each not in idle
-        and asking in (None, each["knows"] == ASKS)
+        if each["counts"] and each["recovered"] is not None and each not in idle and asking in (None, asks(each))
     ]
     return max(known, key=lambda each: each["recovered"], default=None)
 
