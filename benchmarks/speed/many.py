@@ -73,7 +73,8 @@ def ends(stage):
 
 most, done, last, before, computed = 0, threading.Event(), time.perf_counter(), 0.0, {}
 if __name__ == "__main__":
-    threading.Thread(target=watch, daemon=True).start()
+    if sys.argv[5:] == ["watched"]:
+        threading.Thread(target=watch, daemon=True).start()
     from uge.cli.protect import AS_SEEN
     from uge.copy import open_copy, verify
     from uge.data import photographs
@@ -124,18 +125,21 @@ def write_images(file: Path, count: int) -> None:
             writer.write_table(pa.Table.from_pydict(columns, schema=schema))
 
 
-def run(data: Path, place: Path, workers: int) -> subprocess.Popen[str]:
-    """Begin all stages, or go on with them, in a session of their own; the key and the copy lie in `place`."""
+def run(data: Path, place: Path, workers: int, *more: str) -> subprocess.Popen[str]:
+    """Begin all stages, or go on with them, in a session of their own; the key and the copy lie in `place`.
+
+    "watched" tells the most memory of a stage, too; who looks so often takes a part of a core.
+    """
     if not (place / "key.protector.uge").exists():
         save_key(SealedKey.draw(), place / "key")
-    command = [sys.executable, "-c", STAGES, str(data), str(place), str(workers), json.dumps(STEPS)]
+    command = [sys.executable, "-c", STAGES, str(data), str(place), str(workers), json.dumps(STEPS), *more]
     quiet = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=quiet, start_new_session=True)
 
 
-def stages(data: Path, place: Path, workers: int) -> dict[str, dict[str, Any]]:
+def stages(data: Path, place: Path, workers: int, *more: str) -> dict[str, dict[str, Any]]:
     """Seconds and bytes of every stage."""
-    with run(data, place, workers) as process:
+    with run(data, place, workers, *more) as process:
         assert process.stdout is not None
         rows = [json.loads(line) for line in process.stdout]
     assert process.returncode == 0
@@ -145,7 +149,7 @@ def stages(data: Path, place: Path, workers: int) -> dict[str, dict[str, Any]]:
 def measure(data: Path, subject: str, count: int, workers: int, table: str) -> dict[str, dict[str, Any]]:
     """Record every stage of a copy of these images."""
     with tempfile.TemporaryDirectory() as name:
-        found = stages(data, Path(name), workers)
+        found = stages(data, Path(name), workers, "watched")
     about = {"images": count, "workers": workers, "settings": STEPS}
     for stage, row in found.items():
         more = about | {"megabytes": round(row["bytes"] / 2**20, 1), "core_seconds": round(row["core_seconds"], 2)}
