@@ -51,6 +51,20 @@ class Key(ABC):
             KeyFileError: a protector's file is asked for, but the key is a recipient's.
         """
 
+    def facts(self, role: str, **own: Any) -> dict[str, Any]:
+        """What stands in the file of this role: what only its kind has, `own`, among what all have.
+
+        Raises:
+            KeyFileError: a protector's file is asked for, but the key is a recipient's.
+        """
+        facts = {"format_version": FORMAT_VERSION, "kind": self.kind, "role": role}
+        facts |= own | {"fingerprint": self.fingerprint}
+        if role != "protector":
+            return facts
+        if self.signing_key is None:
+            raise KeyFileError("the recipient's key has no signing key, so no protector's file can be made of it")
+        return facts | {"signing_key": self.signing_key.hex()}
+
     def recipients_part(self) -> Self:
         """The key without what signs: all that workers need."""
         return replace(self, signing_key=None)
@@ -134,17 +148,10 @@ def signer_of(signing_key: bytes) -> str:
     return signature.fingerprint_of(signature.public_key_of(signing_key))
 
 
-def signing_part(key: Key, role: str) -> dict[str, str]:
-    """What stands in a key file of this role beside what both have: the signing key, or nothing.
-
-    Raises:
-        KeyFileError: a protector's file is asked for, but the key is a recipient's.
-    """
-    if role != "protector":
-        return {}
-    if key.signing_key is None:
-        raise KeyFileError("the recipient's key has no signing key, so no protector's file can be made of it")
-    return {"signing_key": key.signing_key.hex()}
+def signer_in(facts: dict[str, Any]) -> dict[str, Any]:
+    """The fingerprint and the signing key, if there is one, that stand in a key file; raises KeyError or ValueError."""
+    signing_key = facts.get("signing_key")
+    return {"fingerprint": str(facts["fingerprint"]), "signing_key": signing_key and bytes.fromhex(signing_key)}
 
 
 def check_facts(facts: Any, where: str, kind: str, role: str | None) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from uge.data.images import ImageSet
 from uge.errors import KeyFileError
 from uge.keys import signature
-from uge.keys.key import FORMAT_VERSION, Key, check_facts, damaged, no_key, signer_of, signing_part
+from uge.keys.key import Key, check_facts, damaged, no_key, signer_in, signer_of
 from uge.keys.letter import even, open_letters
 from uge.networks import NetworkSpec, fresh_network
 from uge.outside import parse_json
@@ -55,13 +55,7 @@ class SealedKey(Key):
         return cls(secret=secrets.token_bytes(32), fingerprint=signer_of(signing_key), signing_key=signing_key)
 
     def to_bytes(self, role: str) -> bytes:
-        facts = {
-            "format_version": FORMAT_VERSION,
-            "kind": self.kind,
-            "role": role,
-            "secret": self.secret.hex(),
-            "fingerprint": self.fingerprint,
-        } | signing_part(self, role)
+        facts = self.facts(role, secret=self.secret.hex())
         return json.dumps(facts | {"sha256": _digest(facts)}, indent=1).encode() + b"\n"
 
     @classmethod
@@ -78,13 +72,8 @@ class SealedKey(Key):
         check_facts(facts, where, cls.kind, role)
         if facts.pop("sha256", None) != _digest(facts):
             raise damaged(where)
-        signing_key = facts.get("signing_key")
         try:
-            return cls(
-                secret=bytes.fromhex(facts["secret"]),
-                fingerprint=str(facts["fingerprint"]),
-                signing_key=signing_key and bytes.fromhex(signing_key),
-            )
+            return cls(secret=bytes.fromhex(facts["secret"]), **signer_in(facts))
         except (KeyError, TypeError, ValueError, KeyFileError) as error:
             raise KeyFileError(f"key {where} holds what this version cannot use: {error}") from error
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from uge.data.images import ImageSet, class_difference, repeated
 from uge.errors import KeyFileError, UgeError, told_as
 from uge.keys import signature
-from uge.keys.key import FORMAT_VERSION, Key, check_facts, damaged, no_key, signer_of, signing_part
+from uge.keys.key import Key, check_facts, damaged, no_key, signer_in, signer_of
 from uge.networks import NetworkSpec, build_network
 from uge.outside import MOST_WEIGHTS, parse_json, read_file
 from uge.training import Recipe
@@ -79,17 +79,14 @@ class WeightsKey(Key):
         }
 
     def to_bytes(self, role: str) -> bytes:
-        facts: dict[str, Any] = {
-            "format_version": FORMAT_VERSION,
-            "kind": self.kind,
-            "role": role,
-            "network": self.network.to_dict(),
-            "mean": list(self.mean),
-            "std": list(self.std),
-            "recipe": self.own_recipe.to_dict(),
-            "class_names": list(self.class_names),
-            "fingerprint": self.fingerprint,
-        } | signing_part(self, role)
+        facts = self.facts(
+            role,
+            network=self.network.to_dict(),
+            mean=list(self.mean),
+            std=list(self.std),
+            recipe=self.own_recipe.to_dict(),
+            class_names=list(self.class_names),
+        )
         weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in self.weights.items()}
         facts["sha256"] = _digest(facts, weights)
         return safetensors.save(weights, metadata={"uge-key": json.dumps(facts)})
@@ -109,7 +106,6 @@ class WeightsKey(Key):
             raise damaged(where) from error
         if facts.pop("sha256", None) != _digest(facts, weights):
             raise damaged(where)
-        signing_key = facts.get("signing_key")
         try:
             return cls(
                 network=NetworkSpec.from_dict(facts["network"]),
@@ -118,8 +114,7 @@ class WeightsKey(Key):
                 own_recipe=Recipe(**facts["recipe"]),
                 weights=weights,
                 class_names=tuple(facts["class_names"]),
-                fingerprint=str(facts["fingerprint"]),
-                signing_key=signing_key and bytes.fromhex(signing_key),
+                **signer_in(facts),
             )
         except (KeyError, TypeError, ValueError, IndexError, UgeError) as error:
             raise KeyFileError(
