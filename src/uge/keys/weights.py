@@ -10,7 +10,6 @@ import hashlib
 import json
 import secrets
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
@@ -19,14 +18,13 @@ from safetensors import torch as safetensors
 from torch import Tensor, nn
 
 from uge.data.images import ImageSet, class_difference, repeated
-from uge.errors import KeyFileError, UgeError, told_as
+from uge.errors import KeyFileError, UgeError
 from uge.keys import signature
 from uge.keys.key import Key, check_facts, damaged, no_key, signer_in, signer_of
 from uge.networks import NetworkSpec, build_network
-from uge.outside import MOST_WEIGHTS, parse_json, read_file
+from uge.outside import parse_json
 from uge.training import Recipe
 
-NORMALISATION = ("0.mean", "0.std")  # the buffers of `uge.networks.Normalise` in a state_dict
 UNREADABLE = (SafetensorError, ValueError, KeyError, TypeError, RuntimeError)
 
 
@@ -150,7 +148,7 @@ class WeightsKey(Key):
             ConfigError: the architecture cannot be built here (a timm model without timm).
         """
         module = build_network(self.network, self.mean, self.std, seed=0)  # every drawn weight is replaced below
-        module.load_state_dict(_fitting(self.weights, module.state_dict(), self.network, "the key"))
+        module.load_state_dict(_fitting(self.weights, module.state_dict(), self.network.label))
         return module
 
     def recipe(self, network: str, epochs: int) -> Recipe:
@@ -158,14 +156,9 @@ class WeightsKey(Key):
 
 
 def new_weights_key(
-    spec: NetworkSpec,
-    class_names: tuple[str, ...],
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-    recipe: Recipe,
-    weights_file: Path | None = None,
+    spec: NetworkSpec, class_names: tuple[str, ...], mean: tuple[float, ...], std: tuple[float, ...], recipe: Recipe
 ) -> WeightsKey:
-    """Define an authorised network.
+    """Define an authorised network, with weights drawn from secret randomness.
 
     Args:
         spec: the architecture.
@@ -173,23 +166,17 @@ def new_weights_key(
         mean: channel means of the clean images, on the scale [0, 1].
         std: channel standard deviations, same scale.
         recipe: the recommended training.
-        weights_file: a safetensors file with the `state_dict` to start from; drawn from secret randomness if None.
 
     Raises:
-        KeyFileError: the weights file cannot be read or does not fit.
         ConfigError: the network cannot be built.
     """
-    if weights_file is None:
-        weights = _secret_weights(spec, mean, std)
-    else:
-        weights = _weights_from_file(Path(weights_file), spec, mean, std)
     signing_key = signature.new_signing_key()
     return WeightsKey(
         network=spec,
         mean=tuple(mean),
         std=tuple(std),
         own_recipe=recipe,
-        weights=weights,
+        weights=_secret_weights(spec, mean, std),
         class_names=tuple(class_names),
         fingerprint=signer_of(signing_key),
         signing_key=signing_key,
@@ -232,46 +219,25 @@ def _secret_weights(spec: NetworkSpec, mean: tuple[float, ...], std: tuple[float
     return dict(weights)
 
 
-def _weights_from_file(
-    path: Path, spec: NetworkSpec, mean: tuple[float, ...], std: tuple[float, ...]
-) -> dict[str, Tensor]:
-    """Initial weights that the protector supplies."""
-    with told_as(KeyFileError, f"cannot read weights file {path}"):
-        content = read_file(path, MOST_WEIGHTS, links=True)
-    try:
-        given = safetensors.load(content)
-    except UNREADABLE as error:
-        raise KeyFileError(f"weights file {path} is no safetensors file, or damaged: {error}") from error
-    expected = build_network(spec, mean, std, seed=0).state_dict()
-    normalisation = {name: expected[name] for name in NORMALISATION}
-    for name, constants in normalisation.items():
-        if name in given and not torch.equal(given[name], constants):
-            raise KeyFileError(
-                f"weights file {path} normalises with {name} = {given[name].flatten().tolist()}, the key with"
-                f" {constants.flatten().tolist()}; make the key with the file's normalisation, or remove {name} from it"
-            )
-    return _fitting(given | normalisation, expected, spec, f"weights file {path}")
-
-
-def _fitting(given: dict[str, Tensor], expected: dict[str, Tensor], spec: NetworkSpec, where: str) -> dict[str, Tensor]:
+def _fitting(given: dict[str, Tensor], expected: dict[str, Tensor], network: str) -> dict[str, Tensor]:
     """`given` in the order and number types of `expected`, or an error that names the first misfit."""
     missing = [name for name in expected if name not in given]
     if missing:
         raise KeyFileError(
-            f"{where} lacks {len(missing)} of the {len(expected)} tensors of network {spec.label}, the first is"
+            f"the key lacks {len(missing)} of the {len(expected)} tensors of network {network}, the first is"
             f" '{missing[0]}'; give the state_dict of uge.networks.build_network(...)"
         )
     unknown = [name for name in given if name not in expected]
     if unknown:
         raise KeyFileError(
-            f"{where} has {len(unknown)} tensors that network {spec.label} does not know, the first is '{unknown[0]}'"
+            f"the key has {len(unknown)} tensors that network {network} does not know, the first is '{unknown[0]}'"
         )
     for name, tensor in expected.items():
         if given[name].shape != tensor.shape:
             raise KeyFileError(
-                f"{where}: tensor '{name}' has shape {list(given[name].shape)}, network {spec.label} needs"
+                f"the key: tensor '{name}' has shape {list(given[name].shape)}, network {network} needs"
                 f" {list(tensor.shape)}"
             )
         if tensor.is_floating_point() and not given[name].isfinite().all():
-            raise KeyFileError(f"{where}: tensor '{name}' holds values that are not finite")
+            raise KeyFileError(f"the key: tensor '{name}' holds values that are not finite")
     return {name: given[name].to(tensor.dtype).contiguous() for name, tensor in expected.items()}
