@@ -9,6 +9,7 @@ import os
 import signal
 import stat
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,24 +23,19 @@ from hypothesis import strategies as st
 from safetensors import torch as safetensors
 
 from uge.errors import KeyFileError
-from uge.keys import Key, SealedKey, age, is_sealed, load_key, new_weights_key, save_key
+from uge.keys import Key, SealedKey, age, is_sealed, load_key, save_key
+from uge.keys.key import FORMAT_VERSION
 from uge.keys.sealed import BEGINNING
-from uge.networks import NetworkSpec
-from uge.training import Recipe
 
+from ..copy.copies import make_set, weights_key
 from ..refusals import refused
 
 FORK = multiprocessing.get_context("fork")
 
 
-def weights_key() -> Key:
-    spec = NetworkSpec("mlp", 1, (4, 4), 2, {"width": 8})
-    return new_weights_key(spec, ("cat", "dog"), (0.5,), (0.2,), Recipe())
-
-
 @pytest.fixture(params=["sealed", "initial-weights"])
 def key(request: Any) -> Key:
-    return SealedKey.draw() if request.param == "sealed" else weights_key()
+    return SealedKey.draw() if request.param == "sealed" else weights_key(make_set())
 
 
 @pytest.fixture
@@ -62,6 +58,17 @@ def test_the_two_files(key, tmp_path):
     for path, role in ((recipient, "protector"), (protector, "recipient")):
         with refused(KeyFileError, rf"this needs the {role}'s \(NAME.{role}.uge\)"):
             load_key(path, role=role)
+
+
+def test_another_format_version(key):
+    edited = key.to_bytes("protector").replace(b'": %d' % FORMAT_VERSION, b'": 9', 1)  # the first of its facts
+    with refused(KeyFileError, f"the.key has format version 9, this uge reads {FORMAT_VERSION}"):
+        key.from_bytes(edited, "the.key")
+
+
+def test_the_signing_key_of_another_pair_is_refused(key):
+    with refused(KeyFileError, "use the files of one pair"):
+        replace(key, signing_key=SealedKey.draw().signing_key)
 
 
 def test_a_passphrase_encrypts_both_and_anyones_age_opens_them(tmp_path):
