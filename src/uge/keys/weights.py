@@ -25,8 +25,6 @@ from uge.networks import NetworkSpec, build_network
 from uge.outside import parse_json
 from uge.training import Recipe
 
-UNREADABLE = (SafetensorError, ValueError, KeyError, TypeError, RuntimeError)
-
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class WeightsKey(Key):
@@ -100,7 +98,7 @@ class WeightsKey(Key):
         check_facts(facts, where, cls.kind, role)
         try:
             weights = safetensors.load(data)
-        except UNREADABLE as error:
+        except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
             raise damaged(where) from error
         if facts.pop("sha256", None) != _digest(facts, weights):
             raise damaged(where)
