@@ -109,20 +109,6 @@ def test_the_folder_has_the_permissions_that_the_user_asks_for(tmp_path):
     assert (tmp_path / "out" / "manifest.json").stat().st_mode & 0o777 == 0o640
 
 
-def test_ctrl_c_leaves_nothing(tmp_path, monkeypatch):
-    pressed = iter([None, None, None])
-
-    def interrupted(image):
-        if next(pressed, "now") == "now":
-            raise KeyboardInterrupt
-        return png_bytes(image)
-
-    monkeypatch.setattr("uge.copy.publishing.png_bytes", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        published(tmp_path / "out")
-    assert os.listdir(tmp_path) == []
-
-
 FAILS = """
 import os, resource, sys
 from pathlib import Path
