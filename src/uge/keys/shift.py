@@ -87,11 +87,10 @@ def layout_of(shape: tuple[int, int, int], epsilon_255: int) -> Layout:
 
 def _layout(shape: tuple[int, int, int], epsilon_255: int) -> Layout | None:
     """The layout of the finest field that fits; None where none does."""
-    channels, height, width = shape
     most = (epsilon_255 - 1) // 2
-    colour = channels > 1 and most > 1
+    node_step = NODE_STEP if shape[0] > 1 and most > 1 else 0
     for step in range(1, MOST_STEP + 1):
-        layout = Layout((channels, height, width), step, NODE_STEP if colour else 0, most)
+        layout = Layout(shape, step, node_step, most)
         if 8 * HEADER + bits_of(layout.digits) <= 8 * plain_bytes(shape):
             return layout
     return None
