@@ -24,6 +24,7 @@ from safetensors import torch as safetensors
 
 from uge.errors import KeyFileError
 from uge.keys import Key, SealedKey, age, is_sealed, load_key, save_key
+from uge.keys.files import key_from
 from uge.keys.key import FORMAT_VERSION
 from uge.keys.sealed import BEGINNING
 
@@ -236,6 +237,28 @@ def test_any_other_bytes_are_no_key(damaged_file, data):
     told = "cut short or damaged" if begins_as_one else "(no key|sealed)"
     with refused(KeyFileError, rf"the\.key is {told}"):
         load_key(damaged_file[0])
+
+
+FACTS = 2000  # bytes that hold the facts of either; tensors go on beyond
+KINDS = {key.kind: key for key in (SealedKey.draw(), weights_key(make_set()))}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=500, deadline=None)
+@given(st.data(), st.integers(1, 255))
+def test_an_edited_byte_of_an_open_file_is_found_or_changes_nothing(kind, data, change):
+    key = KINDS[kind]
+    edited = bytearray(key.to_bytes("protector"))
+    facts, anywhere = (st.integers(0, min(end, len(edited)) - 1) for end in (FACTS, len(edited)))
+    place = data.draw(st.one_of(facts, anywhere))
+    edited[place] ^= change
+    try:
+        found = key_from(bytes(edited), "the.key")
+    except KeyFileError as error:
+        assert "\n" not in str(error) and "the.key" in str(error)
+        assert place < FACTS or "cut short or damaged" in str(error)
+    else:  # white space between two entries, say
+        assert (found.digest(), found.signing_key) == (key.digest(), key.signing_key)
 
 
 def test_not_a_key_and_not_there(tmp_path):

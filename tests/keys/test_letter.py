@@ -80,8 +80,7 @@ def colourful(images: Tensor) -> Tensor:
     """The same, but for one value that keeps the channels from being equal."""
     images = images.clone()
     if images.shape[1] > 1:
-        images[:, 0, 0, 0] ^= 1 + (images[:, 0, 0, 0] == images[:, 1, 0, 0]).to(torch.uint8)
-        images[:, 0, 0, 0] += (images[:, 0, 0, 0] == images[:, 1, 0, 0]).to(torch.uint8)
+        images[:, 0, 0, 0] ^= (images[:, 0, 0, 0] == images[:, 1, 0, 0]).to(torch.uint8)
     return images
 
 

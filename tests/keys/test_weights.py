@@ -5,8 +5,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from uge.data.images import ImageSet
 from uge.errors import KeyFileError
@@ -114,24 +112,6 @@ def test_public_facts_hold_no_weight_and_no_statistic():
     assert len(text) < 1000
 
 
-DATA = make_key().to_bytes("recipient")
-HEADER = 8 + int.from_bytes(DATA[:8], "little")
-
-
-@settings(max_examples=600, deadline=None)
-@given(st.one_of(st.integers(0, HEADER - 1), st.integers(HEADER, len(DATA) - 1)), st.integers(1, 255))
-def test_an_edited_byte_is_found_or_changes_nothing(place, change):
-    edited = bytearray(DATA)
-    edited[place] ^= change
-    try:
-        key = WeightsKey.from_bytes(bytes(edited), "the.key")
-    except KeyFileError as error:
-        assert "\n" not in str(error) and (place < HEADER or "the.key is cut short or damaged" in str(error))
-    else:  # white space between two entries of the header, say
-        assert place < HEADER
-        assert_same(key, WeightsKey.from_bytes(DATA, "the.key"))
-
-
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -174,7 +154,5 @@ def test_a_key_must_agree_with_itself():
         replace(key, class_names=("cat", "dog"))
     with pytest.raises(KeyFileError, match="3 channel means"):
         replace(key, mean=(0.5,))
-    with pytest.raises(KeyFileError, match="shape"):
-        module_of(replace(key, network=replace(SPEC, options={"width": 16, "depth": 1})))
     with pytest.raises(KeyFileError, match="two classes of the key are called 'cat'"):
         replace(key, class_names=("cat", "dog", "cat"))
