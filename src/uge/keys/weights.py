@@ -6,7 +6,6 @@ Its file is a safetensors file: the weights as tensors (a seed does not survive 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import secrets
 from dataclasses import dataclass, field
@@ -19,8 +18,8 @@ from torch import Tensor, nn
 
 from uge.data.images import ImageSet, class_difference, repeated
 from uge.errors import KeyFileError, UgeError
-from uge.keys import signature
-from uge.keys.key import Key, check_facts, damaged, no_key, signer_in, signer_of
+from uge.keys.key import Key, check_facts, checksum, damaged, no_key, signer_in
+from uge.keys.signature import new_signer
 from uge.networks import NetworkSpec, build_network
 from uge.outside import parse_json
 from uge.training import Recipe
@@ -84,7 +83,7 @@ class WeightsKey(Key):
             class_names=list(self.class_names),
         )
         weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in self.weights.items()}
-        facts["sha256"] = _digest(facts, weights)
+        facts["sha256"] = checksum(facts, weights)
         return safetensors.save(weights, metadata={"uge-key": json.dumps(facts)})
 
     @classmethod
@@ -100,7 +99,7 @@ class WeightsKey(Key):
             weights = safetensors.load(data)
         except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
             raise damaged(where) from error
-        if facts.pop("sha256", None) != _digest(facts, weights):
+        if facts.pop("sha256", None) != checksum(facts, weights):
             raise damaged(where)
         try:
             return cls(
@@ -168,7 +167,6 @@ def new_weights_key(
     Raises:
         ConfigError: the network cannot be built.
     """
-    signing_key = signature.new_signing_key()
     return WeightsKey(
         network=spec,
         mean=tuple(mean),
@@ -176,8 +174,7 @@ def new_weights_key(
         own_recipe=recipe,
         weights=_secret_weights(spec, mean, std),
         class_names=tuple(class_names),
-        fingerprint=signer_of(signing_key),
-        signing_key=signing_key,
+        **new_signer(),
     )
 
 
@@ -188,16 +185,6 @@ def _facts_from(data: bytes, where: str) -> Any:
         return parse_json(header["__metadata__"]["uge-key"])
     except (ValueError, KeyError, TypeError) as error:
         raise no_key(where) from error
-
-
-def _digest(facts: dict[str, Any], weights: dict[str, Tensor]) -> str:
-    """SHA-256 over the facts and over every tensor's name, type, shape and bytes, in one fixed order."""
-    hasher = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
-    for name in sorted(weights):
-        tensor = weights[name]
-        hasher.update(repr((name, str(tensor.dtype), list(tensor.shape))).encode())
-        hasher.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return hasher.hexdigest()
 
 
 def _secret_weights(spec: NetworkSpec, mean: tuple[float, ...], std: tuple[float, ...]) -> dict[str, Tensor]:
@@ -219,14 +206,12 @@ def _secret_weights(spec: NetworkSpec, mean: tuple[float, ...], std: tuple[float
 
 def _fitting(given: dict[str, Tensor], expected: dict[str, Tensor], network: str) -> dict[str, Tensor]:
     """`given` in the order and number types of `expected`, or an error that names the first misfit."""
-    missing = [name for name in expected if name not in given]
-    if missing:
+    if missing := [name for name in expected if name not in given]:
         raise KeyFileError(
             f"the key lacks {len(missing)} of the {len(expected)} tensors of network {network}, the first is"
             f" '{missing[0]}'; give the state_dict of uge.networks.build_network(...)"
         )
-    unknown = [name for name in given if name not in expected]
-    if unknown:
+    if unknown := [name for name in given if name not in expected]:
         raise KeyFileError(
             f"the key has {len(unknown)} tensors that network {network} does not know, the first is '{unknown[0]}'"
         )
