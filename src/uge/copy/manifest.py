@@ -209,10 +209,8 @@ def shard_json(entries: Sequence[PublishedImage]) -> bytes:
 
 def _lines(entries: Iterable[str]) -> Iterator[str]:
     """Lines of a JSON list: a comma behind all but the last."""
-    before = ""
-    for entry in entries:
-        yield before + entry
-        before = ",\n"
+    for number, entry in enumerate(entries):
+        yield (",\n" if number else "") + entry
     yield "\n"
 
 

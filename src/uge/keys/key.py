@@ -114,8 +114,7 @@ class Key(ABC):
             PublishError: some do not open: how many, and the place of the first.
         """
         views, opened = self.open_each(copies)
-        shut = (~opened).nonzero()[:, 0].tolist()
-        if shut:
+        if shut := (~opened).nonzero()[:, 0].tolist():
             raise PublishError(
                 f"{len(shut)} of {len(copies)} images do not open with this key, the first is number {shut[0]};"
                 " they are of another key, changed, or no sealed copies"
