@@ -37,11 +37,6 @@ def found(folder: Path, *words: str, clean: ImageSet | None = None, count: int =
         assert word in problems[0], problems
 
 
-def unreadable(folder: Path, *words: str) -> None:
-    with refused(PublishError, "", *words):
-        Copy.read(folder)
-
-
 def change_manifest(folder: Path, change, sums: bool = False) -> None:
     """Edit manifest.json; with `sums`, rewrite SHA256SUMS so that it agrees again."""
     data = json.loads((folder / "manifest.json").read_text())
@@ -105,7 +100,6 @@ CHANGES = [  # what is done, what is found of it, in how many problems, whether 
     (lambda f: edit(f / CAT, with_a_pixel_changed), [CAT, "pixels changed"], 1, False),
     (lambda f: edit(f / CAT, with_a_text), [CAT, "rewritten", "pixels unchanged"], 1, True),
     (lambda f: edit(f / CAT, lambda data: data[: len(data) // 2]), [CAT, "unreadable"], 1, False),
-    (lambda f: edit(f / CAT, lambda _: b""), [CAT, "unreadable"], 1, False),
     (lambda f: edit(f / CAT, lambda _: b"text, no picture"), [CAT, "unreadable"], 1, False),
     (lambda f: (f / CAT).rename(f / MOVED), [CAT, "label swapped", MOVED], 2, False),
     (swap, [ZEBRA, "label swapped", CAT], 2, False),
@@ -125,7 +119,8 @@ def test_whatever_is_changed_is_found(folder, change, told, count, readable):
     if readable:
         assert len(Copy.read(folder).images) == 12
     else:
-        unreadable(folder, told[0])
+        with refused(PublishError, "", told[0]):
+            Copy.read(folder)
 
 
 def test_a_label_edited_in_the_manifest(folder):
@@ -136,7 +131,8 @@ def test_a_label_edited_in_the_manifest(folder):
     found(folder, "manifest.json", "edited", count=2)
     change_manifest(folder, swap, sums=True)
     found(folder, CAT, "label swapped", "'zebra'")
-    unreadable(folder, CAT)
+    with refused(PublishError, "", CAT):
+        Copy.read(folder)
 
 
 def test_a_label_swapped_with_care_is_found_with_the_originals(folder):
@@ -291,12 +287,13 @@ def test_letters_that_the_protector_spoilt_are_told(key, tmp_path):
     assert problem_with(tmp_path / "other", key, clean).startswith("views: 11 of 12 are identical")
 
 
-def test_a_key_of_initial_weights_checks_the_signature_alone(tmp_path):
+def test_every_key_of_initial_weights_finds_its_signature_and_checks_nothing_else(tmp_path):
     clean = make_set()
-    key = weights_key(clean)
-    published(tmp_path / "out", clean, signers=[key])
-    result = verify(tmp_path / "out", clean=clean, key=key)
-    assert result.ok and (result.signature, result.letters, result.views) == ("valid", None, None)
+    keys = [weights_key(clean) for _ in range(2)]
+    published(tmp_path / "out", clean, signers=keys)
+    for key in keys:
+        result = verify(tmp_path / "out", clean=clean, key=key)
+        assert result.ok and (result.signature, result.letters, result.views) == ("valid", None, None)
 
 
 def test_whatever_is_not_signed_by_the_key_is_refused(copy, key):
@@ -320,13 +317,6 @@ def test_whatever_is_not_signed_by_the_key_is_refused(copy, key):
     (copy / "manifest.json").unlink()
     with pytest.raises(PublishError, match="is no published folder"):
         verify(copy, key=key)
-
-
-def test_every_recipient_finds_the_signature_of_his_key(tmp_path):
-    clean = make_set()
-    keys = [weights_key(clean) for _ in range(2)]
-    published(tmp_path / "out", clean, signers=keys)
-    assert all(verify(tmp_path / "out", key=key).signature == "valid" for key in keys)
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"algorithm": "rsa", "signatures": []}', '{"algorithm": "ed25519"}'])

@@ -140,13 +140,7 @@ def test_a_recipients_file_can_be_for_an_age_or_ssh_key(key, pair, tmp_path):
     protector, recipient = save_key(key, tmp_path / "mine", to=[public])
     assert load_key(protector).digest() == key.digest()  # open: there was no passphrase
     assert is_sealed(recipient) and stat.S_IMODE(recipient.stat().st_mode) == 0o600
-    assert load_key(recipient, identity=identity).digest() == key.digest()
-    known = (
-        pyrage.ssh.Identity.from_buffer(identity.read_bytes())
-        if pair is ssh_pair
-        else pyrage.x25519.Identity.from_str(identity.read_text().splitlines()[2])
-    )
-    assert pyrage.decrypt(recipient.read_bytes(), [known]) == key.to_bytes("recipient")
+    assert load_key(recipient, role="recipient", identity=identity).digest() == key.digest()
     for options in ({}, {"passphrase": b"open sesame"}):
         with refused(KeyFileError, r"for an age or ssh key; .*--passphrase-file FILE"):
             load_key(recipient, **options)
