@@ -140,8 +140,8 @@ class Copy:
             KeyFileError: the key is for other images.
         """
         if self.signed_by != key.fingerprint:
-            resized = self.manifest is not None and self.manifest.own_sizes
-            return Copy.read(self.folder, key, size=self.images.image_size[0] if resized else None).view(key)
+            own_sizes = self.manifest is not None and self.manifest.own_sizes
+            return Copy.read(self.folder, key, size=self.images.image_size[0] if own_sizes else None).view(key)
         key.check_fits(self.images)
         found = self.resized_view(key)
         return self.images.with_images(key.opened(self.images.images)) if found is None else found
