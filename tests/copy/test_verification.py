@@ -16,7 +16,7 @@ from uge.errors import KeyFileError, PublishError
 from uge.keys import Key, SealedKey
 
 from ..refusals import refused
-from .copies import EPSILON, make_set, perturbed, published, sealed_by, weights_key
+from .copies import EPSILON, content, make_set, perturbed, published, sealed_by, weights_key
 
 CAT, SECOND_CAT, ZEBRA = "train/cat/00001.png", "train/cat/00004.png", "train/zebra/00000.png"
 MOVED = "train/zebra/00001.png"
@@ -55,14 +55,9 @@ def first_entry(**changed: object) -> Callable[[Path], None]:
 
 
 def rewrite_sums(folder: Path) -> None:
-    files = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
-    (folder / "SHA256SUMS").write_text(
-        "".join(
-            f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n"
-            for name in files
-            if name not in ("SHA256SUMS", ".gitattributes")
-        )
-    )
+    files = {name: data for name, data in content(folder).items() if name not in ("SHA256SUMS", ".gitattributes")}
+    lines = (f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in files.items())
+    (folder / "SHA256SUMS").write_text("".join(lines))
 
 
 def test_all_is_well(folder):
