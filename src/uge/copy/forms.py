@@ -27,7 +27,7 @@ class Form:
     """How images are written: a file each, or in shards of a schema.
 
     Attributes:
-        most: values of the images that are written together.
+        most: values of the images that are written together, at most.
         schema: of `schema_of`, for what makes it takes longer to load than a shard to write; None for a file each.
     """
 

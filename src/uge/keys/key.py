@@ -145,7 +145,7 @@ class Key(ABC):
 
 
 def signer_in(facts: dict[str, Any]) -> dict[str, Any]:
-    """The fingerprint and the signing key, if there is one, that stand in a key file; raises KeyError or ValueError."""
+    """Fingerprint and signing key, if any, of a key file; raises KeyError, TypeError or ValueError."""
     signing_key = facts.get("signing_key")
     return {"fingerprint": str(facts["fingerprint"]), "signing_key": signing_key and bytes.fromhex(signing_key)}
 

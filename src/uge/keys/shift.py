@@ -145,14 +145,14 @@ def bounded(images: Tensor, field: Tensor, nodes: Tensor, layout: Layout) -> tup
     _check_levels(field, nodes, layout)
     down = (images[:, : layout.shape[0]] >> 1).numpy().astype(np.int16)  # room below and above, [B, C, H, W]
     up = TOP - down
-    inner = nodes.numpy()
+    kept_nodes = nodes.numpy()
     if layout.node_step:
-        inner = _within(inner, layout.reach, layout.node_step, down, up)
-        part = _enlarged(inner, layout.reach, layout.node_step, layout.shape[1:])
+        kept_nodes = _within(kept_nodes, layout.reach, layout.node_step, down, up)
+        part = _enlarged(kept_nodes, layout.reach, layout.node_step, layout.shape[1:])
         # Where there is room for all of m the clamp keeps to it, whatever the field adds.
         down, up = (np.where(room >= layout.reach, TOP, room + sign * part) for room, sign in ((down, 1), (up, -1)))
-    outer = _within(field.numpy(), layout.reach, layout.field_step, down.min(1), up.min(1))
-    return torch.from_numpy(outer), torch.from_numpy(inner)
+    kept_field = _within(field.numpy(), layout.reach, layout.field_step, down.min(1), up.min(1))
+    return torch.from_numpy(kept_field), torch.from_numpy(kept_nodes)
 
 
 def _check_levels(field: Tensor, nodes: Tensor, layout: Layout) -> None:
