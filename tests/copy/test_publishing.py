@@ -145,7 +145,7 @@ def test_a_file_past_the_limit_or_a_read_only_target_leaves_nothing(tmp_path):
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("how", ["imagefolder", "folder"])
-def test_read_by_hugging_face(how, channels, tmp_path, monkeypatch):
+def test_read_by_hugging_face(how, channels, tmp_path):
     datasets = pytest.importorskip("datasets")
     clean = make_set(channels=channels)
     published(tmp_path / "out", clean)
