@@ -3,7 +3,6 @@
 import os
 import shutil
 import subprocess
-import tarfile
 import unicodedata
 import zipfile
 from collections.abc import Callable
@@ -183,18 +182,12 @@ NAME = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=1
 
 
 def zipped(folder: Path, to: Path) -> None:
-    with zipfile.ZipFile(to.with_suffix(".zip"), "w") as archive:
-        for path in folder.rglob("*"):
-            archive.write(path, path.relative_to(folder))
-    with zipfile.ZipFile(to.with_suffix(".zip")) as archive:
+    with zipfile.ZipFile(shutil.make_archive(str(to), "zip", folder)) as archive:
         archive.extractall(to)
 
 
 def tarred(folder: Path, to: Path) -> None:
-    with tarfile.open(to.with_suffix(".tar"), "w") as archive:
-        archive.add(folder, ".")
-    with tarfile.open(to.with_suffix(".tar")) as archive:
-        archive.extractall(to, filter="data")
+    shutil.unpack_archive(shutil.make_archive(str(to), "tar", folder), to, filter="data")
 
 
 def cloned(folder: Path, to: Path) -> None:

@@ -9,6 +9,7 @@ import os
 import signal
 import stat
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,24 +23,20 @@ from hypothesis import strategies as st
 from safetensors import torch as safetensors
 
 from uge.errors import KeyFileError
-from uge.keys import Key, SealedKey, age, is_sealed, load_key, new_weights_key, save_key
+from uge.keys import Key, SealedKey, age, is_sealed, load_key, save_key
+from uge.keys.files import key_from
+from uge.keys.key import FORMAT_VERSION
 from uge.keys.sealed import BEGINNING
-from uge.networks import NetworkSpec
-from uge.training import Recipe
 
+from ..copy.copies import make_set, weights_key
 from ..refusals import refused
 
 FORK = multiprocessing.get_context("fork")
 
 
-def weights_key() -> Key:
-    spec = NetworkSpec("mlp", 1, (4, 4), 2, {"width": 8})
-    return new_weights_key(spec, ("cat", "dog"), (0.5,), (0.2,), Recipe())
-
-
 @pytest.fixture(params=["sealed", "initial-weights"])
 def key(request: Any) -> Key:
-    return SealedKey.draw() if request.param == "sealed" else weights_key()
+    return SealedKey.draw() if request.param == "sealed" else weights_key(make_set())
 
 
 @pytest.fixture
@@ -62,6 +59,17 @@ def test_the_two_files(key, tmp_path):
     for path, role in ((recipient, "protector"), (protector, "recipient")):
         with refused(KeyFileError, rf"this needs the {role}'s \(NAME.{role}.uge\)"):
             load_key(path, role=role)
+
+
+def test_another_format_version(key):
+    edited = key.to_bytes("protector").replace(b'": %d' % FORMAT_VERSION, b'": 9', 1)  # the first of its facts
+    with refused(KeyFileError, f"the.key has format version 9, this uge reads {FORMAT_VERSION}"):
+        key.from_bytes(edited, "the.key")
+
+
+def test_the_signing_key_of_another_pair_is_refused(key):
+    with refused(KeyFileError, "use the files of one pair"):
+        replace(key, signing_key=SealedKey.draw().signing_key)
 
 
 def test_a_passphrase_encrypts_both_and_anyones_age_opens_them(tmp_path):
@@ -132,13 +140,7 @@ def test_a_recipients_file_can_be_for_an_age_or_ssh_key(key, pair, tmp_path):
     protector, recipient = save_key(key, tmp_path / "mine", to=[public])
     assert load_key(protector).digest() == key.digest()  # open: there was no passphrase
     assert is_sealed(recipient) and stat.S_IMODE(recipient.stat().st_mode) == 0o600
-    assert load_key(recipient, identity=identity).digest() == key.digest()
-    known = (
-        pyrage.ssh.Identity.from_buffer(identity.read_bytes())
-        if pair is ssh_pair
-        else pyrage.x25519.Identity.from_str(identity.read_text().splitlines()[2])
-    )
-    assert pyrage.decrypt(recipient.read_bytes(), [known]) == key.to_bytes("recipient")
+    assert load_key(recipient, role="recipient", identity=identity).digest() == key.digest()
     for options in ({}, {"passphrase": b"open sesame"}):
         with refused(KeyFileError, r"for an age or ssh key; .*--passphrase-file FILE"):
             load_key(recipient, **options)
@@ -229,6 +231,28 @@ def test_any_other_bytes_are_no_key(damaged_file, data):
     told = "cut short or damaged" if begins_as_one else "(no key|sealed)"
     with refused(KeyFileError, rf"the\.key is {told}"):
         load_key(damaged_file[0])
+
+
+FACTS = 2000  # bytes that hold the facts of either; tensors go on beyond
+KINDS = {key.kind: key for key in (SealedKey.draw(), weights_key(make_set()))}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=500, deadline=None)
+@given(st.data(), st.integers(1, 255))
+def test_an_edited_byte_of_an_open_file_is_found_or_changes_nothing(kind, data, change):
+    key = KINDS[kind]
+    edited = bytearray(key.to_bytes("protector"))
+    facts, anywhere = (st.integers(0, min(end, len(edited)) - 1) for end in (FACTS, len(edited)))
+    place = data.draw(st.one_of(facts, anywhere))
+    edited[place] ^= change
+    try:
+        found = key_from(bytes(edited), "the.key")
+    except KeyFileError as error:
+        assert "\n" not in str(error) and "the.key" in str(error)
+        assert place < FACTS or "cut short or damaged" in str(error)
+    else:  # white space between two entries, say
+        assert (found.digest(), found.signing_key) == (key.digest(), key.signing_key)
 
 
 def test_not_a_key_and_not_there(tmp_path):

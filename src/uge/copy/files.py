@@ -10,7 +10,7 @@ import unicodedata
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, groupby, islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -97,14 +97,9 @@ def what_became_of(data: bytes, error: object) -> str:
 
 def in_batches(images: Iterable[tuple[T, Tensor]]) -> Iterator[tuple[list[T], Tensor]]:
     """Images of one size together, [B, C, H, W], as many as `batch_of` says, each with what came with it."""
-    kept: list[tuple[T, Tensor]] = []
-    for each in images:
-        if kept and (each[1].shape != kept[0][1].shape or len(kept) >= batch_of(each[1].shape)):
-            yield [what for what, _ in kept], torch.stack([image for _, image in kept])
-            kept = []
-        kept.append(each)
-    if kept:
-        yield [what for what, _ in kept], torch.stack([image for _, image in kept])
+    for shape, alike in groupby(images, key=lambda each: each[1].shape):
+        while batch := list(islice(alike, batch_of(shape))):
+            yield [what for what, _ in batch], torch.stack([image for _, image in batch])
 
 
 @dataclass(frozen=True)

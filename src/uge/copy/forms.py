@@ -11,7 +11,6 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from torch import Tensor
 
@@ -23,56 +22,39 @@ LEAST_SHARDED = 50_000  # images: so many files take long to list, to copy and t
 MOST_VALUES, MOST_SHARD_VALUES = 2**21, 2**24  # of the images of a chunk: 682 and 5,461 of 32x32 in colour
 
 
-class Form(Protocol):
-    """Writes images."""
+@dataclass(frozen=True)
+class Form:
+    """How images are written: a file each, or in shards of a schema.
 
-    @property
-    def most(self) -> int:
-        """Values of the images that are written together, at most."""
+    Attributes:
+        most: values of the images that are written together, at most.
+        schema: of `schema_of`, for what makes it takes longer to load than a shard to write; None for a file each.
+    """
+
+    most: int
+    schema: bytes | None = None
 
     def write(
         self, folder: Path, number: int, entries: Sequence[PublishedImage], contents: Sequence[bytes]
     ) -> dict[str, str]:
         """Write the PNG files `contents` of a chunk below `folder`; each file's SHA-256 as it lies there."""
-
-
-@dataclass(frozen=True)
-class Files:
-    """A file each."""
-
-    most: int
-
-    def write(
-        self, folder: Path, number: int, entries: Sequence[PublishedImage], contents: Sequence[bytes]
-    ) -> dict[str, str]:
-        for parent in {entry.file.rpartition("/")[0] for entry in entries}:
+        images = zip(entries, contents, strict=True)
+        if self.schema is None:
+            files = {entry.file: content for entry, content in images}
+        else:
+            rows = [ShardRow(content, entry.file, entry.label) for entry, content in images]
+            name = f"train/{number:05d}"
+            files = {f"{name}.json": shard_json(entries), f"{name}.parquet": shard_bytes(self.schema, rows)}
+        for parent in {file.rpartition("/")[0] for file in files}:
             (folder / parent).mkdir(parents=True, exist_ok=True)
-        files = zip(entries, contents, strict=True)
-        return {entry.file: write(folder / entry.file, content) for entry, content in files}
-
-
-@dataclass(frozen=True)
-class Shards:
-    """Shards; `schema` is that of `schema_of`, for what makes it takes longer to load than a shard to write."""
-
-    most: int
-    schema: bytes
-
-    def write(
-        self, folder: Path, number: int, entries: Sequence[PublishedImage], contents: Sequence[bytes]
-    ) -> dict[str, str]:
-        (folder / "train").mkdir(exist_ok=True)
-        rows = [ShardRow(content, each.file, each.label) for each, content in zip(entries, contents, strict=True)]
-        name = f"train/{number:05d}"
-        written = {f"{name}.json": shard_json(entries), f"{name}.parquet": shard_bytes(self.schema, rows)}
-        return {file: write(folder / file, content) for file, content in written.items()}
+        return {file: write(folder / file, content) for file, content in files.items()}
 
 
 def form_of(count: int, class_names: Sequence[str]) -> Form:
     """How so many images are published."""
     if count < LEAST_SHARDED:
-        return Files(MOST_VALUES)
-    return Shards(MOST_SHARD_VALUES, schema_of(class_names))
+        return Form(MOST_VALUES)
+    return Form(MOST_SHARD_VALUES, schema_of(class_names))
 
 
 def write(path: Path, data: bytes) -> str:

@@ -128,10 +128,9 @@ def look_at_all(
 
     def chunk(number: int) -> list[Published]:
         part = images[numbers[number].start : numbers[number].stop]
-        readers = [originals.get(each.entry.file) for each in part]
         return [
-            each if read is None else each._replace(original=read().numpy())
-            for each, read in zip(part, readers, strict=True)
+            each._replace(original=read().numpy()) if (read := originals.get(each.entry.file)) else each
+            for each in part
         ]
 
     seen = Seen()

@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -149,12 +148,13 @@ class Manifest:
         yield " ]\n}\n"
 
     @classmethod
-    def from_json(cls, text: bytes, where: str, beside: Callable[[Shard], list[Any]]) -> Manifest:
-        """Read the JSON of a manifest; `where` names it in errors, `beside` reads the entries of a shard.
+    def from_json(cls, text: bytes, folder: Path) -> Manifest:
+        """Read the JSON of the manifest of a folder, where entries of shards lie beside it.
 
         Raises:
             PublishError: no manifest, of another version, or one whose entries do not make sense.
         """
+        where = folder / MANIFEST
         try:
             data = parse_json(text)
             version = data["format_version"]
@@ -166,7 +166,7 @@ class Manifest:
                 f"{where} has format version {told}, this uge reads {FORMAT_VERSION}; use the uge that wrote it"
             )
         try:
-            manifest = cls._of(data, beside)
+            manifest = cls._of(data, folder)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             reason = str(error)[:100]
             raise PublishError(f"{where} is damaged: {type(error).__name__} {reason}; copy it again") from error
@@ -184,10 +184,10 @@ class Manifest:
         return manifest
 
     @classmethod
-    def _of(cls, data: dict[str, Any], beside: Callable[[Shard], list[Any]]) -> Manifest:
+    def _of(cls, data: dict[str, Any], folder: Path) -> Manifest:
         shards = tuple(map(Shard.from_dict, _typed(data.get("shards", []), list)))
-        listed = [entry for shard in shards for entry in beside(shard)] if shards else _typed(data["images"], list)
-        images = tuple(map(PublishedImage.from_dict, listed))
+        beside = [entry for shard in shards for entry in _entries_of(folder, shard)]
+        images = tuple(map(PublishedImage.from_dict, beside if shards else _typed(data["images"], list)))
         names = tuple(_name(name) for name in _typed(data["class_names"], list))
         channels, size = _typed(data["shape"][0], int), _size(data["shape"][1:])
         if channels not in (1, 3) or size is None:
@@ -209,10 +209,8 @@ def shard_json(entries: Sequence[PublishedImage]) -> bytes:
 
 def _lines(entries: Iterable[str]) -> Iterator[str]:
     """Lines of a JSON list: a comma behind all but the last."""
-    before = ""
-    for entry in entries:
-        yield before + entry
-        before = ",\n"
+    for number, entry in enumerate(entries):
+        yield (",\n" if number else "") + entry
     yield "\n"
 
 
@@ -275,7 +273,7 @@ def read_manifest(folder: Path | str, *, signed_by: str | None = None) -> Manife
     wanted = "" if signed_by is None else "; with a key only what it signed is read: get the whole folder again"
     with told_as(PublishError, f"{folder} is no published folder: cannot read {MANIFEST}", wanted):
         text, _ = read_text(folder / MANIFEST)
-    manifest = Manifest.from_json(text, str(folder / MANIFEST), partial(_entries_of, folder))
+    manifest = Manifest.from_json(text, folder)
     if signed_by is not None:
         _check_signature(folder, text, signed_by)
     return manifest

@@ -108,7 +108,9 @@ def open_copy(
     manifest = read_manifest(source, signed_by=key.fingerprint) if signed else None
     files = _in_copy(source, manifest) if manifest else _loose(source)
     published = {entry.file: entry.sha256 for entry in manifest.images} if manifest else {}
-    with claimed(work, *_mark(files, key)):
+    listed = [(str(each.place), each.name, each.sha256) for each in files]
+    content = config_hash({"files": listed, "key": key.digest()})
+    with claimed(work, "run", content, "an unfinished opening", "files or key"):
         if not _was_opened(work, out):
             with told_as(PublishError, f"cannot write {out}"):
                 found, missing = _open_all(files, published, key, work, runner)
@@ -125,12 +127,6 @@ def open_copy(
 def _was_opened(work: Path, out: Path) -> bool:
     """Whether a run ended between its images, which are whole, and its work folder."""
     return out.exists() and (work / DONE).exists() and not (work / OPENED).exists()
-
-
-def _mark(files: Sequence[Wanted], key: Key) -> tuple[str, str, str, str]:
-    """What says that a work folder is of these files and this key, as `claimed` takes it."""
-    listed = [(str(each.place), each.name, each.sha256) for each in files]
-    return "run", config_hash({"files": listed, "key": key.digest()}), "an unfinished opening", "files or key"
 
 
 def _open_all(
@@ -249,12 +245,7 @@ def _loose(source: Path) -> list[Wanted]:
         name = f"train/{name}" if "/" in name else name
         if (other := found.setdefault(name, path)) != path:
             raise PublishError(f"{other} and {path} would both be written as {name}; open one of their folders alone")
-    return [Wanted(Place(path), _bytes_of(path), name, "") for name, path in found.items()]
-
-
-def _bytes_of(path: Path) -> int:
-    """The size of a file; 0 where there is none, such as behind a broken link, of which its reader tells."""
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0
+    return [
+        Wanted(Place(path), os.path.getsize(path) if os.path.exists(path) else 0, name, "")  # a broken link has no size
+        for name, path in found.items()
+    ]

@@ -50,19 +50,18 @@ class CopyDataset(Dataset[tuple[Any, int]]):
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
         image, label = self.images.images[index], self.targets[index]
-        return (to_float(image) if self.transform is None else self._transformed(image)), label
+        return (to_float(image) if self.transform is None else self.transform(self._shown(image))), label
 
-    def _transformed(self, image: Tensor) -> Any:
-        assert self.transform is not None
-        return self.transform(picture_of(image))
+    def _shown(self, image: Tensor) -> Any:
+        """What the transform is called with."""
+        return picture_of(image)
 
 
 class AuthorisedDataset(CopyDataset):
     """Images as the recipient's network sees them; the transform is called with the float32 tensor [C, H, W]."""
 
-    def _transformed(self, image: Tensor) -> Any:
-        assert self.transform is not None
-        return self.transform(to_float(image))
+    def _shown(self, image: Tensor) -> Any:
+        return to_float(image)
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,8 +140,8 @@ class Copy:
             KeyFileError: the key is for other images.
         """
         if self.signed_by != key.fingerprint:
-            resized = self.manifest is not None and self.manifest.own_sizes
-            return Copy.read(self.folder, key, size=self.images.image_size[0] if resized else None).view(key)
+            own_sizes = self.manifest is not None and self.manifest.own_sizes
+            return Copy.read(self.folder, key, size=self.images.image_size[0] if own_sizes else None).view(key)
         key.check_fits(self.images)
         found = self.resized_view(key)
         return self.images.with_images(key.opened(self.images.images)) if found is None else found

@@ -160,13 +160,11 @@ class _Files:
     def notes(self) -> tuple[str, ...]:
         """What programs did on the way that changes nothing for a reader."""
         renamed = [n for n, path in self.tree.files.items() if n != path.relative_to(self.folder).as_posix()]
+        left = [name for name in self.tree.left if name != ATTRIBUTES]
         told = (
             (self.line_endings, "line endings were changed (git, an editor), nothing else"),
             (renamed, "the name is in another Unicode form (an archive, a file system), nothing else"),
-            (
-                [name for name in self.tree.left if name != ATTRIBUTES],
-                "left by git, a hub's client, a file manager or a cloud drive",
-            ),
+            (left, "left by git, a hub's client, a file manager or a cloud drive"),
         )
         return tuple(
             f"{files[0]}{f' and {len(files) - 1} more' if files[1:] else ''}: {what}" for files, what in told if files

@@ -9,8 +9,9 @@ from __future__ import annotations
 import base64
 import hmac
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -83,13 +84,22 @@ def decrypt(data: bytes, where: str, *, passphrase: bytes | None = None, identit
     if _wants_passphrase(data):
         if passphrase is None:
             raise KeyFileError(f"key {where} is sealed; give its passphrase (--passphrase-file FILE, or at a terminal)")
-        return _decrypted(lambda: pyrage.passphrase.decrypt(data, _text(passphrase)), where, "wrong passphrase")
-    if identity is None:
+        mistake = "wrong passphrase"
+        opening = partial(pyrage.passphrase.decrypt, data, _text(passphrase))
+    elif identity is None:
         raise KeyFileError(
             f"key {where} is sealed for an age or ssh key; give the file of its secret part (--passphrase-file FILE)"
         )
-    known = _identities(identity)
-    return _decrypted(lambda: pyrage.decrypt(data, known), where, f"{identity} is not the identity that opens it")
+    else:
+        mistake = f"{identity} is not the identity that opens it"
+        opening = partial(pyrage.decrypt, data, _identities(identity))
+    try:
+        return opening()
+    except pyrage.DecryptError as error:
+        if str(error) in ("Decryption failed", "No matching keys found"):
+            raise KeyFileError(f"{mistake} for key {where}, or the file was damaged; try again") from error
+        reason = " ".join(str(error).split())
+        raise KeyFileError(f"key {where} is cut short or damaged ({reason}); copy it again from its source") from error
 
 
 def _hkdf(key: bytes, salt: bytes | None, info: bytes) -> bytes:
@@ -142,14 +152,3 @@ def _identities(file: Path) -> list[Any]:
     if not found:
         raise KeyFileError(f"{file} holds no identity; expected AGE-SECRET-KEY-1... or an ssh private key")
     return found
-
-
-def _decrypted(opening: Callable[[], bytes], where: str, mistake: str) -> bytes:
-    """What `opening` gives, or one line that tells a wrong secret from a damaged file."""
-    try:
-        return opening()
-    except pyrage.DecryptError as error:
-        if str(error) in ("Decryption failed", "No matching keys found"):
-            raise KeyFileError(f"{mistake} for key {where}, or the file was damaged; try again") from error
-        reason = " ".join(str(error).split())
-        raise KeyFileError(f"key {where} is cut short or damaged ({reason}); copy it again from its source") from error

@@ -13,7 +13,7 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from uge.durable import sync_folder
@@ -208,11 +208,10 @@ def _locked(folder: Path) -> Iterator[bool]:
         yield False
         return
     try:
-        try:
+        alone = False
+        with suppress(OSError):
             fcntl.flock(handle, fcntl.LOCK_EX)
             alone = True
-        except OSError:
-            alone = False
         yield alone
     finally:
         os.close(handle)

@@ -7,10 +7,12 @@ the fingerprint of the key that signs what is published. Only the protector's ho
 from __future__ import annotations
 
 import hashlib
+import json
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
+import torch
 from torch import Tensor, nn
 
 from uge.data.images import ImageSet
@@ -40,7 +42,7 @@ class Key(ABC):
     signing_key: bytes | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        if self.signing_key is not None and self.fingerprint != signer_of(self.signing_key):
+        if self.signing_key is not None and self.fingerprint != signature.signer_of(self.signing_key):
             raise KeyFileError("the key's fingerprint is not that of its signing key; use the files of one pair")
 
     @abstractmethod
@@ -50,6 +52,20 @@ class Key(ABC):
         Raises:
             KeyFileError: a protector's file is asked for, but the key is a recipient's.
         """
+
+    def facts(self, role: str, **own: Any) -> dict[str, Any]:
+        """What stands in the file of this role: what only its kind has, `own`, among what all have.
+
+        Raises:
+            KeyFileError: a protector's file is asked for, but the key is a recipient's.
+        """
+        facts = {"format_version": FORMAT_VERSION, "kind": self.kind, "role": role}
+        facts |= own | {"fingerprint": self.fingerprint}
+        if role != "protector":
+            return facts
+        if self.signing_key is None:
+            raise KeyFileError("the recipient's key has no signing key, so no protector's file can be made of it")
+        return facts | {"signing_key": self.signing_key.hex()}
 
     def recipients_part(self) -> Self:
         """The key without what signs: all that workers need."""
@@ -67,7 +83,7 @@ class Key(ABC):
         """
         if self.signing_key is None:
             raise KeyFileError("the recipient's key cannot sign; publish with the protector's (NAME.protector.uge)")
-        return signature.public_key_of(self.signing_key), signature.sign(self.signing_key, message)
+        return signature.sign(self.signing_key, message)
 
     def digest(self) -> str:
         """SHA-256 that names this key in private records: over all that the recipient holds.
@@ -98,8 +114,7 @@ class Key(ABC):
             PublishError: some do not open: how many, and the place of the first.
         """
         views, opened = self.open_each(copies)
-        shut = (~opened).nonzero()[:, 0].tolist()
-        if shut:
+        if shut := (~opened).nonzero()[:, 0].tolist():
             raise PublishError(
                 f"{len(shut)} of {len(copies)} images do not open with this key, the first is number {shut[0]};"
                 " they are of another key, changed, or no sealed copies"
@@ -129,22 +144,10 @@ class Key(ABC):
         """How to train it; keys that define a network have a recipe of their own and ignore both."""
 
 
-def signer_of(signing_key: bytes) -> str:
-    """The fingerprint that goes with a signing key."""
-    return signature.fingerprint_of(signature.public_key_of(signing_key))
-
-
-def signing_part(key: Key, role: str) -> dict[str, str]:
-    """What stands in a key file of this role beside what both have: the signing key, or nothing.
-
-    Raises:
-        KeyFileError: a protector's file is asked for, but the key is a recipient's.
-    """
-    if role != "protector":
-        return {}
-    if key.signing_key is None:
-        raise KeyFileError("the recipient's key has no signing key, so no protector's file can be made of it")
-    return {"signing_key": key.signing_key.hex()}
+def signer_in(facts: dict[str, Any]) -> dict[str, Any]:
+    """Fingerprint and signing key, if any, of a key file; raises KeyError, TypeError or ValueError."""
+    signing_key = facts.get("signing_key")
+    return {"fingerprint": str(facts["fingerprint"]), "signing_key": signing_key and bytes.fromhex(signing_key)}
 
 
 def check_facts(facts: Any, where: str, kind: str, role: str | None) -> None:
@@ -166,6 +169,15 @@ def check_facts(facts: Any, where: str, kind: str, role: str | None) -> None:
         raise no_key(where)
     if role is not None and facts.get("role") != role:
         raise KeyFileError(f"key {where} is the {facts.get('role')}'s file; this needs the {role}'s (NAME.{role}.uge)")
+
+
+def checksum(facts: dict[str, Any], weights: dict[str, Tensor] | None = None) -> str:
+    """SHA-256 over the facts and over every tensor's name, type, shape and bytes, in one fixed order."""
+    hasher = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    for name, tensor in sorted((weights or {}).items()):
+        hasher.update(repr((name, str(tensor.dtype), list(tensor.shape))).encode())
+        hasher.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return hasher.hexdigest()
 
 
 def no_key(where: str) -> KeyFileError:

@@ -113,10 +113,9 @@ def open_letters(copies: Tensor, secret: bytes) -> tuple[Tensor, Tensor]:
         equal = channels_equal(copies[begin:end])
         for channels, kind in ((copies.shape[1], ~equal), (1, equal)):
             rows = begin + kind.nonzero()[:, 0]
-            if not len(rows):
-                continue
-            part, opened[rows] = _open(copies[rows][:, :channels].numpy(), cipher)
-            views[rows] = part.expand(-1, copies.shape[1], -1, -1)
+            if len(rows):
+                part, opened[rows] = _open(copies[rows][:, :channels].numpy(), cipher)
+                views[rows] = part.expand(-1, copies.shape[1], -1, -1)
     return views, opened
 
 

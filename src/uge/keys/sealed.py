@@ -6,7 +6,6 @@ of that as it stands in the file.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import secrets
 from dataclasses import dataclass, field
@@ -16,9 +15,9 @@ from torch import Tensor, nn
 
 from uge.data.images import ImageSet
 from uge.errors import KeyFileError
-from uge.keys import signature
-from uge.keys.key import FORMAT_VERSION, Key, check_facts, damaged, no_key, signer_of, signing_part
+from uge.keys.key import Key, check_facts, checksum, damaged, no_key, signer_in
 from uge.keys.letter import even, open_letters
+from uge.keys.signature import new_signer
 from uge.networks import NetworkSpec, fresh_network
 from uge.outside import parse_json
 from uge.training import Recipe, recommended_recipe
@@ -51,18 +50,11 @@ class SealedKey(Key):
     @classmethod
     def draw(cls) -> Self:
         """A new key, all of it from the operating system."""
-        signing_key = signature.new_signing_key()
-        return cls(secret=secrets.token_bytes(32), fingerprint=signer_of(signing_key), signing_key=signing_key)
+        return cls(secret=secrets.token_bytes(32), **new_signer())
 
     def to_bytes(self, role: str) -> bytes:
-        facts = {
-            "format_version": FORMAT_VERSION,
-            "kind": self.kind,
-            "role": role,
-            "secret": self.secret.hex(),
-            "fingerprint": self.fingerprint,
-        } | signing_part(self, role)
-        return json.dumps(facts | {"sha256": _digest(facts)}, indent=1).encode() + b"\n"
+        facts = self.facts(role, secret=self.secret.hex())
+        return json.dumps(facts | {"sha256": checksum(facts)}, indent=1).encode() + b"\n"
 
     @classmethod
     def from_bytes(cls, data: bytes, where: str, role: str | None = None) -> Self:
@@ -76,15 +68,10 @@ class SealedKey(Key):
         except ValueError as error:
             raise damaged(where) if data.startswith(BEGINNING) else no_key(where) from error
         check_facts(facts, where, cls.kind, role)
-        if facts.pop("sha256", None) != _digest(facts):
+        if facts.pop("sha256", None) != checksum(facts):
             raise damaged(where)
-        signing_key = facts.get("signing_key")
         try:
-            return cls(
-                secret=bytes.fromhex(facts["secret"]),
-                fingerprint=str(facts["fingerprint"]),
-                signing_key=signing_key and bytes.fromhex(signing_key),
-            )
+            return cls(secret=bytes.fromhex(facts["secret"]), **signer_in(facts))
         except (KeyError, TypeError, ValueError, KeyFileError) as error:
             raise KeyFileError(f"key {where} holds what this version cannot use: {error}") from error
 
@@ -105,7 +92,3 @@ class SealedKey(Key):
 
     def recipe(self, network: str, epochs: int) -> Recipe:
         return recommended_recipe(network, epochs)
-
-
-def _digest(facts: dict[str, object]) -> str:
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

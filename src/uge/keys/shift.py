@@ -87,11 +87,10 @@ def layout_of(shape: tuple[int, int, int], epsilon_255: int) -> Layout:
 
 def _layout(shape: tuple[int, int, int], epsilon_255: int) -> Layout | None:
     """The layout of the finest field that fits; None where none does."""
-    channels, height, width = shape
     most = (epsilon_255 - 1) // 2
-    colour = channels > 1 and most > 1
+    node_step = NODE_STEP if shape[0] > 1 and most > 1 else 0
     for step in range(1, MOST_STEP + 1):
-        layout = Layout((channels, height, width), step, NODE_STEP if colour else 0, most)
+        layout = Layout(shape, step, node_step, most)
         if 8 * HEADER + bits_of(layout.digits) <= 8 * plain_bytes(shape):
             return layout
     return None
@@ -120,7 +119,12 @@ def shift_of(field: Tensor, nodes: Tensor, layout: Layout) -> Tensor:
         int16 [B, C, H, W].
     """
     _check_levels(field, nodes, layout)
-    return torch.from_numpy(_shift(field.numpy(), nodes.numpy(), layout))
+    size = layout.shape[1:]
+    shift = _enlarged(field.numpy(), layout.reach, layout.field_step, size)[:, None]
+    if not layout.node_step:
+        return torch.from_numpy(np.repeat(shift, layout.shape[0], axis=1))
+    shift = shift + _enlarged(nodes.numpy(), layout.reach, layout.node_step, size)
+    return torch.from_numpy(np.clip(shift, -layout.reach, layout.reach))
 
 
 def bounded(images: Tensor, field: Tensor, nodes: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
@@ -139,9 +143,16 @@ def bounded(images: Tensor, field: Tensor, nodes: Tensor, layout: Layout) -> tup
         Field and nodes, int8. Bounded once more they stay as they are.
     """
     _check_levels(field, nodes, layout)
-    h = (images[:, : layout.shape[0]] >> 1).numpy()
-    drawn_in = _bounded(h, field.numpy(), nodes.numpy(), layout)
-    return torch.from_numpy(drawn_in[0]), torch.from_numpy(drawn_in[1])
+    down = (images[:, : layout.shape[0]] >> 1).numpy().astype(np.int16)  # room below and above, [B, C, H, W]
+    up = TOP - down
+    kept_nodes = nodes.numpy()
+    if layout.node_step:
+        kept_nodes = _within(kept_nodes, layout.reach, layout.node_step, down, up)
+        part = _enlarged(kept_nodes, layout.reach, layout.node_step, layout.shape[1:])
+        # Where there is room for all of m the clamp keeps to it, whatever the field adds.
+        down, up = (np.where(room >= layout.reach, TOP, room + sign * part) for room, sign in ((down, 1), (up, -1)))
+    kept_field = _within(field.numpy(), layout.reach, layout.field_step, down.min(1), up.min(1))
+    return torch.from_numpy(kept_field), torch.from_numpy(kept_nodes)
 
 
 def _check_levels(field: Tensor, nodes: Tensor, layout: Layout) -> None:
@@ -176,27 +187,6 @@ def _enlarged(levels: np.ndarray, reach: int, step: int, size: tuple[int, int]) 
             values.take((left + 1).clip(0, last), axis) * weight
         )
     return (values + 2 * step * step) // (4 * step * step)
-
-
-def _shift(field: np.ndarray, nodes: np.ndarray, layout: Layout) -> np.ndarray:
-    size = layout.shape[1:]
-    shift = _enlarged(field, layout.reach, layout.field_step, size)[:, None]
-    if layout.node_step:
-        shift = shift + _enlarged(nodes, layout.reach, layout.node_step, size)
-        return np.clip(shift, -layout.reach, layout.reach)
-    return np.repeat(shift, layout.shape[0], axis=1)
-
-
-def _bounded(h: np.ndarray, field: np.ndarray, nodes: np.ndarray, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
-    down = h.astype(np.int16)  # room below and above, [B, C, H, W]
-    up = TOP - down
-    if layout.node_step:
-        nodes = _within(nodes, layout.reach, layout.node_step, down, up)
-        part = _enlarged(nodes, layout.reach, layout.node_step, layout.shape[1:])
-        # Where there is room for all of m the clamp keeps to it, whatever the field adds.
-        down, up = (np.where(room >= layout.reach, TOP, room + sign * part) for room, sign in ((down, 1), (up, -1)))
-    field = _within(field, layout.reach, layout.field_step, down.min(1), up.min(1))
-    return field, nodes
 
 
 def _within(levels: np.ndarray, reach: int, step: int, down: np.ndarray, up: np.ndarray) -> np.ndarray:

@@ -7,19 +7,21 @@ counts is its fingerprint, which the recipient holds in the key file.
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 
-def new_signing_key() -> bytes:
-    """32 secret bytes from the operating system."""
-    return Ed25519PrivateKey.generate().private_bytes_raw()
+def new_signer() -> dict[str, Any]:
+    """What a key holds of whoever publishes: 32 secret bytes from the operating system, and their fingerprint."""
+    signing_key = Ed25519PrivateKey.generate().private_bytes_raw()
+    return {"fingerprint": signer_of(signing_key), "signing_key": signing_key}
 
 
-def public_key_of(signing_key: bytes) -> bytes:
-    """The 32 bytes that check what `signing_key` signs."""
-    return Ed25519PrivateKey.from_private_bytes(signing_key).public_key().public_bytes_raw()
+def signer_of(signing_key: bytes) -> str:
+    """The fingerprint that goes with a signing key."""
+    return fingerprint_of(Ed25519PrivateKey.from_private_bytes(signing_key).public_key().public_bytes_raw())
 
 
 def fingerprint_of(public_key: bytes) -> str:
@@ -27,9 +29,10 @@ def fingerprint_of(public_key: bytes) -> str:
     return hashlib.sha256(public_key).hexdigest()
 
 
-def sign(signing_key: bytes, message: bytes) -> bytes:
-    """64 bytes; the same key and message always give the same."""
-    return Ed25519PrivateKey.from_private_bytes(signing_key).sign(message)
+def sign(signing_key: bytes, message: bytes) -> tuple[bytes, bytes]:
+    """The 32 bytes that check it, and 64 bytes; the same key and message always give the same."""
+    private = Ed25519PrivateKey.from_private_bytes(signing_key)
+    return private.public_key().public_bytes_raw(), private.sign(message)
 
 
 def is_signed(public_key: bytes, signature: bytes, message: bytes) -> bool:

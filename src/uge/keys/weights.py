@@ -6,11 +6,9 @@ Its file is a safetensors file: the weights as tensors (a seed does not survive 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import secrets
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
@@ -19,15 +17,12 @@ from safetensors import torch as safetensors
 from torch import Tensor, nn
 
 from uge.data.images import ImageSet, class_difference, repeated
-from uge.errors import KeyFileError, UgeError, told_as
-from uge.keys import signature
-from uge.keys.key import FORMAT_VERSION, Key, check_facts, damaged, no_key, signer_of, signing_part
+from uge.errors import KeyFileError, UgeError
+from uge.keys.key import Key, check_facts, checksum, damaged, no_key, signer_in
+from uge.keys.signature import new_signer
 from uge.networks import NetworkSpec, build_network
-from uge.outside import MOST_WEIGHTS, parse_json, read_file
+from uge.outside import parse_json
 from uge.training import Recipe
-
-NORMALISATION = ("0.mean", "0.std")  # the buffers of `uge.networks.Normalise` in a state_dict
-UNREADABLE = (SafetensorError, ValueError, KeyError, TypeError, RuntimeError)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -79,19 +74,16 @@ class WeightsKey(Key):
         }
 
     def to_bytes(self, role: str) -> bytes:
-        facts: dict[str, Any] = {
-            "format_version": FORMAT_VERSION,
-            "kind": self.kind,
-            "role": role,
-            "network": self.network.to_dict(),
-            "mean": list(self.mean),
-            "std": list(self.std),
-            "recipe": self.own_recipe.to_dict(),
-            "class_names": list(self.class_names),
-            "fingerprint": self.fingerprint,
-        } | signing_part(self, role)
+        facts = self.facts(
+            role,
+            network=self.network.to_dict(),
+            mean=list(self.mean),
+            std=list(self.std),
+            recipe=self.own_recipe.to_dict(),
+            class_names=list(self.class_names),
+        )
         weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in self.weights.items()}
-        facts["sha256"] = _digest(facts, weights)
+        facts["sha256"] = checksum(facts, weights)
         return safetensors.save(weights, metadata={"uge-key": json.dumps(facts)})
 
     @classmethod
@@ -105,11 +97,10 @@ class WeightsKey(Key):
         check_facts(facts, where, cls.kind, role)
         try:
             weights = safetensors.load(data)
-        except UNREADABLE as error:
+        except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
             raise damaged(where) from error
-        if facts.pop("sha256", None) != _digest(facts, weights):
+        if facts.pop("sha256", None) != checksum(facts, weights):
             raise damaged(where)
-        signing_key = facts.get("signing_key")
         try:
             return cls(
                 network=NetworkSpec.from_dict(facts["network"]),
@@ -118,8 +109,7 @@ class WeightsKey(Key):
                 own_recipe=Recipe(**facts["recipe"]),
                 weights=weights,
                 class_names=tuple(facts["class_names"]),
-                fingerprint=str(facts["fingerprint"]),
-                signing_key=signing_key and bytes.fromhex(signing_key),
+                **signer_in(facts),
             )
         except (KeyError, TypeError, ValueError, IndexError, UgeError) as error:
             raise KeyFileError(
@@ -155,7 +145,7 @@ class WeightsKey(Key):
             ConfigError: the architecture cannot be built here (a timm model without timm).
         """
         module = build_network(self.network, self.mean, self.std, seed=0)  # every drawn weight is replaced below
-        module.load_state_dict(_fitting(self.weights, module.state_dict(), self.network, "the key"))
+        module.load_state_dict(_fitting(self.weights, module.state_dict(), self.network.label))
         return module
 
     def recipe(self, network: str, epochs: int) -> Recipe:
@@ -163,14 +153,9 @@ class WeightsKey(Key):
 
 
 def new_weights_key(
-    spec: NetworkSpec,
-    class_names: tuple[str, ...],
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-    recipe: Recipe,
-    weights_file: Path | None = None,
+    spec: NetworkSpec, class_names: tuple[str, ...], mean: tuple[float, ...], std: tuple[float, ...], recipe: Recipe
 ) -> WeightsKey:
-    """Define an authorised network.
+    """Define an authorised network, with weights drawn from secret randomness.
 
     Args:
         spec: the architecture.
@@ -178,26 +163,18 @@ def new_weights_key(
         mean: channel means of the clean images, on the scale [0, 1].
         std: channel standard deviations, same scale.
         recipe: the recommended training.
-        weights_file: a safetensors file with the `state_dict` to start from; drawn from secret randomness if None.
 
     Raises:
-        KeyFileError: the weights file cannot be read or does not fit.
         ConfigError: the network cannot be built.
     """
-    if weights_file is None:
-        weights = _secret_weights(spec, mean, std)
-    else:
-        weights = _weights_from_file(Path(weights_file), spec, mean, std)
-    signing_key = signature.new_signing_key()
     return WeightsKey(
         network=spec,
         mean=tuple(mean),
         std=tuple(std),
         own_recipe=recipe,
-        weights=weights,
+        weights=_secret_weights(spec, mean, std),
         class_names=tuple(class_names),
-        fingerprint=signer_of(signing_key),
-        signing_key=signing_key,
+        **new_signer(),
     )
 
 
@@ -208,16 +185,6 @@ def _facts_from(data: bytes, where: str) -> Any:
         return parse_json(header["__metadata__"]["uge-key"])
     except (ValueError, KeyError, TypeError) as error:
         raise no_key(where) from error
-
-
-def _digest(facts: dict[str, Any], weights: dict[str, Tensor]) -> str:
-    """SHA-256 over the facts and over every tensor's name, type, shape and bytes, in one fixed order."""
-    hasher = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
-    for name in sorted(weights):
-        tensor = weights[name]
-        hasher.update(repr((name, str(tensor.dtype), list(tensor.shape))).encode())
-        hasher.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return hasher.hexdigest()
 
 
 def _secret_weights(spec: NetworkSpec, mean: tuple[float, ...], std: tuple[float, ...]) -> dict[str, Tensor]:
@@ -237,46 +204,23 @@ def _secret_weights(spec: NetworkSpec, mean: tuple[float, ...], std: tuple[float
     return dict(weights)
 
 
-def _weights_from_file(
-    path: Path, spec: NetworkSpec, mean: tuple[float, ...], std: tuple[float, ...]
-) -> dict[str, Tensor]:
-    """Initial weights that the protector supplies."""
-    with told_as(KeyFileError, f"cannot read weights file {path}"):
-        content = read_file(path, MOST_WEIGHTS, links=True)
-    try:
-        given = safetensors.load(content)
-    except UNREADABLE as error:
-        raise KeyFileError(f"weights file {path} is no safetensors file, or damaged: {error}") from error
-    expected = build_network(spec, mean, std, seed=0).state_dict()
-    normalisation = {name: expected[name] for name in NORMALISATION}
-    for name, constants in normalisation.items():
-        if name in given and not torch.equal(given[name], constants):
-            raise KeyFileError(
-                f"weights file {path} normalises with {name} = {given[name].flatten().tolist()}, the key with"
-                f" {constants.flatten().tolist()}; make the key with the file's normalisation, or remove {name} from it"
-            )
-    return _fitting(given | normalisation, expected, spec, f"weights file {path}")
-
-
-def _fitting(given: dict[str, Tensor], expected: dict[str, Tensor], spec: NetworkSpec, where: str) -> dict[str, Tensor]:
+def _fitting(given: dict[str, Tensor], expected: dict[str, Tensor], network: str) -> dict[str, Tensor]:
     """`given` in the order and number types of `expected`, or an error that names the first misfit."""
-    missing = [name for name in expected if name not in given]
-    if missing:
+    if missing := [name for name in expected if name not in given]:
         raise KeyFileError(
-            f"{where} lacks {len(missing)} of the {len(expected)} tensors of network {spec.label}, the first is"
+            f"the key lacks {len(missing)} of the {len(expected)} tensors of network {network}, the first is"
             f" '{missing[0]}'; give the state_dict of uge.networks.build_network(...)"
         )
-    unknown = [name for name in given if name not in expected]
-    if unknown:
+    if unknown := [name for name in given if name not in expected]:
         raise KeyFileError(
-            f"{where} has {len(unknown)} tensors that network {spec.label} does not know, the first is '{unknown[0]}'"
+            f"the key has {len(unknown)} tensors that network {network} does not know, the first is '{unknown[0]}'"
         )
     for name, tensor in expected.items():
         if given[name].shape != tensor.shape:
             raise KeyFileError(
-                f"{where}: tensor '{name}' has shape {list(given[name].shape)}, network {spec.label} needs"
+                f"the key: tensor '{name}' has shape {list(given[name].shape)}, network {network} needs"
                 f" {list(tensor.shape)}"
             )
         if tensor.is_floating_point() and not given[name].isfinite().all():
-            raise KeyFileError(f"{where}: tensor '{name}' holds values that are not finite")
+            raise KeyFileError(f"the key: tensor '{name}' holds values that are not finite")
     return {name: given[name].to(tensor.dtype).contiguous() for name, tensor in expected.items()}
