@@ -14,9 +14,9 @@ from .conftest import HACKERS, make_records, make_summary
 
 
 def test_lines_stay_in_their_box_and_keep_their_direction() -> None:
-    drawn = figures.line("term", [(0, 1.0), (5, 0.5), (10, 0.0)], (0, 10), 1.0)
+    drawn = figures.line("term", [1.0, 0.5, 0.0], 2, 1.0)
     assert drawn.points == "0.00,0.00 50.00,50.00 100.00,100.00"
-    assert figures.line("term", [(7, 0.5)], (7, 7), 1.0).points == "0.00,50.00 100.00,50.00"
+    assert figures.line("term", [0.5], 0, 1.0).points == "0.00,50.00 100.00,50.00"
 
 
 def test_the_first_screen_has_eight_bars_at_most_and_the_strongest_come_last() -> None:
