@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,7 @@ def report_input(eurosat: ImageSet) -> ReportInput:
             "image_size": eurosat.image_size,
             "classes": eurosat.classes,
         },
-        examples=Examples(shown.images, copies, tuple(shown.labels.tolist()), names),
+        examples=Examples(shown.images, replace(shown, images=copies, class_names=names)),
         quality={"psnr_db": psnr(shown.images, copies).mean().item(), "ssim": ssim(shown.images, copies).mean().item()},
         environment={"uge": "0.1.0", "torch": torch.__version__},
     )

@@ -176,8 +176,8 @@ def test_private_page_says_so_and_shows_the_pairs(pages: dict[str, Path], report
     html, examples = pages["private"].read_text(), report_input.examples
     assert examples is not None
     assert html.index("Private: keep this page to yourself") < html.index("<h1>")
-    differences = figures.amplified(examples.originals, examples.copies, figures.amplification(16))
-    assert all(figures.png_uri(image) in html for images in (examples.copies, differences) for image in images)
+    differences = figures.amplified(examples.originals, examples.copies.images, figures.amplification(16))
+    assert all(figures.png_uri(image) in html for images in (examples.copies.images, differences) for image in images)
 
 
 def test_names_from_folders_are_text_and_not_markup(pages: dict[str, Path]) -> None:

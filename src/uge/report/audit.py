@@ -83,9 +83,7 @@ FACTS_SHAPE: dict[str, Shape] = {
         "epsilon_measured?": between(0, 255),
         "count": POSITIVE,
         "channels": (lambda value: value in (1, 3)),
-        "image_size": lambda value: (
-            isinstance(value, list) and len(value) == 2 and fits(value, [between(1, 1e6)]) is None
-        ),
+        "image_size": _listed(between(1, 1e6), 2, 2),
         "classes": between(1, 1e6),
         "class_names": [str],
         "sha256?": str,
@@ -162,28 +160,16 @@ def _examples(folder: Path) -> Examples:
     """
     try:
         content = {name: array.copy() for name, array in read_npz(folder / EXAMPLES, MOST_EXAMPLE_BYTES).items()}
-        originals, names = (
-            content.get("originals"),
-            tuple(printable(str(each)) for each in content["class_names"].tolist()),
-        )
-        images = ImageSet(
-            torch.from_numpy(content["copies"]),
-            torch.from_numpy(content["labels"]),
-            names,
-            tuple(map(str, range(len(content["copies"])))),
-        )
+        originals, numbers = content.get("originals"), tuple(map(str, range(len(content["copies"]))))
+        names = tuple(printable(str(each)) for each in content["class_names"].tolist())
+        copies = ImageSet(torch.from_numpy(content["copies"]), torch.from_numpy(content["labels"]), names, numbers)
         if originals is not None and (originals.dtype, originals.shape) != (np.uint8, content["copies"].shape):
             raise ValueError("originals and copies are not alike")
     except FileNotFoundError as error:
         raise _missing(folder, EXAMPLES) from error
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SystemError, DataError) as error:
         raise _damaged(folder, f"{EXAMPLES}: {error}") from error
-    return Examples(
-        originals=None if originals is None else torch.from_numpy(originals),
-        copies=images.images,
-        labels=tuple(images.labels.tolist()),
-        class_names=images.class_names,
-    )
+    return Examples(None if originals is None else torch.from_numpy(originals), copies)
 
 
 def write_reports(
