@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from uge.durable import write_file
 from uge.errors import PublishError
@@ -21,9 +21,6 @@ from uge.outside import escaped_markdown as escaped
 from uge.records import read_records
 from uge.report import tables
 from uge.report.page import filled_template
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 Result = dict[str, Any]  # a row of kind "result"
 FILES = ("leaderboard.html", "leaderboard.md", "leaderboard.csv")
@@ -64,10 +61,6 @@ def _of(*path: str) -> Callable[[Result], Any]:
         return found
 
     return find
-
-
-def _decimals(digits: int) -> Callable[[float], str]:
-    return lambda value: f"{value:,.{digits}f}"
 
 
 def three_digits(value: float) -> str:
@@ -161,12 +154,12 @@ COLUMNS = (
         False,
         True,
     ),
-    Column("PSNR, dB", _of("quality", "psnr_db"), _decimals(1)),
-    Column("SSIM", _of("quality", "ssim"), _decimals(3)),
+    Column("PSNR, dB", _of("quality", "psnr_db"), "{:,.1f}".format),
+    Column("SSIM", _of("quality", "ssim"), "{:,.3f}".format),
     Column("largest change, /255", _of("quality", "l_inf_255"), str, _epsilon, lower_first=True),
     Column("time, s", _of("cost", "seconds"), three_digits, lower_first=True),
     Column("cost, trainings of ResNet-18", _of("cost", "trainings"), three_digits, brief=True, lower_first=True),
-    Column("memory, MB", _of("cost", "peak_memory_mb"), _decimals(0), lower_first=True),
+    Column("memory, MB", _of("cost", "peak_memory_mb"), "{:,.0f}".format, lower_first=True),
 )
 
 
@@ -204,14 +197,14 @@ def write_leaderboards(folder: Path) -> list[Path]:
     return files
 
 
-def print_leaderboard(records: Sequence[dict[str, Any]], console: Console | None = None) -> None:
+def print_leaderboard(records: Sequence[dict[str, Any]]) -> None:
     """Print each data set's table to the terminal, without the details."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = console or Console()
+    console = Console()
     for dataset, results in results_of(records).items():
         table = Table(title=Text(dataset), title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
         columns = columns_of(results, brief=True)
