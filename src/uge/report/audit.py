@@ -14,12 +14,11 @@ from uge.durable import write_file
 from uge.errors import DataError, PublishError
 from uge.outside import MIB, Shape, between, filled, fits, printable, read_json, read_npz, shown
 from uge.outside import escaped_markdown as escaped
-from uge.records import is_training, read_records
+from uge.records import AUDIT_VERSION, is_training, read_records
 from uge.report import tables, verdict
 from uge.report.limits import limits
 from uge.report.page import Examples, ReportInput, write_page
 
-FORMAT_VERSION = 2
 EXAMPLES = "examples.npz"
 MOST_EXAMPLE_BYTES = 512 * MIB
 
@@ -105,9 +104,9 @@ def read_audit(folder: Path) -> ReportInput:
         PublishError: the folder holds no finished audit, or a file of it is damaged.
     """
     facts = _read(folder, "audit.json", FACTS_SHAPE)
-    if facts["format_version"] != FORMAT_VERSION:
+    if facts["format_version"] != AUDIT_VERSION:
         raise PublishError(
-            f"{folder} has format version {facts['format_version']}, this uge reads {FORMAT_VERSION};"
+            f"{folder} has format version {facts['format_version']}, this uge reads {AUDIT_VERSION};"
             " run the same 'uge audit' again, which trains only what is missing"
         )
     summary = _read(folder, "summary.json", SUMMARY_SHAPE)
