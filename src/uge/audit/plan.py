@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -203,7 +204,6 @@ def possible(
     for network, how in dict.fromkeys(named):
         if encoder_of(how) and how in [other for _, other in chosen]:
             continue  # the same encoder takes the place of every network
-        why = ""
         if not key and (network == AUTHORISED or needs_key(how)):
             why = "needs --key"
         elif not clean and needs_clean(how):
@@ -226,9 +226,7 @@ def cells_of(
     which was killed makes the same decisions again. `hackers` are those of `possible`, `row_of` gives the finished row
     of a cell, None if it is missing; `originals` says how many there are.
     """
-
-    def whole(who: Sequence[Hacker], seeds: Iterable[int]) -> list[Cell]:
-        return _full(plan, who, seeds, key=key, clean=originals > 0)
+    whole = partial(_full, plan, key=key, clean=originals > 0)
 
     def finished(some: Sequence[Cell]) -> bool:
         return all(row_of(cell) is not None for cell in some)
