@@ -44,9 +44,9 @@ def test_bars_are_described_with_their_numbers() -> None:
 
 def test_curves_pair_each_hacker_with_the_authorised_and_his_own_clean_run() -> None:
     summary = make_summary()
-    panels = figures.training_curves(accuracy_table(summary), make_records(summary))
+    records = make_records()
+    panels = figures.training_curves(accuracy_table(summary), records)
     assert [panel.title for panel in panels] == ["convnet", "resnet(depth=18)", "vgg", "convnet", "vgg"]
-    records = make_records(summary)
     others = [row | {"budget": budget, "test_accuracy": [90.0]} for row in records for budget in (0.25, 2.0)]
     assert figures.training_curves(accuracy_table(summary), records + others) == panels
     assert [line.role for line in panels[0].lines] == ["clean", "authorised"]
