@@ -125,16 +125,14 @@ class _Ceilings:
     """Accuracies of the same training on the originals."""
 
     def __init__(self, clean: Sequence[Row]) -> None:
-        self.exact = {_who(row) | {("seed", row["seed"])}: row["accuracy"] for row in clean}
+        self.exact = {(*_who(row), row["seed"]): row["accuracy"] for row in clean}
         self.rows = clean
 
     def of(self, row: Row) -> float | None:
         """Of the same seed; for one who trains on a part of the originals, that of training on all of them."""
-        for how in _names(without(on_originals(_text(row["countermeasure"])), "clean-only")):
-            found = self.exact.get(_who(row | {"countermeasure": how}) | {("seed", row["seed"])})
-            if found is not None:
-                return float(found)
-        return None
+        names = _names(without(on_originals(_text(row["countermeasure"])), "clean-only"))
+        found = (self.exact.get((*_who(row | {"countermeasure": how}), row["seed"])) for how in names)
+        return next((float(accuracy) for accuracy in found if accuracy is not None), None)
 
 
 def _worth(published: Sequence[Row], clean: Sequence[Row], chance: float) -> list[dict[str, Any]]:
@@ -172,8 +170,8 @@ def holds_originals(hacker: Row) -> bool:
     return needs_clean(_text(hacker["countermeasure"]))
 
 
-def _who(row: Row) -> frozenset[tuple[str, Any]]:
-    return frozenset((name, row.get(name)) for name in ("kind", "network", "countermeasure"))
+def _who(row: Row) -> tuple[str, str, str]:
+    return row["kind"], row["network"], row["countermeasure"]
 
 
 def _text(countermeasure: str) -> str:

@@ -97,9 +97,11 @@ def grid(hackers: Iterable[Hacker], seeds: Iterable[int], *, clean: bool = True,
     hackers = list(hackers)
     cells = []
     for seed in seeds:
-        for source in ("published", "clean") if clean else ("published",):
-            cells += [Cell(AUTHORISED, seed=seed, trained_on=source)] if key else []
-            cells += [Cell("hacker", network, how, seed, source) for network, how in hackers]
+        cells += [Cell(AUTHORISED, seed=seed)] if key else []
+        cells += [Cell("hacker", *who, seed) for who in hackers]
+        if clean:
+            cells += [Cell(AUTHORISED, seed=seed, trained_on="clean")] if key else []
+            cells += [ceiling_of(who, seed) for who in hackers]
     return cells
 
 
@@ -265,9 +267,8 @@ def worth_asking(cells: Sequence[Cell], row_of: Callable[[Cell], Row | None]) ->
     """
     found: dict[Hacker, list[float]] = {}
     for cell in cells:
-        if (cell.role, cell.trained_on, cell.budget) == ("hacker", "published", 1.0) and has_copy_alone(
-            cell.countermeasure
-        ):
+        whole = (cell.role, cell.trained_on, cell.budget) == ("hacker", "published", 1.0)
+        if whole and has_copy_alone(cell.countermeasure):
             accuracy = (row_of(cell) or {}).get("accuracy", 0.0)
             found.setdefault((cell.network, cell.countermeasure), []).append(accuracy)
     order = sorted(found, key=lambda who: -fmean(found[who]))
@@ -281,10 +282,7 @@ def worth_asking(cells: Sequence[Cell], row_of: Callable[[Cell], Row | None]) ->
 
 def _full(plan: Plan, hackers: Sequence[Hacker], seeds: Iterable[int], *, key: bool, clean: bool) -> list[Cell]:
     """Whole trainings with their ceilings, and the check of the budget at the plan's first seed."""
-    cells = [
-        replace(cell, countermeasure=on_originals(cell.countermeasure)) if cell.trained_on == "clean" else cell
-        for cell in grid(hackers, seeds, clean=clean and plan.ceilings, key=key)
-    ]
+    cells = grid(hackers, seeds, clean=clean and plan.ceilings, key=key)
     if clean and plan.budget_check:
         cells += [
             replace(cell, budget=2.0)
@@ -365,9 +363,8 @@ def _read(entry: str, value: Any, kind: str) -> Any:
     else:
         good = type(value).__name__ == kind or (kind == "float" and type(value) is int)
     if not good:
-        raise ConfigError(
-            f"plan: {entry} is {kind.replace('tuple[int, ...]', 'a list of whole numbers')}, got {value!r}"
-        )
+        words = kind.replace("tuple[int, ...]", "a list of whole numbers")
+        raise ConfigError(f"plan: {entry} is {words}, got {value!r}")
     return tuple(value) if isinstance(value, list) else value
 
 
