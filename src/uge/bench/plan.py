@@ -23,7 +23,7 @@ A plan is one of `BENCHES` or a TOML file; what is said of hackers and of the re
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -86,9 +86,6 @@ class Bench:
             raise ConfigError(f"the plan {self.name} has two protections named {sorted(twice)[0]}; give name = ...")
         if not self.plain():
             raise ConfigError(f'the plan {self.name} has no plain hacker: a network with the counter-measure "none"')
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
     def plain(self) -> tuple[str, ...]:
         """The networks of hackers who try nothing and know nothing, in the plan's order."""

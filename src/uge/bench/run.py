@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -299,7 +300,7 @@ def run_bench(
             raise ConfigError(f"--folder {name} has the name of a protection of the plan; give it another")
     how: dict[str, Any] = {"folders": folders, "convert": convert, "split": split, "device": device, "threads": threads}
     comparisons = [Comparison(bench, source, out, runner, steps or ComparisonSteps(), **how) for source in sources]
-    claim = {"plan": bench.to_dict(), "data": {each.dataset: each.identity() for each in comparisons}}
+    claim = {"plan": asdict(bench), "data": {each.dataset: each.identity() for each in comparisons}}
     mark = json.dumps(claim, indent=1, sort_keys=True) + "\n"
     finished: list[Row] = []
 
