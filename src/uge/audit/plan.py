@@ -45,7 +45,7 @@ from uge.audit.worth import sizes_of
 from uge.errors import ConfigError, unknown_name
 from uge.keys.key import RECIPIENT_NETWORK
 from uge.networks import parse_network
-from uge.outside import read_toml
+from uge.outside import Shape, fits, read_toml
 
 AUTHORISED = "authorised"  # in the place of a network's name: the recipient's
 Row = dict[str, Any]
@@ -355,14 +355,13 @@ def plan_of(content: dict[str, Any], name: str) -> Plan:
     return Plan(**{"hackers": ()} | values)
 
 
+SHAPES: dict[str, Shape] = {"tuple[int, ...]": [int], "float": (int, float), "int": int, "bool": bool, "str": str}
+
+
 def _read(entry: str, value: Any, kind: str) -> Any:
     if entry == "hackers":
         return tuple(_hackers(block) for block in (value if isinstance(value, list) else [value]))
-    if kind == "tuple[int, ...]":
-        good = isinstance(value, list) and all(type(item) is int for item in value)
-    else:
-        good = type(value).__name__ == kind or (kind == "float" and type(value) is int)
-    if not good:
+    if fits(value, SHAPES[kind]):
         words = kind.replace("tuple[int, ...]", "a list of whole numbers")
         raise ConfigError(f"plan: {entry} is {words}, got {value!r}")
     return tuple(value) if isinstance(value, list) else value
@@ -370,9 +369,7 @@ def _read(entry: str, value: Any, kind: str) -> Any:
 
 def _hackers(block: Any) -> Hackers:
     names = [field.name for field in fields(Hackers)]
-    if not isinstance(block, dict) or not all(
-        isinstance(value, list) and all(isinstance(item, str) for item in value) for value in block.values()
-    ):
+    if not isinstance(block, dict) or any(fits(value, [str]) for value in block.values()):
         raise ConfigError("plan: each [[hackers]] holds networks = [...] and countermeasures = [...], lists of text")
     for entry in block:
         if entry not in names:

@@ -104,9 +104,6 @@ class Comparison:
                 )
         return self._part(copy), read.manifest
 
-    def identity(self) -> dict[str, str]:
-        return {"clean": self.clean.digest(), "test": self.test.digest()}
-
     def copies(self) -> list[tuple[str, Contender | None, int]]:
         """(name, protection or None for a folder, seed): the first copy of every protection first."""
         seeds = self.bench.seeds
@@ -300,8 +297,8 @@ def run_bench(
             raise ConfigError(f"--folder {name} has the name of a protection of the plan; give it another")
     how: dict[str, Any] = {"folders": folders, "convert": convert, "split": split, "device": device, "threads": threads}
     comparisons = [Comparison(bench, source, out, runner, steps or ComparisonSteps(), **how) for source in sources]
-    claim = {"plan": asdict(bench), "data": {each.dataset: each.identity() for each in comparisons}}
-    mark = json.dumps(claim, indent=1, sort_keys=True) + "\n"
+    used = {each.dataset: {"clean": each.clean.digest(), "test": each.test.digest()} for each in comparisons}
+    mark = json.dumps({"plan": asdict(bench), "data": used}, indent=1, sort_keys=True) + "\n"
     finished: list[Row] = []
 
     def save(rows: Sequence[Row]) -> None:
