@@ -213,15 +213,11 @@ def audit_markdown(data: ReportInput) -> str:
     alike = [f"PSNR {quality['psnr_db']:.1f} dB"] if "psnr_db" in quality else []
     alike += [f"SSIM {quality['ssim']:.3f}"] if "ssim" in quality else []
     lines[-1] += f" {', '.join(alike)}." if alike else ""
-    lines += ["", tables.heatmap_markdown(tables.heatmap(data.summary)).rstrip()]
-    lines += [
-        "",
-        *(escaped(paragraph) + "\n" for paragraph in limits(data.summary, data.records, manifest, data.offered)),
-    ]
+    lines += ["", tables.heatmap_markdown(tables.heatmap(data.summary))]
+    lines += [escaped(said) + "\n" for said in limits(data.summary, data.records, manifest, data.offered)]
     if data.skipped:
-        lines.append(
-            "Left out: " + escaped("; ".join(f"{each['what']} ({each['why']})" for each in data.skipped)) + "."
-        )
+        left_out = "; ".join(f"{each['what']} ({each['why']})" for each in data.skipped)
+        lines.append(f"Left out: {escaped(left_out)}.")
     if data.following:
         lines += ["", "A larger budget would go on with: " + escaped("; ".join(data.following)) + "."]
     return "\n".join(lines).rstrip() + "\n"

@@ -176,11 +176,10 @@ def example_images(examples: Examples, factor: int, *, public: bool) -> Iterator
 def training_facts(record: dict[str, Any], *, public: bool) -> dict[str, Any]:
     """One row of the table of trainings. The hash of clean data would confirm a guess at it: private."""
     data_hash = "" if public and record["trained_on"] == "clean" else record.get("data") or ""
+    hacker = record["kind"] != "authorised"
     return {
         "network": record["network"],
-        "role": "recipient"
-        if record["kind"] == "authorised"
-        else tables.countermeasure_label(record["countermeasure"]),
+        "role": tables.countermeasure_label(record["countermeasure"]) if hacker else "recipient",
         "trained_on": f"{record['originals']:,} originals" if record.get("originals") else record["trained_on"],
         "seed": record["seed"],
         "accuracy": record.get("accuracy"),
