@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -68,17 +69,14 @@ def three_digits(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def _who(name: str) -> Callable[[Result], str]:
-    def text(result: Result) -> str:
-        group = result[name]
-        if group is None:
-            return ""
-        how = "" if group["countermeasure"] == "none" else f", {tables.countermeasure_label(group['countermeasure'])}"
-        ceiling = "" if group["clean_accuracy"] is None else f"; clean {tables.percent(group['clean_accuracy'])}"
-        peak = f"; peak {tables.percent(group['peak_accuracy'])}"
-        return f"{tables.plus_minus(group.get('interval'))} {group['network']}{how}{ceiling}{peak}".strip()
-
-    return text
+def _who(name: str, result: Result) -> str:
+    group = result[name]
+    if group is None:
+        return ""
+    how = "" if group["countermeasure"] == "none" else f", {tables.countermeasure_label(group['countermeasure'])}"
+    ceiling = "" if group["clean_accuracy"] is None else f"; clean {tables.percent(group['clean_accuracy'])}"
+    peak = f"; peak {tables.percent(group['peak_accuracy'])}"
+    return f"{tables.plus_minus(group.get('interval'))} {group['network']}{how}{ceiling}{peak}".strip()
 
 
 def _authorised(result: Result) -> str:
@@ -100,29 +98,22 @@ def _epsilon(result: Result) -> str:
     return "" if asked is None else f"{asked} asked"
 
 
-def _worth(name: str) -> Callable[[Result], float | None]:
+def _worth(name: str, result: Result) -> float | None:
     """Originals that a copy is worth; all of them where it is worth more, the fewest of its curve where less."""
-
-    def value(result: Result) -> float | None:
-        worth = result.get(name)
-        if worth is None:
-            return None
-        number, sizes = worth["originals"], [point["originals"] for point in worth["curve"]]
-        return float(sizes[-1] if number is None else max(number, sizes[1]) if number else 0)
-
-    return value
+    worth = result.get(name)
+    if worth is None:
+        return None
+    number, sizes = worth["originals"], [point["originals"] for point in worth["curve"]]
+    return float(sizes[-1] if number is None else max(number, sizes[1]) if number else 0)
 
 
-def _worth_between(name: str) -> Callable[[Result], str]:
-    def text(result: Result) -> str:
-        worth = result.get(name)
-        if worth is None:
-            return ""
-        told = tables.originals(worth["originals"], worth)
-        side = "or more" if told.startswith("more") else "or fewer" if told.startswith("fewer") else ""
-        return "; ".join(filter(None, (side, tables.originals_between(worth), tables.hacker_label(worth))))
-
-    return text
+def _worth_between(name: str, result: Result) -> str:
+    worth = result.get(name)
+    if worth is None:
+        return ""
+    told = tables.originals(worth["originals"], worth)
+    side = "or more" if told.startswith("more") else "or fewer" if told.startswith("fewer") else ""
+    return "; ".join(filter(None, (side, tables.originals_between(worth), tables.hacker_label(worth))))
 
 
 COLUMNS = (
@@ -133,24 +124,26 @@ COLUMNS = (
         brief=True,
         lower_first=True,
     ),
-    Column("plain hacker, %", _of("naive", "accuracy"), tables.percent, _who("naive"), True, True),
+    Column("plain hacker, %", _of("naive", "accuracy"), tables.percent, partial(_who, "naive"), True, True),
     Column(
         "worst case without clean images, %",
         _of("worst_without_clean", "accuracy"),
         tables.percent,
-        _who("worst_without_clean"),
+        partial(_who, "worst_without_clean"),
         True,
         True,
     ),
-    Column("worst case, %", _of("worst", "accuracy"), tables.percent, _who("worst"), True, True),
+    Column("worst case, %", _of("worst", "accuracy"), tables.percent, partial(_who, "worst"), True, True),
     Column("recipient, %", _of("authorised", "accuracy"), tables.percent, _authorised, True),
     Column("margin, points", _of("margin"), tables.points, _at_peak, True),
-    Column("worth, originals", _worth("worth"), tables.two_digits, _worth_between("worth"), True, True),
+    Column(
+        "worth, originals", partial(_worth, "worth"), tables.two_digits, partial(_worth_between, "worth"), True, True
+    ),
     Column(
         "worth with a pretrained encoder, originals",
-        _worth("worth_pretrained"),
+        partial(_worth, "worth_pretrained"),
         tables.two_digits,
-        _worth_between("worth_pretrained"),
+        partial(_worth_between, "worth_pretrained"),
         False,
         True,
     ),
