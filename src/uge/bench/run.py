@@ -251,13 +251,13 @@ def run_bench(
     out: Path,
     runner: Runner,
     *,
-    folders: Mapping[str, Path] | None = None,
-    convert: bool = False,
-    split: str = "test",
-    device: str = "cpu",
-    threads: int = 1,
-    steps: ComparisonSteps | None = None,
-    on_rows: Callable[[Sequence[Row]], Any] | None = None,
+    folders: Mapping[str, Path],
+    convert: bool,
+    split: str,
+    device: str,
+    threads: int,
+    steps: ComparisonSteps,
+    on_rows: Callable[[Sequence[Row]], Any],
 ) -> tuple[list[Row], int]:
     """Run a comparison in a folder; the same call goes on where a killed one stopped.
 
@@ -281,7 +281,6 @@ def run_bench(
         UgeError: the first thing that is wrong, before anything is computed where it can be known by then.
     """
     sources = list(data) or list(bench.data)
-    folders = folders or {}
     names = [dataset_name(source) for source in sources]
     if not sources:
         raise ConfigError(f"the plan {bench.name} names no data; give --data DATA")
@@ -296,7 +295,7 @@ def run_bench(
         if name in [each.name for each in bench.protections]:
             raise ConfigError(f"--folder {name} has the name of a protection of the plan; give it another")
     how: dict[str, Any] = {"folders": folders, "convert": convert, "split": split, "device": device, "threads": threads}
-    comparisons = [Comparison(bench, source, out, runner, steps or ComparisonSteps(), **how) for source in sources]
+    comparisons = [Comparison(bench, source, out, runner, steps, **how) for source in sources]
     used = {each.dataset: {"clean": each.clean.digest(), "test": each.test.digest()} for each in comparisons}
     mark = json.dumps({"plan": asdict(bench), "data": used}, indent=1, sort_keys=True) + "\n"
     finished: list[Row] = []
@@ -304,8 +303,7 @@ def run_bench(
     def save(rows: Sequence[Row]) -> None:
         every = [*finished, *rows]
         write_file(out / RECORDS, "".join(line_of(row) + "\n" for row in every), mode=0o600)
-        if on_rows:
-            on_rows(every)
+        on_rows(every)
 
     with claimed(out, "bench.json", mark, "a comparison"):
         for comparison in comparisons:

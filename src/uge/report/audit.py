@@ -235,7 +235,7 @@ def epsilon_text(manifest: dict[str, Any], quality: dict[str, float]) -> str:
     )
 
 
-def data_card(data: ReportInput, name: str = "protected-images", license_url: str | None = None) -> dict[str, Any]:
+def data_card(data: ReportInput, name: str, license_url: str | None) -> dict[str, Any]:
     """A card of the protected copy in Croissant 1.0 (JSON-LD; http://mlcommons.org/croissant/1.0).
 
     It belongs into the published folder, beside `train`, where its paths start. Nothing in it is computed from
