@@ -171,17 +171,15 @@ def ladders(summary: dict[str, Any]) -> list[Panel]:
         if len(points) < 2:
             continue
         points.sort()
-        accuracies, level = [accuracy for _, accuracy in points], [authorised["accuracy"]] if authorised else []
-        top = axis_top([*accuracies, *level])
+        drawn: dict[str, list[float]] = {"authorised": [authorised["accuracy"]]} if authorised else {}
+        drawn["hacker"] = [accuracy for _, accuracy in points]
+        top = axis_top(accuracy for values in drawn.values() for accuracy in values)
         told = "; ".join(f"{amount:g}: {percent(accuracy)} %" for amount, accuracy in points)
         panels.append(
             Panel(
                 title=name,
                 subtitle=network,
-                lines=(
-                    *(line("authorised", [accuracy], 1, top) for accuracy in level),
-                    line("hacker", accuracies, len(points) - 1, top),
-                ),
+                lines=tuple(line(role, values, len(points) - 1, top) for role, values in drawn.items()),
                 ticks=tick_marks(top),
                 first=f"{points[0][0]:g} {unit}",
                 last=f"{points[-1][0]:g}",
