@@ -33,17 +33,15 @@ def make_records(
     A repeated hacker has another seed. The key is one of initial weights, or a sealed one.
     """
     names = ("network", "countermeasure", "knows", "accuracy", "peak_accuracy", "clean_accuracy")
-    users = [{"kind": "hacker", "locked": False, **dict(zip(names, hacker, strict=True))} for hacker in hackers]
-    recipient = ("convnet", "none", "key", accuracy, accuracy, 57.0)
-    users.insert(0, {"kind": "authorised", "locked": sealed, **dict(zip(names, recipient, strict=True))})
+    users = (("convnet", "none", "key", accuracy, accuracy, 57.0), *hackers)
     records = []
     for number, user in enumerate(users):
-        same = [(other["network"], other["countermeasure"], other["kind"]) for other in users[:number]]
-        seed = same.count((user["network"], user["countermeasure"], user["kind"]))
-        for trained_on, final in (("published", user["accuracy"]), ("clean", user["clean_accuracy"])):
+        facts = dict(zip(names, user, strict=True)) | {"kind": "hacker" if number else "authorised"}
+        facts |= {"locked": sealed and not number, "seed": [other[:3] for other in users[:number]].count(user[:3])}
+        for trained_on, final in (("published", facts["accuracy"]), ("clean", facts["clean_accuracy"])):
             records.append(
-                user
-                | {"trained_on": trained_on, "accuracy": final, "seed": seed, "recipe": {}, "environment": {}}
+                facts
+                | {"trained_on": trained_on, "accuracy": final, "recipe": {}, "environment": {}}
                 | {"test_accuracy": [12.0, 30.0, final], "train_loss": [2.2, 1.9, 1.6], "seconds": 3.2}
                 | {"config_hash": "0123456789ab", "data": DATA_HASH[trained_on]}
             )
