@@ -15,6 +15,7 @@ from uge.outside import MOST_FACTS, Shape, between, fits, open_file, parse_json,
 
 RECORDS = "records.jsonl"  # in the folder of an audit or a comparison
 RECORD_VERSION = 1
+AUDIT_VERSION = 2  # of what else an audit writes into its folder
 ASKS = "model outputs"  # what a hacker knows who queries the recipient's trained network
 TRAINING: dict[str, Shape] = {
     **dict.fromkeys(("cell", "kind", "network", "trained_on", "countermeasure", "knows"), str),

@@ -24,6 +24,11 @@ Rows = list[dict[str, Any]]
 RECIPE = Recipe(epochs=2, batch_size=32)
 
 
+def timeless(rows: Rows) -> Rows:
+    """What records say but how long it took."""
+    return [{name: value for name, value in row.items() if name not in ("seconds", "record_version")} for row in rows]
+
+
 @pytest.fixture(scope="package")
 def images(two_classes: tuple[ImageSet, ImageSet]) -> Images:
     """96 originals and their copy, 48 test images, at 16x16: as an audit is given them."""
@@ -52,7 +57,7 @@ def sealed(images: Images) -> dict[str, Any]:
     return {"key": key, "published": clean.with_images(sealed_by(key, clean.images, 16, clean.labels))}
 
 
-@pytest.fixture
+@pytest.fixture(scope="package")
 def audit(images: Images, key: WeightsKey) -> MakeAudit:
     def make(folder: Path, **changes: Any) -> Audit:
         return Audit(folder=folder, **{**images, "key": key, "recipe": lambda network: RECIPE, **changes})

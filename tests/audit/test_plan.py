@@ -59,12 +59,12 @@ def test_what_needs_something_missing_is_left_out_and_named(plan: Plan) -> None:
     assert {cell.role for cell in cells} == {"hacker"} and {cell.trained_on for cell in cells} == {"published"}
 
 
-def oracle(strength: dict[tuple[str, str], float], missing: Callable[[Cell], bool] = lambda cell: False):
-    """Rows as if every cell that is not missing had been trained."""
+def oracle(strength: dict[tuple[str, str], float]) -> Callable[[Cell], dict[str, float]]:
+    """Rows as if every cell had been trained."""
 
-    def row_of(cell: Cell) -> dict[str, float] | None:
+    def row_of(cell: Cell) -> dict[str, float]:
         reached = strength.get((cell.network, cell.countermeasure), 0.0)
-        return None if missing(cell) else {"accuracy": reached, "peak_accuracy": reached}
+        return {"accuracy": reached, "peak_accuracy": reached}
 
     return row_of
 

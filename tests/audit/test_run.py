@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,21 +15,20 @@ from safetensors.torch import load_file
 from uge.attack import build_countermeasure, why_unfit
 from uge.audit.estimate import Estimate
 from uge.audit.plan import AUTHORISED, Cell
-from uge.audit.run import Audit
 from uge.audit.trainer import content_digest
 from uge.data.images import normalisation_of, to_float
 from uge.errors import ConfigError, DataError, PublishError
-from uge.keys.files import load_key, save_key
 from uge.keys.key import RECIPIENT_NETWORK
 from uge.keys.sealed import SealedKey
 from uge.keys.weights import WeightsKey, new_weights_key
 from uge.networks import NetworkSpec, build_network
+from uge.records import read_records
 from uge.runtime import seed_for
 from uge.service import Service
 from uge.training import accuracy_of, fit, logits_of, recommended_recipe
 
 from ..refusals import refused
-from .conftest import RECIPE, Images, MakeAudit, Rows
+from .conftest import RECIPE, Images, MakeAudit, Rows, timeless
 
 Sealed = dict[str, Any]
 Done = tuple[Path, Rows]  # a finished audit's folder and what it recorded
@@ -47,17 +44,14 @@ CELLS = [
 
 
 @pytest.fixture(scope="module")
-def undisturbed(images: Images, key: WeightsKey, tmp_path_factory: pytest.TempPathFactory) -> Done:
+def undisturbed(audit: MakeAudit, tmp_path_factory: pytest.TempPathFactory) -> Done:
     folder = tmp_path_factory.mktemp("undisturbed")
-    return folder, Audit(**images, folder=folder, key=key, recipe=lambda network: RECIPE).run(CELLS)
+    return folder, audit(folder).run(CELLS)
 
 
-def timeless(rows: Rows) -> Rows:
-    return [{name: value for name, value in row.items() if name not in ("seconds", "record_version")} for row in rows]
-
-
-def rows_on_disk(folder: Path) -> Rows:
-    return [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
+def same_training(*rows: dict[str, Any]) -> bool:
+    figures = ("accuracy", "peak_accuracy", "test_accuracy", "train_loss", "recipe", "network")
+    return all(row[figure] == rows[0][figure] for row in rows for figure in figures)
 
 
 def test_a_hacker_with_images_of_his_own_is_trained_again_when_they_change(audit: MakeAudit, tmp_path: Path) -> None:
@@ -74,7 +68,7 @@ def test_a_hacker_with_images_of_his_own_is_trained_again_when_they_change(audit
 
 def test_rows_hold_what_the_contract_says(undisturbed: Done, key: WeightsKey) -> None:
     folder, rows = undisturbed
-    assert timeless(rows_on_disk(folder)) == timeless(rows)
+    assert timeless(read_records(folder / "records.jsonl")) == timeless(rows)
     assert [(row["kind"], row["network"], row["countermeasure"], row["knows"], row["trained_on"]) for row in rows] == [
         ("authorised", "convnet(width=8)", "none", "key", "published"),
         ("hacker", "mlp(width=8)", "none", "nothing", "published"),
@@ -125,53 +119,11 @@ def test_an_interrupted_audit_ends_as_the_undisturbed_one(
 
     with pytest.raises(KeyboardInterrupt):
         audit(tmp_path).run(CELLS, lambda number, cell: begun.append(number), interrupt)
-    assert len(rows_on_disk(tmp_path)) == finished
+    assert len(read_records(tmp_path / "records.jsonl")) == finished
     begun.clear()
     rows = audit(tmp_path).run(CELLS, lambda number, cell: begun.append(number))
     assert begun == list(range(finished, len(CELLS)))
-    assert timeless(rows) == timeless(undisturbed[1]) == timeless(rows_on_disk(tmp_path))
-
-
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-import torch
-from uge.audit.plan import AUTHORISED, Cell
-from uge.audit.run import Audit
-from uge.data.images import ImageSet
-from uge.keys.files import load_key
-from uge.training import Recipe
-
-folder = Path(sys.argv[1])
-images = {name: ImageSet(**content) for name, content in torch.load(folder / "images.pt").items()}
-torch.set_num_threads(int(sys.argv[2]))
-recipe = Recipe(epochs=2, batch_size=32)
-cells = [Cell(AUTHORISED), Cell("hacker", "mlp:width=8"), Cell("hacker", AUTHORISED)]
-key = load_key(folder / "key.recipient.uge")
-audit = Audit(**images, folder=folder, key=key, recipe=lambda network: recipe)
-audit.run(cells, lambda number, cell: number == 2 and os.kill(os.getpid(), signal.SIGKILL))
-"""
-
-
-def test_a_killed_audit_goes_on_in_another_process(
-    audit: MakeAudit,
-    undisturbed: Done,
-    images: Images,
-    key: WeightsKey,
-    tmp_path: Path,
-) -> None:
-    torch.save({name: vars(part) for name, part in images.items()}, tmp_path / "images.pt")
-    save_key(key, tmp_path / "key")
-    command = [sys.executable, "-c", KILLED, str(tmp_path), str(torch.get_num_threads())]
-    ended = subprocess.run(command, capture_output=True, text=True)
-    assert ended.returncode == -9, ended.stderr
-    with (tmp_path / "records.jsonl").open("a") as file:
-        file.write('{"cell": "torn')  # as if the kill had come in the middle of a row
-    begun: list[int] = []
-    again = audit(tmp_path, key=load_key(tmp_path / "key.recipient.uge"))
-    rows = again.run(CELLS, lambda number, cell: begun.append(number))
-    assert begun == [2, 3, 4, 5]
-    assert timeless(rows) == timeless(undisturbed[1])
+    assert timeless(rows) == timeless(undisturbed[1]) == timeless(read_records(tmp_path / "records.jsonl"))
 
 
 def test_more_cells_in_another_order_change_no_row(audit: MakeAudit, undisturbed: Done, tmp_path: Path) -> None:
@@ -182,12 +134,6 @@ def test_more_cells_in_another_order_change_no_row(audit: MakeAudit, undisturbed
         assert rows[number] == before[rows[number]["cell"]]
     assert rows[1]["cell"] not in before and rows[3]["cell"] not in before
     assert rows[3]["train_loss"] != rows[4]["train_loss"]  # another seed
-
-
-def test_a_finished_audit_trains_nothing(audit: MakeAudit, undisturbed: Done) -> None:
-    folder, rows = undisturbed
-    again = audit(folder).run(CELLS, lambda number, cell: pytest.fail(f"cell {number} was trained again"))
-    assert timeless(again) == timeless(rows)
 
 
 def test_other_data_recipe_or_key_is_another_cell(
@@ -306,8 +252,7 @@ def test_the_recipient_of_a_sealed_copy_trains_as_on_the_originals_bit_for_bit(
             Cell("hacker", AUTHORISED),
         ]
     )
-    for figure in ("accuracy", "peak_accuracy", "test_accuracy", "train_loss", "recipe", "network"):
-        assert mine[figure] == stolen[figure] == ceiling[figure] == stolen_ceiling[figure]
+    assert same_training(mine, stolen, ceiling, stolen_ceiling)
     assert plain["train_loss"] != mine["train_loss"] and plain["network"] == mine["network"]
     assert mine["locked"] and stolen["knows"] == "key" and len({mine["cell"], stolen["cell"], ceiling["cell"]}) == 3
     first, second = (load_file(tmp_path / "authorised" / f"{row['cell']}.safetensors") for row in (mine, ceiling))
@@ -321,8 +266,7 @@ def test_a_stolen_key_of_initial_weights_trains_as_the_recipient(audit: MakeAudi
         mine, stolen = audit(tmp_path).run(
             [Cell(AUTHORISED, trained_on=source), Cell("hacker", AUTHORISED, "stolen-key", trained_on=source)]
         )
-        for figure in ("accuracy", "peak_accuracy", "test_accuracy", "train_loss", "recipe", "network"):
-            assert stolen[figure] == mine[figure]
+        assert same_training(mine, stolen)
 
 
 def test_a_copy_that_is_not_for_the_key_is_refused_at_once(audit: MakeAudit, sealed: Sealed, tmp_path: Path) -> None:

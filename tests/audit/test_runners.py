@@ -25,10 +25,11 @@ from uge.audit.trainer import Trainer
 from uge.audit.worker import load_job, save_job, train_cells
 from uge.errors import ConfigError, PublishError
 from uge.keys.weights import WeightsKey
+from uge.records import read_records
 from uge.runners import Local, build_runner
 from uge.training import recommended_recipe
 
-from .conftest import Images, Rows
+from .conftest import Images, Rows, timeless
 
 Given = dict[str, Any]
 PLAN = Plan(
@@ -56,8 +57,7 @@ def bare(images: Images) -> Given:
 
 
 def records(folder: Path) -> Rows:
-    rows = [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
+    return timeless(read_records(folder / "records.jsonl"))
 
 
 @pytest.fixture(scope="module")
@@ -322,16 +322,10 @@ def test_random_order_of_finishing_changes_nothing(whole: Given, undisturbed: Pa
 
 
 def test_teachers_begin_first_then_long_trainings(whole: Given, tmp_path: Path) -> None:
-    stages: list[int] = []
-
-    class Stages(Heard):
-        def progress(self, missing: int, seconds_done: float, seconds_all: float) -> None:
-            stages.append(missing)
-
-    heard = Stages()
+    heard = Heard()
     conduct(**whole, out=tmp_path / "audit", watcher=heard)
-    assert sum(stages) == len(heard.rows) and stages[0] > 5
-    for count in stages:
+    assert sum(heard.missing) == len(heard.rows) and heard.missing[0] > 5
+    for count in heard.missing:
         stage, heard.rows = heard.rows[:count], heard.rows[count:]
         lengths, heard.seconds = heard.seconds[:count], heard.seconds[count:]
         students = {(row["seed"], row["trained_on"]) for row in stage if row["countermeasure"] == "distillation:soft"}

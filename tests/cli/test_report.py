@@ -49,7 +49,7 @@ def test_the_public_files_hold_no_original_and_no_hash_of_one(audited: Path, toy
     private = (audited / "report.html").read_text()
     public = "".join((audited / name).read_text() for name in ("public.html", "public.md", "croissant.json"))
     examples = shown(audited)
-    for original, copy in zip(examples.originals, examples.copies, strict=True):
+    for original, copy in zip(examples.originals, examples.copies.images, strict=True):
         assert figures.png_uri(original) in private and figures.png_uri(original) not in public
         assert figures.png_uri(copy) in public
     assert public.count("data:image/png") == len(examples.copies)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,27 +25,34 @@ HACKERS = (  # network, counter-measure, knows, accuracy, peak, clean accuracy
 )
 
 
+def make_records(
+    hackers: tuple[tuple[Any, ...], ...] = HACKERS, accuracy: float = 54.3, *, sealed: bool = False
+) -> list[dict[str, Any]]:
+    """A training on the copy and one on the originals of the recipient and of each of these hackers.
+
+    A repeated hacker has another seed. The key is one of initial weights, or a sealed one.
+    """
+    names = ("network", "countermeasure", "knows", "accuracy", "peak_accuracy", "clean_accuracy")
+    users = (("convnet", "none", "key", accuracy, accuracy, 57.0), *hackers)
+    records = []
+    for number, user in enumerate(users):
+        facts = dict(zip(names, user, strict=True)) | {"kind": "hacker" if number else "authorised"}
+        facts |= {"locked": sealed and not number, "seed": [other[:3] for other in users[:number]].count(user[:3])}
+        for trained_on, final in (("published", facts["accuracy"]), ("clean", facts["clean_accuracy"])):
+            records.append(
+                facts
+                | {"trained_on": trained_on, "accuracy": final, "recipe": {}, "environment": {}}
+                | {"test_accuracy": [12.0, 30.0, final], "train_loss": [2.2, 1.9, 1.6], "seconds": 3.2}
+                | {"config_hash": "0123456789ab", "data": DATA_HASH[trained_on]}
+            )
+    return records
+
+
 def make_summary(
     hackers: tuple[tuple[Any, ...], ...] = HACKERS, accuracy: float = 54.3, *, sealed: bool = False
 ) -> dict[str, Any]:
-    """One training on the copy and one on the originals for each of these hackers; a repeated one has another seed.
-
-    The key is one of initial weights, or a sealed one.
-    """
-    names = ("network", "countermeasure", "knows", "accuracy", "peak_accuracy", "clean_accuracy")
-    users = [{"kind": "hacker", **dict(zip(names, hacker, strict=True))} for hacker in hackers]
-    users.append(
-        {"kind": "authorised", "network": "convnet", "countermeasure": "none", "knows": "key", "accuracy": accuracy}
-        | {"peak_accuracy": accuracy, "clean_accuracy": 57.0, "locked": sealed}
-    )
-    rows = []
-    for number, user in enumerate(users):
-        seed = sum(
-            (user["network"], user["countermeasure"]) == (o["network"], o["countermeasure"]) for o in users[:number]
-        )
-        rows.append(user | {"trained_on": "published", "seed": seed})
-        rows.append(user | {"trained_on": "clean", "seed": seed, "accuracy": user["clean_accuracy"]})
-    return summarise(rows, classes=10)
+    """What the records of `make_records` say together."""
+    return summarise(make_records(hackers, accuracy, sealed=sealed), classes=10)
 
 
 def worth_of(network: str, how: str, accuracy: float, **more: Any) -> dict[str, Any]:
@@ -53,24 +61,6 @@ def worth_of(network: str, how: str, accuracy: float, **more: Any) -> dict[str, 
     curve = [{"originals": size, "accuracy": value - 1, "fitted": value} for size, value in reached.items()]
     who = {"network": network, "countermeasure": how, "accuracy": accuracy, "pretrained": False, "copies": 5000}
     return who | {"curve": curve, "originals": 149.6, "interval": [120.4, 190.2]} | more
-
-
-def make_records(summary: dict[str, Any]) -> list[dict[str, Any]]:
-    """One training a row of the summary on the published copy, and one on clean images."""
-    users = [{"kind": "authorised", "countermeasure": "none", "knows": "key", "seed": 0, **summary["authorised"]}]
-    users += [
-        {"kind": "hacker", "locked_clean_accuracy": hacker["clean_accuracy"], **hacker} for hacker in summary["hackers"]
-    ]
-    records = []
-    for user in users:
-        for trained_on, final in (("published", user["accuracy"]), ("clean", user["locked_clean_accuracy"])):
-            records.append(
-                {key: user[key] for key in ("kind", "network", "countermeasure", "knows", "seed")}
-                | {"trained_on": trained_on, "accuracy": final, "peak_accuracy": user.get("peak_accuracy", final)}
-                | {"test_accuracy": [12.0, 30.0, final], "train_loss": [2.2, 1.9, 1.6], "seconds": 3.2}
-                | {"recipe": {}, "config_hash": "0123456789ab", "data": DATA_HASH[trained_on], "environment": {}}
-            )
-    return records
 
 
 @pytest.fixture(scope="session")
@@ -82,10 +72,9 @@ def report_input(eurosat: ImageSet) -> ReportInput:
     names = ("field & <b>meadow</b>", *eurosat.class_names[1:])  # names come from folders: they may hold anything
     probe = worth_of("efficientnet-lite0", "pretrained-probe", 70.0, pretrained=True)
     worths = [worth_of("convnet", "other-init", 53.9), probe | {"originals": None, "interval": [4600.0, None]}]
-    summary = make_summary() | {"worth": worths}
     return ReportInput(
-        summary=summary,
-        records=make_records(summary),
+        summary=make_summary() | {"worth": worths},
+        records=make_records(),
         settings={"protect": {"epsilon_255": 16, "undistillation": None}, "data": "/home/somebody/private/pictures"},
         manifest={
             "method": "uge",
@@ -95,7 +84,7 @@ def report_input(eurosat: ImageSet) -> ReportInput:
             "image_size": eurosat.image_size,
             "classes": eurosat.classes,
         },
-        examples=Examples(shown.images, copies, tuple(shown.labels.tolist()), names),
+        examples=Examples(shown.images, replace(shown, images=copies, class_names=names)),
         quality={"psnr_db": psnr(shown.images, copies).mean().item(), "ssim": ssim(shown.images, copies).mean().item()},
         environment={"uge": "0.1.0", "torch": torch.__version__},
     )

@@ -14,9 +14,9 @@ from .conftest import HACKERS, make_records, make_summary
 
 
 def test_lines_stay_in_their_box_and_keep_their_direction() -> None:
-    drawn = figures.line("term", [(0, 1.0), (5, 0.5), (10, 0.0)], (0, 10), 1.0)
+    drawn = figures.line("term", [1.0, 0.5, 0.0], 2, 1.0)
     assert drawn.points == "0.00,0.00 50.00,50.00 100.00,100.00"
-    assert figures.line("term", [(7, 0.5)], (7, 7), 1.0).points == "0.00,50.00 100.00,50.00"
+    assert figures.line("term", [0.5], 0, 1.0).points == "0.00,50.00 100.00,50.00"
 
 
 def test_the_first_screen_has_eight_bars_at_most_and_the_strongest_come_last() -> None:
@@ -44,9 +44,9 @@ def test_bars_are_described_with_their_numbers() -> None:
 
 def test_curves_pair_each_hacker_with_the_authorised_and_his_own_clean_run() -> None:
     summary = make_summary()
-    panels = figures.training_curves(accuracy_table(summary), make_records(summary))
+    records = make_records()
+    panels = figures.training_curves(accuracy_table(summary), records)
     assert [panel.title for panel in panels] == ["convnet", "resnet(depth=18)", "vgg", "convnet", "vgg"]
-    records = make_records(summary)
     others = [row | {"budget": budget, "test_accuracy": [90.0]} for row in records for budget in (0.25, 2.0)]
     assert figures.training_curves(accuracy_table(summary), records + others) == panels
     assert [line.role for line in panels[0].lines] == ["clean", "authorised"]

@@ -33,9 +33,9 @@ from uge.copy import Manifest
 from uge.data.images import ImageSet
 from uge.durable import write_file
 from uge.outside import read_json
+from uge.records import AUDIT_VERSION
 from uge.runtime import environment
 
-FORMAT_VERSION = 2
 DATA, FACTS, SUMMARY, EXAMPLES = "data.json", "audit.json", "summary.json", "examples.npz"
 MOST_EXAMPLES = 10
 
@@ -54,7 +54,7 @@ def write_facts(
     """
     published, clean = audit.sources["published"], audit.sources.get("clean")
     facts = {
-        "format_version": FORMAT_VERSION,
+        "format_version": AUDIT_VERSION,
         "data": data,
         "plan": plan.to_dict(),
         "manifest": {

@@ -63,16 +63,9 @@ def summarise(rows: Sequence[Row], classes: int, reason: str = "") -> dict[str, 
     ahead = _ahead(rows)
     published += ahead
     ceilings = _Ceilings([row for row in whole if row["trained_on"] == "clean"])
+    told = ("network", "countermeasure", "seed", "accuracy", "peak_accuracy", "knows")
     hackers = [
-        {
-            "network": row["network"],
-            "countermeasure": row["countermeasure"],
-            "seed": row["seed"],
-            "accuracy": row["accuracy"],
-            "peak_accuracy": row["peak_accuracy"],
-            "clean_accuracy": ceilings.of(row),
-            "knows": row["knows"],
-        }
+        {name: row[name] for name in told} | {"clean_accuracy": ceilings.of(row)}
         for row in published
         if row["kind"] == "hacker"
     ]
@@ -132,16 +125,14 @@ class _Ceilings:
     """Accuracies of the same training on the originals."""
 
     def __init__(self, clean: Sequence[Row]) -> None:
-        self.exact = {_who(row) | {("seed", row["seed"])}: row["accuracy"] for row in clean}
+        self.exact = {(*_who(row), row["seed"]): row["accuracy"] for row in clean}
         self.rows = clean
 
     def of(self, row: Row) -> float | None:
         """Of the same seed; for one who trains on a part of the originals, that of training on all of them."""
-        for how in _names(without(on_originals(_text(row["countermeasure"])), "clean-only")):
-            found = self.exact.get(_who(row | {"countermeasure": how}) | {("seed", row["seed"])})
-            if found is not None:
-                return float(found)
-        return None
+        names = _names(without(on_originals(_text(row["countermeasure"])), "clean-only"))
+        found = (self.exact.get((*_who(row | {"countermeasure": how}), row["seed"])) for how in names)
+        return next((float(accuracy) for accuracy in found if accuracy is not None), None)
 
 
 def _worth(published: Sequence[Row], clean: Sequence[Row], chance: float) -> list[dict[str, Any]]:
@@ -179,8 +170,8 @@ def holds_originals(hacker: Row) -> bool:
     return needs_clean(_text(hacker["countermeasure"]))
 
 
-def _who(row: Row) -> frozenset[tuple[str, Any]]:
-    return frozenset((name, row.get(name)) for name in ("kind", "network", "countermeasure"))
+def _who(row: Row) -> tuple[str, str, str]:
+    return row["kind"], row["network"], row["countermeasure"]
 
 
 def _text(countermeasure: str) -> str:
@@ -195,18 +186,24 @@ def _names(countermeasure: str) -> tuple[str, ...]:
 def _authorised(rows: Sequence[Row], ceilings: _Ceilings) -> dict[str, Any] | None:
     if not rows:
         return None
-    network = rows[0]["network"]
-    accuracies = [row["accuracy"] for row in rows]
     on_originals = {row["seed"]: row["accuracy"] for row in ceilings.rows if row["kind"] == "authorised"}
     paired = [on_originals[row["seed"]] for row in rows if row["seed"] in on_originals]
     return {
-        "network": network,
-        "accuracy": round(fmean(accuracies), 3),
-        "interval": interval(accuracies),
-        "peak_accuracy": round(fmean(row["peak_accuracy"] for row in rows), 3),
+        "network": rows[0]["network"],
+        **_over_seeds(rows),
         "locked_clean_accuracy": round(fmean(paired), 3) if paired else None,
         "locked": bool(rows[0].get("locked")),  # a key of initial weights alone has no view of its own
         "seeds": sorted(row["seed"] for row in rows),
+    }
+
+
+def _over_seeds(runs: Sequence[Row]) -> dict[str, Any]:
+    """What runs that differ in their seed alone reach together."""
+    accuracies = [run["accuracy"] for run in runs]
+    return {
+        "accuracy": round(fmean(accuracies), 3),
+        "interval": interval(accuracies),
+        "peak_accuracy": round(fmean(run["peak_accuracy"] for run in runs), 3),
     }
 
 
@@ -217,7 +214,6 @@ def _groups(hackers: Sequence[dict[str, Any]], rows: Sequence[Row], chance: floa
         found.setdefault((hacker["network"], hacker["countermeasure"], hacker["knows"]), []).append(hacker)
     groups = []
     for (network, countermeasure, knows), runs in found.items():
-        accuracies = [run["accuracy"] for run in runs]
         paired = [run for run in runs if run["clean_accuracy"] is not None]
         ceiling = round(fmean(run["clean_accuracy"] for run in paired), 3) if paired else None
         amount = amount_of(_text(countermeasure))
@@ -227,9 +223,7 @@ def _groups(hackers: Sequence[dict[str, Any]], rows: Sequence[Row], chance: floa
                 "countermeasure": countermeasure,
                 "knows": knows,
                 "seeds": len(runs),
-                "accuracy": round(fmean(accuracies), 3),
-                "interval": interval(accuracies),
-                "peak_accuracy": round(fmean(run["peak_accuracy"] for run in runs), 3),
+                **_over_seeds(runs),
                 "clean_accuracy": ceiling,
                 "recovered": recovered(fmean(run["accuracy"] for run in paired or runs), ceiling, chance),
                 "undertrained": _undertrained(network, countermeasure, rows),
@@ -244,7 +238,7 @@ def _undertrained(network: str, countermeasure: str, rows: Sequence[Row]) -> boo
     """Whether twice the budget reaches clearly more on clean data; None where nobody looked."""
     names = _names(on_originals(_text(countermeasure)))
     clean = {
-        (row["seed"], row.get("budget", 1.0)): row["accuracy"]
+        (row["seed"], _budget(row)): row["accuracy"]
         for row in rows
         if (row["kind"], row["network"], row["trained_on"]) == ("hacker", network, "clean")
         and row["countermeasure"] in names

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -44,7 +45,7 @@ from uge.audit.worth import sizes_of
 from uge.errors import ConfigError, unknown_name
 from uge.keys.key import RECIPIENT_NETWORK
 from uge.networks import parse_network
-from uge.outside import read_toml
+from uge.outside import Shape, fits, read_toml
 
 AUTHORISED = "authorised"  # in the place of a network's name: the recipient's
 Row = dict[str, Any]
@@ -96,9 +97,11 @@ def grid(hackers: Iterable[Hacker], seeds: Iterable[int], *, clean: bool = True,
     hackers = list(hackers)
     cells = []
     for seed in seeds:
-        for source in ("published", "clean") if clean else ("published",):
-            cells += [Cell(AUTHORISED, seed=seed, trained_on=source)] if key else []
-            cells += [Cell("hacker", network, how, seed, source) for network, how in hackers]
+        cells += [Cell(AUTHORISED, seed=seed)] if key else []
+        cells += [Cell("hacker", *who, seed) for who in hackers]
+        if clean:
+            cells += [Cell(AUTHORISED, seed=seed, trained_on="clean")] if key else []
+            cells += [ceiling_of(who, seed) for who in hackers]
     return cells
 
 
@@ -203,7 +206,6 @@ def possible(
     for network, how in dict.fromkeys(named):
         if encoder_of(how) and how in [other for _, other in chosen]:
             continue  # the same encoder takes the place of every network
-        why = ""
         if not key and (network == AUTHORISED or needs_key(how)):
             why = "needs --key"
         elif not clean and needs_clean(how):
@@ -226,9 +228,7 @@ def cells_of(
     which was killed makes the same decisions again. `hackers` are those of `possible`, `row_of` gives the finished row
     of a cell, None if it is missing; `originals` says how many there are.
     """
-
-    def whole(who: Sequence[Hacker], seeds: Iterable[int]) -> list[Cell]:
-        return _full(plan, who, seeds, key=key, clean=originals > 0)
+    whole = partial(_full, plan, key=key, clean=originals > 0)
 
     def finished(some: Sequence[Cell]) -> bool:
         return all(row_of(cell) is not None for cell in some)
@@ -267,9 +267,8 @@ def worth_asking(cells: Sequence[Cell], row_of: Callable[[Cell], Row | None]) ->
     """
     found: dict[Hacker, list[float]] = {}
     for cell in cells:
-        if (cell.role, cell.trained_on, cell.budget) == ("hacker", "published", 1.0) and has_copy_alone(
-            cell.countermeasure
-        ):
+        whole = (cell.role, cell.trained_on, cell.budget) == ("hacker", "published", 1.0)
+        if whole and has_copy_alone(cell.countermeasure):
             accuracy = (row_of(cell) or {}).get("accuracy", 0.0)
             found.setdefault((cell.network, cell.countermeasure), []).append(accuracy)
     order = sorted(found, key=lambda who: -fmean(found[who]))
@@ -283,10 +282,7 @@ def worth_asking(cells: Sequence[Cell], row_of: Callable[[Cell], Row | None]) ->
 
 def _full(plan: Plan, hackers: Sequence[Hacker], seeds: Iterable[int], *, key: bool, clean: bool) -> list[Cell]:
     """Whole trainings with their ceilings, and the check of the budget at the plan's first seed."""
-    cells = [
-        replace(cell, countermeasure=on_originals(cell.countermeasure)) if cell.trained_on == "clean" else cell
-        for cell in grid(hackers, seeds, clean=clean and plan.ceilings, key=key)
-    ]
+    cells = grid(hackers, seeds, clean=clean and plan.ceilings, key=key)
     if clean and plan.budget_check:
         cells += [
             replace(cell, budget=2.0)
@@ -359,25 +355,21 @@ def plan_of(content: dict[str, Any], name: str) -> Plan:
     return Plan(**{"hackers": ()} | values)
 
 
+SHAPES: dict[str, Shape] = {"tuple[int, ...]": [int], "float": (int, float), "int": int, "bool": bool, "str": str}
+
+
 def _read(entry: str, value: Any, kind: str) -> Any:
     if entry == "hackers":
         return tuple(_hackers(block) for block in (value if isinstance(value, list) else [value]))
-    if kind == "tuple[int, ...]":
-        good = isinstance(value, list) and all(type(item) is int for item in value)
-    else:
-        good = type(value).__name__ == kind or (kind == "float" and type(value) is int)
-    if not good:
-        raise ConfigError(
-            f"plan: {entry} is {kind.replace('tuple[int, ...]', 'a list of whole numbers')}, got {value!r}"
-        )
+    if fits(value, SHAPES[kind]):
+        words = kind.replace("tuple[int, ...]", "a list of whole numbers")
+        raise ConfigError(f"plan: {entry} is {words}, got {value!r}")
     return tuple(value) if isinstance(value, list) else value
 
 
 def _hackers(block: Any) -> Hackers:
     names = [field.name for field in fields(Hackers)]
-    if not isinstance(block, dict) or not all(
-        isinstance(value, list) and all(isinstance(item, str) for item in value) for value in block.values()
-    ):
+    if not isinstance(block, dict) or any(fits(value, [str]) for value in block.values()):
         raise ConfigError("plan: each [[hackers]] holds networks = [...] and countermeasures = [...], lists of text")
     for entry in block:
         if entry not in names:

@@ -42,7 +42,7 @@ def ssim(clean: Tensor, copies: Tensor, *, batch_size: int = 500) -> Tensor:
         ssim_map(to_float(a), to_float(b), window_size=window).mean(dim=(1, 2, 3))
         for a, b in zip(clean.split(batch_size), copies.split(batch_size), strict=True)
     ]
-    return torch.cat(parts) if parts else torch.empty(0)
+    return torch.cat(parts)
 
 
 def linear_separability(x: Tensor, labels: Tensor, classes: int) -> float:

@@ -63,10 +63,10 @@ class Audit(Trainer):
         plan: Plan,
         hackers: Sequence[Hacker],
         train: Callable[[Path, More[Cell]], Iterator[Row]],
-        on_cells: Callable[[Sequence[Cell], Sequence[Cell]], None] | None = None,
-        on_row: Callable[[Cell, Row], None] | None = None,
-        known: Sequence[Row] = (),
-        seconds: Callable[[Cell], float] = lambda cell: 0.0,
+        on_cells: Callable[[Sequence[Cell], Sequence[Cell]], None],
+        on_row: Callable[[Cell, Row], None],
+        known: Sequence[Row],
+        seconds: Callable[[Cell], float],
     ) -> tuple[list[Row], list[Hacker]]:
         """Train what is missing of a plan, stage by stage, several cells at a time.
 
@@ -108,14 +108,12 @@ class Audit(Trainer):
                 if not missing:
                     break
                 self._check(cells, done)
-                if on_cells:
-                    on_cells(cells, missing)
+                on_cells(cells, missing)
                 job = job or save_job(self, [network for network, _ in hackers])
                 for row in train(job, self._ready(missing, done, seconds)):
                     done[row["cell"]] = row
                     append_record(self.folder / RECORDS, row)
-                    if on_row:
-                        on_row(names[row["cell"]], row)
+                    on_row(names[row["cell"]], row)
         finally:
             remove_folder(self.folder / JOB)
         rows = [done[self.cell_name(cell)] for cell in cells]
@@ -173,9 +171,8 @@ class Audit(Trainer):
                     f"'{cell.countermeasure}' trains the authorised network: give the network '{AUTHORISED}' and not"
                     f" '{cell.network}'"
                 )
-            self.countermeasure_of(
-                cell, nn.Identity(), nn.Identity()
-            )  # the text is judged, and whether there is what it needs
+            # The text is judged, and whether there is what it needs.
+            self.countermeasure_of(cell, nn.Identity(), nn.Identity())
             if self.cell_name(cell) in done:
                 continue
             if needs_teacher(cell.countermeasure) and (cell.seed, cell.trained_on) not in teachers:

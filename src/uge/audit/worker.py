@@ -30,6 +30,7 @@ from uge.runners import More, Runner, threads
 from uge.training import Recipe
 
 JOB = "job"  # what the workers read; removed at the end
+AS_THEY_ARE = ("recipient", "key_epochs", "device", "threads")  # of an audit's arguments, in a job
 CELLS = "cells"  # finished rows that are not in records.jsonl yet, one file each
 
 
@@ -52,11 +53,8 @@ def save_job(audit: Trainer, networks: Iterable[str]) -> Path:
         "names": {name: images.names for name, images in parts.items()},
         "recipes": {network: audit.recipe(network).to_dict() for network in {*networks, audit.recipient}},
         "key": audit.key.to_bytes("recipient").hex() if audit.key else None,
-        "recipient": audit.recipient,
-        "key_epochs": audit.key_epochs,
         "told": audit.settings,
-        "device": audit.device,
-        "threads": audit.threads,
+        **{name: getattr(audit, name) for name in AS_THEY_ARE},
     }
     arrays["facts"] = np.frombuffer(json.dumps(facts).encode(), np.uint8)
     private_folder(audit.folder / JOB)
@@ -84,14 +82,11 @@ def load_job(job: Path) -> Trainer:
             images["test"],
             job.parent.parent,
             recipe=recipes.__getitem__,
-            recipient=facts["recipient"],
-            key_epochs=facts["key_epochs"],
             key=key_from(bytes.fromhex(facts["key"]), "of the audit") if facts["key"] else None,
             clean=images.get("clean"),
             view=images.get("view"),
             told=facts["told"],
-            device=facts["device"],
-            threads=facts["threads"],
+            **{name: facts[name] for name in AS_THEY_ARE},
         )
     except (OSError, SafetensorError, LookupError, TypeError, ValueError, AttributeError) as error:
         raise PublishError(f"cannot read the job {job}: {error}") from error

@@ -79,17 +79,18 @@ def worth(
         `originals`: what the copy is worth, and the ends of `interval`; None in their place stands for more than all.
     """
     sizes = [0, *sorted(curve)]
-    weights = np.array([float(max(map(len, curve.values()))), *(float(len(curve[size])) for size in sizes[1:])])
+    subsets = [len(curve[size]) for size in sizes[1:]]
+    weights = np.array([max(subsets), *subsets], dtype=float)
     means = np.array([chance, *(fmean(curve[size]) for size in sizes[1:])])
     rising = isotonic(np.maximum(means, chance), weights)
-    rng = np.random.default_rng(0)
-    draws = np.stack([_resampled(curve[size], test_images, rng) for size in sizes[1:]], -1)
-    draws = np.concatenate([np.full((REPLICATES, 1), chance), np.maximum(draws, chance)], -1)
-    found = [
-        originals_at(accuracy, sizes, each)
-        for accuracy, each in zip(_resampled(accuracies, test_images, rng), isotonic(draws, weights), strict=True)
-    ]
-    low, high = np.quantile(found, [0.025, 0.975], method="nearest")
+    interval = None
+    if min(subsets) >= SUBSETS:
+        rng = np.random.default_rng(0)
+        draws = np.stack([_resampled(curve[size], test_images, rng) for size in sizes[1:]], -1)
+        draws = np.concatenate([np.full((REPLICATES, 1), chance), np.maximum(draws, chance)], -1)
+        drawn = zip(_resampled(accuracies, test_images, rng), isotonic(draws, weights), strict=True)
+        found = [originals_at(accuracy, sizes, each) for accuracy, each in drawn]
+        interval = [_finite(end) for end in np.quantile(found, [0.025, 0.975], method="nearest")]
     points = zip(sizes, means, rising, strict=True)
     return {
         "curve": [
@@ -97,7 +98,7 @@ def worth(
             for size, mean, fitted in points
         ],
         "originals": _finite(originals_at(fmean(accuracies), sizes, rising.tolist())),
-        "interval": [_finite(low), _finite(high)] if min(map(len, curve.values())) >= SUBSETS else None,
+        "interval": interval,
     }
 
 

@@ -8,6 +8,7 @@ steps are timed by the same clocks in the same run, and scaled to all of them.
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -191,8 +192,5 @@ def peak_memory_mb() -> int | None:
     Linux: the high-water mark of this program alone (`ru_maxrss` would count what started it).
     """
     status = Path("/proc/self/status")
-    if status.exists():
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return round(int(line.split()[1]) / 1000)
-    return None
+    found = re.search(r"^VmHWM:\s*(\d+)", status.read_text(), re.MULTILINE) if status.exists() else None
+    return round(int(found[1]) / 1000) if found else None

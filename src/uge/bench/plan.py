@@ -23,13 +23,13 @@ A plan is one of `BENCHES` or a TOML file; what is said of hackers and of the re
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from uge.audit.plan import AUTHORISED, Hackers, Plan, plan_of
 from uge.errors import ConfigError, unknown_name
-from uge.outside import read_toml
+from uge.outside import Shape, fits, read_toml
 from uge.protect import resolve_config
 from uge.protection import Settings
 
@@ -86,9 +86,6 @@ class Bench:
             raise ConfigError(f"the plan {self.name} has two protections named {sorted(twice)[0]}; give name = ...")
         if not self.plain():
             raise ConfigError(f'the plan {self.name} has no plain hacker: a network with the counter-measure "none"')
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
     def plain(self) -> tuple[str, ...]:
         """The networks of hackers who try nothing and know nothing, in the plan's order."""
@@ -190,11 +187,11 @@ def read_bench(text: str) -> Bench:
     return bench_of(read_toml(Path(text), "plan"), Path(text).stem)
 
 
-KINDS: dict[str, tuple[str, type, type | None]] = {  # entry -> in words, its type, that of its items
-    "data": ("a list of text", list, str),
-    "seeds": ("a list of whole numbers", list, int),
-    "images": ("a whole number", int, None),
-    "image_size": ("a whole number", int, None),
+KINDS: dict[str, tuple[str, Shape]] = {  # entry -> what it is, in words and as a shape
+    "data": ("a list of text", [str]),
+    "seeds": ("a list of whole numbers", [int]),
+    "images": ("a whole number", int),
+    "image_size": ("a whole number", int),
 }
 
 
@@ -206,13 +203,12 @@ def bench_of(content: dict[str, Any], name: str) -> Bench:
     """
     content = dict(content)
     values: dict[str, Any] = {}
-    for entry, (words, kind, item) in KINDS.items():
-        if entry not in content:
-            continue
-        value = content.pop(entry)
-        if type(value) is not kind or (isinstance(value, list) and not all(type(each) is item for each in value)):
-            raise ConfigError(f"plan: {entry} is {words}, got {value!r}")
-        values[entry] = tuple(value) if isinstance(value, list) else value
+    for entry, (words, shape) in KINDS.items():
+        if entry in content:
+            value = content.pop(entry)
+            if fits(value, shape):
+                raise ConfigError(f"plan: {entry} is {words}, got {value!r}")
+            values[entry] = tuple(value) if isinstance(value, list) else value
     protections = content.pop("protections", [])
     if not isinstance(protections, list):
         raise ConfigError('plan: protections are blocks of their own, [[protections]] with method = "NAME"')

@@ -25,6 +25,8 @@ def result_of(name: str, rows: Sequence[Row], about: Row, classes: int, reason: 
     counted = [group for group in summary["groups"] if group["counts"]]
     plain = [group for group in counted if (group["countermeasure"], group["knows"]) == ("none", "nothing")]
     costs = [row["cost"] for row in copies if row["cost"]]
+    measures = ("seconds", "cpu_seconds", "trainings", "peak_memory_mb")
+    spent = {measure: _mean([cost[measure] for cost in costs]) for measure in measures}
     worths = {each["pretrained"]: each for each in reversed(summary["worth"])}  # of the strongest
     user = summary["authorised"]
     peaks = [each["peak_accuracy"] for each in summary["hackers"] if counts(each) and not asks(each)]
@@ -46,13 +48,7 @@ def result_of(name: str, rows: Sequence[Row], about: Row, classes: int, reason: 
         "hackers": len(counted),
         "quality": copies[0]["quality"],
         "epsilon_asked_255": copies[0]["epsilon_asked_255"],
-        "cost": {
-            measure: _mean([cost[measure] for cost in costs])
-            for measure in ("seconds", "cpu_seconds", "trainings", "peak_memory_mb")
-        }
-        | {"parts": max(cost["parts"] for cost in costs)}
-        if costs
-        else None,
+        "cost": spent | {"parts": max(cost["parts"] for cost in costs)} if costs else None,
         "why_no_evidence": summary["why_no_evidence"],
     }
 

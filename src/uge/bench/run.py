@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -62,21 +63,23 @@ class Comparison:
         data: str,
         out: Path,
         runner: Runner,
+        steps: ComparisonSteps,
         *,
         folders: Mapping[str, Path],
-        convert: bool = False,
-        split: str = "test",
-        device: str = "cpu",
-        threads: int = 1,
+        convert: bool,
+        split: str,
+        device: str,
+        threads: int,
     ) -> None:
         size = (bench.image_size, bench.image_size) if bench.image_size else None
         self.clean, self.test = (load(data, split, image_size=size, convert=convert) for split in ("train", split))
-        self.bench, self.runner, self.device, self.threads = bench, runner, device, threads
+        self.bench, self.runner, self.steps, self.device, self.threads = bench, runner, steps, device, threads
         self.convert = convert
         self.dataset = dataset_name(data)
         self.out = out / self.dataset
         self.folders = {name: self._read(name, folder) for name, folder in folders.items()}
         self.clean = self._part(self.clean)
+        self.ceilings: list[Row] = []  # of hackers, trained once for all copies
         self.failed = 0
 
     def _part(self, images: ImageSet) -> ImageSet:
@@ -101,29 +104,23 @@ class Comparison:
                 )
         return self._part(copy), read.manifest
 
-    def identity(self) -> dict[str, str]:
-        return {"clean": self.clean.digest(), "test": self.test.digest()}
-
     def copies(self) -> list[tuple[str, Contender | None, int]]:
         """(name, protection or None for a folder, seed): the first copy of every protection first."""
         seeds = self.bench.seeds
         own = [(each.name, each, seed) for seed in seeds for each in self.bench.protections]
         return own + [(name, None, seed) for name in self.folders for seed in seeds]
 
-    def run(self, steps: ComparisonSteps, save: Callable[[Sequence[Row]], None]) -> list[Row]:
+    def run(self, save: Callable[[Sequence[Row]], None]) -> list[Row]:
         """Whatever is missing; all rows, which `save` gets after every copy, too."""
         yardstick = self._yardstick()
         found: dict[str, list[Row]] = {}  # name -> the rows of its copies
-        ceilings: list[Row] = []
         copies = self.copies()
         for number, (name, contender, seed) in enumerate(copies, 1):
-            steps.began(number, len(copies), f"{self.dataset}: {name}, seed {seed}")
-            if contender is None:
-                rows = self._audit_folder(name, seed, ceilings, steps)
-            else:
-                rows = self._compare(contender, seed, ceilings, steps, yardstick)
+            self.steps.began(number, len(copies), f"{self.dataset}: {name}, seed {seed}")
+            rows = self._audit_folder(name, seed) if contender is None else self._compare(contender, seed, yardstick)
+            rows = [row | {"dataset": self.dataset, "name": name, "copy_seed": seed} for row in rows]
             found.setdefault(name, []).extend(rows)
-            ceilings += [row for row in rows if row["trained_on"] == "clean" and row["kind"] == "hacker"]
+            self.ceilings += [row for row in rows if row["trained_on"] == "clean" and row["kind"] == "hacker"]
             save(self.rows_of(yardstick, found))
         return self.rows_of(yardstick, found)
 
@@ -156,9 +153,7 @@ class Comparison:
 
     # -- one copy --------------------------------------------------------------------------------------------------
 
-    def _compare(
-        self, contender: Contender, seed: int, known: Sequence[Row], steps: ComparisonSteps, yardstick: Row
-    ) -> list[Row]:
+    def _compare(self, contender: Contender, seed: int, yardstick: Row) -> list[Row]:
         """Make and audit one copy of a protection; a row for the copy and one for each training."""
         place = f"{contender.name}-{seed}"
         out, config, method = self.out / "copies" / place, contender.config(), PROTECTIONS[contender.method]
@@ -170,14 +165,15 @@ class Comparison:
             recipient = load_key(file)
         job = CopyJob(self.clean, contender.method, config, seed, out, protector, self.device, self.threads)
         if not was_made(job):
-            in_a_process(make_copy, job, watch=lambda: steps.protecting(read_cost(job.clock).get("progress", 0.0)))
+            in_a_process(make_copy, job, watch=lambda: self.steps.protecting(read_cost(job.clock).get("progress", 0.0)))
         copy = Copy.read(out, recipient)
-        rows = self._audit(place, copy.images, seed, known, steps, key=recipient, manifest=copy.manifest)
+        attacks = self.bench.attacks_on(seed)
+        rows = self._audit(place, copy.images, attacks, key=recipient, manifest=copy.manifest)
         if (opened := method.opened(copy.images, out)) is not None:
-            rows += self._unlocked(place, opened, seed, known, steps)
+            rows += self._unlocked(place, opened, seed)
         cost = read_cost(job.clock)
-        row = self._copy_row(place, contender.method, config.to_dict(), cost | {"trainings": share_of(cost, yardstick)})
-        return self._named(contender.name, seed, [row, *rows])
+        cost |= {"trainings": share_of(cost, yardstick)}
+        return [self._copy_row(place, contender.method, config.to_dict(), cost), *rows]
 
     def _drawn(self, kind: str) -> Key:
         """A new key of a kind."""
@@ -187,30 +183,21 @@ class Comparison:
         recipe = recommended_recipe(text, self.bench.attacks.epochs)
         return new_weights_key(NetworkSpec.of(text, clean), clean.class_names, *normalisation_of(clean.images), recipe)
 
-    def _audit_folder(self, name: str, seed: int, known: Sequence[Row], steps: ComparisonSteps) -> list[Row]:
+    def _audit_folder(self, name: str, seed: int) -> list[Row]:
         copy, manifest = self.folders[name]
         place = f"{name}-{seed}"
-        rows = self._audit(place, copy, seed, known, steps, manifest=manifest)
-        row = self._copy_row(place, manifest.method if manifest else "unknown", {}, None)
-        return self._named(name, seed, [row, *rows])
+        rows = self._audit(place, copy, self.bench.attacks_on(seed), manifest=manifest)
+        return [self._copy_row(place, manifest.method if manifest else "unknown", {}, None), *rows]
 
-    def _audit(
-        self, place: str, copy: ImageSet, seed: int, known: Sequence[Row], steps: ComparisonSteps, **more: Any
-    ) -> list[Row]:
-        return self._conducted(self.out / "audits" / place, copy, self.bench.attacks_on(seed), known, steps, **more)
-
-    def _unlocked(
-        self, place: str, opened: ImageSet, seed: int, known: Sequence[Row], steps: ComparisonSteps
-    ) -> list[Row]:
+    def _unlocked(self, place: str, opened: ImageSet, seed: int) -> list[Row]:
         """The user of a copy that is opened by secrets of its own: the recipient's network, on what they give back."""
         attacks = self.bench.attacks
         plan = Plan("unlocked", (Hackers((attacks.authorised,)),), epochs=attacks.epochs, seeds=(seed,))
-        rows = self._conducted(self.out / "audits" / f"{place}-unlocked", opened, plan, known, steps)
+        rows = self._audit(f"{place}-unlocked", opened, plan)
         return [row | {"kind": "authorised", "knows": "key", "locked": False, "unlocked": True} for row in rows]
 
-    def _conducted(
-        self, folder: Path, copy: ImageSet, plan: Plan, known: Sequence[Row], steps: ComparisonSteps, **more: Any
-    ) -> list[Row]:
+    def _audit(self, place: str, copy: ImageSet, plan: Plan, **more: Any) -> list[Row]:
+        folder = self.out / "audits" / place
         conduct(
             copy,
             self.test,
@@ -220,8 +207,8 @@ class Comparison:
             clean=self.clean,
             device=self.device,
             threads=self.threads,
-            known=known,
-            watcher=steps,
+            known=self.ceilings,
+            watcher=self.steps,
             **more,
         )
         cells = read_json(folder / "audit.json")["cells"]
@@ -245,9 +232,6 @@ class Comparison:
             "cost": cost,
         }
 
-    def _named(self, name: str, seed: int, rows: Sequence[Row]) -> list[Row]:
-        return [row | {"dataset": self.dataset, "name": name, "copy_seed": seed} for row in rows]
-
     def _result(self, name: str, rows: Sequence[Row]) -> Row:
         about = {"dataset": self.dataset, "images": len(self.clean), "test_images": len(self.test)}
         about |= {"image_size": list(self.clean.image_size), "epochs": self.bench.attacks.epochs}
@@ -267,13 +251,13 @@ def run_bench(
     out: Path,
     runner: Runner,
     *,
-    folders: Mapping[str, Path] | None = None,
-    convert: bool = False,
-    split: str = "test",
-    device: str = "cpu",
-    threads: int = 1,
-    steps: ComparisonSteps | None = None,
-    on_rows: Callable[[Sequence[Row]], Any] | None = None,
+    folders: Mapping[str, Path],
+    convert: bool,
+    split: str,
+    device: str,
+    threads: int,
+    steps: ComparisonSteps,
+    on_rows: Callable[[Sequence[Row]], Any],
 ) -> tuple[list[Row], int]:
     """Run a comparison in a folder; the same call goes on where a killed one stopped.
 
@@ -297,7 +281,6 @@ def run_bench(
         UgeError: the first thing that is wrong, before anything is computed where it can be known by then.
     """
     sources = list(data) or list(bench.data)
-    folders = folders or {}
     names = [dataset_name(source) for source in sources]
     if not sources:
         raise ConfigError(f"the plan {bench.name} names no data; give --data DATA")
@@ -311,25 +294,18 @@ def run_bench(
         check_name(name)
         if name in [each.name for each in bench.protections]:
             raise ConfigError(f"--folder {name} has the name of a protection of the plan; give it another")
-    options: dict[str, Any] = {
-        "folders": folders,
-        "convert": convert,
-        "split": split,
-        "device": device,
-        "threads": threads,
-    }
-    comparisons = [Comparison(bench, source, out, runner, **options) for source in sources]
-    claim = {"plan": bench.to_dict(), "data": {each.dataset: each.identity() for each in comparisons}}
-    mark = json.dumps(claim, indent=1, sort_keys=True) + "\n"
+    how: dict[str, Any] = {"folders": folders, "convert": convert, "split": split, "device": device, "threads": threads}
+    comparisons = [Comparison(bench, source, out, runner, steps, **how) for source in sources]
+    used = {each.dataset: {"clean": each.clean.digest(), "test": each.test.digest()} for each in comparisons}
+    mark = json.dumps({"plan": asdict(bench), "data": used}, indent=1, sort_keys=True) + "\n"
     finished: list[Row] = []
 
     def save(rows: Sequence[Row]) -> None:
         every = [*finished, *rows]
         write_file(out / RECORDS, "".join(line_of(row) + "\n" for row in every), mode=0o600)
-        if on_rows:
-            on_rows(every)
+        on_rows(every)
 
     with claimed(out, "bench.json", mark, "a comparison"):
         for comparison in comparisons:
-            finished += comparison.run(steps or ComparisonSteps(), save)
+            finished += comparison.run(save)
     return finished, sum(each.failed for each in comparisons)

@@ -14,12 +14,11 @@ from uge.durable import write_file
 from uge.errors import DataError, PublishError
 from uge.outside import MIB, Shape, between, filled, fits, printable, read_json, read_npz, shown
 from uge.outside import escaped_markdown as escaped
-from uge.records import is_training, read_records
+from uge.records import AUDIT_VERSION, is_training, read_records
 from uge.report import tables, verdict
 from uge.report.limits import limits
 from uge.report.page import Examples, ReportInput, write_page
 
-FORMAT_VERSION = 2
 EXAMPLES = "examples.npz"
 MOST_EXAMPLE_BYTES = 512 * MIB
 
@@ -83,9 +82,7 @@ FACTS_SHAPE: dict[str, Shape] = {
         "epsilon_measured?": between(0, 255),
         "count": POSITIVE,
         "channels": (lambda value: value in (1, 3)),
-        "image_size": lambda value: (
-            isinstance(value, list) and len(value) == 2 and fits(value, [between(1, 1e6)]) is None
-        ),
+        "image_size": _listed(between(1, 1e6), 2, 2),
         "classes": between(1, 1e6),
         "class_names": [str],
         "sha256?": str,
@@ -107,9 +104,9 @@ def read_audit(folder: Path) -> ReportInput:
         PublishError: the folder holds no finished audit, or a file of it is damaged.
     """
     facts = _read(folder, "audit.json", FACTS_SHAPE)
-    if facts["format_version"] != FORMAT_VERSION:
+    if facts["format_version"] != AUDIT_VERSION:
         raise PublishError(
-            f"{folder} has format version {facts['format_version']}, this uge reads {FORMAT_VERSION};"
+            f"{folder} has format version {facts['format_version']}, this uge reads {AUDIT_VERSION};"
             " run the same 'uge audit' again, which trains only what is missing"
         )
     summary = _read(folder, "summary.json", SUMMARY_SHAPE)
@@ -162,28 +159,16 @@ def _examples(folder: Path) -> Examples:
     """
     try:
         content = {name: array.copy() for name, array in read_npz(folder / EXAMPLES, MOST_EXAMPLE_BYTES).items()}
-        originals, names = (
-            content.get("originals"),
-            tuple(printable(str(each)) for each in content["class_names"].tolist()),
-        )
-        images = ImageSet(
-            torch.from_numpy(content["copies"]),
-            torch.from_numpy(content["labels"]),
-            names,
-            tuple(map(str, range(len(content["copies"])))),
-        )
+        originals, numbers = content.get("originals"), tuple(map(str, range(len(content["copies"]))))
+        names = tuple(printable(str(each)) for each in content["class_names"].tolist())
+        copies = ImageSet(torch.from_numpy(content["copies"]), torch.from_numpy(content["labels"]), names, numbers)
         if originals is not None and (originals.dtype, originals.shape) != (np.uint8, content["copies"].shape):
             raise ValueError("originals and copies are not alike")
     except FileNotFoundError as error:
         raise _missing(folder, EXAMPLES) from error
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SystemError, DataError) as error:
         raise _damaged(folder, f"{EXAMPLES}: {error}") from error
-    return Examples(
-        originals=None if originals is None else torch.from_numpy(originals),
-        copies=images.images,
-        labels=tuple(images.labels.tolist()),
-        class_names=images.class_names,
-    )
+    return Examples(None if originals is None else torch.from_numpy(originals), copies)
 
 
 def write_reports(
@@ -228,15 +213,11 @@ def audit_markdown(data: ReportInput) -> str:
     alike = [f"PSNR {quality['psnr_db']:.1f} dB"] if "psnr_db" in quality else []
     alike += [f"SSIM {quality['ssim']:.3f}"] if "ssim" in quality else []
     lines[-1] += f" {', '.join(alike)}." if alike else ""
-    lines += ["", tables.heatmap_markdown(tables.heatmap(data.summary)).rstrip()]
-    lines += [
-        "",
-        *(escaped(paragraph) + "\n" for paragraph in limits(data.summary, data.records, manifest, data.offered)),
-    ]
+    lines += ["", tables.heatmap_markdown(tables.heatmap(data.summary))]
+    lines += [escaped(said) + "\n" for said in limits(data.summary, data.records, manifest, data.offered)]
     if data.skipped:
-        lines.append(
-            "Left out: " + escaped("; ".join(f"{each['what']} ({each['why']})" for each in data.skipped)) + "."
-        )
+        left_out = "; ".join(f"{each['what']} ({each['why']})" for each in data.skipped)
+        lines.append(f"Left out: {escaped(left_out)}.")
     if data.following:
         lines += ["", "A larger budget would go on with: " + escaped("; ".join(data.following)) + "."]
     return "\n".join(lines).rstrip() + "\n"
@@ -254,7 +235,7 @@ def epsilon_text(manifest: dict[str, Any], quality: dict[str, float]) -> str:
     )
 
 
-def data_card(data: ReportInput, name: str = "protected-images", license_url: str | None = None) -> dict[str, Any]:
+def data_card(data: ReportInput, name: str, license_url: str | None) -> dict[str, Any]:
     """A card of the protected copy in Croissant 1.0 (JSON-LD; http://mlcommons.org/croissant/1.0).
 
     It belongs into the published folder, beside `train`, where its paths start. Nothing in it is computed from

@@ -10,6 +10,7 @@ import io
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -60,13 +61,14 @@ class Panel:
     description: str
 
 
-def line(role: str, values: Sequence[tuple[float, float]], x_range: tuple[float, float], top: float) -> Line:
-    """Place (x, y) values, y from 0 to `top`; a single one becomes a level line, for a lone point has no stroke."""
-    width = x_range[1] - x_range[0]
-    if len(values) == 1 or width <= 0:
-        values, width = [(x_range[0], values[-1][1]), (x_range[0] + 1, values[-1][1])], 1
-    coordinates = [(100 * (x - x_range[0]) / width, 100 * (top - y) / top) for x, y in values]
-    return Line(role, " ".join(f"{x:.2f},{y:.2f}" for x, y in coordinates))
+def line(role: str, values: Sequence[float], steps: int, top: float) -> Line:
+    """Place values from 0 to `top`, one a step, so many steps from side to side.
+
+    A single one becomes a level line, for a lone point has no stroke.
+    """
+    if len(values) == 1:
+        values, steps = [*values, *values], 1
+    return Line(role, " ".join(f"{100 * n / steps:.2f},{100 * (top - y) / top:.2f}" for n, y in enumerate(values)))
 
 
 def tick_marks(top: float) -> tuple[Tick, ...]:
@@ -121,8 +123,6 @@ def training_curves(rows: Sequence[AccuracyRow], records: Sequence[dict[str, Any
     top = axis_top(accuracy for run in runs for accuracy in run["test_accuracy"])
     panels = []
     for row in rows:
-        if row.role == "chance":
-            continue
         if row.role == "authorised":
             drawn = [("clean", authorised_clean), ("authorised", authorised)]
             own = authorised
@@ -138,15 +138,12 @@ def training_curves(rows: Sequence[AccuracyRow], records: Sequence[dict[str, Any
             continue
         shown = [(role, run["test_accuracy"]) for role, group in drawn for run in group]
         epochs = max(len(curve) for _, curve in shown)
-        lines = [
-            line(role, [(n + 1, y) for n, y in enumerate(curve)], (1, max(epochs, 2)), top) for role, curve in shown
-        ]
-        first, last = mean_at(own, 0), mean_at(own, -1)
+        first, last = (fmean(run["test_accuracy"][epoch] for run in own) for epoch in (0, -1))
         panels.append(
             Panel(
                 title=row.network,
                 subtitle="recipient" if row.role == "authorised" else countermeasure_label(row.countermeasure),
-                lines=tuple(lines),
+                lines=tuple(line(role, curve, epochs - 1, top) for role, curve in shown),
                 ticks=tick_marks(top),
                 first="epoch 1",
                 last=str(epochs),
@@ -155,11 +152,6 @@ def training_curves(rows: Sequence[AccuracyRow], records: Sequence[dict[str, Any
             )
         )
     return panels
-
-
-def mean_at(runs: Sequence[dict[str, Any]], epoch: int) -> float:
-    """The mean test accuracy of several runs at one epoch."""
-    return sum(run["test_accuracy"][epoch] for run in runs) / len(runs)
 
 
 def ladders(summary: dict[str, Any]) -> list[Panel]:
@@ -179,16 +171,15 @@ def ladders(summary: dict[str, Any]) -> list[Panel]:
         if len(points) < 2:
             continue
         points.sort()
-        steps = [(float(place), accuracy) for place, (_, accuracy) in enumerate(points)]
-        width = (0.0, float(len(points) - 1))
-        top = axis_top([accuracy for _, accuracy in points] + ([authorised["accuracy"]] if authorised else []))
-        level = [line("authorised", [(0.0, authorised["accuracy"])], width, top)] if authorised else []
+        drawn: dict[str, list[float]] = {"authorised": [authorised["accuracy"]]} if authorised else {}
+        drawn["hacker"] = [accuracy for _, accuracy in points]
+        top = axis_top(accuracy for values in drawn.values() for accuracy in values)
         told = "; ".join(f"{amount:g}: {percent(accuracy)} %" for amount, accuracy in points)
         panels.append(
             Panel(
                 title=name,
                 subtitle=network,
-                lines=(*level, line("hacker", steps, width, top)),
+                lines=tuple(line(role, values, len(points) - 1, top) for role, values in drawn.items()),
                 ticks=tick_marks(top),
                 first=f"{points[0][0]:g} {unit}",
                 last=f"{points[-1][0]:g}",
@@ -206,7 +197,7 @@ def worths(summary: dict[str, Any]) -> list[Panel]:
     panels = []
     for worth in summary.get("worth") or []:
         sizes, fitted = ([point[name] for point in worth["curve"]] for name in ("originals", "fitted"))
-        width, top = (0.0, float(len(sizes) - 1)), axis_top([*fitted, worth["accuracy"]])
+        top = axis_top([*fitted, worth["accuracy"]])
         told = "; ".join(f"{size:,}: {percent(accuracy)} %" for size, accuracy in zip(sizes, fitted, strict=True))
         told += f". The copy teaches {percent(worth['accuracy'])} %"
         panels.append(
@@ -214,10 +205,7 @@ def worths(summary: dict[str, Any]) -> list[Panel]:
                 title=worth["network"],
                 subtitle=f"{countermeasure_label(worth['countermeasure'])}: {originals(worth['originals'], worth)}"
                 f" originals{interval_of(worth)}",
-                lines=(
-                    line("clean", [(float(place), accuracy) for place, accuracy in enumerate(fitted)], width, top),
-                    line("hacker", [(0.0, worth["accuracy"])], width, top),
-                ),
+                lines=(line("clean", fitted, len(sizes) - 1, top), line("hacker", [worth["accuracy"]], 1, top)),
                 ticks=tick_marks(top),
                 first="0 originals",
                 last=f"{sizes[-1]:,}",

@@ -10,9 +10,10 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from uge.durable import write_file
 from uge.errors import PublishError
@@ -21,9 +22,6 @@ from uge.outside import escaped_markdown as escaped
 from uge.records import read_records
 from uge.report import tables
 from uge.report.page import filled_template
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 Result = dict[str, Any]  # a row of kind "result"
 FILES = ("leaderboard.html", "leaderboard.md", "leaderboard.csv")
@@ -66,26 +64,19 @@ def _of(*path: str) -> Callable[[Result], Any]:
     return find
 
 
-def _decimals(digits: int) -> Callable[[float], str]:
-    return lambda value: f"{value:,.{digits}f}"
-
-
 def three_digits(value: float) -> str:
     """A positive number with three significant digits: "0.0123", "1.23", "1,234"."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def _who(name: str) -> Callable[[Result], str]:
-    def text(result: Result) -> str:
-        group = result[name]
-        if group is None:
-            return ""
-        how = "" if group["countermeasure"] == "none" else f", {tables.countermeasure_label(group['countermeasure'])}"
-        ceiling = "" if group["clean_accuracy"] is None else f"; clean {tables.percent(group['clean_accuracy'])}"
-        peak = f"; peak {tables.percent(group['peak_accuracy'])}"
-        return f"{tables.plus_minus(group.get('interval'))} {group['network']}{how}{ceiling}{peak}".strip()
-
-    return text
+def _who(name: str, result: Result) -> str:
+    group = result[name]
+    if group is None:
+        return ""
+    how = "" if group["countermeasure"] == "none" else f", {tables.countermeasure_label(group['countermeasure'])}"
+    ceiling = "" if group["clean_accuracy"] is None else f"; clean {tables.percent(group['clean_accuracy'])}"
+    peak = f"; peak {tables.percent(group['peak_accuracy'])}"
+    return f"{tables.plus_minus(group.get('interval'))} {group['network']}{how}{ceiling}{peak}".strip()
 
 
 def _authorised(result: Result) -> str:
@@ -107,29 +98,22 @@ def _epsilon(result: Result) -> str:
     return "" if asked is None else f"{asked} asked"
 
 
-def _worth(name: str) -> Callable[[Result], float | None]:
+def _worth(name: str, result: Result) -> float | None:
     """Originals that a copy is worth; all of them where it is worth more, the fewest of its curve where less."""
-
-    def value(result: Result) -> float | None:
-        worth = result.get(name)
-        if worth is None:
-            return None
-        number, sizes = worth["originals"], [point["originals"] for point in worth["curve"]]
-        return float(sizes[-1] if number is None else max(number, sizes[1]) if number else 0)
-
-    return value
+    worth = result.get(name)
+    if worth is None:
+        return None
+    number, sizes = worth["originals"], [point["originals"] for point in worth["curve"]]
+    return float(sizes[-1] if number is None else max(number, sizes[1]) if number else 0)
 
 
-def _worth_between(name: str) -> Callable[[Result], str]:
-    def text(result: Result) -> str:
-        worth = result.get(name)
-        if worth is None:
-            return ""
-        told = tables.originals(worth["originals"], worth)
-        side = "or more" if told.startswith("more") else "or fewer" if told.startswith("fewer") else ""
-        return "; ".join(filter(None, (side, tables.originals_between(worth), tables.hacker_label(worth))))
-
-    return text
+def _worth_between(name: str, result: Result) -> str:
+    worth = result.get(name)
+    if worth is None:
+        return ""
+    told = tables.originals(worth["originals"], worth)
+    side = "or more" if told.startswith("more") else "or fewer" if told.startswith("fewer") else ""
+    return "; ".join(filter(None, (side, tables.originals_between(worth), tables.hacker_label(worth))))
 
 
 COLUMNS = (
@@ -140,33 +124,35 @@ COLUMNS = (
         brief=True,
         lower_first=True,
     ),
-    Column("plain hacker, %", _of("naive", "accuracy"), tables.percent, _who("naive"), True, True),
+    Column("plain hacker, %", _of("naive", "accuracy"), tables.percent, partial(_who, "naive"), True, True),
     Column(
         "worst case without clean images, %",
         _of("worst_without_clean", "accuracy"),
         tables.percent,
-        _who("worst_without_clean"),
+        partial(_who, "worst_without_clean"),
         True,
         True,
     ),
-    Column("worst case, %", _of("worst", "accuracy"), tables.percent, _who("worst"), True, True),
+    Column("worst case, %", _of("worst", "accuracy"), tables.percent, partial(_who, "worst"), True, True),
     Column("recipient, %", _of("authorised", "accuracy"), tables.percent, _authorised, True),
     Column("margin, points", _of("margin"), tables.points, _at_peak, True),
-    Column("worth, originals", _worth("worth"), tables.two_digits, _worth_between("worth"), True, True),
+    Column(
+        "worth, originals", partial(_worth, "worth"), tables.two_digits, partial(_worth_between, "worth"), True, True
+    ),
     Column(
         "worth with a pretrained encoder, originals",
-        _worth("worth_pretrained"),
+        partial(_worth, "worth_pretrained"),
         tables.two_digits,
-        _worth_between("worth_pretrained"),
+        partial(_worth_between, "worth_pretrained"),
         False,
         True,
     ),
-    Column("PSNR, dB", _of("quality", "psnr_db"), _decimals(1)),
-    Column("SSIM", _of("quality", "ssim"), _decimals(3)),
+    Column("PSNR, dB", _of("quality", "psnr_db"), "{:,.1f}".format),
+    Column("SSIM", _of("quality", "ssim"), "{:,.3f}".format),
     Column("largest change, /255", _of("quality", "l_inf_255"), str, _epsilon, lower_first=True),
     Column("time, s", _of("cost", "seconds"), three_digits, lower_first=True),
     Column("cost, trainings of ResNet-18", _of("cost", "trainings"), three_digits, brief=True, lower_first=True),
-    Column("memory, MB", _of("cost", "peak_memory_mb"), _decimals(0), lower_first=True),
+    Column("memory, MB", _of("cost", "peak_memory_mb"), "{:,.0f}".format, lower_first=True),
 )
 
 
@@ -204,14 +190,14 @@ def write_leaderboards(folder: Path) -> list[Path]:
     return files
 
 
-def print_leaderboard(records: Sequence[dict[str, Any]], console: Console | None = None) -> None:
+def print_leaderboard(records: Sequence[dict[str, Any]]) -> None:
     """Print each data set's table to the terminal, without the details."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = console or Console()
+    console = Console()
     for dataset, results in results_of(records).items():
         table = Table(title=Text(dataset), title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
         columns = columns_of(results, brief=True)

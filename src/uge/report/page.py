@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
+from uge.data.images import ImageSet
 from uge.durable import write_file
 from uge.report import figures, tables, verdict
 from uge.report.limits import limits
@@ -18,6 +19,7 @@ from uge.runtime import without_folders
 
 MOST_SHOWN = 5
 MOST_CURVES = 10  # the others fold
+IN_WORDS = {"None": "none", "True": "yes", "False": "no", "": "none", "{}": "none"}  # values of settings
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,14 +29,10 @@ class Examples:
     Attributes:
         originals: uint8 [K, C, H, W], or None where there are none.
         copies: their published copies, same shape.
-        labels: one label an image, in 0..classes-1.
-        class_names: one name a class, in label order.
     """
 
     originals: Tensor | None
-    copies: Tensor
-    labels: tuple[int, ...]
-    class_names: tuple[str, ...]
+    copies: ImageSet
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,25 +162,24 @@ def headline(summary: dict[str, Any]) -> list[dict[str, str]]:
 
 def example_images(examples: Examples, factor: int, *, public: bool) -> Iterator[dict[str, Any]]:
     """The examples as data URIs; a public page gets the published copies alone."""
-    originals = None if public else examples.originals
-    for index, label in enumerate(examples.labels[:MOST_SHOWN]):
-        copy = examples.copies[index]
+    originals, copies = None if public else examples.originals, examples.copies
+    for index, label in enumerate(copies.labels[:MOST_SHOWN].tolist()):
+        copy = copies.images[index]
         images = {"published": figures.png_uri(copy)}
         if originals is not None:
             difference = figures.amplified(originals[index], copy, factor)
             images |= {"original": figures.png_uri(originals[index]), "difference": figures.png_uri(difference)}
-        name = examples.class_names[label]
+        name = copies.class_names[label]
         yield images | {"name": name, "words": re.split(r"(?=[A-Z_])", name)}  # where a long name may break
 
 
 def training_facts(record: dict[str, Any], *, public: bool) -> dict[str, Any]:
     """One row of the table of trainings. The hash of clean data would confirm a guess at it: private."""
     data_hash = "" if public and record["trained_on"] == "clean" else record.get("data") or ""
+    hacker = record["kind"] != "authorised"
     return {
         "network": record["network"],
-        "role": "recipient"
-        if record["kind"] == "authorised"
-        else tables.countermeasure_label(record["countermeasure"]),
+        "role": tables.countermeasure_label(record["countermeasure"]) if hacker else "recipient",
         "trained_on": f"{record['originals']:,} originals" if record.get("originals") else record["trained_on"],
         "seed": record["seed"],
         "accuracy": record.get("accuracy"),
@@ -200,10 +197,7 @@ def flat(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]
             yield from flat(value, f"{prefix}{name}.")
         else:
             text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-            yield (
-                f"{prefix}{name}",
-                {"None": "none", "True": "yes", "False": "no", "": "none", "{}": "none"}.get(text, text),
-            )
+            yield f"{prefix}{name}", IN_WORDS.get(text, text)
 
 
 def share(group: dict[str, Any] | None, chance: float) -> int:

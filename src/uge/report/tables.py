@@ -317,15 +317,11 @@ def print_table(summary: dict[str, Any], console: Console | None = None) -> None
             longest = max(map(len, column.split()))
             table.add_column(column.replace(" ", "\n"), justify="right", min_width=longest, no_wrap=True)
     styles = {"authorised": "bold cyan", "hacker": "", "chance": "dim"}
-    rows = accuracy_table(summary)
-    for row, following in zip(rows, [*rows[1:], None], strict=True):
-        boundary = following is not None and _part(following) != _part(row)
-        network, *others = row.cells()
-        table.add_row(
-            *map(Text, (network.replace("(", " (").replace(",", ", "), *others)),
-            style=styles[row.role],
-            end_section=boundary,
-        )
+    for _, members in parts(accuracy_table(summary)):
+        for row in members:
+            network, *others = row.cells()
+            texts = map(Text, (network.replace("(", " (").replace(",", ", "), *others))
+            table.add_row(*texts, style=styles[row.role], end_section=row is members[-1])
     console.print(table)
     for line in closing_lines(summary):
         console.print(line, markup=False, highlight=False)

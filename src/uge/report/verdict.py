@@ -151,13 +151,8 @@ def _heading(summary: dict[str, Any], best: dict[str, Any], gap: float) -> str:
 
 
 def _cautions(summary: dict[str, Any], best: dict[str, Any], gap: float) -> list[str]:
-    authorised, chance = summary["authorised"], summary["chance"]
-    accuracy, clean, cost, harm = (
-        authorised["accuracy"],
-        authorised.get("locked_clean_accuracy"),
-        _cost(summary),
-        _harm(best),
-    )
+    authorised, cost, harm = summary["authorised"], _cost(summary), _harm(best)
+    accuracy, clean = authorised["accuracy"], authorised.get("locked_clean_accuracy")
     found = no_evidence(summary) if gap >= CLEAR else []
     if gap < 0:
         found.append("A hacker learns more from the published copy than the recipient does.")
@@ -165,7 +160,7 @@ def _cautions(summary: dict[str, Any], best: dict[str, Any], gap: float) -> list
         found.append(f"The margin is below {CLEAR:.0f} points: too small to call these images protected.")
     if cost > CLEAR:
         found.append(f"The recipient pays for the protection: {cost:.1f} points below his accuracy on the originals.")
-    if accuracy < chance + CLEAR:
+    if accuracy < summary["chance"] + CLEAR:
         found.append("The recipient is close to guessing: the copy is of no use to anyone.")
     if not authorised.get("locked"):
         found += _cautions_of_weights(summary, gap)
