@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -75,14 +76,11 @@ def test_the_pages_for_researchers_run_as_they_are_printed(some_images: Path, tm
     steps: list[tuple[str, object]] = []
     for name in PAGES:
         steps += [("page", str(tmp_path / name)), *steps_of(GUIDE / f"{name}.md", tmp_path, some_images)]
-    run_steps(steps, tmp_path)
-    for name in PAGES:
-        assert (tmp_path / name / "copy" / "manifest.json").exists()
-    for method, file in (
-        ("stripes", "own-protection/copy/manifest.json"),
-        ("shuffled", "own-attack/audit/records.jsonl"),
-    ):
-        assert method in (tmp_path / file).read_text()
+    listed = run_steps([*steps, ("uge", ["list"])], tmp_path)
+    assert "\n  stripes " in listed and "\n  shuffled " in listed
+    made = {name: json.loads((tmp_path / name / "copy" / "manifest.json").read_text()) for name in PAGES}
+    assert made["own-protection"]["method"] == "stripes" and made["own-protection"]["settings"]["patch"] == 4
+    assert "shuffled" in (tmp_path / "own-attack" / "audit" / "records.jsonl").read_text()
 
 
 @pytest.mark.slow
