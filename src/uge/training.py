@@ -331,7 +331,7 @@ def recorded(
 
 @torch.no_grad()
 def logits_of(network: nn.Module, images: Tensor, *, batch_size: int = 500) -> Tensor:
-    """Logits float32 [N, classes] on the CPU, of uint8 images [N, C, H, W], computed in eval mode where the network is."""
+    """Logits float32 [N, classes] on the CPU, of uint8 images [N, C, H, W], in eval mode and where the network is."""
     was_training, place = network.training, next(network.parameters()).device
     network.eval()
     outputs = [
