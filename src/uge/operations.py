@@ -174,3 +174,9 @@ def apply_drawn(x: Tensor, level: Tensor, wide: bool, generator: torch.Generator
             place = members.to(x.device)
             out[place] = operation.apply(x[place], strength)
     return out
+
+
+def sometimes(share: float, x: Tensor, changed: Tensor, generator: torch.Generator) -> Tensor:
+    """A random share of the images [B, C, H, W] changed."""
+    chosen = torch.rand(len(x), 1, 1, 1, generator=generator) < share
+    return torch.where(chosen.to(x.device), changed, x)

@@ -18,10 +18,12 @@ from uge.errors import ConfigError, TrainingError
 from uge.networks import trainable
 from uge.runtime import generator_for, repeatable
 
-OPTIMISERS = ("sgd", "adamw")
-SCHEDULES = ("one-cycle", "cosine", "constant")
-AUGMENTATIONS = ("standard", "none")
-PRECISIONS = ("float32", "bfloat16")
+CHOICES = {
+    "optimiser": ("sgd", "adamw"),
+    "schedule": ("one-cycle", "cosine", "constant"),
+    "augmentation": ("standard", "none"),
+    "precision": ("float32", "bfloat16"),
+}
 AtTest = Callable[[ImageSet], ImageSet]  # what a network is shown in the place of clean test images
 State = dict[str, Tensor]
 OnEpoch = Callable[[int, float, float], None]  # epoch from 1, train loss, test accuracy or nan
@@ -52,13 +54,8 @@ class Recipe:
     precision: str = "float32"
 
     def __post_init__(self) -> None:
-        for value, known, what in (
-            (self.optimiser, OPTIMISERS, "optimiser"),
-            (self.schedule, SCHEDULES, "schedule"),
-            (self.augmentation, AUGMENTATIONS, "augmentation"),
-            (self.precision, PRECISIONS, "precision"),
-        ):
-            if value not in known:
+        for what, known in CHOICES.items():
+            if (value := getattr(self, what)) not in known:
                 raise ConfigError(f"unknown {what} '{value}'; choose from: {', '.join(known)}")
         if self.epochs < 0 or self.batch_size < 1 or self.learning_rate <= 0:
             raise ConfigError("batch_size and learning_rate must be positive, epochs 0 or more")
@@ -292,14 +289,14 @@ def fit(
             total += loss.detach()
         losses.append(round(float(total) / steps_an_epoch, 5))
         if seen_at_test is not None and (epoch + 1 == recipe.epochs or not only_at_end):
-            accuracies.append(accuracy_of(network, seen_at_test, device=device))
+            accuracies.append(accuracy_of(network, seen_at_test))
         if on_epoch:
             on_epoch(epoch + 1, losses[-1], accuracies[-1] if accuracies else math.nan)
     if losses and not math.isfinite(losses[-1]):
         raise TrainingError("the training diverged: its loss is no number any more; a lower learning rate may help")
     network.eval()
     if measure.finish(network, images, targets, measure.at_test) and seen_at_test is not None:
-        accuracies.append(accuracy_of(network, seen_at_test, device=device))
+        accuracies.append(accuracy_of(network, seen_at_test))
     seconds = round(time.perf_counter() - started, 2)
     return History(tuple(losses), tuple(accuracies), seconds, steps * batch_size, recipe)
 
@@ -333,21 +330,19 @@ def recorded(
 
 
 @torch.no_grad()
-def logits_of(
-    network: nn.Module, images: Tensor, *, batch_size: int = 500, device: torch.device | str = "cpu"
-) -> Tensor:
-    """Logits float32 [N, classes] of uint8 images [N, C, H, W], in eval mode, on the CPU."""
-    was_training = network.training
+def logits_of(network: nn.Module, images: Tensor, *, batch_size: int = 500) -> Tensor:
+    """Logits float32 [N, classes] on the CPU, of uint8 images [N, C, H, W], in eval mode and where the network is."""
+    was_training, place = network.training, next(network.parameters()).device
     network.eval()
     outputs = [
-        network(to_float(part.to(device)).contiguous(memory_format=torch.channels_last)).float().cpu()
+        network(to_float(part.to(place)).contiguous(memory_format=torch.channels_last)).float().cpu()
         for part in images.split(batch_size)
     ]
     network.train(was_training)
     return torch.cat(outputs)
 
 
-def accuracy_of(network: nn.Module, test: ImageSet, *, device: torch.device | str = "cpu") -> float:
+def accuracy_of(network: nn.Module, test: ImageSet) -> float:
     """Accuracy in percent on clean images."""
-    right = logits_of(network, test.images, device=device).argmax(1) == test.labels
+    right = logits_of(network, test.images).argmax(1) == test.labels
     return round(100 * right.float().mean().item(), 3)

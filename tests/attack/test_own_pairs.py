@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,19 +10,18 @@ import torch
 from torch.nn import functional as F
 
 from uge.attack import build_countermeasure, why_unfit
-from uge.attack.candidates import Candidates, smooth_levels
+from uge.attack.candidates import smooth_levels
 from uge.attack.own_pairs import OwnPairs, own_keys
 from uge.attack.purification import left_over
-from uge.data.images import ImageSet
+from uge.data.images import ImageSet, to_uint8
 from uge.errors import ConfigError
 from uge.keys.letter import even, seal
-from uge.keys.sealed import SealedKey
 from uge.keys.shift import MOST_LEVEL, layout_of
 from uge.protect import PROTECTIONS, resolve_config
 
+from ..copy.copies import copied_by
 from ..images import in_turn, noise
 
-SMALL = "steps=300,width=8"
 TINY: dict[str, dict[str, Any]] = {  # settings with which each kind of protection takes seconds
     "sealed": {"epsilon_255": 16, "steps": 4, "width": 4, "reference_epochs": 1}
     | {"surrogates": ("mlp:width=8",), "references": ("mlp:width=8",)},
@@ -33,35 +31,28 @@ TINY: dict[str, dict[str, Any]] = {  # settings with which each kind of protecti
 }
 
 
-def pictures(count: int, seed: int, size: int = 20, channels: int = 3) -> ImageSet:
+def pictures(count: int, seed: int, size: int) -> ImageSet:
     """Smooth colours, three classes."""
-    rng = torch.Generator().manual_seed(seed)
-    x = F.interpolate(torch.rand(count, channels, 3, 3, generator=rng), size=(size, size), mode="bilinear")
-    images = ((0.2 + 0.6 * x) * 255).round().to(torch.uint8)
-    return in_turn(images, *"abc")
-
-
-def saved(images: ImageSet, file: Path) -> str:
-    """DATA of these images."""
-    np.savez(file, images=images.images.permute(0, 2, 3, 1).numpy(), labels=images.labels.numpy())
-    return str(file)
+    x = torch.rand(count, 3, 3, 3, generator=torch.Generator().manual_seed(seed))
+    return in_turn(to_uint8(0.2 + 0.6 * F.interpolate(x, size=(size, size), mode="bilinear")), *"abc")
 
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return saved(pictures(200, 1, size=24), tmp_path_factory.mktemp("own") / "own.npz")
+    """DATA of the hacker's own images."""
+    file, images = tmp_path_factory.mktemp("own") / "own.npz", pictures(200, 1, size=24)
+    np.savez(file, images=images.images.permute(0, 2, 3, 1).numpy(), labels=images.labels.numpy())
+    return str(file)
 
 
-CLEAN = pictures(90, 0)
+CLEAN = pictures(90, 0, size=20)
+SEALED: dict[str, Any] = {"method": "sealed", "epsilon_255": 16}
 
 
 def copy_by(method: str) -> tuple[ImageSet, dict[str, Any]]:
     """A copy, under a key that no hacker draws, and what its manifest tells."""
-    settings = {"method": method, **TINY[method]}
-    config = resolve_config(method, TINY[method])
-    protection = PROTECTIONS[method](CLEAN, own_keys(PROTECTIONS[method].takes, CLEAN, 99), config, seed=5)
-    protection.train()
-    return CLEAN.with_images(torch.cat(list(protection.copies()))), settings
+    keys = own_keys(PROTECTIONS[method].takes, CLEAN, 99)
+    return copied_by(method, CLEAN, *keys, seed=5, **TINY[method]), {"method": method, **TINY[method]}
 
 
 @pytest.mark.parametrize("method", TINY)
@@ -112,38 +103,34 @@ def test_without_a_method_of_ours_there_are_no_pairs() -> None:
 # --- candidates
 
 
-def sealed_copy(epsilon_255: int = 16) -> ImageSet:
+def sealed_copy() -> ImageSet:
     """A smooth shift a class, and a smaller one an image."""
-    layout, rng = layout_of((3, 20, 20), epsilon_255), torch.Generator().manual_seed(3)
+    layout, rng = layout_of((3, 20, 20), SEALED["epsilon_255"]), torch.Generator().manual_seed(3)
     levels = []
     for shape in ((1, *layout.field_shape), layout.node_shape):
         common, single = smooth_levels((3, *shape), rng)[CLEAN.labels], smooth_levels((90, *shape), rng)
         levels.append((common + single // 2).clamp(-MOST_LEVEL, MOST_LEVEL).to(torch.int8))
-    return CLEAN.with_images(seal(CLEAN.images, levels[0][:, 0], levels[1], bytes(32), epsilon_255))
+    return CLEAN.with_images(seal(CLEAN.images, levels[0][:, 0], levels[1], bytes(32), SEALED["epsilon_255"]))
 
 
 def test_candidates_find_the_shift_of_a_class_without_running_the_protection(own: str) -> None:
     copy = sealed_copy()
-    measure = build_countermeasure(f"candidates:{own},{SMALL}", settings={"method": "sealed", "epsilon_255": 16})
-    assert isinstance(measure, Candidates)
+    measure = build_countermeasure(f"candidates:{own},steps=300,width=8", settings=SEALED)
     seen, labels = measure.prepare(copy)
-    left = left_over(seen, copy.images, CLEAN.images)
-    assert left is not None and left < 0.85 and labels is copy.labels
+    assert left_over(seen, copy.images, CLEAN.images) < 0.85 and labels is copy.labels
     assert measure.findings["own_images"] == 200 and "denoiser_plateau" in measure.findings
 
 
 def test_candidates_need_a_sealed_copy_and_images_of_their_own() -> None:
-    sealed = {"method": "sealed", "epsilon_255": 16}
     assert why_unfit("candidates", CLEAN) == "no manifest says that the copy is sealed"
     assert why_unfit("candidates:here", CLEAN, {"method": "cuda"}) == "no manifest says that the copy is sealed"
-    assert why_unfit("candidates", CLEAN, sealed) == "needs images of the hacker's own: data=DATA"
-    assert why_unfit("candidates:here", CLEAN, sealed) == ""
+    assert why_unfit("candidates", CLEAN, SEALED) == "needs images of the hacker's own: data=DATA"
+    assert why_unfit("candidates:here", CLEAN, SEALED) == ""
     with pytest.raises(ConfigError, match="candidates: needs images of the hacker's own: data=DATA"):
-        build_countermeasure("candidates", settings=sealed).prepare(CLEAN)
+        build_countermeasure("candidates", settings=SEALED).prepare(CLEAN)
 
 
 def test_a_sealed_copy_is_read_without_its_cipher_text() -> None:
     images = noise(4, 3, 20, 20)
     assert torch.equal(build_countermeasure("own-pairs", settings={"method": "sealed"}).legible(images), even(images))
     assert torch.equal(build_countermeasure("own-pairs", settings={"method": "cuda"}).legible(images), images)
-    assert SealedKey.kind == PROTECTIONS["sealed"].takes

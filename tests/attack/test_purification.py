@@ -10,27 +10,24 @@ from torch.nn import functional as F
 from uge.attack import build_countermeasure, why_unfit
 from uge.attack.denoiser import Denoiser, fit_denoiser
 from uge.attack.purification import left_over
-from uge.baselines import BASELINES
 from uge.data import load
-from uge.data.images import ImageSet, normalisation_of
+from uge.data.images import ImageSet, to_uint8
 from uge.errors import ConfigError
-from uge.networks import NetworkSpec, build_network
-from uge.protect import resolve_config
+from uge.networks import fresh_network
 from uge.training import fit, recommended_recipe
 
+from ..copy.copies import copied_by
 from ..images import in_turn
 
 SMALL = "steps=150,depth=4,width=16"
 
 
-def pictures(count: int, seed: int, size: int = 16, channels: int = 3) -> ImageSet:
+def pictures(count: int, seed: int) -> ImageSet:
     """Smooth colours with one hard edge each, three classes."""
     rng = torch.Generator().manual_seed(seed)
-    x = F.interpolate(torch.rand(count, channels, 4, 4, generator=rng), size=(size, size), mode="bicubic")
-    place = torch.randint(2, size - 2, (count, 1, 1, 1), generator=rng)
-    x = 0.2 + 0.5 * x + 0.15 * (torch.arange(size) < place)
-    images = (x.clamp(0, 1) * 255).round().to(torch.uint8)
-    return in_turn(images, *"abc")
+    x = F.interpolate(torch.rand(count, 3, 4, 4, generator=rng), size=(16, 16), mode="bicubic")
+    place = torch.randint(2, 14, (count, 1, 1, 1), generator=rng)
+    return in_turn(to_uint8(0.2 + 0.5 * x + 0.15 * (torch.arange(16) < place)), *"abc")
 
 
 @pytest.fixture(scope="module")
@@ -46,13 +43,6 @@ def copy(clean: ImageSet) -> ImageSet:
         8 * (2 * torch.randint(2, shape, generator=rng) - 1) for shape in ((3, 3, 16, 16), clean.images.shape)
     )
     return clean.with_images((clean.images.int() + pattern[clean.labels] + noise // 2).clamp(0, 255).to(torch.uint8))
-
-
-def left(seen: Tensor, copy: ImageSet, clean: ImageSet) -> float:
-    """Root mean square of what is left of a perturbation, over what there was."""
-    value = left_over(seen, copy.images, clean.images)
-    assert value is not None
-    return value
 
 
 def test_a_denoiser_ends_on_a_plateau_with_its_best_weights() -> None:
@@ -74,8 +64,8 @@ def test_a_denoiser_ends_on_a_plateau_with_its_best_weights() -> None:
 def test_pairs_teach_a_denoiser_that_serves_the_other_images(clean: ImageSet, copy: ImageSet) -> None:
     few, many = (build_countermeasure(f"pairs:{count},{SMALL}", clean=clean) for count in (5, 100))
     seen, labels = many.prepare(copy)
-    assert labels is copy.labels and left(seen, copy, clean) < 0.85
-    assert left(few.prepare(copy)[0], copy, clean) > left(seen, copy, clean)
+    left, by_few = (left_over(each, copy.images, clean.images) for each in (seen, few.prepare(copy)[0]))
+    assert labels is copy.labels and left < 0.85 and left < by_few
     assert many.findings["rms_left"] < 0.85 and few.findings["denoiser_steps"] <= 150
     test = pictures(20, 7)
     assert not torch.equal(many.at_test(test).images, test.images)  # the network is tested on what it learnt from
@@ -96,7 +86,8 @@ def test_purification_without_pairs_takes_out_what_is_independent_from_pixel_to_
     rng = torch.Generator().manual_seed(1)
     signs = 2 * torch.randint(0, 2, clean.images.shape, generator=rng) - 1
     noisy = clean.with_images((clean.images.int() + 16 * signs).clamp(0, 255).to(torch.uint8))
-    assert left(build_countermeasure(f"purify:{SMALL}").prepare(noisy)[0], noisy, clean) < 0.75
+    seen, _ = build_countermeasure(f"purify:{SMALL}").prepare(noisy)
+    assert left_over(seen, noisy.images, clean.images) < 0.75
 
 
 def test_what_is_left_is_one_for_who_does_nothing_and_zero_for_who_undoes_all(clean: ImageSet, copy: ImageSet) -> None:
@@ -109,14 +100,10 @@ def test_what_is_left_is_one_for_who_does_nothing_and_zero_for_who_undoes_all(cl
 def test_an_autoencoder_takes_a_pattern_of_every_class_out_of_real_pictures(eurosat: ImageSet) -> None:
     """LSP on photographs: half of what it costs a hacker is his again."""
     clean = eurosat.take(1500, torch.Generator().manual_seed(0))
-    protection = BASELINES["lsp"](clean, [], resolve_config("lsp", {}), seed=1)
-    protection.train()
-    copy = clean.with_images(torch.cat(list(protection.copies())))
+    copy = copied_by("lsp", clean, seed=1)
 
     def accuracy(images: ImageSet, text: str) -> float:
-        spec = NetworkSpec("vgg", 3, images.image_size, images.classes, {"depth": 8, "width": 8})
-        network = build_network(spec, *normalisation_of(images.images), seed=0)
-        recipe = recommended_recipe("vgg", 14)
+        network, recipe = fresh_network("vgg:depth=8,width=8", images, 0), recommended_recipe("vgg", 14)
         measure = build_countermeasure(text)
         return fit(network, images, recipe, seed=0, test=load("eurosat", "test"), countermeasure=measure).accuracy
 

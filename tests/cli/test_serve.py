@@ -7,6 +7,7 @@ import io
 import json
 import math
 import re
+import shutil
 import signal
 import socket
 import struct
@@ -174,10 +175,7 @@ def memory_stays_flat(ask: Ask, process: subprocess.Popen[str]) -> None:
 def test_mistakes_are_one_line(run: Run, trained: Path, published: Path, key: Path, tmp_path: Path) -> None:
     recipient = role(key, "recipient")
     assert "cannot read the trained network" in run("serve", published, "--key", recipient).error
-    other = tmp_path / "other"
-    other.mkdir()
-    for name in ("run.json", "weights.safetensors"):
-        (other / name).write_bytes((trained / name).read_bytes())
+    other = Path(shutil.copytree(trained, tmp_path / "other", ignore=shutil.ignore_patterns(DETECTOR)))
     error = run("serve", other, "--key", recipient).error
     assert error == f"{other} cannot recognise its copy yet: give --copy COPY, once"
     with socket.socket() as taken:

@@ -13,10 +13,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from uge.attack import COUNTERMEASURES, KNOWLEDGE, build_countermeasure, cost_of, knowledge_of
+from uge.audit.metrics import summarise
+from uge.audit.plan import named_plans
 from uge.copy.files import write_images
 from uge.data.images import ImageSet, to_float
 from uge.errors import ConfigError
 from uge.keys.sealed import SealedKey
+from uge.report.page import ReportInput, write_page
 from uge.training import PlainTraining, Recipe, logits_of
 
 from ..images import in_turn
@@ -174,3 +177,27 @@ def test_each_combines_with_a_filter_on_either_side(name: str) -> None:
     text = text_of(name, images)
     for both in (f"blur:0.8+{text}", f"{text}+blur:0.8"):
         drive(build_countermeasure(both, **given_for(images)), images, seed=0)
+
+
+def test_a_new_one_is_tried_as_it_says_itself_and_the_page_draws_how_much_it_has(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    class Mirrored(PlainTraining):
+        cost, tried, amount = 2.0, ("1", "3"), "mirrors"
+
+        def __init__(self, every: str = "1") -> None:
+            self.every = int(every)
+
+    monkeypatch.setitem(COUNTERMEASURES, "mirrored", Mirrored)
+    for plan in named_plans().values():
+        assert {how for _, how in plan.pairs() if "mirrored" in how} == {"mirrored:1", "mirrored:3"}
+    assert cost_of("mirrored:3") == (2.0, 0.0)
+    who = {"kind": "hacker", "network": "mlp", "knows": "nothing", "trained_on": "published", "seed": 0}
+    rows = [
+        who | {"countermeasure": f"mirrored:{every}", "accuracy": 50.0 + every, "peak_accuracy": 60.0}
+        for every in (1, 3)
+    ]
+    manifest = {"method": "uge", "epsilon_asked": 16, "epsilon_measured": 16, "count": 4, "image_size": (8, 8)}
+    write_page(ReportInput(summarise(rows, classes=2), [], {}, manifest | {"classes": 2}), tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert "The more a hacker has" in page and "mirrored, mlp: accuracy with mirrors 1: 51.0 %; 3: 53.0 %" in page

@@ -27,11 +27,9 @@ CASES = [(name, channels, size) for name in NETWORKS for channels in (1, 3) for 
 CASES += [(name, 3, (32, 32)) for name in TIMM]
 
 
-def build(
-    name: str, channels: int = 3, image_size: tuple[int, int] = (32, 32), seed: int = 0, mean: float = 0.5
-) -> torch.nn.Module:
+def build(name: str, channels: int = 3, image_size: tuple[int, int] = (32, 32), seed: int = 0) -> torch.nn.Module:
     spec = NetworkSpec(name, channels, image_size, 5, SMALL.get(name, {}))
-    return build_network(spec, (mean,) * channels, (0.25,) * channels, seed)
+    return build_network(spec, (0.5,) * channels, (0.25,) * channels, seed)
 
 
 def batch(channels: int = 3, image_size: tuple[int, int] = (32, 32)) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Small sets and copies for the tests of this room."""
+"""Small sets and copies that tests share."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,10 +7,11 @@ import torch
 
 from uge.copy import Manifest, publish
 from uge.data.images import ImageSet
-from uge.keys import SealedKey, WeightsKey, new_weights_key
+from uge.keys import Key, SealedKey, WeightsKey, new_weights_key
 from uge.keys.letter import seal
 from uge.keys.shift import layout_of
 from uge.networks import NetworkSpec
+from uge.protect import PROTECTIONS, resolve_config
 from uge.training import Recipe
 
 from ..images import in_turn, noise
@@ -50,6 +51,13 @@ def sealed_by(
         for shape in (layout.field_shape, layout.node_shape)
     )
     return seal(images, field, nodes, key.secret, epsilon)
+
+
+def copied_by(method: str, clean: ImageSet, *keys: Key, seed: int = 0, **settings: object) -> ImageSet:
+    """What a protection makes of these originals."""
+    protection = PROTECTIONS[method](clean, list(keys), resolve_config(method, settings), seed=seed)
+    protection.train()
+    return clean.with_images(torch.cat(list(protection.copies())))
 
 
 def published_sealed(out: Path, clean: ImageSet, key: SealedKey) -> Manifest:

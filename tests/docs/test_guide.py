@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,7 @@ import torch
 
 from uge.data.images import ImageSet
 
-from ..extended import ROOT, add_lines, copied, run_steps
-
+ROOT = Path(__file__).parents[2]
 GUIDE = ROOT / "docs" / "guide"
 FENCE = re.compile(r'^```(\w*)(?: title="([^"]+)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 PAGES = ("own-data", "own-protection", "own-attack")
@@ -29,6 +29,50 @@ TINY = {  # what the commands of a page get besides, so that they take seconds
     "audit": ("--runner", "local:workers=1"),
 }
 TINY_PLAN = (("epochs = 30", "epochs = 1\nsubsets = 0"), ("[0, 1, 2]", "[0]"))
+RUN = """
+import json, os, sys
+import uge.cli
+names = {"__name__": "page"}
+for kind, what in json.load(sys.stdin):
+    if kind == "page":
+        os.mkdir(what)
+        os.chdir(what)
+    elif kind == "python":
+        exec(what, names)
+    else:
+        sys.argv = ["uge", *what]
+        try:
+            uge.cli.main()
+        except SystemExit as stop:
+            assert not stop.code, (what, stop.code)
+"""
+
+
+def copied(name: str, place: Path) -> None:
+    """A folder of this repository, in `place`."""
+    shutil.copytree(ROOT / name, place / name, ignore=shutil.ignore_patterns("__pycache__"))
+
+
+def add_lines(file: Path, lines: str) -> None:
+    """An import goes before the first of its kind, an entry to the end of the dict that the file is about."""
+    text = file.read_text()
+    for line in re.findall(r"^\+(.*)$", lines, re.MULTILINE):
+        before = r"^from uge\." if line.startswith("from ") else r"^\}$"
+        text, count = re.subn(before, lambda found, line=line: f"{line}\n{found[0]}", text, count=1, flags=re.MULTILINE)
+        assert count, line
+    file.write_text(text)
+
+
+def run_steps(steps: Sequence[tuple[str, object]], place: Path) -> str:
+    """What the steps print, with the copy of the program that lies in `place`.
+
+    A step is ("page", a folder to make and to go to), ("python", code) or ("uge", arguments).
+    """
+    environment = os.environ | {"PYTHONPATH": str(place / "src"), "OMP_NUM_THREADS": "1", "COLUMNS": "300"}
+    command = [sys.executable, "-c", RUN]
+    done = subprocess.run(command, env=environment, input=json.dumps(steps), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def tiny_file(text: str) -> str:
@@ -75,14 +119,11 @@ def test_the_pages_for_researchers_run_as_they_are_printed(some_images: Path, tm
     steps: list[tuple[str, object]] = []
     for name in PAGES:
         steps += [("page", str(tmp_path / name)), *steps_of(GUIDE / f"{name}.md", tmp_path, some_images)]
-    run_steps(steps, tmp_path)
-    for name in PAGES:
-        assert (tmp_path / name / "copy" / "manifest.json").exists()
-    for method, file in (
-        ("stripes", "own-protection/copy/manifest.json"),
-        ("shuffled", "own-attack/audit/records.jsonl"),
-    ):
-        assert method in (tmp_path / file).read_text()
+    listed = run_steps([*steps, ("uge", ["list"])], tmp_path)
+    assert "\n  stripes " in listed and "\n  shuffled " in listed
+    made = {name: json.loads((tmp_path / name / "copy" / "manifest.json").read_text()) for name in PAGES}
+    assert made["own-protection"]["method"] == "stripes" and made["own-protection"]["settings"]["patch"] == 4
+    assert "shuffled" in (tmp_path / "own-attack" / "audit" / "records.jsonl").read_text()
 
 
 @pytest.mark.slow

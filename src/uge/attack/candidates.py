@@ -44,7 +44,7 @@ class Candidates(Informed):
             return "no manifest says that the copy is sealed"
         return "" if options.get("data") else NO_DATA
 
-    def purified(self, images: ImageSet) -> Tensor:
+    def prepare(self, images: ImageSet) -> tuple[Tensor, Tensor]:
         own = self.own(images)
         gray = bool(channels_equal(images.images).all())
         layout = layout_of((1 if gray else images.channels, *images.image_size), self.settings.get("epsilon_255", 16))
@@ -59,7 +59,7 @@ class Candidates(Informed):
         for _ in range(ROUNDS):
             seen = x - means[images.labels]
             means += class_means(seen - self.applied(seen, told), images.labels, images.classes)
-        return to_uint8(self.applied(x - means[images.labels], told))
+        return to_uint8(self.applied(x - means[images.labels], told)), images.labels
 
 
 def shifted(originals: Tensor, layout: Layout, rng: torch.Generator) -> Tensor:

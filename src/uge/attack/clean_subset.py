@@ -92,7 +92,7 @@ class Refit(WithOriginals):
 
     def finish(self, network: nn.Module, images: Tensor, targets: Tensor, at_test: AtTest) -> bool:
         seen = at_test(self.subset)
-        refit_last_layer(network, seen.images, seen.labels, seen.classes, self.seed)
+        refit_last_layer(network, seen.images, seen.labels, self.seed)
         return True
 
 

@@ -51,7 +51,8 @@ class Combined(PlainTraining):
         for text, part in self.parts:
             x, y = part.prepare(images)
             if answers is not None and y is not images.labels:
-                raise ConfigError(f"counter-measure '{text}' brings targets of its own: write it first in {self.text}")
+                whole = "+".join(each for each, _ in self.parts)
+                raise ConfigError(f"counter-measure '{text}' brings targets of its own: write it first in {whole}")
             if y.ndim > 1:
                 answers, y = y, images.labels
             same = len(x) == len(images)
@@ -83,7 +84,3 @@ class Combined(PlainTraining):
     def findings(self) -> Mapping[str, Any]:  # type: ignore[override]  # of the parts, as they stand
         """What all parts found out; of a name that several use, the last one's."""
         return {name: value for _, part in self.parts for name, value in part.findings.items()}
-
-    @property
-    def text(self) -> str:
-        return "+".join(text for text, _ in self.parts)

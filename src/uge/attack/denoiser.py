@@ -12,7 +12,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from uge.attack.options import count, whole_number
 from uge.data.images import ImageSet, to_float, to_uint8
 from uge.runtime import generator_for, seed_for
-from uge.training import PlainTraining
+from uge.training import PlainTraining, snapshot
 
 PATCH = 40  # pixels; larger images are learnt from random squares of this side, as in the paper
 BATCH_SIZE = 64  # images a step
@@ -51,21 +51,13 @@ class Denoiser(nn.Module):
         return x - self.residual((4 * x - 2).contiguous(memory_format=torch.channels_last)) / 32
 
 
-@dataclass(frozen=True)
-class Fitted:
-    """How a training went.
+class Fitted(NamedTuple):
+    """How a training went."""
 
-    Attributes:
-        held_out: int64 [M], the images that judged it.
-        error: the best error on them.
-        steps: how long it took.
-        plateau: whether it ended on a plateau and not for want of steps.
-    """
-
-    held_out: Tensor
-    error: float
-    steps: int
-    plateau: bool
+    held_out: Tensor  # int64 [M], the images that judged it
+    error: float  # the best on them
+    steps: int  # how long it took
+    plateau: bool  # whether it ended on a plateau and not for want of steps
 
 
 def fit_denoiser(network: nn.Module, error: Error, count: int, steps: int, purpose: str, seed: int = 0) -> Fitted:
@@ -96,7 +88,7 @@ def fit_denoiser(network: nn.Module, error: Error, count: int, steps: int, purpo
         return value / sum(map(len, judges))
 
     best, waited, step = judged(), 0, 0
-    kept = _copied(network)
+    kept = snapshot(network)
     queue: Sequence[Tensor] = ()
     while step < steps and optimiser.param_groups[0]["lr"] >= LAST_RATE:
         queue = queue or torch.randperm(len(learnt), generator=rng).split(BATCH_SIZE)
@@ -110,17 +102,13 @@ def fit_denoiser(network: nn.Module, error: Error, count: int, steps: int, purpo
         value = judged()
         waited = 0 if value < BETTER * best else waited + 1
         if value < best:
-            best, kept = value, _copied(network)
+            best, kept = value, snapshot(network)
         if waited == PATIENCE:
             optimiser.param_groups[0]["lr"] *= FALL
             waited = 0
     network.load_state_dict(kept)
     network.eval()
     return Fitted(held_out, best, step, step < steps)
-
-
-def _copied(network: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.clone() for name, tensor in network.state_dict().items()}
 
 
 def patches(images: Sequence[Tensor], rng: torch.Generator) -> list[Tensor]:
@@ -195,16 +183,6 @@ class Denoised(Trained, ABC):
     def estimate(self, images: Tensor) -> Tensor:
         """What the original was, float32 [B, C, H, W] in [0, 1], for uint8 images of the same shape."""
         return self.network(to_float(images.to(self.device))).clamp(0, 1)
-
-    def supervised(self, copies: Tensor, originals: Tensor) -> Error:
-        """The error of a denoiser on pairs, both uint8 [N, C, H, W]."""
-        copies, originals = copies.to(self.device), originals.to(self.device)
-
-        def error(network: nn.Module, pick: Tensor, rng: torch.Generator) -> Tensor:
-            copy, original = patches([to_float(copies[pick]), to_float(originals[pick])], rng)
-            return (network(copy) - original).square().mean()
-
-        return error
 
     def fitted(self, channels: int, error: Error, count: int) -> Fitted:
         """A fresh network for images of so many channels, trained."""

@@ -51,8 +51,7 @@ class Distillation(PlainTraining):
 
     def prepare(self, images: ImageSet) -> tuple[Tensor, Tensor]:
         """The published images with the teacher's answers, float32 [N, K]."""
-        device = next(self.teacher.parameters()).device
-        return images.images, logits_of(self.teacher, images.images, device=device)
+        return images.images, logits_of(self.teacher, images.images)
 
     def batch(self, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Where any image may be asked: mix half of the batch in pairs and ask again."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from uge.attack.options import number, whole_number
 from uge.attack.own_pairs import READER
@@ -48,14 +48,13 @@ class Erase(PlainTraining):
         network = fresh_network(READER, images, seed)
         fit(network, images, recommended_recipe(READER, self.epochs), seed=seed, device=self.device)
         network.requires_grad_(False)
-        undecided = torch.full((len(images), images.classes), 1 / images.classes)
-        parts = zip(images.images.split(250), undecided.split(250), strict=True)
-        return torch.cat([self._erased(network, *part) for part in parts]), images.labels
+        seen = [self._erased(network, part, images.classes) for part in images.images.split(250)]
+        return torch.cat(seen), images.labels
 
-    def _erased(self, network: torch.nn.Module, images: Tensor, targets: Tensor) -> Tensor:
-        """uint8 [B, C, H, W] -> the same shape, for targets float32 [B, K]."""
-        x, targets = to_float(images.to(self.device)), targets.to(self.device)
-        a = torch.zeros_like(x)
+    def _erased(self, network: nn.Module, images: Tensor, classes: int) -> Tensor:
+        """uint8 [B, C, H, W] -> the same shape."""
+        x = to_float(images.to(self.device))
+        a, targets = torch.zeros_like(x), x.new_full((len(x), classes), 1 / classes)
         for _ in range(STEPS):
             a = signed_step(network, x, a, targets, 2 * self.epsilon / STEPS, self.epsilon)
         return to_uint8(x + a).cpu()

@@ -66,7 +66,7 @@ class Guarded(Distillation):
         """Disguised images uint8 [M, C, H, W] that were answered, and the answers float32 [M, K]."""
         rng = generator_for(self.seed, "guarded")
         accounts = [Account() for _ in range(self.count)]
-        found = [(images[:0], self._asked(images[:1])[:0])]
+        found = [(images[:0], logits_of(self.teacher, images[:1])[:0])]
         for part in (part for _ in range(self.tries) for part in images.split(AT_A_TIME)):
             accounts = [account for account in accounts if not account.closed(DAY)]
             if not accounts:
@@ -79,10 +79,7 @@ class Guarded(Distillation):
     def _ask(self, images: Tensor, accounts: Sequence[Account], rng: torch.Generator) -> tuple[Tensor, Tensor]:
         x = to_float(images)
         sent = to_uint8(disguised(x, x.roll(1, dims=0), rng))
-        answers = self._asked(sent)
+        answers = logits_of(self.teacher, sent)
         refused = answers.isnan().any(1).tolist()
         given = [account.admits(each, DAY) for account, each in zip(cycle(accounts), refused, strict=False)]
         return sent[given], answers[given]
-
-    def _asked(self, images: Tensor) -> Tensor:
-        return logits_of(self.teacher, images, device=next(self.teacher.parameters()).device)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
@@ -25,7 +24,7 @@ DrawPairs = Callable[[Tensor, torch.Generator], tuple[Tensor, Tensor]]  # number
 
 
 @dataclass(eq=False)
-class Informed(Trained, ABC):
+class Informed(Trained):
     """A hacker who learns a U-Net from images of his own and trains on what it makes of the published ones.
 
     It is told the labels, where his own images are of the same classes. So test images are shown as they are.
@@ -43,13 +42,6 @@ class Informed(Trained, ABC):
     images: int = count(4000, 2)
     _: KW_ONLY
     steps: int = count(6000, 1)
-
-    @abstractmethod
-    def purified(self, images: ImageSet) -> Tensor:
-        """What he makes of the published images, uint8 of the same shape."""
-
-    def prepare(self, images: ImageSet) -> tuple[Tensor, Tensor]:
-        return self.purified(images), images.labels
 
     def own(self, images: ImageSet) -> ImageSet:
         """His own images in the size and colours of the published ones; labels mean the same where classes do.

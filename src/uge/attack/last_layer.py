@@ -33,13 +33,13 @@ def features_before(layer: nn.Module, network: nn.Module, images: Tensor) -> Ten
     given: list[Tensor] = []
     hook = layer.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0].float().cpu()))
     try:
-        logits_of(network, images, batch_size=250, device=next(network.parameters()).device)
+        logits_of(network, images, batch_size=250)
     finally:
         hook.remove()
     return torch.cat(given)
 
 
-def refit_last_layer(network: nn.Module, images: Tensor, targets: Tensor, classes: int, seed: int = 0) -> None:
+def refit_last_layer(network: nn.Module, images: Tensor, targets: Tensor, seed: int = 0) -> None:
     """Put a new last layer into the network: logistic regression on standardised features.
 
         z = (f(x) - m) / s,   W = argmin mean L(W z + b, y)
@@ -48,21 +48,19 @@ def refit_last_layer(network: nn.Module, images: Tensor, targets: Tensor, classe
         network: changed in place.
         images: uint8 [N, C, H, W].
         targets: labels, int64 [N], or a teacher's outputs [N, K], of which the largest counts.
-        classes: how many there are.
         seed: decides the order of the regression's steps.
     """
     parent, name = last_layer(network)
-    old: nn.Module = getattr(parent, name)
-    place = next(old.parameters())
+    old: nn.Linear = getattr(parent, name)
     features = features_before(old, network, images)
     mean, deviation = features.mean(0), features.std(0, correction=0).clamp_min(1e-6)
     labels = targets.cpu() if targets.ndim == 1 else targets.argmax(1).cpu()
     epochs = max(20, STEPS // math.ceil(len(features) / BATCH_SIZE))
     weight, bias = logistic_regression(
-        (features - mean) / deviation, labels, classes, epochs=epochs, batch_size=BATCH_SIZE, seed=seed
+        (features - mean) / deviation, labels, old.out_features, epochs=epochs, batch_size=BATCH_SIZE, seed=seed
     )
-    new = nn.Linear(features.shape[1], classes, device="meta").to_empty(device="cpu")  # draws nothing
+    new = nn.Linear(old.in_features, old.out_features, device="meta").to_empty(device="cpu")  # draws nothing
     with torch.no_grad():
         new.weight.copy_(weight / deviation)
         new.bias.copy_(bias - new.weight @ mean)
-    setattr(parent, name, new.to(place.device))
+    setattr(parent, name, new.to(old.weight.device))

@@ -60,12 +60,11 @@ class OwnPairs(Informed):
 
     @classmethod
     def unfit(cls, images: ImageSet, given: Mapping[str, Any], options: Mapping[str, str]) -> str:
-        method = given["settings"].get("method")
-        if method not in PROTECTIONS:
+        if given["settings"].get("method") not in PROTECTIONS:
             return "no manifest names a method of ours that made the copy"
         return "" if options.get("data") else NO_DATA
 
-    def purified(self, images: ImageSet) -> Tensor:
+    def prepare(self, images: ImageSet) -> tuple[Tensor, Tensor]:
         own = self.own(images)
         copies, originals = self.copies_of(own), own.images
         seed = seed_for(self.seed, self.name, "reader")
@@ -73,11 +72,11 @@ class OwnPairs(Informed):
         fit(reader, own, recommended_recipe(READER, READER_EPOCHS), seed=self.seed, device=self.device)
 
         def told(seen: Tensor, of: ImageSet) -> Tensor:
-            return torch.cat([labels_told(of, own), logits_of(reader, seen, device=self.device).softmax(1)], dim=1)
+            return torch.cat([labels_told(of, own), logits_of(reader, seen).softmax(1)], dim=1)
 
         self.learn(lambda pick, _: (to_float(copies[pick]), to_float(originals[pick])), told(copies, own), own.channels)
         published = self.legible(images.images)
-        return to_uint8(self.applied(to_float(published), told(published, images)))
+        return to_uint8(self.applied(to_float(published), told(published, images))), images.labels
 
     def copies_of(self, own: ImageSet) -> Tensor:
         """His copies, uint8 [N, C, H, W], every `keys`-th of them under the same key."""

@@ -33,6 +33,7 @@ class PretrainedProbe(PlainTraining):
     by_epochs = False
     tried = ("efficientnet-lite0", "efficientnet-lite1")
     least = 128
+    images: ImageSet  # known after `prepare`
 
     def __init__(self, encoder: str = "efficientnet-lite0", side: str | int = 0, seed: int = 0) -> None:
         known = [name for name in ENCODERS if name != "own"]  # that one is trained on the data itself
@@ -41,7 +42,6 @@ class PretrainedProbe(PlainTraining):
         self.encoder = encoder
         self.side = whole_number("pretrained: side", side, 0, 1024)
         self.seed = seed
-        self.images: ImageSet | None = None
 
     def prepare(self, images: ImageSet) -> tuple[Tensor, Tensor]:
         self.images = images
@@ -51,13 +51,11 @@ class PretrainedProbe(PlainTraining):
         return self.pretrained(), replace(recipe, epochs=0)
 
     def finish(self, network: nn.Module, images: Tensor, targets: Tensor, at_test: AtTest) -> bool:
-        assert self.images is not None
-        refit_last_layer(network, images, targets, self.images.classes, self.seed)
+        refit_last_layer(network, images, targets, self.seed)
         return True
 
     def pretrained(self) -> Pretrained:
         """The encoder, frozen, under a new linear layer."""
-        assert self.images is not None
         side = self.side or min(MOST_PIXELS, max(self.least, 2 * max(self.images.image_size)))
         return pretrained_classifier(self.encoder, self.images, side)
 
@@ -96,9 +94,8 @@ class PretrainedFinetune(PretrainedProbe):
             learning_rate=self.learning_rate,
             weight_decay=0.05,
         )
-        network, images = self.pretrained(), self.images
-        assert images is not None
-        refit_last_layer(network, images.images, images.labels, images.classes, self.seed)
+        network = self.pretrained()
+        refit_last_layer(network, self.images.images, self.images.labels, self.seed)
         return network.requires_grad_(True), tuned
 
     def finish(self, network: nn.Module, images: Tensor, targets: Tensor, at_test: AtTest) -> bool:

@@ -110,10 +110,15 @@ class Pairs(Denoised):
     def learn(self, images: ImageSet) -> None:
         """Raises: ConfigError, as `pairs_of`."""
         chosen = pairs_of(self.clean, images, self.pairs, "pairs", self.seed)
-        copies, originals = images.images[chosen], self.clean.images[chosen]
-        result = self.fitted(images.channels, self.supervised(copies, originals), len(chosen))
-        copies, originals = copies[result.held_out], originals[result.held_out]
-        self.findings = {**self.findings, "rms_left": left_over(self.pixels(copies), copies, originals)}
+        copies, originals = (each.images[chosen].to(self.device) for each in (images, self.clean))
+
+        def error(network: nn.Module, pick: Tensor, rng: torch.Generator) -> Tensor:
+            copy, original = patches([to_float(copies[pick]), to_float(originals[pick])], rng)
+            return (network(copy) - original).square().mean()
+
+        result = self.fitted(images.channels, error, len(chosen))
+        copy, original = (each[result.held_out].cpu() for each in (copies, originals))
+        self.findings = {**self.findings, "rms_left": left_over(self.pixels(copy), copy, original)}
 
 
 def left_over(seen: Tensor, copies: Tensor, originals: Tensor) -> float | None:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from uge.attack.options import originals_for
-from uge.attack.purification import Purify, pairs_of
+from uge.attack.purification import pairs_of
 from uge.data.images import ImageSet, to_float, to_uint8
 from uge.errors import ConfigError
 from uge.filters import parse_filter
@@ -33,24 +33,17 @@ class ResidualMeans(PlainTraining):
     are shown as they are.
 
     Args:
-        denoiser: D, a filter such as "blur:2" (see `uge.filters`), or "purify", which is learnt.
+        denoiser: D, a filter such as "blur:2" (see `uge.filters`).
     """
 
-    def __init__(self, denoiser: str = "blur:2", seed: int = 0, device: torch.device | str = "cpu") -> None:
-        self.purify = Purify(seed=seed, device=device) if denoiser == "purify" else None
-        self.filter = parse_filter("none" if self.purify else denoiser)
+    def __init__(self, denoiser: str = "blur:2") -> None:
         if denoiser == "none":
             raise ConfigError("residual-means: without a denoiser there is no residual")
+        self.filter = parse_filter(denoiser)
 
     def prepare(self, images: ImageSet) -> tuple[Tensor, Tensor]:
-        if self.purify:
-            self.purify.learn(images)
-            self.findings = self.purify.findings
-            smooth = torch.cat([self.purify.estimate(part).cpu() for part in images.images.split(250)])
-        else:
-            smooth = torch.cat([self.filter(to_float(part)) for part in images.images.split(500)])
         x = to_float(images.images)
-        residual = x - smooth
+        residual = torch.cat([part - self.filter(part) for part in x.split(500)])
         means = class_means(residual, images.labels, images.classes)
         means -= means[images.labels.unique()].mean(0)
         return to_uint8(x - means[images.labels]), images.labels

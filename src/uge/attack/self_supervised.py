@@ -11,8 +11,7 @@ from torch.nn import functional as F
 
 from uge.attack.last_layer import last_layer, refit_last_layer
 from uge.attack.options import number, whole_number
-from uge.data.images import ImageSet
-from uge.operations import colour, jitter, warp
+from uge.operations import colour, jitter, sometimes, warp
 from uge.training import AtTest, PlainTraining, Recipe
 
 
@@ -56,18 +55,13 @@ class SelfSupervised(PlainTraining):
         self.passes = whole_number("self-supervised: passes", passes, 1, 100)
         self.temperature = number("self-supervised: temperature", temperature, 0.01, 10)
         self.projected = whole_number("self-supervised: projected", projected, 2, 4096)
-        self.classes = -1  # known after `prepare`
-
-    def prepare(self, images: ImageSet) -> tuple[Tensor, Tensor]:
-        self.classes = images.classes
-        return images.images, images.labels
 
     def begin(self, network: nn.Module, recipe: Recipe, generator: torch.Generator) -> tuple[nn.Module, Recipe]:
         parent, name = last_layer(network)
-        features = getattr(parent, name).in_features
+        layer: nn.Linear = getattr(parent, name)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
-            setattr(parent, name, Head(features, self.projected, self.classes))
+            setattr(parent, name, Head(layer.in_features, self.projected, layer.out_features))
         return network, replace(recipe, epochs=self.passes * recipe.epochs)
 
     def batch(self, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -78,7 +72,7 @@ class SelfSupervised(PlainTraining):
         return contrastive(network(x).float(), self.temperature)
 
     def finish(self, network: nn.Module, images: Tensor, targets: Tensor, at_test: AtTest) -> bool:
-        refit_last_layer(network, images, targets, self.classes)
+        refit_last_layer(network, images, targets)
         return True
 
 
@@ -97,9 +91,6 @@ def simclr_view(x: Tensor, generator: torch.Generator) -> Tensor:
     def drawn(low: float, high: float) -> Tensor:
         return low + (high - low) * torch.rand(count, generator=generator)
 
-    def chosen(probability: float) -> Tensor:
-        return (torch.rand(count, generator=generator) < probability).view(-1, 1, 1, 1).to(x.device)
-
     area, ratio = drawn(0.2, 1), torch.exp(drawn(math.log(3 / 4), math.log(4 / 3)))  # of the resized crop
     wide, high = (area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1)
     left, down = drawn(-0.5, 0.5) * (1 - wide) * width, drawn(-0.5, 0.5) * (1 - high) * height
@@ -108,8 +99,8 @@ def simclr_view(x: Tensor, generator: torch.Generator) -> Tensor:
     rows = torch.stack([flip * wide, nought, left, nought, high, down], dim=1).view(-1, 2, 3)
     x = warp(x, rows)
     jittered = turned_hue(jitter(x, drawn(0.6, 1.4), drawn(0.6, 1.4), drawn(0.6, 1.4)), drawn(-0.1, 0.1))
-    x = torch.where(chosen(0.8), jittered, x)
-    return torch.where(chosen(0.2), colour(x, torch.zeros(count)), x)
+    x = sometimes(0.8, x, jittered, generator)
+    return sometimes(0.2, x, colour(x, torch.zeros(count)), generator)
 
 
 def turned_hue(x: Tensor, turn: Tensor) -> Tensor:

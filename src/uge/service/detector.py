@@ -23,8 +23,9 @@ from torch import Tensor, nn
 from uge.data.images import ImageSet, normalisation_of, to_float, to_uint8
 from uge.keys.letter import even
 from uge.networks import NetworkSpec, build_network, parse_network
+from uge.operations import sometimes
 from uge.runtime import generator_for, seed_for
-from uge.service.disguises import disguised, sometimes
+from uge.service.disguises import disguised
 from uge.service.thumbnails import Thumbnails
 from uge.training import PlainTraining, Recipe, fit, logits_of
 
@@ -76,8 +77,7 @@ class Detector:
 
     def score(self, images: Tensor) -> Tensor:
         """How much more likely published than not, as a difference of logits, float32 [N], of uint8 images."""
-        device = next(self.network.parameters()).device
-        logits = logits_of(self.network, even(images), device=device)
+        logits = logits_of(self.network, even(images))
         return logits[:, PUBLISHED] - logits[:, OTHER]
 
     def recognises(self, images: Tensor) -> Tensor:

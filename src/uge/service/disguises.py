@@ -13,6 +13,7 @@ from torch import Tensor
 from uge import operations
 from uge.data.images import to_float, to_uint8
 from uge.filters import FILTERS, Filter, parse_filter
+from uge.operations import sometimes
 from uge.training import Shift
 
 NUMBERS = {  # within these a picture stays one
@@ -45,11 +46,6 @@ def disguised(x: Tensor, others: Tensor, generator: torch.Generator) -> Tensor:
     x = sometimes(0.3, x, operations.apply_drawn(x, level, True, generator), generator)
     noise = MOST_NOISE * _shares(len(x), generator) * torch.randn(x.shape, generator=generator)
     return to_float(to_uint8(sometimes(0.1, x, x + noise.to(x.device), generator)))
-
-
-def sometimes(share: float, x: Tensor, changed: Tensor, generator: torch.Generator) -> Tensor:
-    """A random share of the images [B, C, H, W] changed."""
-    return torch.where((_shares(len(x), generator) < share).to(x.device), changed, x)
 
 
 def cropped(x: Tensor, generator: torch.Generator) -> Tensor:

@@ -26,12 +26,6 @@ class Service(nn.Module):
         seen = to_float(self.key.seen(to_uint8(x).cpu())).to(x.device)
         return self.network(seen.contiguous(memory_format=torch.channels_last))
 
-    @torch.no_grad()
-    def probabilities(self, images: Tensor) -> Tensor:
-        """float32 [B, K] on the CPU, of uint8 images [B, C, H, W]."""
-        place = next(self.network.parameters()).device
-        return self(to_float(images.to(place))).softmax(1).cpu()
-
 
 class Guard(nn.Module):
     """A service that refuses published images and what was made of them.
@@ -101,4 +95,4 @@ def guard(
         raise KeyFileError("the network of this key sees copies as they are; a guard needs a sealed key")
     copy = copy if isinstance(copy, Copy) else Copy.read(copy, key)
     detector = train_detector(copy.images, copy.view(key), seed=seed, device=device, on_part=on_part)
-    return Guard(network.eval().to(device), key, detector)
+    return Guard(network, key, detector).eval().to(device)

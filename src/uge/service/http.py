@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +32,7 @@ from uge.outside import read_json
 from uge.service.accounts import DAILY_ACCOUNTS, Account, today
 from uge.service.guarded import Guard
 from uge.service.runs import Run
+from uge.training import logits_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -132,7 +134,7 @@ class Desk:
         refused = bool(self.guard.opens(tensor_of(image)[None])) or bool(self.guard.refuses(seen))
         if not account.admits(refused, today()):
             return 403, {"error": REFUSED}
-        shares = self.guard.service.probabilities(seen)[0].tolist()
+        shares = logits_of(self.guard.service, seen)[0].softmax(0).tolist()
         named = dict(zip(self.run.class_names, (round(share, 4) for share in shares), strict=True))
         return 200, {"class": max(named, key=named.__getitem__), "probabilities": named}
 
@@ -205,15 +207,11 @@ def bound(port: int) -> socket.socket:
     Raises:
         ConfigError: the port is taken or not for this user.
     """
-    taken = socket.socket()
-    taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        taken.bind(("127.0.0.1", port))
-        taken.listen(MOST_WAITING)
+        return socket.create_server(("127.0.0.1", port), backlog=MOST_WAITING)
     except OSError as error:
-        taken.close()
-        raise ConfigError(f"cannot serve on port {port}: {error.strerror}; choose another --port") from error
-    return taken
+        reason = os.strerror(error.errno or 0)  # without the address, which `strerror` of the error names too
+        raise ConfigError(f"cannot serve on port {port}: {reason}; choose another --port") from error
 
 
 def serve(desk: Desk, listening: socket.socket) -> None:

@@ -68,7 +68,8 @@ class Run:
         """
         file = self.folder / DETECTOR
         if file.exists():
-            return Guard(self.network, key, read_detector(file, key, self.spec.channels, self.spec.image_size))
+            detector = read_detector(file, key, self.spec.channels, self.spec.image_size)
+            return Guard(self.network, key, detector).eval()
         if copy is None:
             raise ConfigError(f"{self.folder} cannot recognise its copy yet: give --copy COPY, once")
         published = Copy.read(copy, key)
