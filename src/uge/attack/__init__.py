@@ -16,8 +16,9 @@ import torch
 from torch import nn
 
 from uge.attack.adversarial import Adversarial
-from uge.attack.augmented import BandStop, Coin, RandAugment, UEraser
+from uge.attack.augmented import RandAugment, UEraser
 from uge.attack.averages import Averages
+from uge.attack.band_stop import BandStop
 from uge.attack.candidates import Candidates
 from uge.attack.clean_subset import CleanMixed, CleanOnly, Coarse, Refit
 from uge.attack.combined import Combined
@@ -34,6 +35,7 @@ from uge.attack.projection import Projection
 from uge.attack.purification import NO_PAIRS, Pairs, Purify
 from uge.attack.relabelled import Relabel
 from uge.attack.residuals import PairMeans, ResidualMeans, Transplant
+from uge.attack.scattered import Coin
 from uge.attack.self_supervised import SelfSupervised
 from uge.data.images import ImageSet
 from uge.encoders import is_installed
@@ -106,10 +108,15 @@ def parse_countermeasures(text: str) -> list[tuple[str, dict[str, str]]]:
     return [parse_named(part, "counter-measure", COUNTERMEASURES, _options_of) for part in text.split("+")]
 
 
-@cache  # a search asks thousands of times
 def _takes(name: str) -> list[str]:
     """The arguments of a counter-measure: what it is given, and its options."""
-    return list(inspect.signature(COUNTERMEASURES[name]).parameters)
+    kind: Any = COUNTERMEASURES[name]
+    return _parameters(kind)
+
+
+@cache  # a search asks thousands of times
+def _parameters(kind: Any) -> list[str]:
+    return list(inspect.signature(kind).parameters)
 
 
 def _options_of(name: str) -> list[str]:
@@ -188,7 +195,7 @@ def amount_of(text: str) -> dict[str, Any] | None:
     unit, known = COUNTERMEASURES[name].amount, _options_of(name)
     try:
         return {"number": float(_value(name, options, known[0])), "of": unit}
-    except ValueError:  # as a record of others may have it
+    except ValueError:  # "full"
         return None
 
 

@@ -1,4 +1,4 @@
-"""Strong augmentations against perturbations that are fitted to plain images: RandAugment, UEraser, COIN, band-stop."""
+"""RandAugment and UEraser: strong augmentations against perturbations that are fitted to plain images."""
 
 from __future__ import annotations
 
@@ -7,10 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from uge.attack.options import number, whole_number
-from uge.data.images import ImageSet, to_float, to_uint8
-from uge.filters import cosines
 from uge.operations import apply_drawn, blur
-from uge.runtime import generator_for
 from uge.training import PlainTraining
 
 
@@ -99,69 +96,3 @@ def plasma(x: Tensor, generator: torch.Generator) -> Tensor:
         cells *= 2
     low, high = clouds.amin((2, 3), keepdim=True), clouds.amax((2, 3), keepdim=True)
     return ((clouds - low) / (high - low).clamp_min(1e-6)).to(x.device)
-
-
-class Coin(PlainTraining):
-    """Train on images whose pixels are each drawn from a random place nearby, and test so too.
-
-        x'(p) = x(p + s_p),   s_p ~ U[-a, a]^2 for every pixel p, read bilinearly
-
-    Wang et al., Corrupting Convolution-based Unlearnable Datasets with Pixel-based Image Transformations, AAAI 2025.
-    It undoes what a convolution has laid over an image. Ours: drawn anew for every batch.
-
-    Args:
-        reach: a, in pixels.
-        seed: of the places in test images.
-    """
-
-    def __init__(self, reach: str | float = 2.0, seed: int = 0) -> None:
-        self.reach = number("coin: reach", reach, 0.1, 16)
-        self.seed = seed
-
-    def at_test(self, images: ImageSet) -> ImageSet:
-        rng = generator_for(self.seed, "coin")
-        parts = [to_uint8(scattered(to_float(part), self.reach, rng)) for part in images.images.split(500)]
-        return images.with_images(torch.cat(parts))
-
-    def batch(self, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        return scattered(x, self.reach, generator), y
-
-
-def scattered(x: Tensor, reach: float, generator: torch.Generator) -> Tensor:
-    """Each pixel of x [B, C, H, W] from a place up to `reach` pixels away each way, drawn for itself."""
-    count, _, height, width = x.shape
-    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    moved = reach * (2 * torch.rand(count, height, width, 2, generator=generator) - 1)
-    places = (torch.stack([columns, rows], dim=-1) + moved + 0.5) * 2 / torch.tensor([width, height]) - 1
-    return F.grid_sample(x, places.to(x.device), padding_mode="reflection", align_corners=False)
-
-
-class BandStop(PlainTraining):
-    """Train on images of which each lacks a contiguous band of frequencies, drawn anew every time.
-
-        x <- Dh' (M * (Dh x Dw')) Dw,   M = 0 where a <= r < a + b, else 1,   a ~ U[0, 1 - b]
-
-    D is the cosine basis, r the distance of a pair of frequencies from the lowest, 1 at the highest of both. The mean
-    stays. FUSE (ICML 2026) finds so that protections which live in one band fall.
-
-    Args:
-        width: b.
-    """
-
-    def __init__(self, width: str | float = 0.3) -> None:
-        self.width = number("band-stop: width", width, 0.01, 0.99)
-
-    def batch(self, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        first = (1 - self.width) * torch.rand(len(x), generator=generator)
-        return without_band(x, first, first + self.width), y
-
-
-def without_band(x: Tensor, first: Tensor, last: Tensor) -> Tensor:
-    """x [B, C, H, W] without the frequencies whose distance r in [0, 1] lies in [first, last), each float32 [B]."""
-    rows, columns = (cosines(side).to(x.device) for side in x.shape[2:])
-    shares = [torch.linspace(0, 1, len(basis)) for basis in (rows, columns)]
-    r = ((shares[0][:, None].square() + shares[1].square()) / 2).sqrt()
-    gone = (r >= first.view(-1, 1, 1)) & (r < last.view(-1, 1, 1))
-    gone[:, 0, 0] = False
-    kept = (rows @ x @ columns.T) * ~gone[:, None].to(x.device)
-    return (rows.T @ kept @ columns).clamp(0, 1)

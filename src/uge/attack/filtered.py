@@ -29,6 +29,7 @@ class Filtered(PlainTraining):
     """
 
     def __init__(self, text: str) -> None:
+        self.text = text
         self.filter = parse_filter(text)
 
     def prepare(self, images: ImageSet) -> tuple[Tensor, Tensor]:
