@@ -115,13 +115,15 @@ def test_a_guard_answers_as_the_network_does_or_gives_no_number(
 
 
 def test_a_guard_is_made_of_network_copy_and_key(
-    copy: Copy, key: SealedKey, network: nn.Module, monkeypatch: pytest.MonkeyPatch
+    images: tuple[ImageSet, ...], copy: Copy, key: SealedKey, network: nn.Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("uge.service.detector.STEPS", 2)
     parts: list[tuple[int, int]] = []
     made = guard(network, copy.folder, key, on_part=lambda done, of: parts.append((done, of)))
     assert parts[-1][0] == parts[-1][1] == len(parts)
     assert made.refuses(copy.images.images).all()
+    logits_of(made, images[1].images[:8])  # which leaves a network as it found it
+    assert not any(module.training for module in made.modules())
 
 
 def test_a_key_that_opens_nothing_has_no_guard(copy: Copy, key: SealedKey, network: nn.Module) -> None:
