@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -67,24 +68,18 @@ class _Table:
             raise DataError(f"{source} cannot be read ({_cause(error)}); make or download it again") from error
 
 
-class _Cells:
-    """The cells of a column by their numbers; in order, each is read once, and few are held."""
+def _cells(table: _Table, column: str, source: str) -> Callable[[int], Any]:
+    """The cells of a column by the number of their row; in order, each is read once, and few are held."""
+    coming, following = table.rows([column], _ROWS, source), 0
 
-    def __init__(self, table: _Table, column: str, source: str) -> None:
-        self.table, self.column, self.source = table, column, source
-        self.next = 0
-        self.coming: Iterator[dict[str, Any]] | None = None
+    def cell(number: int) -> Any:
+        nonlocal coming, following
+        if number != following:
+            coming = table.rows([column], _ROWS, source, number)
+        following = number + 1
+        return next(coming)[column]
 
-    def __call__(self, number: int) -> Any:
-        """The cell of row `number`.
-
-        Raises:
-            DataError: the table is damaged.
-        """
-        if self.coming is None or number != self.next:
-            self.coming = self.table.rows([self.column], _ROWS, self.source, number)
-        self.next = number + 1
-        return next(self.coming)[self.column]
+    return cell
 
 
 def by_split(source: str, paths: Iterable[str]) -> dict[str, list[str]]:
@@ -129,11 +124,9 @@ def read_parquet(files: dict[str, list[Path]], source: str, stack: ExitStack, li
             ]
             features = _features_of(opened[0].schema_arrow)
             groups = [table.metadata.row_group(at) for table in opened for at in range(table.metadata.num_row_groups)]
-        except OSError as error:
-            reason = error.strerror or _cause(error)
-            raise DataError(f"{source} is no readable parquet ({reason}); make or download it again") from error
         except Exception as error:  # as in `rows`
-            raise DataError(f"{source} is no readable parquet ({_cause(error)}); make or download it again") from error
+            reason = getattr(error, "strerror", None) or _cause(error)
+            raise DataError(f"{source} is no readable parquet ({reason}); make or download it again") from error
         limits.check(
             source,
             bytes=sum(group.total_byte_size for group in groups),
@@ -226,25 +219,23 @@ def _read_tables(tables: dict[str, _Table], source: str, cache: tuple[str, ...],
     if lacking is not None:
         raise DataError(f"{source}: split {lacking} lacks the column {image} or {label} of the others; make it again")
 
-    counts: dict[str, int] = {}
-    hidden: dict[str, int] = {}
+    counts: Counter[str] = Counter()
+    hidden: Counter[str] = Counter()
     values = set()
     names = getattr(features[label], "names", None)
     for split, table in tables.items():
         for row in table.rows([label], _LABELS, source):
             value = text_of(row[label])
-            counts[split] = counts.get(split, 0) + 1
+            counts[split] += 1
             if isinstance(value, list | dict):
                 raise DataError(f"{source}: column {label} holds {type(value).__name__}s; expected one label an image")
-            if is_hidden(value):
-                hidden[split] = hidden.get(split, 0) + 1
-            else:
-                values.add(value)
+            hidden[split] += is_hidden(value)
+            values.add(value)
     class_names, label_of = classes_of(values, names, source)
 
     def entries(split: str) -> Iterator[Entry]:
         table = tables[split]
-        cells = _Cells(table, image, source)
+        cells = _cells(table, image, source)
         for number, row in enumerate(table.rows([label, *_path_of(table.schema, image)], _ROWS, source)):
             where = f"{source}: {split} row {number}"
             position = label_of(row[label], where)
