@@ -73,12 +73,12 @@ class _Frame:
     bottoms: dict[str, Parts]
     named: bool
 
-    def place(self, parts: Parts) -> tuple[str, Parts] | None:
-        """The split of a path, and the rest of it below the folder of its classes; None for one of no split."""
+    def place(self, parts: Parts) -> tuple[str, Parts]:
+        """The split of a path, and the rest of it below the folder of its classes; empty for one of no split."""
         for split, bottom in self.bottoms.items():
             if parts[: len(bottom)] == bottom:
                 return split, parts[len(bottom) :]
-        return None
+        return "", ()
 
 
 def is_system(name: str) -> bool:
@@ -159,13 +159,13 @@ def _sorted_out(
     loose: dict[str, list[str]] = {}
     beside: list[str] = []
     for parts in images:
-        path, place = "/".join(parts), frame.place(parts)
-        if place is None:
+        path, (split, below) = "/".join(parts), frame.place(parts)
+        if not split:
             beside.append(path)
-        elif len(place[1]) == 1:
-            loose.setdefault(place[0], []).append(path)
+        elif len(below) == 1:
+            loose.setdefault(split, []).append(path)
         else:
-            labelled.setdefault(place[0], []).append((place[1][0], place[1][1:], path))
+            labelled.setdefault(split, []).append((below[0], below[1:], path))
     return labelled, loose, beside
 
 
@@ -257,15 +257,14 @@ def _lost(
     """Folders that may be classes, but hold pictures alone that are not read -> these; and such without a picture."""
     unread: dict[str, list[str]] = {}
     without: set[str] = set()
-    for members, is_picture in ((pictures, True), (others, False)):
-        for parts in members:
-            place = frame.place(parts)
-            if place is None or len(place[1]) < 2 or place[1][0] in classes or _letters(place[1][0]) in _NO_CLASS:
-                continue
-            if is_picture:
-                unread.setdefault(place[1][0], []).append("/".join(parts))
-            else:
-                without.add(place[1][0])
+    for parts in (*pictures, *others):
+        _, below = frame.place(parts)
+        if len(below) < 2 or below[0] in classes or _letters(below[0]) in _NO_CLASS:
+            continue
+        if suffix_of(parts[-1]) in PICTURES:
+            unread.setdefault(below[0], []).append("/".join(parts))
+        else:
+            without.add(below[0])
     return unread, sorted(without - set(unread))
 
 
