@@ -8,13 +8,14 @@ images, val or reports is no class, and nothing is published because it lay near
 from __future__ import annotations
 
 import re
-import unicodedata
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from uge.data.decoding import SUFFIXES
 from uge.data.entries import SPLIT_WORDS, kinds_of, some_names, suffix_of
+from uge.data.images import composed
 from uge.data.labels import labels_in
 from uge.errors import DataError
 
@@ -94,7 +95,7 @@ def split_of(folder: str) -> str | None:
 
 def class_layout(
     source: str,
-    paths: Iterable[str],
+    paths: Collection[str],
     *,
     read: Callable[[str], bytes],
     empty: Iterable[str] = (),
@@ -114,25 +115,21 @@ def class_layout(
     Raises:
         DataError: it cannot be said which folders are classes, or a class would be lost.
     """
-    kinds: dict[str, list[Parts]] = {"image": [], "picture": [], "other": []}
-    for path in paths:
-        suffix = suffix_of(path)
-        kind = "image" if suffix in SUFFIXES else "picture" if suffix in PICTURES else "other"
-        kinds[kind].append(tuple(path.split("/")))
-    frame = _frame(source, sorted(kinds["image"]))
-    labelled, loose, beside = _sorted_out(frame, sorted(kinds["image"]))
-    others = {"/".join(each) for each in kinds["other"]}
+    images = sorted(tuple(path.split("/")) for path in paths if suffix_of(path) in SUFFIXES)
+    not_read = sorted(path for path in paths if suffix_of(path) in PICTURES)
+    others = {path for path in paths if suffix_of(path) not in SUFFIXES | PICTURES}
+    frame = _frame(source, images)
+    labelled, loose, beside = _sorted_out(frame, images)
     notes = _label_by_tables(source, frame, labelled, loose, others, read)
     if pictures and not labelled and not frame.named:
         labelled = {split: [(PICTURE, (path,), path) for path in members] for split, members in loose.items()}
         loose = {}
     classes = {folder for members in labelled.values() for folder, _, _ in members}
-    _check_classes(source, classes, frame, labelled, ["/".join(each) for kind in kinds.values() for each in kind])
-    unread, bare = _lost(classes, frame, kinds["picture"], [*kinds["other"], *((*e.split("/"), "") for e in empty)])
+    _check_classes(source, classes, frame, labelled, paths)
+    unread, bare = _lost(classes, frame, [*paths, *(f"{folder}/" for folder in empty)])
     notes += _notes_on_classes(source, classes, unread, bare, without=without)
     notes += _notes_on_subfolders(source, labelled)
     astray = sorted(path for members in loose.values() for path in members)
-    not_read = sorted("/".join(each) for each in kinds["picture"])
     notes += [
         f"{source}: {_count(found, what)} passed over: {how(found)}{more}"
         for found, what, how, more in (
@@ -144,7 +141,7 @@ def class_layout(
         if found
     ]
     return ClassLayout(
-        tuple(sorted({unicodedata.normalize("NFC", name) for name in classes})),
+        tuple(sorted({composed(name) for name in classes})),
         {split: _named(source, members) for split, members in labelled.items()},
         {split: len(members) for split, members in loose.items() if split not in labelled},
         tuple(notes),
@@ -226,19 +223,15 @@ def _looked_through(images: Sequence[Parts], top: Parts, below: int, passes: Cal
 
 
 def _check_classes(
-    source: str, classes: Collection[str], frame: _Frame, labelled: dict[str, list[_Labelled]], files: Sequence[str]
+    source: str, classes: Collection[str], frame: _Frame, labelled: dict[str, list[_Labelled]], files: Collection[str]
 ) -> None:
     """Refuse what is no class: splits, folders that hold all images, reports; and splits inside of classes."""
     if not classes:
         beside = f" (but {kinds_of(files)})" if files else ""
         splits = f", only without labels in {' and '.join(frame.bottoms)}" if frame.named else ""
         raise DataError(f"{source} holds no image in a class folder{splits}{beside}; {EXPECTED}")
-    strange = sorted(
-        name
-        for name in classes
-        if _letters(name) in _NO_CLASS or (split_of(name) is not None and name.lower() != "train")
-    )
-    if strange:
+    other_split = {name for name in classes if split_of(name) and name.lower() != "train"}
+    if strange := sorted(other_split | {name for name in classes if _letters(name) in _NO_CLASS}):
         raise DataError(
             f"{source} would have the classes {some_names(strange)}, names of splits or of what lies beside classes;"
             f" {EXPECTED}: move or rename them"
@@ -251,18 +244,16 @@ def _check_classes(
                 )
 
 
-def _lost(
-    classes: Collection[str], frame: _Frame, pictures: Sequence[Parts], others: Sequence[Parts]
-) -> tuple[dict[str, list[str]], list[str]]:
+def _lost(classes: Collection[str], frame: _Frame, paths: Iterable[str]) -> tuple[dict[str, list[str]], list[str]]:
     """Folders that may be classes, but hold pictures alone that are not read -> these; and such without a picture."""
     unread: dict[str, list[str]] = {}
     without: set[str] = set()
-    for parts in (*pictures, *others):
-        _, below = frame.place(parts)
+    for path in paths:
+        _, below = frame.place(tuple(path.split("/")))
         if len(below) < 2 or below[0] in classes or _letters(below[0]) in _NO_CLASS:
             continue
-        if suffix_of(parts[-1]) in PICTURES:
-            unread.setdefault(below[0], []).append("/".join(parts))
+        if suffix_of(path) in PICTURES:
+            unread.setdefault(below[0], []).append(path)
         else:
             without.add(below[0])
     return unread, sorted(without - set(unread))
@@ -287,12 +278,10 @@ def _notes_on_classes(
         notes.append(f"{source}: classes without a file that is read passed over: {some_names(sorted(unread))}")
     if bare:
         notes.append(f"{source}: {_count(bare, 'folder#')} without an image, so no class: {some_names(bare)}")
-    forms: dict[str, list[str]] = {}
-    for name in sorted(classes):
-        forms.setdefault(unicodedata.normalize("NFC", name), []).append(name)
-    if double := [name for name, written in forms.items() if len(written) > 1]:
+    names = [composed(name) for name in sorted(classes)]
+    if double := [name for name, forms in Counter(names).items() if forms > 1]:
         notes.append(f"{source}: folders in two Unicode forms are taken for one class: {some_names(double)}")
-    if [unicodedata.normalize("NFC", name) for name in sorted(classes)] != sorted(forms) and not double:
+    elif names != sorted(names):
         notes.append(
             f"{source}: classes are in the order of composed letters; loaders that sort decomposed names number them"
             " in another order"
@@ -315,8 +304,8 @@ def _named(source: str, members: Sequence[_Labelled]) -> list[tuple[str, str, st
     owners: dict[str, str] = {}
     named = []
     for folder, below, path in sorted(members, key=lambda each: tuple(each[2].split("/"))):
-        folder = unicodedata.normalize("NFC", folder)
-        name = unicodedata.normalize("NFC", f"{folder}/{PurePosixPath('-'.join(below)).stem}")
+        folder = composed(folder)
+        name = composed(f"{folder}/{PurePosixPath('-'.join(below)).stem}")
         if name in owners:
             raise DataError(f"{source}: '{owners[name]}' and '{path}' would both be named '{name}'; rename one")
         owners[name] = path
