@@ -9,15 +9,31 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from uge.data import load
+from uge.errors import DataError
+
+from ..refusals import refused
+
 CLASSES = ("cat", "dog", "train")  # a class may be called train (CIFAR-100 has one)
 SPLITS = {"train": 4, "test": 2}  # images a class
 
 
-def png(pixels: np.ndarray, **options: object) -> bytes:
-    """uint8 [H, W] or [H, W, C] -> the bytes of a PNG."""
+def saved(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    """The bytes of an image file."""
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG", **options)
+    image.save(buffer, kind, **options)
     return buffer.getvalue()
+
+
+def png(pixels: np.ndarray) -> bytes:
+    """uint8 [H, W] or [H, W, C] -> the bytes of a PNG."""
+    return saved(Image.fromarray(pixels))
+
+
+def refuses(source: Path | str, *fragments: str, split: str = "train", **options: object) -> None:
+    """`load` refuses a source in one line, with all of these fragments."""
+    with refused(DataError, "", *fragments):
+        load(source, split, **options)  # type: ignore[arg-type]
 
 
 @pytest.fixture
