@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from uge.data.layout import ClassLayout, class_layout, split_of
+from uge.data.entries import Source
+from uge.data.layout import class_layout, split_of
 from uge.errors import DataError
 
 
-def laid_out(*paths: str, tables: dict[str, str] | None = None, empty: tuple[str, ...] = (), without: bool = False):
+def laid_out(*paths: str, tables: dict[str, str] | None = None, **how: object) -> Source:
     """The layout of a tree "d" of these files; `tables` are files with content."""
-    tables = tables or {}
-    return class_layout("d", [*paths, *tables], read=lambda path: tables[path].encode(), empty=empty, without=without)
+    contents = dict.fromkeys(paths, "") | (tables or {})
+    return class_layout("d", {path: content.encode for path, content in contents.items()}, **how)  # type: ignore[arg-type]
 
 
-def names_of(layout: ClassLayout, split: str = "train") -> list[str]:
-    return [name for _, name, _ in layout.splits[split]]
+def names_of(found: Source, split: str = "train") -> list[str]:
+    return [entry.name for entry in found.splits[split]]
 
 
 def refusal(*paths: str, **how: object) -> str:
@@ -171,8 +172,9 @@ class TestTables:
     def test_labels_come_from_it(self, folder: str, name: str, text: str) -> None:
         images = [f"{folder}{number}.png" for number in range(3)]
         found = laid_out(*images, tables={f"{folder.replace('images/', '')}{name}": text})
-        assert found.splits == {"train": [("dog", "dog/0", images[0]), ("cat", "cat/1", images[1])]}
-        assert found.class_names == ("cat", "dog")
+        told = [(entry.label, entry.name, entry.where) for entry in found.splits["train"]]
+        assert told == [(1, "dog/0", images[0]), (0, "cat/1", images[1])]
+        assert found.class_names == ("cat", "dog") and list(found.splits) == ["train"]
         assert len(found.notes) == 1 and "1 image" in found.notes[0] and images[2] in found.notes[0]
 
     def test_one_above_the_splits_is_for_all_of_them(self) -> None:

@@ -7,7 +7,7 @@ import stat
 import zipfile
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 
@@ -69,18 +69,11 @@ def read_tree(tree: SourceTree, *, skip_bad: bool, pictures: bool = False) -> So
             " uge.authorised_view(folder, key)",
         )
         tree.passed[SYSTEM] = [path for path in tree.passed[SYSTEM] if path not in COPY_FILES]
-    paths = [path for path in tree.files if not is_copy or path not in COPY_FILES]
-    if wrong := next(filter(HALF_OF_A_PAIR.search, paths), None):
+    files = {path: read for path, read in tree.files.items() if not is_copy or path not in COPY_FILES}
+    if wrong := next(filter(HALF_OF_A_PAIR.search, files), None):
         raise DataError(f"{tree.source} holds the name {os.fsencode(wrong)!r}, which is not UTF-8; rename it")
-    layout = class_layout(
-        tree.source, paths, read=lambda path: tree.files[path](), empty=tree.empty, without=skip_bad, pictures=pictures
-    )
-    label_of = {name: label for label, name in enumerate(layout.class_names)}
-    splits = {
-        split: [Entry(name, label_of[folder], tree.where + path, tree.files[path]) for folder, name, path in members]
-        for split, members in layout.splits.items()
-    }
-    return Source(layout.class_names, splits, layout.unlabelled, (*tree.all_notes(), *layout.notes))
+    found = class_layout(tree.source, files, where=tree.where, empty=tree.empty, without=skip_bad, pictures=pictures)
+    return replace(found, notes=(*tree.all_notes(), *found.notes))
 
 
 def read_picture(path: Path, limits: Limits) -> Source:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from uge.data.decoding import SUFFIXES
-from uge.data.entries import SPLIT_WORDS, kinds_of, some_names, suffix_of
+from uge.data.entries import SPLIT_WORDS, Entry, Source, kinds_of, some_names, suffix_of
 from uge.data.images import composed
 from uge.data.labels import labels_in
 from uge.errors import DataError
@@ -41,23 +41,6 @@ _TABLES = ("metadata.csv", "metadata.jsonl", "val_annotations.txt")
 
 Parts = tuple[str, ...]
 _Labelled = tuple[str, Parts, str]  # the folder of a class, the path below it, the whole path
-
-
-@dataclass(frozen=True)
-class ClassLayout:
-    """Where the images of a tree belong.
-
-    Attributes:
-        class_names: of all splits, sorted.
-        splits: split -> (class, name "class/file" without suffix, path) of every image, sorted by path.
-        unlabelled: splits without a labelled image -> how many images they hold.
-        notes: one line a kind of file that is no image of a class.
-    """
-
-    class_names: tuple[str, ...]
-    splits: dict[str, list[tuple[str, str, str]]]
-    unlabelled: dict[str, int]
-    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -95,38 +78,41 @@ def split_of(folder: str) -> str | None:
 
 def class_layout(
     source: str,
-    paths: Collection[str],
+    files: Mapping[str, Callable[[], bytes]],
     *,
-    read: Callable[[str], bytes],
+    where: str = "",
     empty: Iterable[str] = (),
     without: bool = False,
     pictures: bool = False,
-) -> ClassLayout:
+) -> Source:
     """Find classes and splits.
 
     Args:
         source: names the tree in errors.
-        paths: of its files, "a/b.png", without those of the system.
-        read: gives the content of a table of labels by its path.
+        files: path ("a/b.png") -> what gives its content; without those of the system.
+        where: what stands before a file's path in errors.
         empty: folders that hold no file.
         without: go on without classes of which no file can be read.
         pictures: where no image lies in a class folder, take those beside each other as of the class `PICTURE`.
 
+    Returns:
+        The classes, sorted, and the images of every split, sorted by path.
+
     Raises:
         DataError: it cannot be said which folders are classes, or a class would be lost.
     """
-    images = sorted(tuple(path.split("/")) for path in paths if suffix_of(path) in SUFFIXES)
-    not_read = sorted(path for path in paths if suffix_of(path) in PICTURES)
-    others = {path for path in paths if suffix_of(path) not in SUFFIXES | PICTURES}
+    images = sorted(tuple(path.split("/")) for path in files if suffix_of(path) in SUFFIXES)
+    not_read = sorted(path for path in files if suffix_of(path) in PICTURES)
+    others = {path for path in files if suffix_of(path) not in SUFFIXES | PICTURES}
     frame = _frame(source, images)
     labelled, loose, beside = _sorted_out(frame, images)
-    notes = _label_by_tables(source, frame, labelled, loose, others, read)
+    notes = _label_by_tables(source, frame, labelled, loose, others, files)
     if pictures and not labelled and not frame.named:
         labelled = {split: [(PICTURE, (path,), path) for path in members] for split, members in loose.items()}
         loose = {}
     classes = {folder for members in labelled.values() for folder, _, _ in members}
-    _check_classes(source, classes, frame, labelled, paths)
-    unread, bare = _lost(classes, frame, [*paths, *(f"{folder}/" for folder in empty)])
+    _check_classes(source, classes, frame, labelled, files)
+    unread, bare = _lost(classes, frame, [*files, *(f"{folder}/" for folder in empty)])
     notes += _notes_on_classes(source, classes, unread, bare, without=without)
     notes += _notes_on_subfolders(source, labelled)
     astray = sorted(path for members in loose.values() for path in members)
@@ -140,12 +126,14 @@ def class_layout(
         )
         if found
     ]
-    return ClassLayout(
-        tuple(sorted({composed(name) for name in classes})),
-        {split: _named(source, members) for split, members in labelled.items()},
-        {split: len(members) for split, members in loose.items() if split not in labelled},
-        tuple(notes),
-    )
+    class_names = tuple(sorted({composed(name) for name in classes}))
+    label_of = {name: label for label, name in enumerate(class_names)}
+    splits = {
+        split: [Entry(name, label_of[folder], where + path, files[path]) for folder, name, path in _named(source, its)]
+        for split, its in labelled.items()
+    }
+    unlabelled = {split: len(members) for split, members in loose.items() if split not in labelled}
+    return Source(class_names, splits, unlabelled, tuple(notes))
 
 
 def _sorted_out(
@@ -321,14 +309,14 @@ def _label_by_tables(
     frame: _Frame,
     labelled: dict[str, list[_Labelled]],
     loose: dict[str, list[str]],
-    files: set[str],
-    read: Callable[[str], bytes],
+    others: set[str],
+    files: Mapping[str, Callable[[], bytes]],
 ) -> list[str]:
-    """Move images of splits without class folders from `loose` to `labelled`, and their tables out of `files`."""
+    """Move images of splits without class folders from `loose` to `labelled`, and their tables out of `others`."""
     notes = []
-    tables = {split: _table_of(frame, split, files) for split in loose if split not in labelled}
+    tables = {split: _table_of(frame, split, others) for split in loose if split not in labelled}
     for table in sorted({table for table in tables.values() if table}):
-        rows, found = labels_in(source, table, read(table)), 0
+        rows, found = labels_in(source, table, files[table]()), 0
         for split in [split for split, its in tables.items() if its == table]:
             # A table names files below its own folder, or below that of the images.
             folders = (table.rpartition("/")[0], "/".join(frame.bottoms[split]))
@@ -340,7 +328,7 @@ def _label_by_tables(
             found += len(known)
         if found < len(rows):
             notes.append(f"{source}: {len(rows) - found} rows of {table} name no image that lies beside it")
-        files.discard(table)
+        others.discard(table)
     return notes
 
 
