@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,13 @@ def saved(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
 def png(pixels: np.ndarray) -> bytes:
     """uint8 [H, W] or [H, W, C] -> the bytes of a PNG."""
     return saved(Image.fromarray(pixels))
+
+
+def zipped(folder: Path, target: Path, prefix: str = "", method: int = zipfile.ZIP_STORED) -> Path:
+    with zipfile.ZipFile(target, "w", method) as archive:
+        for file in sorted(folder.rglob("*"), reverse=True):  # an order that is not the sorted one
+            archive.write(file, prefix + file.relative_to(folder).as_posix())
+    return target
 
 
 def refuses(source: Path | str, *fragments: str, split: str = "train", **options: object) -> None:
