@@ -143,9 +143,9 @@ def _by_split(names: list[str], words: tuple[str, ...]) -> dict[str, str]:
         rest = [part for part in parts if not split_of(part)]
         if len(rest) == 1 and rest[0] in words and len(parts) <= 2:
             found.setdefault(split or "", name)
-    if "" in found:
-        return {"train": found[""]} if len(found) == 1 else {k: v for k, v in found.items() if k}
-    return found
+    if list(found) == [""]:
+        return {"train": found[""]}
+    return {split: name for split, name in found.items() if split}
 
 
 def _labels(archive: _Archive, name: str, images: str) -> list[Any]:
