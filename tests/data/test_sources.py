@@ -51,10 +51,10 @@ RGB = np.full((4, 4, 3), 7, np.uint8)
 GRAY = np.zeros((2, 4, 4), np.uint8)  # two of them
 
 
-def table(file: Path, images: list[object], labels: object) -> Path:
+def table(file: Path, images: list[object], labels: object, **options: object) -> Path:
     """A parquet file with the columns image and label."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.table({"image": images, "label": labels}), file)
+    pq.write_table(pa.table({"image": images, "label": labels}), file, **options)
     return file
 
 
@@ -349,10 +349,10 @@ def test_bad_files_are_named_or_passed_over(image_folder: Path, tmp_path: Path, 
 
 
 def test_skipping_every_image_is_an_error(tmp_path: Path) -> None:
-    for name in ("cat", "dog"):
-        (tmp_path / "d" / name).mkdir(parents=True)
-        (tmp_path / "d" / name / "0.png").write_text("x")
-    refuses(tmp_path / "d", "holds no readable image", "2 cannot be read", "cat/0.png", skip_bad=True)
+    root = write_images(tmp_path / "d", cat_0=RGB, dog_0=RGB)
+    for file in root.rglob("*.png"):
+        file.write_text("x")
+    refuses(root, "holds no readable image", "2 cannot be read", "cat/0.png", skip_bad=True)
 
 
 def test_broken_link_is_an_unreadable_image(tmp_path: Path) -> None:
@@ -563,11 +563,8 @@ class TestNpz:
 
 class TestTables:
     def test_damage_that_shows_only_in_the_rows(self, tmp_path: Path) -> None:
-        path = tmp_path / "a.parquet"
         noise = np.random.default_rng(0).bytes(20_000)
-        pq.write_table(
-            pa.table({"image": [noise, noise], "label": [0, 1]}), path, compression="zstd", use_dictionary=False
-        )
+        path = table(tmp_path / "a.parquet", [noise] * 2, [0, 1], compression="zstd", use_dictionary=False)
         content = bytearray(path.read_bytes())
         content[8:200] = bytes(192)
         path.write_bytes(content)
@@ -699,9 +696,7 @@ def test_shared_zips(name: str, split: str, shape: tuple[int, ...], classes: int
     assert found.classes == classes
     assert found.labels.bincount().tolist() == [shape[0] // classes] * classes
     assert seconds < 5  # about 1.3 for the 10,000
-    with (
-        zipfile.ZipFile(path) as archive,
-        archive.open(min(member for member in archive.namelist() if member.startswith(split))) as file,
-    ):
-        first = np.asarray(Image.open(file).convert("RGB"))
+    with zipfile.ZipFile(path) as archive:
+        member = min(name for name in archive.namelist() if name.startswith(split))
+        first = np.asarray(Image.open(archive.open(member)).convert("RGB"))
     assert np.array_equal(found.images[0].permute(1, 2, 0).numpy(), first)
