@@ -419,14 +419,17 @@ def test_pipes_and_devices_are_no_files(tmp_path: Path) -> None:
 
 
 class TestZip:
-    @pytest.mark.parametrize(("method", "why"), [(zipfile.ZIP_STORED, "Bad CRC-32"), (zipfile.ZIP_LZMA, "")])
+    @pytest.mark.parametrize(
+        ("method", "at", "why"),  # in the header, whose name is no UTF-8 then, or behind it
+        [(zipfile.ZIP_STORED, 61, "Bad CRC-32"), (zipfile.ZIP_LZMA, 61, ""), (zipfile.ZIP_STORED, 7, "'utf-8' codec")],
+    )
     def test_damaged_member_is_an_unreadable_image(
-        self, tmp_path: Path, image_folder: Path, method: int, why: str
+        self, tmp_path: Path, image_folder: Path, method: int, at: int, why: str
     ) -> None:
         path = zipped(image_folder, tmp_path / "a.zip", method=method)
         with zipfile.ZipFile(path) as archive:
             member = archive.getinfo("train/dog/00000.png")
-        content, start = bytearray(path.read_bytes()), member.header_offset + 30 + len(member.filename) + 12
+        content, start = bytearray(path.read_bytes()), member.header_offset + at
         content[start : start + 40] = bytes(255 - value for value in content[start : start + 40])
         path.write_bytes(content)
         refuses(path, f"train/dog/00000.png: cannot be read ({why}")
