@@ -13,15 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image, ImageCms, features
 
-from uge.data.decoding import (
-    ALPHA_OVER_WHITE,
-    HIGH_BYTE,
-    NEARLY_BLACK,
-    TO_RGB,
-    TO_SRGB,
-    UnreadableImage,
-    decode,
-)
+from uge.data.decoding import ALPHA_OVER_WHITE, HIGH_BYTE, NEARLY_BLACK, TO_RGB, TO_SRGB, UnreadableImage, decode
 from uge.errors import DataError
 
 from ..refusals import refused

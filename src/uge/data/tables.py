@@ -17,18 +17,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from uge.data.decoding import UnreadableImage
-from uge.data.entries import (
-    SPLIT_WORDS,
-    Entries,
-    Entry,
-    Limits,
-    Source,
-    classes_of,
-    error_line,
-    is_hidden,
-    some_names,
-    text_of,
-)
+from uge.data.entries import SPLIT_WORDS, Entries, Entry, Limits, Source, classes_of, error_line, is_hidden, some_names
 from uge.data.layout import split_of
 from uge.errors import DataError
 from uge.outside import open_file, read_file
@@ -165,6 +154,7 @@ def read_hub(source: str, limits: Limits) -> Source:
         DataError: it cannot be had, or holds no images with one label each.
     """
     import datasets
+    from huggingface_hub.constants import HF_HUB_CACHE
 
     name, _, configuration = source.removeprefix("hub:").partition(":")
     try:
@@ -184,10 +174,7 @@ def read_hub(source: str, limits: Limits) -> Source:
         )
         for split, table in found.items()
     }
-    from huggingface_hub.constants import HF_HUB_CACHE
-
-    places = (datasets.config.HF_DATASETS_CACHE, HF_HUB_CACHE)
-    cache = tuple(os.path.realpath(str(place)) for place in places)
+    cache = tuple(os.path.realpath(place) for place in (datasets.config.HF_DATASETS_CACHE, HF_HUB_CACHE))
     return _read_tables(tables, source, cache, limits)
 
 
@@ -225,7 +212,7 @@ def _read_tables(tables: dict[str, _Table], source: str, cache: tuple[str, ...],
     names = getattr(features[label], "names", None)
     for split, table in tables.items():
         for row in table.rows([label], _LABELS, source):
-            value = text_of(row[label])
+            value = row[label]
             counts[split] += 1
             if isinstance(value, list | dict):
                 raise DataError(f"{source}: column {label} holds {type(value).__name__}s; expected one label an image")
