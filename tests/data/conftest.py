@@ -7,6 +7,8 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -29,6 +31,22 @@ def saved(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
 def png(pixels: np.ndarray) -> bytes:
     """uint8 [H, W] or [H, W, C] -> the bytes of a PNG."""
     return saved(Image.fromarray(pixels))
+
+
+def write_images(root: Path, **pixels: np.ndarray) -> Path:
+    """cat_0=array -> root/cat/0.png."""
+    for name, image in pixels.items():
+        file = root / (name.replace("_", "/") + ".png")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(file)
+    return root
+
+
+def table(file: Path, images: list[object], labels: object, **options: object) -> Path:
+    """A parquet file with the columns image and label."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table({"image": images, "label": labels}), file, **options)
+    return file
 
 
 def zipped(folder: Path, target: Path, prefix: str = "", method: int = zipfile.ZIP_STORED) -> Path:

@@ -9,8 +9,6 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -18,7 +16,7 @@ from uge.data import DataWarning, Limits, load
 from uge.data.decoding import UnreadableImage, decode
 from uge.errors import DataError
 
-from .conftest import refuses, saved
+from .conftest import refuses, saved, table, write_images
 
 SMALL = Limits(pixels=4096, bytes=10**6, files=20)
 
@@ -121,18 +119,14 @@ def test_arrays_are_read_image_by_image(tmp_path: Path) -> None:
 
 
 def test_tables_that_unpack_to_too_much_are_refused_before_they_are_read(tmp_path: Path) -> None:
-    pq.write_table(
-        pa.table({"image": [bytes(2_000_000), square(4)], "label": [0, 1]}), tmp_path / "a.parquet", compression="zstd"
-    )
-    assert (tmp_path / "a.parquet").stat().st_size < 10_000
-    refuses(tmp_path / "a.parquet", "asks for", "--limit bytes=", limits=SMALL)
-    refuses(tmp_path / "a.parquet", "train row 0: has 2,000,000 bytes", limits=Limits(pixels=4096))
+    path = table(tmp_path / "a.parquet", [bytes(2_000_000), square(4)], [0, 1], compression="zstd")
+    assert path.stat().st_size < 10_000
+    refuses(path, "asks for", "--limit bytes=", limits=SMALL)
+    refuses(path, "train row 0: has 2,000,000 bytes", limits=Limits(pixels=4096))
 
 
 def test_a_file_without_end_is_an_unreadable_image(tmp_path: Path) -> None:
-    for name in ("cat", "dog"):
-        (tmp_path / "d" / name).mkdir(parents=True)
-        (tmp_path / "d" / name / "0.png").write_bytes(square(4))
+    write_images(tmp_path / "d", cat_0=np.zeros((4, 4), np.uint8), dog_0=np.zeros((4, 4), np.uint8))
     with (tmp_path / "d" / "cat" / "1.png").open("wb") as file:
         file.truncate(2**40)  # a hole: it takes no room
     with pytest.raises(UnreadableImage, match=r"cat/1.png: cannot be read \(has 1,099,511,627,776 bytes"):

@@ -22,7 +22,7 @@ from PIL import Image
 from uge.data import DataWarning, ImageSet, load, photographs
 from uge.errors import DataError
 
-from .conftest import CLASSES, png, refuses, zipped
+from .conftest import CLASSES, png, refuses, table, write_images, zipped
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 
@@ -38,24 +38,8 @@ def check_same(found: ImageSet, truth: tuple[np.ndarray, np.ndarray], class_name
     assert all(name.startswith(class_names[label] + "/") for name, label in zip(found.names, labels, strict=True))
 
 
-def write_images(root: Path, **pixels: np.ndarray) -> Path:
-    """cat_0=array -> root/cat/0.png; a folder with two classes unless told otherwise."""
-    for name, image in pixels.items():
-        file = root / (name.replace("_", "/") + ".png")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image).save(file)
-    return root
-
-
 RGB = np.full((4, 4, 3), 7, np.uint8)
 GRAY = np.zeros((2, 4, 4), np.uint8)  # two of them
-
-
-def table(file: Path, images: list[object], labels: object, **options: object) -> Path:
-    """A parquet file with the columns image and label."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.table({"image": images, "label": labels}), file, **options)
-    return file
 
 
 def hub_table(file: Path, cells: list[dict], labels: list[int], image: str = "image", label: object = None) -> None:
