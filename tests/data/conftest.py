@@ -81,7 +81,5 @@ def image_folder(tmp_path: Path, truth: dict[str, tuple[np.ndarray, np.ndarray]]
     root = tmp_path / "images [1]"  # a name that a careless glob would misread
     for split, (pixels, labels) in truth.items():
         for number, (image, label) in enumerate(zip(pixels, labels, strict=True)):
-            file = root / split / CLASSES[label] / f"{number % SPLITS[split]:05d}.png"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(png(image))
+            write_images(root / split / CLASSES[label], **{f"{number % SPLITS[split]:05d}": image})
     return root

@@ -193,7 +193,7 @@ def _opened(content: bytes, where: str, limits: Limits, conversions: Counter[str
     except DataError:
         raise
     except UnidentifiedImageError:
-        kind = next((name for at, mark, name in _OTHER_FORMATS if content[at:].startswith(mark)), None)
+        kind = next((name for at, mark, name in _OTHER_FORMATS if content.startswith(mark, at)), None)
         reason = f"it is {kind}" if kind else "not an image" if content else "it is empty"
     except MemoryError:
         reason = "it does not fit into memory"

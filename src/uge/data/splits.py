@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import math
 import os
 import tempfile
 from collections import Counter
@@ -93,7 +92,7 @@ def decoded(found: Source, entries: Iterable[Entry], source: str, how: How) -> D
                         f"mixed colours: {first_of[1]} is gray, {first_of[3]} is RGB; --convert makes all RGB"
                     )
                 if len(pixels) == 3 and grays == len(numbers):  # the first RGB image: widen all before it
-                    widen(file, (len(numbers), 1, height, width))
+                    widen(file, len(numbers), height * width)
                 pixels = np.broadcast_to(pixels, (3, height, width))
             file.write(pixels.tobytes())
             names.append(entry.name)
@@ -153,10 +152,8 @@ def scratch_file() -> Iterator[IO[bytes]]:
         ) from error
 
 
-def widen(file: IO[bytes], shape: tuple[int, int, int, int]) -> None:
-    """Write the gray images of a file as RGB in their place, the last one first."""
-    count = shape[0]
-    gray = math.prod(shape[1:])
+def widen(file: IO[bytes], count: int, gray: int) -> None:
+    """Write the gray images of a file, of so many bytes each, as RGB in their place, the last one first."""
     for number in reversed(range(count)):
         file.seek(number * gray)
         pixels = file.read(gray)
