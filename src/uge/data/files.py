@@ -53,7 +53,7 @@ class SourceTree:
         return (*self.notes, *(f"{self.source}: {len(paths)} {what}: {some_names(paths)}" for what, paths in passed))
 
 
-def read_tree(tree: SourceTree, *, skip_bad: bool, pictures: bool = False) -> Source:
+def read_tree(tree: SourceTree, *, skip_bad: bool, pictures: bool) -> Source:
     """Classes and splits of a folder or zip of images.
 
     With `skip_bad` it goes on without classes of which no file can be read; `pictures` is as for `class_layout`.
@@ -61,15 +61,15 @@ def read_tree(tree: SourceTree, *, skip_bad: bool, pictures: bool = False) -> So
     Raises:
         DataError: see `class_layout`; or a name cannot be written down.
     """
-    is_copy = COPY_FILES & {"manifest.json", "SHA256SUMS"} <= tree.files.keys()
-    if is_copy:
+    files = tree.files
+    if {"manifest.json", "SHA256SUMS"} <= files.keys():
+        files = {path: read for path, read in files.items() if path not in COPY_FILES}
         tree.notes.insert(
             0,
             f"{tree.source} is a published copy, read as anybody reads it; what a recipient's network should see is"
             " uge.authorised_view(folder, key)",
         )
         tree.passed[SYSTEM] = [path for path in tree.passed[SYSTEM] if path not in COPY_FILES]
-    files = {path: read for path, read in tree.files.items() if not is_copy or path not in COPY_FILES}
     if wrong := next(filter(HALF_OF_A_PAIR.search, files), None):
         raise DataError(f"{tree.source} holds the name {os.fsencode(wrong)!r}, which is not UTF-8; rename it")
     found = class_layout(tree.source, files, where=tree.where, empty=tree.empty, without=skip_bad, pictures=pictures)
