@@ -36,13 +36,12 @@ class _Table:
     Attributes:
         features: column -> its type, of the `datasets` library.
         schema: of arrow.
-        batches: columns, rows at a time, the first row -> arrow tables or batches, from that row or one before it, and
-            the number of their first row.
+        batches: columns, rows at a time, the first row -> arrow tables or batches, from that row on.
     """
 
     features: dict[str, Any]
     schema: Any
-    batches: Callable[[list[str], int, int], Iterable[tuple[int, Any]]]
+    batches: Callable[[list[str], int, int], Iterable[Any]]
 
     def rows(self, columns: list[str], at_a_time: int, source: str, first: int = 0) -> Iterator[dict[str, Any]]:
         """Row by row, from the first.
@@ -51,8 +50,8 @@ class _Table:
             DataError: the table is damaged, which may show only here.
         """
         try:
-            for number, batch in self.batches(columns, at_a_time, first):
-                yield from batch.to_pylist()[max(0, first - number) :]
+            for batch in self.batches(columns, at_a_time, first):
+                yield from batch.to_pylist()
         except Exception as error:  # the libraries let through errors of many libraries below them
             raise DataError(f"{source} cannot be read ({_cause(error)}); make or download it again") from error
 
@@ -133,7 +132,7 @@ def _features_of(schema: Any) -> dict[str, Any]:
     return {name: known.get(name) for name in schema.names}
 
 
-def _batches_of(opened: list[Any], columns: list[str], at_a_time: int, first: int) -> Iterator[tuple[int, Any]]:
+def _batches_of(opened: list[Any], columns: list[str], at_a_time: int, first: int) -> Iterator[Any]:
     """Groups of rows that end before the first row are not read."""
     number = 0
     for table in opened:
@@ -143,7 +142,7 @@ def _batches_of(opened: list[Any], columns: list[str], at_a_time: int, first: in
                 continue
             for batch in table.iter_batches(batch_size=at_a_time, row_groups=[group], columns=columns):
                 if begins + len(batch) > first:
-                    yield begins, batch
+                    yield batch.slice(max(0, first - begins))
                 begins += len(batch)
 
 
@@ -178,10 +177,8 @@ def read_hub(source: str, limits: Limits) -> Source:
     return _read_tables(tables, source, cache, limits)
 
 
-def _arrow_batches(table: Any, columns: list[str], at_a_time: int, first: int) -> Iterator[tuple[int, Any]]:
-    chosen = table.select_columns([name.removesuffix(_PATH) for name in columns]).skip(first)
-    for number, batch in enumerate(chosen.iter(batch_size=at_a_time)):
-        yield first + number * at_a_time, batch
+def _arrow_batches(table: Any, columns: list[str], at_a_time: int, first: int) -> Iterable[Any]:
+    return table.select_columns([name.removesuffix(_PATH) for name in columns]).skip(first).iter(batch_size=at_a_time)
 
 
 def _cause(error: BaseException) -> str:
