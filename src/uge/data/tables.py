@@ -220,7 +220,9 @@ def _read_tables(tables: dict[str, _Table], source: str, cache: tuple[str, ...],
     def entries(split: str) -> Iterator[Entry]:
         table = tables[split]
         cells = _cells(table, image, source)
-        for number, row in enumerate(table.rows([label, *_path_of(table.schema, image)], _ROWS, source)):
+        kind = table.schema.field(image).type  # paths may stand beside the bytes
+        paths = [image + _PATH for at in range(kind.num_fields) if kind.field(at).name == "path"]
+        for number, row in enumerate(table.rows([label, *paths], _ROWS, source)):
             where = f"{source}: {split} row {number}"
             position = label_of(row[label], where)
             path = (row.get(image) or {}).get("path")
@@ -245,12 +247,6 @@ def _column(features: Iterable[str], typed: list[str], usual: tuple[str, ...], p
         if name in (typed or features):
             return name
     raise DataError(f"{problem}: expected one named {' or '.join(usual)}, got {some_names(list(features))}")
-
-
-def _path_of(schema: Any, image: str) -> list[str]:
-    """The column of the paths of images, where they have some."""
-    kind = schema.field(image).type
-    return [image + _PATH] if any(kind.field(at).name == "path" for at in range(kind.num_fields)) else []
 
 
 def _read_cell(read: Callable[[], Any], where: str, column: str, cache: tuple[str, ...], limits: Limits) -> bytes:
