@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
+import runpy
 import statistics
 import time
 from importlib import resources
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -67,26 +66,24 @@ def test_the_licence_and_the_sources_travel_with_it() -> None:
         assert part in text
 
 
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
-    if not SCRIPT.exists() or not SOURCE.exists():
-        pytest.skip("needs the build script of a source checkout and the zip that it reads")
-    spec = importlib.util.spec_from_file_location("build_eurosat", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+BUILT_HERE = pytest.mark.skipif(
+    not SCRIPT.exists() or not SOURCE.exists(),
+    reason="needs the build script of a source checkout and the zip that it reads",
+)
 
 
+@BUILT_HERE
 @pytest.mark.parametrize("split", DIGESTS)
-def test_it_is_what_the_script_builds(script: ModuleType, split: str) -> None:
+def test_it_is_what_the_script_builds(split: str) -> None:
     """Pixels, not bytes: these depend on the WebP library below Pillow."""
+    grid = runpy.run_path(str(SCRIPT))["grid_of"](SOURCE, split)
     file = resources.files("uge.data").joinpath("embedded", f"eurosat-{split}.webp")
     with file.open("rb") as stream, Image.open(stream) as committed:
-        assert np.array_equal(np.asarray(committed), script.grid_of(SOURCE, split))
+        assert np.array_equal(np.asarray(committed), grid)
 
 
-def test_labels_and_names_are_those_of_the_zip(script: ModuleType) -> None:
+@BUILT_HERE
+def test_labels_and_names_are_those_of_the_zip() -> None:
     whole, found = load(SOURCE, "test"), load("eurosat", "test")
     assert found.class_names == whole.class_names
     assert told(whole).items() >= told(found).items() and len(found) == 1000

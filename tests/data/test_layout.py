@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from uge.data.layout import ClassLayout, class_layout, split_of
+from uge.data.entries import Source
+from uge.data.layout import class_layout, split_of
 from uge.errors import DataError
 
 
-def laid_out(*paths: str, tables: dict[str, str] | None = None, empty: tuple[str, ...] = (), without: bool = False):
+def laid_out(*paths: str, tables: dict[str, str] | None = None, **how: object) -> Source:
     """The layout of a tree "d" of these files; `tables` are files with content."""
-    tables = tables or {}
-    return class_layout("d", [*paths, *tables], read=lambda path: tables[path].encode(), empty=empty, without=without)
+    contents = dict.fromkeys(paths, "") | (tables or {})
+    return class_layout("d", {path: content.encode for path, content in contents.items()}, **how)  # type: ignore[arg-type]
 
 
-def names_of(layout: ClassLayout, split: str = "train") -> list[str]:
-    return [name for _, name, _ in layout.splits[split]]
+def names_of(found: Source, split: str = "train") -> list[str]:
+    return [entry.name for entry in found.splits[split]]
 
 
 def refusal(*paths: str, **how: object) -> str:
@@ -50,17 +51,12 @@ def test_a_folder_says_its_split(folder: str, split: str | None) -> None:
 @pytest.mark.parametrize("inner", ["", "/images", "/same"])
 def test_splits_are_found_wherever_they_lie(above: str, inner: str) -> None:
     folders = [f"{above}{name}{inner.replace('same', name)}" for name in ("Training_Set", "test", "valid")]
-    found = laid_out(*(file for folder in folders for file in under(folder)), f"{above or 'x/'}logo.png")
+    strays = sorted([f"{above or 'x/'}logo.png", f"{above}unsorted/cat/7.png"])  # no classes, and no images of one
+    found = laid_out(*(file for folder in folders for file in under(folder)), *strays)
     assert found.class_names == ("cat", "dog")
     for split in ("train", "test", "val"):
         assert names_of(found, split) == ["cat/0", "dog/0"]
-    assert any("1 image beside the splits passed over" in note for note in found.notes)
-
-
-def test_what_lies_beside_the_splits_is_no_class() -> None:
-    found = laid_out(*under("data/train"), *under("data/test"), "assets/logo.png", "data/unsorted/cat/7.png")
-    assert found.class_names == ("cat", "dog") and len(found.splits["train"]) == 2
-    assert "d: 2 images beside the splits passed over: assets/logo.png, data/unsorted/cat/7.png" in found.notes
+    assert f"d: 2 images beside the splits passed over: {', '.join(strays)}" in found.notes
 
 
 @pytest.mark.parametrize(
@@ -171,8 +167,9 @@ class TestTables:
     def test_labels_come_from_it(self, folder: str, name: str, text: str) -> None:
         images = [f"{folder}{number}.png" for number in range(3)]
         found = laid_out(*images, tables={f"{folder.replace('images/', '')}{name}": text})
-        assert found.splits == {"train": [("dog", "dog/0", images[0]), ("cat", "cat/1", images[1])]}
-        assert found.class_names == ("cat", "dog")
+        told = [(entry.label, entry.name, entry.where) for entry in found.splits["train"]]
+        assert told == [(1, "dog/0", images[0]), (0, "cat/1", images[1])]
+        assert found.class_names == ("cat", "dog") and list(found.splits) == ["train"]
         assert len(found.notes) == 1 and "1 image" in found.notes[0] and images[2] in found.notes[0]
 
     def test_one_above_the_splits_is_for_all_of_them(self) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import os
 from pathlib import Path
 
-import numpy as np
 from hypothesis import strategies as st
 from PIL import Image
+
+from .conftest import saved
 
 KINDS = {".png": "PNG", ".JPG": "JPEG", ".jfif": "JPEG", ".bmp": "BMP", ".Webp": "WEBP", ".tiff": "TIFF", ".gif": "GIF"}
 JUNK = [
@@ -46,9 +46,7 @@ def content_of(name: str, colour: int) -> bytes:
     kind = next((KINDS[suffix] for suffix in KINDS if name.endswith(suffix)), None)
     if kind is None or name.startswith("._"):
         return b"no image"
-    buffer = io.BytesIO()
-    Image.fromarray(np.full((4, 4, 3), 60 * colour, np.uint8)).save(buffer, kind)
-    return buffer.getvalue()
+    return saved(Image.new("RGB", (4, 4), (60 * colour,) * 3), kind)
 
 
 def written(root: Path, tree: dict[tuple[str, str], int]) -> int:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image
@@ -39,45 +39,39 @@ class _Archive:
         self.zip = open_zip(path, stack, limits)
         self.names = [name.removesuffix(".npy") for name in self.zip.namelist() if name.endswith(".npy")]
 
-    def header(self, name: str, stream: Any = None) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-        """Shape, whether columns come first, and type of an array.
+    @contextmanager
+    def opened(self, name: str) -> Iterator[tuple[IO[bytes], tuple[int, ...], bool, np.dtype[Any]]]:
+        """The stream of an array behind its header, its shape, whether columns come first, and its type.
 
         Raises:
             DataError: its header is damaged, promises more than the file holds, or is that of a pickle.
         """
-        if stream is None:
-            try:
-                opened = self.zip.open(f"{name}.npy")
-            except Exception as error:  # it lies elsewhere than the archive's list of contents says
-                raise self._unreadable(f"the array {name}", error) from error
-            with opened:
-                return self.header(name, opened)
-        try:
-            shape, fortran, dtype = _HEADERS[np.lib.format.read_magic(stream)](stream)
-        except Exception as error:  # the header is text that is parsed: errors of every type
-            raise self._unreadable(f"the array {name}", error) from error
-        if dtype.hasobject:
-            raise DataError(f"{self.path}: the array {name} cannot be read (it is a pickle); write it without objects")
-        asked, held = math.prod(shape) * dtype.itemsize, self.zip.getinfo(f"{name}.npy").file_size
-        if min(shape, default=0) < 0 or asked > held:
-            raise DataError(
-                f"{self.path}: the array {name} asks for {asked:,} bytes, its file holds {held:,}; write it again"
-            )
-        return shape, fortran, dtype
+        with ExitStack() as stack:
+            with self._reading(f"the array {name}"):
+                stream = stack.enter_context(self.zip.open(f"{name}.npy"))
+                shape, fortran, dtype = _HEADERS[np.lib.format.read_magic(stream)](stream)
+            if dtype.hasobject:
+                raise DataError(
+                    f"{self.path}: the array {name} cannot be read (it is a pickle); write it without objects"
+                )
+            asked, held = math.prod(shape) * dtype.itemsize, self.zip.getinfo(f"{name}.npy").file_size
+            if min(shape, default=0) < 0 or asked > held:
+                raise DataError(
+                    f"{self.path}: the array {name} asks for {asked:,} bytes, its file holds {held:,}; write it again"
+                )
+            yield stream, shape, fortran, dtype
 
     def read(self, name: str) -> np.ndarray[Any, Any]:
         """A whole array, for labels and names.
 
         Raises:
-            DataError: as in `header`, or it is larger than a file may be.
+            DataError: as in `opened`, or it is larger than a file may be.
         """
-        asked = math.prod(self.header(name)[0]) * self.header(name)[2].itemsize
-        self.limits.check(f"{self.path}: the array {name}", pixels=-(-asked // 4))
-        try:
-            with self.zip.open(f"{name}.npy") as stream:
+        with self.opened(name) as (stream, shape, _, dtype):
+            self.limits.check(f"{self.path}: the array {name}", pixels=-(-math.prod(shape) * dtype.itemsize // 4))
+            with self._reading(f"the array {name}"):
+                stream.seek(0)
                 return np.asarray(np.lib.format.read_array(stream, allow_pickle=False))
-        except Exception as error:  # damaged bytes
-            raise self._unreadable(f"the array {name}", error) from error
 
     def images(self, name: str) -> Iterator[Pixels]:
         """The items of an array of images one by one, [H, W] or [H, W, C > 1].
@@ -85,26 +79,27 @@ class _Archive:
         Raises:
             DataError: it ends early or is damaged, and so is all that follows.
         """
-        shape, fortran, _ = self.header(name)
-        first = len(shape) == 4 and shape[-1] not in (1, 3, 4)
-        if fortran:  # its first axis is the fastest: there is no reading it image by image
-            yield from (_channels_last(each, first) for each in self.read(name))
-            return
-        self.limits.check(f"{self.path}: {name}[0]", pixels=math.prod(shape[1:3]))
-        size = math.prod(shape[1:])
-        with self.zip.open(f"{name}.npy") as stream:
-            self.header(name, stream)
+        with self.opened(name) as (stream, shape, fortran, _):
+            first = len(shape) == 4 and shape[-1] not in (1, 3, 4)
+            if fortran:  # its first axis is the fastest: there is no reading it image by image
+                yield from (_channels_last(each, first) for each in self.read(name))
+                return
+            self.limits.check(f"{self.path}: {name}[0]", pixels=math.prod(shape[1:3]))
+            size = math.prod(shape[1:])
             for number in range(shape[0]):
-                try:
+                with self._reading(f"{name}[{number}]"):
                     content = stream.read(size)
-                except Exception as error:
-                    raise self._unreadable(f"{name}[{number}]", error) from error
                 if len(content) < size:
                     raise DataError(f"{self.path}: {name} ends before image {number}; write it again")
                 yield _channels_last(np.frombuffer(content, np.uint8).reshape(shape[1:]), first)
 
-    def _unreadable(self, what: str, error: Exception) -> DataError:
-        return DataError(f"{self.path}: {what} cannot be read ({error_line(error)}); write it again")
+    @contextmanager
+    def _reading(self, what: str) -> Iterator[None]:
+        """Damaged bytes and headers, which are text that is parsed, raise errors of every type: all are told as one."""
+        try:
+            yield
+        except Exception as error:
+            raise DataError(f"{self.path}: {what} cannot be read ({error_line(error)}); write it again") from error
 
 
 def npz_source(path: Path, stack: ExitStack, limits: Limits) -> Source:
@@ -148,18 +143,19 @@ def _by_split(names: list[str], words: tuple[str, ...]) -> dict[str, str]:
         rest = [part for part in parts if not split_of(part)]
         if len(rest) == 1 and rest[0] in words and len(parts) <= 2:
             found.setdefault(split or "", name)
-    if "" in found:
-        return {"train": found[""]} if len(found) == 1 else {k: v for k, v in found.items() if k}
-    return found
+    if list(found) == [""]:
+        return {"train": found[""]}
+    return {split: name for split, name in found.items() if split}
 
 
 def _labels(archive: _Archive, name: str, images: str) -> list[Any]:
     """One label an image, from an array [N] or [N, 1]; `images` is the array that they belong to."""
-    shape, _, dtype = archive.header(images)
-    if dtype != np.uint8 or not (len(shape) == 3 or (len(shape) == 4 and {shape[1], shape[-1]} & {1, 3, 4})):
-        raise DataError(
-            f"{archive.path}: {images} is {dtype} {list(shape)}; expected uint8 [N, H, W], [N, H, W, C] or [N, C, H, W]"
-        )
+    with archive.opened(images) as (_, shape, _, dtype):
+        if dtype != np.uint8 or not (len(shape) == 3 or (len(shape) == 4 and {shape[1], shape[-1]} & {1, 3, 4})):
+            raise DataError(
+                f"{archive.path}: {images} is {dtype} {list(shape)};"
+                " expected uint8 [N, H, W], [N, H, W, C] or [N, C, H, W]"
+            )
     values = archive.read(name)
     if values.ndim == 0 or math.prod(values.shape[1:]) != 1:
         raise DataError(
@@ -181,10 +177,8 @@ def read_embedded(name: str) -> Source:
     class_names = EMBEDDED[name]
 
     def entries(split: str) -> Iterator[Entry]:
-        with (
-            resources.files("uge.data").joinpath("embedded", f"{name}-{split}.webp").open("rb") as file,
-            Image.open(file) as grid,
-        ):
+        file = resources.files("uge.data").joinpath("embedded", f"{name}-{split}.webp")
+        with file.open("rb") as stream, Image.open(stream) as grid:
             rows, columns = grid.height // 32, grid.width // 32
             tiles = np.asarray(grid).reshape(rows, 32, columns, 32, 3).swapaxes(1, 2).reshape(-1, 32, 32, 3)
         per_class = len(tiles) // len(class_names)

@@ -193,7 +193,7 @@ def _opened(content: bytes, where: str, limits: Limits, conversions: Counter[str
     except DataError:
         raise
     except UnidentifiedImageError:
-        kind = next((name for at, mark, name in _OTHER_FORMATS if content[at:].startswith(mark)), None)
+        kind = next((name for at, mark, name in _OTHER_FORMATS if content.startswith(mark, at)), None)
         reason = f"it is {kind}" if kind else "not an image" if content else "it is empty"
     except MemoryError:
         reason = "it does not fit into memory"
@@ -209,8 +209,8 @@ def _by_profile(image: Image.Image, profile: bytes) -> Image.Image | None:
     transform = _transform(profile, image.mode)
     if transform is None:
         return None
-    found = ImageCms.applyTransform(image, transform)
-    return found.convert("L") if found is not None and image.mode == "L" else found
+    found = transform.apply(image)
+    return found.convert("L") if image.mode == "L" else found
 
 
 @lru_cache(maxsize=8)  # a camera's images all have one
@@ -229,10 +229,9 @@ def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
         levels = np.arange(0, 256, 15, dtype=np.uint8)
         grid = np.stack(np.meshgrid(levels, levels, levels), -1).reshape(-1, len(levels), 3)
         colours = Image.fromarray(grid if mode == "RGB" else levels[None])
-        found = ImageCms.applyTransform(colours, transform)
+        found = transform.apply(colours)
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
         return None
-    assert found is not None
     change = np.abs(np.asarray(found, dtype=int) - np.asarray(colours.convert("RGB"), dtype=int)).max()
     return transform if change > _STEP else None
 

@@ -12,7 +12,6 @@ import numpy as np
 from uge.errors import DataError
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
-Content = bytes | Pixels
 
 SPLIT_WORDS = {
     "train": "train", "training": "train",
@@ -73,7 +72,7 @@ class Entry:
     name: str
     label: int
     where: str
-    read: Callable[[], Content]
+    read: Callable[[], bytes | Pixels]
 
 
 @dataclass(frozen=True)
@@ -134,12 +133,8 @@ def error_line(error: BaseException) -> str:
 
 
 def text_of(value: Any) -> Any:
-    """Class names that a library gives as bytes or as numbers of its own -> str or int; anything else as it is."""
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "backslashreplace")
-    return value
+    """Class names that a library gives as bytes -> str; anything else as it is."""
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
 
 
 def classes_of(
@@ -147,14 +142,14 @@ def classes_of(
 ) -> tuple[tuple[str, ...], Callable[[Any, str], int]]:
     """Class names, and the way from a row's value to its label.
 
-    `values` are all labels of all splits, not looked at where the source has class names of which they are the
-    positions.
+    `values` are all labels of all splits, hidden ones too, not looked at where the source has class names of which they
+    are the positions.
     """
     if names is not None:
         known: dict[Any, int] = {position: position for position in range(len(names))}
         class_names = tuple(str(text_of(name)) for name in names)
     else:
-        distinct = set(_labels(values, source))
+        distinct = {value for value in map(text_of, values) if not is_hidden(value)}
         kinds = {type(value) for value in distinct}
         if kinds not in ({int}, {str}):
             got = ", ".join(sorted(kind.__name__ for kind in kinds)) or "none"
@@ -165,7 +160,7 @@ def classes_of(
 
     def label_of(value: Any, where: str) -> int:
         value = text_of(value)
-        if isinstance(value, list | dict) or value not in known:
+        if value not in known:
             raise DataError(f"{where} has the label {repr(value)[:40]}; expected one of {len(known)} classes")
         return known[value]
 
@@ -175,11 +170,3 @@ def classes_of(
 def is_hidden(value: Any) -> bool:
     """Whether a label says that it is not told: none at all, or -1 as hubs write it."""
     return value is None or (isinstance(value, int) and value < 0)
-
-
-def _labels(values: Iterable[Any], source: str) -> Iterable[Any]:
-    for value in map(text_of, values):
-        if isinstance(value, list | dict):
-            raise DataError(f"{source}: labels are {type(value).__name__}s; expected one label an image")
-        if not is_hidden(value):
-            yield value

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import lzma
 import os
 import stat
 import zipfile
-import zlib
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 
 from uge.data.decoding import UnreadableImage
 from uge.data.entries import Entry, Limits, Source, error_line, some_names
+from uge.data.images import HALF_OF_A_PAIR
 from uge.data.layout import PICTURE, class_layout, is_system
 from uge.errors import DataError
 from uge.outside import open_file, read_file
 
 COPY_FILES = {"manifest.json", "manifest.sig", "SHA256SUMS", "README.md", ".gitattributes"}
+SYSTEM = "hidden or system files passed over"
+OUTSIDE = "links lead out of it and are passed over; copy the files there if they are meant"
+LOOPS = "links passed over, each leads back to a folder that it lies in"
+SPECIAL = "pipes, sockets or devices passed over"
 _DEFLATE64 = 9
 _UNPACKED = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA}
 
@@ -33,10 +36,7 @@ class SourceTree:
         where: what stands before a file's path in errors.
         files: path ("a/b.png") -> what gives its content.
         empty: folders without a file.
-        system: hidden files and folders, and those of file managers.
-        outside: links that lead out of the folder.
-        loops: links that lead back to a folder that they lie in.
-        special: pipes, sockets, devices.
+        passed: what is said of files that are passed over, whether images or not -> their paths.
         notes: what else is to be said.
     """
 
@@ -44,27 +44,16 @@ class SourceTree:
     where: str
     files: dict[str, Callable[[], bytes]] = field(default_factory=dict)
     empty: list[str] = field(default_factory=list)
-    system: list[str] = field(default_factory=list)
-    outside: list[str] = field(default_factory=list)
-    loops: list[str] = field(default_factory=list)
-    special: list[str] = field(default_factory=list)
+    passed: dict[str, list[str]] = field(default_factory=lambda: {SYSTEM: [], OUTSIDE: [], LOOPS: [], SPECIAL: []})
     notes: list[str] = field(default_factory=list)
 
     def all_notes(self) -> tuple[str, ...]:
-        """One line a kind of what was passed over before anybody asked whether it is an image."""
-        kinds = (
-            (self.system, "hidden or system files passed over"),
-            (self.outside, "links lead out of it and are passed over; copy the files there if they are meant"),
-            (self.loops, "links passed over, each leads back to a folder that it lies in"),
-            (self.special, "pipes, sockets or devices passed over"),
-        )
-        return (
-            *self.notes,
-            *(f"{self.source}: {len(found)} {what}: {some_names(sorted(found))}" for found, what in kinds if found),
-        )
+        """The notes, and one line a kind of what was passed over."""
+        passed = [(what, sorted(paths)) for what, paths in self.passed.items() if paths]
+        return (*self.notes, *(f"{self.source}: {len(paths)} {what}: {some_names(paths)}" for what, paths in passed))
 
 
-def read_tree(tree: SourceTree, *, skip_bad: bool, pictures: bool = False) -> Source:
+def read_tree(tree: SourceTree, *, skip_bad: bool, pictures: bool) -> Source:
     """Classes and splits of a folder or zip of images.
 
     With `skip_bad` it goes on without classes of which no file can be read; `pictures` is as for `class_layout`.
@@ -72,27 +61,19 @@ def read_tree(tree: SourceTree, *, skip_bad: bool, pictures: bool = False) -> So
     Raises:
         DataError: see `class_layout`; or a name cannot be written down.
     """
-    is_copy = COPY_FILES & {"manifest.json", "SHA256SUMS"} <= tree.files.keys()
-    if is_copy:
+    files = tree.files
+    if {"manifest.json", "SHA256SUMS"} <= files.keys():
+        files = {path: read for path, read in files.items() if path not in COPY_FILES}
         tree.notes.insert(
             0,
             f"{tree.source} is a published copy, read as anybody reads it; what a recipient's network should see is"
             " uge.authorised_view(folder, key)",
         )
-        tree.system = [path for path in tree.system if path not in COPY_FILES]
-    paths = [path for path in tree.files if not is_copy or path not in COPY_FILES]
-    for path in paths:
-        if not _is_text(path):
-            raise DataError(f"{tree.source} holds the name {os.fsencode(path)!r}, which is not UTF-8; rename it")
-    layout = class_layout(
-        tree.source, paths, read=lambda path: tree.files[path](), empty=tree.empty, without=skip_bad, pictures=pictures
-    )
-    label_of = {name: label for label, name in enumerate(layout.class_names)}
-    splits = {
-        split: [Entry(name, label_of[folder], tree.where + path, tree.files[path]) for folder, name, path in members]
-        for split, members in layout.splits.items()
-    }
-    return Source(layout.class_names, splits, layout.unlabelled, (*tree.all_notes(), *layout.notes))
+        tree.passed[SYSTEM] = [path for path in tree.passed[SYSTEM] if path not in COPY_FILES]
+    if wrong := next(filter(HALF_OF_A_PAIR.search, files), None):
+        raise DataError(f"{tree.source} holds the name {os.fsencode(wrong)!r}, which is not UTF-8; rename it")
+    found = class_layout(tree.source, files, where=tree.where, empty=tree.empty, without=skip_bad, pictures=pictures)
+    return replace(found, notes=(*tree.all_notes(), *found.notes))
 
 
 def read_picture(path: Path, limits: Limits) -> Source:
@@ -100,14 +81,6 @@ def read_picture(path: Path, limits: Limits) -> Source:
     real = Path(os.path.realpath(path))  # a link that the user names himself is meant
     entry = Entry(f"{PICTURE}/{path.stem}", 0, str(path), partial(_read_file, real, str(path), limits))
     return Source((PICTURE,), {"train": [entry]})
-
-
-def _is_text(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 # ------------------------------------------------------------------------------------------------------------- folders
@@ -136,18 +109,18 @@ def walk(root: Path, limits: Limits) -> SourceTree:
             path = f"{inside}/{entry.name}" if inside else entry.name
             real = os.path.realpath(entry.path) if entry.is_symlink() else entry.path
             if is_system(entry.name):
-                tree.system.append(path)
+                tree.passed[SYSTEM].append(path)
             elif entry.is_symlink() and not any(f"{real}{os.sep}".startswith(each + os.sep) for each in allowed):
-                tree.outside.append(path)
+                tree.passed[OUTSIDE].append(path)
             elif real in above:
-                tree.loops.append(path)
+                tree.passed[LOOPS].append(path)
             elif entry.is_dir():
                 waiting.append((real, path, (*above, real)))
             elif entry.is_file() or entry.is_symlink():  # a link that leads nowhere is a file that cannot be read
                 tree.files[path] = partial(_read_file, Path(real), tree.where + path, limits)
                 limits.check(tree.source, files=len(tree.files))
             else:
-                tree.special.append(path)
+                tree.passed[SPECIAL].append(path)
     return tree
 
 
@@ -209,11 +182,11 @@ def list_zip(path: Path, archive: zipfile.ZipFile, limits: Limits) -> SourceTree
         if inside.is_absolute() or ".." in inside.parts:
             raise DataError(f"{path} holds the unsafe name '{name[:80]}'; make it again from a plain folder")
         if any(map(is_system, inside.parts)):
-            tree.system.append(str(inside))
+            tree.passed[SYSTEM].append(str(inside))
         elif name.endswith(("/", "\\")):
             folders.add(str(inside))
         elif stat.S_ISLNK(member.external_attr >> 16):
-            tree.outside.append(str(inside))
+            tree.passed[OUTSIDE].append(str(inside))
         elif str(inside) in tree.files:
             raise DataError(f"{path} holds '{inside}' twice; make it again from a plain folder")
         else:
@@ -251,7 +224,5 @@ def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, where: str, l
         )
     try:
         return archive.read(member)
-    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, NotImplementedError) as error:
+    except Exception as error:  # as in `open_zip`
         raise UnreadableImage(f"{where}: cannot be read ({error_line(error)}); mend the zip, or --skip-bad") from error
-    except RuntimeError as error:  # encrypted, though the list of members says otherwise
-        raise DataError(f"{where}: cannot be unpacked ({error_line(error)}); unpack it and give the folder") from error

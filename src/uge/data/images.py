@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from torch.nn import functional as F
 from uge.errors import DataError
 
 MOST_VALUES = 250 * 3 * 64 * 64  # of a batch of images, whose views and copies take some hundred bytes a value
+HALF_OF_A_PAIR = re.compile("[\ud800-\udfff]")  # what Python makes of bytes that are no text, in names of files
 CLEARLY = 0.8  # of the distance to another image, what a copy is away from its own at most
 
 
@@ -195,7 +197,7 @@ def check_class_names(names: Sequence[str]) -> None:
     Raises:
         DataError: naming them.
     """
-    if wrong := next((name for name in names if any("\ud800" <= letter <= "\udfff" for letter in name)), None):
+    if wrong := next(filter(HALF_OF_A_PAIR.search, names), None):
         raise DataError(f"the class name {wrong!r} is not Unicode text; rename the class")
     if twice := repeated([identity(name) for name in names]):
         one, other = [name for name in names if identity(name) == twice][:2]

@@ -8,13 +8,14 @@ images, val or reports is no class, and nothing is published because it lay near
 from __future__ import annotations
 
 import re
-import unicodedata
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from uge.data.decoding import SUFFIXES
-from uge.data.entries import SPLIT_WORDS, kinds_of, some_names, suffix_of
+from uge.data.entries import SPLIT_WORDS, Entry, Source, kinds_of, some_names, suffix_of
+from uge.data.images import composed
 from uge.data.labels import labels_in
 from uge.errors import DataError
 
@@ -43,23 +44,6 @@ _Labelled = tuple[str, Parts, str]  # the folder of a class, the path below it, 
 
 
 @dataclass(frozen=True)
-class ClassLayout:
-    """Where the images of a tree belong.
-
-    Attributes:
-        class_names: of all splits, sorted.
-        splits: split -> (class, name "class/file" without suffix, path) of every image, sorted by path.
-        unlabelled: splits without a labelled image -> how many images they hold.
-        notes: one line a kind of file that is no image of a class.
-    """
-
-    class_names: tuple[str, ...]
-    splits: dict[str, list[tuple[str, str, str]]]
-    unlabelled: dict[str, int]
-    notes: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class _Frame:
     """The folders above the classes.
 
@@ -73,12 +57,12 @@ class _Frame:
     bottoms: dict[str, Parts]
     named: bool
 
-    def place(self, parts: Parts) -> tuple[str, Parts] | None:
-        """The split of a path, and the rest of it below the folder of its classes; None for one of no split."""
+    def place(self, parts: Parts) -> tuple[str, Parts]:
+        """The split of a path, and the rest of it below the folder of its classes; empty for one of no split."""
         for split, bottom in self.bottoms.items():
             if parts[: len(bottom)] == bottom:
                 return split, parts[len(bottom) :]
-        return None
+        return "", ()
 
 
 def is_system(name: str) -> bool:
@@ -94,45 +78,44 @@ def split_of(folder: str) -> str | None:
 
 def class_layout(
     source: str,
-    paths: Iterable[str],
+    files: Mapping[str, Callable[[], bytes]],
     *,
-    read: Callable[[str], bytes],
+    where: str = "",
     empty: Iterable[str] = (),
     without: bool = False,
     pictures: bool = False,
-) -> ClassLayout:
+) -> Source:
     """Find classes and splits.
 
     Args:
         source: names the tree in errors.
-        paths: of its files, "a/b.png", without those of the system.
-        read: gives the content of a table of labels by its path.
+        files: path ("a/b.png") -> what gives its content; without those of the system.
+        where: what stands before a file's path in errors.
         empty: folders that hold no file.
         without: go on without classes of which no file can be read.
         pictures: where no image lies in a class folder, take those beside each other as of the class `PICTURE`.
 
+    Returns:
+        The classes, sorted, and the images of every split, sorted by path.
+
     Raises:
         DataError: it cannot be said which folders are classes, or a class would be lost.
     """
-    kinds: dict[str, list[Parts]] = {"image": [], "picture": [], "other": []}
-    for path in paths:
-        suffix = suffix_of(path)
-        kind = "image" if suffix in SUFFIXES else "picture" if suffix in PICTURES else "other"
-        kinds[kind].append(tuple(path.split("/")))
-    frame = _frame(source, sorted(kinds["image"]))
-    labelled, loose, beside = _sorted_out(frame, sorted(kinds["image"]))
-    others = {"/".join(each) for each in kinds["other"]}
-    notes = _label_by_tables(source, frame, labelled, loose, others, read)
+    images = sorted(tuple(path.split("/")) for path in files if suffix_of(path) in SUFFIXES)
+    not_read = sorted(path for path in files if suffix_of(path) in PICTURES)
+    others = {path for path in files if suffix_of(path) not in SUFFIXES | PICTURES}
+    frame = _frame(source, images)
+    labelled, loose, beside = _sorted_out(frame, images)
+    notes = _label_by_tables(source, frame, labelled, loose, others, files)
     if pictures and not labelled and not frame.named:
         labelled = {split: [(PICTURE, (path,), path) for path in members] for split, members in loose.items()}
         loose = {}
     classes = {folder for members in labelled.values() for folder, _, _ in members}
-    _check_classes(source, classes, frame, labelled, ["/".join(each) for kind in kinds.values() for each in kind])
-    unread, bare = _lost(classes, frame, kinds["picture"], [*kinds["other"], *((*e.split("/"), "") for e in empty)])
+    _check_classes(source, classes, frame, labelled, files)
+    unread, bare = _lost(classes, frame, [*files, *(f"{folder}/" for folder in empty)])
     notes += _notes_on_classes(source, classes, unread, bare, without=without)
     notes += _notes_on_subfolders(source, labelled)
     astray = sorted(path for members in loose.values() for path in members)
-    not_read = sorted("/".join(each) for each in kinds["picture"])
     notes += [
         f"{source}: {_count(found, what)} passed over: {how(found)}{more}"
         for found, what, how, more in (
@@ -143,12 +126,14 @@ def class_layout(
         )
         if found
     ]
-    return ClassLayout(
-        tuple(sorted({unicodedata.normalize("NFC", name) for name in classes})),
-        {split: _named(source, members) for split, members in labelled.items()},
-        {split: len(members) for split, members in loose.items() if split not in labelled},
-        tuple(notes),
-    )
+    class_names = tuple(sorted({composed(name) for name in classes}))
+    label_of = {name: label for label, name in enumerate(class_names)}
+    splits = {
+        split: [Entry(name, label_of[folder], where + path, files[path]) for folder, name, path in _named(source, its)]
+        for split, its in labelled.items()
+    }
+    unlabelled = {split: len(members) for split, members in loose.items() if split not in labelled}
+    return Source(class_names, splits, unlabelled, tuple(notes))
 
 
 def _sorted_out(
@@ -159,13 +144,13 @@ def _sorted_out(
     loose: dict[str, list[str]] = {}
     beside: list[str] = []
     for parts in images:
-        path, place = "/".join(parts), frame.place(parts)
-        if place is None:
+        path, (split, below) = "/".join(parts), frame.place(parts)
+        if not split:
             beside.append(path)
-        elif len(place[1]) == 1:
-            loose.setdefault(place[0], []).append(path)
+        elif len(below) == 1:
+            loose.setdefault(split, []).append(path)
         else:
-            labelled.setdefault(place[0], []).append((place[1][0], place[1][1:], path))
+            labelled.setdefault(split, []).append((below[0], below[1:], path))
     return labelled, loose, beside
 
 
@@ -226,19 +211,15 @@ def _looked_through(images: Sequence[Parts], top: Parts, below: int, passes: Cal
 
 
 def _check_classes(
-    source: str, classes: Collection[str], frame: _Frame, labelled: dict[str, list[_Labelled]], files: Sequence[str]
+    source: str, classes: Collection[str], frame: _Frame, labelled: dict[str, list[_Labelled]], files: Collection[str]
 ) -> None:
     """Refuse what is no class: splits, folders that hold all images, reports; and splits inside of classes."""
     if not classes:
         beside = f" (but {kinds_of(files)})" if files else ""
         splits = f", only without labels in {' and '.join(frame.bottoms)}" if frame.named else ""
         raise DataError(f"{source} holds no image in a class folder{splits}{beside}; {EXPECTED}")
-    strange = sorted(
-        name
-        for name in classes
-        if _letters(name) in _NO_CLASS or (split_of(name) is not None and name.lower() != "train")
-    )
-    if strange:
+    other_split = {name for name in classes if split_of(name) and name.lower() != "train"}
+    if strange := sorted(other_split | {name for name in classes if _letters(name) in _NO_CLASS}):
         raise DataError(
             f"{source} would have the classes {some_names(strange)}, names of splits or of what lies beside classes;"
             f" {EXPECTED}: move or rename them"
@@ -251,21 +232,18 @@ def _check_classes(
                 )
 
 
-def _lost(
-    classes: Collection[str], frame: _Frame, pictures: Sequence[Parts], others: Sequence[Parts]
-) -> tuple[dict[str, list[str]], list[str]]:
+def _lost(classes: Collection[str], frame: _Frame, paths: Iterable[str]) -> tuple[dict[str, list[str]], list[str]]:
     """Folders that may be classes, but hold pictures alone that are not read -> these; and such without a picture."""
     unread: dict[str, list[str]] = {}
     without: set[str] = set()
-    for members, is_picture in ((pictures, True), (others, False)):
-        for parts in members:
-            place = frame.place(parts)
-            if place is None or len(place[1]) < 2 or place[1][0] in classes or _letters(place[1][0]) in _NO_CLASS:
-                continue
-            if is_picture:
-                unread.setdefault(place[1][0], []).append("/".join(parts))
-            else:
-                without.add(place[1][0])
+    for path in paths:
+        _, below = frame.place(tuple(path.split("/")))
+        if len(below) < 2 or below[0] in classes or _letters(below[0]) in _NO_CLASS:
+            continue
+        if suffix_of(path) in PICTURES:
+            unread.setdefault(below[0], []).append(path)
+        else:
+            without.add(below[0])
     return unread, sorted(without - set(unread))
 
 
@@ -288,12 +266,10 @@ def _notes_on_classes(
         notes.append(f"{source}: classes without a file that is read passed over: {some_names(sorted(unread))}")
     if bare:
         notes.append(f"{source}: {_count(bare, 'folder#')} without an image, so no class: {some_names(bare)}")
-    forms: dict[str, list[str]] = {}
-    for name in sorted(classes):
-        forms.setdefault(unicodedata.normalize("NFC", name), []).append(name)
-    if double := [name for name, written in forms.items() if len(written) > 1]:
+    names = [composed(name) for name in sorted(classes)]
+    if double := [name for name, forms in Counter(names).items() if forms > 1]:
         notes.append(f"{source}: folders in two Unicode forms are taken for one class: {some_names(double)}")
-    if [unicodedata.normalize("NFC", name) for name in sorted(classes)] != sorted(forms) and not double:
+    elif names != sorted(names):
         notes.append(
             f"{source}: classes are in the order of composed letters; loaders that sort decomposed names number them"
             " in another order"
@@ -316,8 +292,8 @@ def _named(source: str, members: Sequence[_Labelled]) -> list[tuple[str, str, st
     owners: dict[str, str] = {}
     named = []
     for folder, below, path in sorted(members, key=lambda each: tuple(each[2].split("/"))):
-        folder = unicodedata.normalize("NFC", folder)
-        name = unicodedata.normalize("NFC", f"{folder}/{PurePosixPath('-'.join(below)).stem}")
+        folder = composed(folder)
+        name = composed(f"{folder}/{PurePosixPath('-'.join(below)).stem}")
         if name in owners:
             raise DataError(f"{source}: '{owners[name]}' and '{path}' would both be named '{name}'; rename one")
         owners[name] = path
@@ -333,14 +309,14 @@ def _label_by_tables(
     frame: _Frame,
     labelled: dict[str, list[_Labelled]],
     loose: dict[str, list[str]],
-    files: set[str],
-    read: Callable[[str], bytes],
+    others: set[str],
+    files: Mapping[str, Callable[[], bytes]],
 ) -> list[str]:
-    """Move images of splits without class folders from `loose` to `labelled`, and their tables out of `files`."""
+    """Move images of splits without class folders from `loose` to `labelled`, and their tables out of `others`."""
     notes = []
-    tables = {split: _table_of(frame, split, files) for split in loose if split not in labelled}
+    tables = {split: _table_of(frame, split, others) for split in loose if split not in labelled}
     for table in sorted({table for table in tables.values() if table}):
-        rows, found = labels_in(source, table, read(table)), 0
+        rows, found = labels_in(source, table, files[table]()), 0
         for split in [split for split, its in tables.items() if its == table]:
             # A table names files below its own folder, or below that of the images.
             folders = (table.rpartition("/")[0], "/".join(frame.bottoms[split]))
@@ -352,7 +328,7 @@ def _label_by_tables(
             found += len(known)
         if found < len(rows):
             notes.append(f"{source}: {len(rows) - found} rows of {table} name no image that lies beside it")
-        files.discard(table)
+        others.discard(table)
     return notes
 
 

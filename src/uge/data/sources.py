@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -114,23 +115,17 @@ class Photographs:
         small: all of them as networks see them: as they are, where they are of one small size; else resized whole.
         sizes: (height, width) of each in pixels; None where `small` holds the images themselves.
         splits: that the source has, as `splits_of` says.
+        own: gives one image by its number, at its own size, uint8 [C, H, W]; raises `DataError` where the source has
+            changed since it was opened.
     """
 
     small: ImageSet
     sizes: tuple[tuple[int, int], ...] | None
     splits: tuple[str, ...]
-    _read: Callable[[int], Tensor]
+    own: Callable[[int], Tensor]
 
     def __len__(self) -> int:
         return len(self.small)
-
-    def own(self, number: int) -> Tensor:
-        """One image at its own size, uint8 [C, H, W].
-
-        Raises:
-            DataError: the source has changed since it was opened.
-        """
-        return self._read(number)
 
 
 @contextmanager
@@ -155,7 +150,7 @@ def photographs(
         found = _open(source, stack, limits, skip_bad, pictures=picture_size > 0)
         _tell(found.notes)
         entries = _entries_of(found, split, str(source))
-        alone = picture_size > 0 and not _labels_differ(entries)
+        alone = picture_size > 0 and all(one.label == other.label for one, other in pairwise(entries))
         working_size = picture_size if alone else working_size
         how = How(None, False, convert, skip_bad, limits, most_side=working_size, least_classes=2 - alone)
         try:
@@ -179,13 +174,6 @@ def photographs(
             return torch.from_numpy(np.ascontiguousarray(as_channels(pixels, made.images.channels)))
 
         yield Photographs(made.images, tuple(made.sizes), tuple(found.splits), read)
-
-
-def _labels_differ(entries: Iterable[Entry]) -> bool:
-    """Whether these are images of two classes at least; no more is looked at than shows it."""
-    labels = (entry.label for entry in entries)
-    first = next(labels, None)
-    return any(label != first for label in labels)
 
 
 def _entries_of(found: Source, split: str, source: str) -> Iterable[Entry]:

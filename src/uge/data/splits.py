@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import math
 import os
 import tempfile
 from collections import Counter
@@ -15,7 +14,6 @@ from typing import IO
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 
 from uge.data.decoding import UnreadableImage, centre_cut, decode, squeezed
 from uge.data.entries import Entry, Limits, Pixels, Source, some_names
@@ -57,61 +55,27 @@ class Decoded:
 
 
 def decoded(found: Source, entries: Iterable[Entry], source: str, how: How) -> Decoded:
-    """Read the images of these entries."""
+    """Read the images of these entries, none of which need be held: their names and labels are enough.
+
+    The pixels uint8 [N, C, H, W] lie in a nameless temporary file that is mapped into memory: the system keeps there
+    what it has room for and reads the rest again, so that images may take more space than there is memory. What is
+    written to the tensor stays in memory alone.
+    """
     check_class_names(found.class_names)
     names: list[str] = []
     labels: list[int] = []
-
-    def noted() -> Iterator[Entry]:
-        """The entries, none of which need be held: their names and labels are enough."""
-        for entry in entries:
-            names.append(entry.name)
-            labels.append(entry.label)
-            yield entry
-
-    pixels, numbers, sizes, notes = _decode_all(noted(), source, how)
-    if len(numbers) < len(names):
-        names, labels = [names[number] for number in numbers], [labels[number] for number in numbers]
-    present = sorted(set(labels))
-    if len(present) < how.least_classes:
-        only = found.class_names[present[0]]
-        raise DataError(f"{source} has one class only ({only!r}); expected at least two, each a folder of images")
-    if len(set(names)) < len(names):  # rows only: names of files were checked when they were listed
-        names = [f"{found.class_names[label]}/{row:05d}" for row, label in enumerate(labels)]
-    images = ImageSet(pixels, torch.tensor(labels, dtype=torch.int64), found.class_names, tuple(names))
-    return Decoded(images, numbers, sizes, notes)
-
-
-def _decode_all(
-    entries: Iterable[Entry], source: str, how: How
-) -> tuple[Tensor, list[int], list[tuple[int, int]], list[str]]:
-    """The pixels uint8 [N, C, H, W] of all readable entries, their places, their sizes, and what is to be said.
-
-    The pixels lie in a nameless temporary file that is mapped into memory: the system keeps there what it has room for
-    and reads the rest again, so that images may take more space than there is memory. What is written to the tensor
-    stays in memory alone.
-    """
-    kept: list[int] = []
-    beginning = ""  # names the first image
+    numbers: list[int] = []
     sizes: list[tuple[int, int]] = []  # before resizing
-    notes: list[str] = []
     skipped: list[str] = []
     conversions: Counter[str] = Counter()
     first_of: dict[int, str] = {}  # channels -> the first image that has them
     grays = 0
-    size: tuple[int, int] | None = None
+    beginning, size = "", (0, 0)  # of the first image
     with scratch_file() as file:
-        for number, entry in enumerate(entries):
-            try:
-                pixels, own_size = pixels_of(entry, how, conversions)  # [H, W] or [H, W, C]
-            except UnreadableImage:
-                if not how.skip_bad:
-                    raise
-                skipped.append(entry.where)
-                continue
+        for number, entry, pixels, own_size in _readable(entries, how, conversions, skipped):
             height, width = pixels.shape[:2]
-            beginning = beginning or entry.where
-            size = size or (height, width)
+            if not numbers:
+                beginning, size = entry.where, (height, width)
             if how.most_side and ((height, width) != size or max(size) > how.most_side):
                 raise OwnSizesError
             if (height, width) != size:
@@ -127,26 +91,51 @@ def _decode_all(
                     raise DataError(
                         f"mixed colours: {first_of[1]} is gray, {first_of[3]} is RGB; --convert makes all RGB"
                     )
-                if len(pixels) == 3 and grays == len(kept):  # the first RGB image: widen all before it
-                    widen(file, (len(kept), 1, height, width))
+                if len(pixels) == 3 and grays == len(numbers):  # the first RGB image: widen all before it
+                    widen(file, len(numbers), height * width)
                 pixels = np.broadcast_to(pixels, (3, height, width))
             file.write(pixels.tobytes())
-            kept.append(number)
+            names.append(entry.name)
+            labels.append(entry.label)
+            numbers.append(number)
             sizes.append(size if own_size == size else own_size)  # one object where all are of one size
-            how.limits.check(source, bytes=pixels.size * len(kept), files=len(kept))
+            how.limits.check(source, bytes=pixels.size * len(numbers), files=len(numbers))
 
-        if skipped:
-            total = len(skipped) + len(kept)
-            notes.append(f"passed over {len(skipped)} unreadable of {total} images: {some_names(skipped)}")
-        if not kept or size is None:
+        count = len(numbers)
+        if not count:
             bad = f": {len(skipped)} cannot be read, such as {skipped[0]}" if skipped else ""
             raise DataError(f"{source} holds no readable image in this split{bad}; give other images")
-        if len(first_of) == 2:
-            conversions["brought from gray to RGB"] = grays
-        notes += [f"{count} of {len(kept)} images {what}" for what, count in conversions.items()]
         file.flush()
-        images = np.memmap(file, np.uint8, mode="c", shape=(len(kept), max(first_of), *size))
-    return torch.from_numpy(images), kept, sizes, notes
+        images = np.memmap(file, np.uint8, mode="c", shape=(count, max(first_of), *size))
+    present = sorted(set(labels))
+    if len(present) < how.least_classes:
+        only = found.class_names[present[0]]
+        raise DataError(f"{source} has one class only ({only!r}); expected at least two, each a folder of images")
+    if len(set(names)) < count:  # rows only: names of files were checked when they were listed
+        names = [f"{found.class_names[label]}/{row:05d}" for row, label in enumerate(labels)]
+    if len(first_of) == 2:
+        conversions["brought from gray to RGB"] = grays
+    notes = [f"{some} of {count} images {what}" for what, some in conversions.items()]
+    if skipped:
+        total = len(skipped) + count
+        notes.insert(0, f"passed over {len(skipped)} unreadable of {total} images: {some_names(skipped)}")
+    split = ImageSet(torch.from_numpy(images), torch.tensor(labels), found.class_names, tuple(names))
+    return Decoded(split, numbers, sizes, notes)
+
+
+def _readable(
+    entries: Iterable[Entry], how: How, conversions: Counter[str], skipped: list[str]
+) -> Iterator[tuple[int, Entry, Pixels, tuple[int, int]]]:
+    """The entries that can be read, with their places, pixels [H, W] or [H, W, 3], and sizes before resizing."""
+    for number, entry in enumerate(entries):
+        try:
+            pixels, own_size = pixels_of(entry, how, conversions)
+        except UnreadableImage:
+            if not how.skip_bad:
+                raise
+            skipped.append(entry.where)
+        else:
+            yield number, entry, pixels, own_size
 
 
 @contextmanager
@@ -163,10 +152,8 @@ def scratch_file() -> Iterator[IO[bytes]]:
         ) from error
 
 
-def widen(file: IO[bytes], shape: tuple[int, int, int, int]) -> None:
-    """Write the gray images of a file as RGB in their place, the last one first."""
-    count = shape[0]
-    gray = math.prod(shape[1:])
+def widen(file: IO[bytes], count: int, gray: int) -> None:
+    """Write the gray images of a file, of so many bytes each, as RGB in their place, the last one first."""
     for number in reversed(range(count)):
         file.seek(number * gray)
         pixels = file.read(gray)

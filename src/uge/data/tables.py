@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,18 +17,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from uge.data.decoding import UnreadableImage
-from uge.data.entries import (
-    SPLIT_WORDS,
-    Entries,
-    Entry,
-    Limits,
-    Source,
-    classes_of,
-    error_line,
-    is_hidden,
-    some_names,
-    text_of,
-)
+from uge.data.entries import SPLIT_WORDS, Entries, Entry, Limits, Source, classes_of, error_line, is_hidden, some_names
 from uge.data.layout import split_of
 from uge.errors import DataError
 from uge.outside import open_file, read_file
@@ -46,13 +36,12 @@ class _Table:
     Attributes:
         features: column -> its type, of the `datasets` library.
         schema: of arrow.
-        batches: columns, rows at a time, the first row -> arrow tables or batches, from that row or one before it, and
-            the number of their first row.
+        batches: columns, rows at a time, the first row -> arrow tables or batches, from that row on.
     """
 
     features: dict[str, Any]
     schema: Any
-    batches: Callable[[list[str], int, int], Iterable[tuple[int, Any]]]
+    batches: Callable[[list[str], int, int], Iterable[Any]]
 
     def rows(self, columns: list[str], at_a_time: int, source: str, first: int = 0) -> Iterator[dict[str, Any]]:
         """Row by row, from the first.
@@ -61,30 +50,24 @@ class _Table:
             DataError: the table is damaged, which may show only here.
         """
         try:
-            for number, batch in self.batches(columns, at_a_time, first):
-                yield from batch.to_pylist()[max(0, first - number) :]
+            for batch in self.batches(columns, at_a_time, first):
+                yield from batch.to_pylist()
         except Exception as error:  # the libraries let through errors of many libraries below them
             raise DataError(f"{source} cannot be read ({_cause(error)}); make or download it again") from error
 
 
-class _Cells:
-    """The cells of a column by their numbers; in order, each is read once, and few are held."""
+def _cells(table: _Table, column: str, source: str) -> Callable[[int], Any]:
+    """The cells of a column by the number of their row; in order, each is read once, and few are held."""
+    coming, following = table.rows([column], _ROWS, source), 0
 
-    def __init__(self, table: _Table, column: str, source: str) -> None:
-        self.table, self.column, self.source = table, column, source
-        self.next = 0
-        self.coming: Iterator[dict[str, Any]] | None = None
+    def cell(number: int) -> Any:
+        nonlocal coming, following
+        if number != following:
+            coming = table.rows([column], _ROWS, source, number)
+        following = number + 1
+        return next(coming)[column]
 
-    def __call__(self, number: int) -> Any:
-        """The cell of row `number`.
-
-        Raises:
-            DataError: the table is damaged.
-        """
-        if self.coming is None or number != self.next:
-            self.coming = self.table.rows([self.column], _ROWS, self.source, number)
-        self.next = number + 1
-        return next(self.coming)[self.column]
+    return cell
 
 
 def by_split(source: str, paths: Iterable[str]) -> dict[str, list[str]]:
@@ -129,11 +112,9 @@ def read_parquet(files: dict[str, list[Path]], source: str, stack: ExitStack, li
             ]
             features = _features_of(opened[0].schema_arrow)
             groups = [table.metadata.row_group(at) for table in opened for at in range(table.metadata.num_row_groups)]
-        except OSError as error:
-            reason = error.strerror or _cause(error)
-            raise DataError(f"{source} is no readable parquet ({reason}); make or download it again") from error
         except Exception as error:  # as in `rows`
-            raise DataError(f"{source} is no readable parquet ({_cause(error)}); make or download it again") from error
+            reason = getattr(error, "strerror", None) or _cause(error)
+            raise DataError(f"{source} is no readable parquet ({reason}); make or download it again") from error
         limits.check(
             source,
             bytes=sum(group.total_byte_size for group in groups),
@@ -151,7 +132,7 @@ def _features_of(schema: Any) -> dict[str, Any]:
     return {name: known.get(name) for name in schema.names}
 
 
-def _batches_of(opened: list[Any], columns: list[str], at_a_time: int, first: int) -> Iterator[tuple[int, Any]]:
+def _batches_of(opened: list[Any], columns: list[str], at_a_time: int, first: int) -> Iterator[Any]:
     """Groups of rows that end before the first row are not read."""
     number = 0
     for table in opened:
@@ -161,7 +142,7 @@ def _batches_of(opened: list[Any], columns: list[str], at_a_time: int, first: in
                 continue
             for batch in table.iter_batches(batch_size=at_a_time, row_groups=[group], columns=columns):
                 if begins + len(batch) > first:
-                    yield begins, batch
+                    yield batch.slice(max(0, first - begins))
                 begins += len(batch)
 
 
@@ -172,6 +153,7 @@ def read_hub(source: str, limits: Limits) -> Source:
         DataError: it cannot be had, or holds no images with one label each.
     """
     import datasets
+    from huggingface_hub.constants import HF_HUB_CACHE
 
     name, _, configuration = source.removeprefix("hub:").partition(":")
     try:
@@ -191,17 +173,12 @@ def read_hub(source: str, limits: Limits) -> Source:
         )
         for split, table in found.items()
     }
-    from huggingface_hub.constants import HF_HUB_CACHE
-
-    places = (datasets.config.HF_DATASETS_CACHE, HF_HUB_CACHE)
-    cache = tuple(os.path.realpath(str(place)) for place in places)
+    cache = tuple(os.path.realpath(place) for place in (datasets.config.HF_DATASETS_CACHE, HF_HUB_CACHE))
     return _read_tables(tables, source, cache, limits)
 
 
-def _arrow_batches(table: Any, columns: list[str], at_a_time: int, first: int) -> Iterator[tuple[int, Any]]:
-    chosen = table.select_columns([name.removesuffix(_PATH) for name in columns]).skip(first)
-    for number, batch in enumerate(chosen.iter(batch_size=at_a_time)):
-        yield first + number * at_a_time, batch
+def _arrow_batches(table: Any, columns: list[str], at_a_time: int, first: int) -> Iterable[Any]:
+    return table.select_columns([name.removesuffix(_PATH) for name in columns]).skip(first).iter(batch_size=at_a_time)
 
 
 def _cause(error: BaseException) -> str:
@@ -226,26 +203,26 @@ def _read_tables(tables: dict[str, _Table], source: str, cache: tuple[str, ...],
     if lacking is not None:
         raise DataError(f"{source}: split {lacking} lacks the column {image} or {label} of the others; make it again")
 
-    counts: dict[str, int] = {}
-    hidden: dict[str, int] = {}
+    counts: Counter[str] = Counter()
+    hidden: Counter[str] = Counter()
     values = set()
     names = getattr(features[label], "names", None)
     for split, table in tables.items():
         for row in table.rows([label], _LABELS, source):
-            value = text_of(row[label])
-            counts[split] = counts.get(split, 0) + 1
+            value = row[label]
+            counts[split] += 1
             if isinstance(value, list | dict):
                 raise DataError(f"{source}: column {label} holds {type(value).__name__}s; expected one label an image")
-            if is_hidden(value):
-                hidden[split] = hidden.get(split, 0) + 1
-            else:
-                values.add(value)
+            hidden[split] += is_hidden(value)
+            values.add(value)
     class_names, label_of = classes_of(values, names, source)
 
     def entries(split: str) -> Iterator[Entry]:
         table = tables[split]
-        cells = _Cells(table, image, source)
-        for number, row in enumerate(table.rows([label, *_path_of(table.schema, image)], _ROWS, source)):
+        cells = _cells(table, image, source)
+        kind = table.schema.field(image).type  # paths may stand beside the bytes
+        paths = [image + _PATH for at in range(kind.num_fields) if kind.field(at).name == "path"]
+        for number, row in enumerate(table.rows([label, *paths], _ROWS, source)):
             where = f"{source}: {split} row {number}"
             position = label_of(row[label], where)
             path = (row.get(image) or {}).get("path")
@@ -270,12 +247,6 @@ def _column(features: Iterable[str], typed: list[str], usual: tuple[str, ...], p
         if name in (typed or features):
             return name
     raise DataError(f"{problem}: expected one named {' or '.join(usual)}, got {some_names(list(features))}")
-
-
-def _path_of(schema: Any, image: str) -> list[str]:
-    """The column of the paths of images, where they have some."""
-    kind = schema.field(image).type
-    return [image + _PATH] if any(kind.field(at).name == "path" for at in range(kind.num_fields)) else []
 
 
 def _read_cell(read: Callable[[], Any], where: str, column: str, cache: tuple[str, ...], limits: Limits) -> bytes:
