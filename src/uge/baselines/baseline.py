@@ -43,38 +43,11 @@ class BaselineConfig(Settings):
         return {"bound": self.bound} | super().to_dict()
 
     def __post_init__(self) -> None:
-        """Refuse settings out of range: those of a name are checked alike in all baselines."""
-        for check, names in CHECKS.items():
-            getattr(self, check)(*(name for name in names if hasattr(self, name)))
+        super().__post_init__()
         if hasattr(self, "network"):
             parse_network(self.network)
-
-    def check_scopes(self, *names: str) -> None:
-        """Refuse a `scope` that is none."""
-        for name in names:
-            if (scope := getattr(self, name)) not in SCOPES:
-                raise ConfigError(f"unknown scope '{scope}'; choose from: {', '.join(SCOPES)}")
-
-    def check_steps(self, *names: str) -> None:
-        """Refuse bounds outside 1..128 steps: below 1 rounding would take the change away."""
-        self._check(names, lambda value: 1 <= value <= 128, "must be 1..128 (8-bit steps)")
-
-    def check_shares_below_one(self, *names: str) -> None:
-        """Refuse settings outside 0..1, or of 1."""
-        self._check(names, lambda value: 0 <= value < 1, "is a share from 0 up to 1")
-
-
-CHECKS = {  # of `Settings` and `BaselineConfig`, and the settings that each is for
-    "check_scopes": ("scope",),
-    "check_steps": ("rms_255", "noise_255"),
-    "check_counts": (
-        *("steps", "network_steps", "attack_steps", "epochs", "network_epochs", "passes", "rounds", "draws"),
-        *("batch_size", "patch", "offset", "checkpoints", "colour_images", "side"),
-    ),
-    "check_positive": ("separation", "step_share", "attack_share", "learning_rate", "network_learning_rate"),
-    "check_shares": ("balance",),
-    "check_shares_below_one": ("error", "radius_share"),  # an adversary as strong as the noise would leave none of it
-}
+        if (scope := getattr(self, "scope", SCOPES[0])) not in SCOPES:
+            raise ConfigError(f"unknown scope '{scope}'; choose from: {', '.join(SCOPES)}")
 
 
 @dataclass(frozen=True)
@@ -87,10 +60,6 @@ class LinfConfig(BaselineConfig):
 
     bound = "L_inf: epsilon_255"
     epsilon_255: int = 8
-
-    def __post_init__(self) -> None:
-        self.check_epsilon()
-        super().__post_init__()
 
 
 C = TypeVar("C", bound=BaselineConfig)

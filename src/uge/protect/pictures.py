@@ -51,10 +51,6 @@ class PicturesConfig(LetterConfig):
     steps: int = 80
     batch_size: int = 8
 
-    def __post_init__(self) -> None:
-        self.check_epsilon(255)
-        self.check_counts("steps", "batch_size")
-
 
 class PicturesProtection(LetterProtection[PicturesConfig]):
     """Makes sealed copies of pictures of one class, or of none."""

@@ -81,10 +81,7 @@ class SealedConfig(LetterConfig):
     misdirection: float = 2.0
 
     def __post_init__(self) -> None:
-        self.check_epsilon(255)
-        self.check_counts("steps", "epochs", "batch_size", "width", "surrogate_steps")
-        self.check_counts("reference_epochs", "reference_images")
-        self.check_not_negative("misdirection")
+        super().__post_init__()
         if not self.surrogates or (self.misdirection and not self.references):
             raise ConfigError("surrogates and references are lists of one network at least")
         for network in (*self.surrogates, *self.references):

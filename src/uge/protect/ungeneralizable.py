@@ -98,13 +98,9 @@ class UngeneralizableConfig(Settings):
     run_epochs: int = 0
 
     def __post_init__(self) -> None:
-        self.check_epsilon()
+        super().__post_init__()
         if self.feature_objective not in FEATURE_OBJECTIVES:
             raise unknown_name("feature objective", self.feature_objective, FEATURE_OBJECTIVES)
-        self.check_counts("feature_images", "epochs", "batch_size", "clean_checkpoints", "live_runs", "generator_patch")
-        self.check_not_negative(*TERMS, "run_epochs")
-        self.check_shares("warm_up", "clean_share")
-        self.check_positive("temperature", "learning_rate")
         if self.generator_width < 4 or self.generator_width % 4:
             raise ConfigError(f"generator_width must be a multiple of 4, got {self.generator_width}")
         if self.gradient_matching == self.feature_distance == self.undistillation == 0:
