@@ -31,7 +31,6 @@ from uge.errors import ConfigError
 from uge.keys.key import Key
 from uge.keys.letter import channels_equal
 from uge.keys.shift import MOST_LEVEL, Layout
-from uge.losses.misdirection import misdirection
 from uge.networks import parse_network
 from uge.networks.unet import UNet
 from uge.protect.family import filtered
@@ -187,9 +186,10 @@ class SealedProtection(LetterProtection[SealedConfig]):
         rng: torch.Generator,
     ) -> dict[str, Any]:
         """One step of the generator and of one surrogate on the images of these numbers."""
-        labels = self.clean.labels[pick]
+        images, labels = self.clean.images[pick], self.clean.labels[pick]
+        layout = self.layout(images)
         self.generator.train()
-        x_u = filtered(self._rendered(pick, rng), rng, edges=self.edges)
+        x_u = filtered(rendered(images, *self._proposed(pick, layout), layout, rng), rng, edges=self.edges)
         seen = Shift.draw(len(pick), self.clean.image_size, rng)(x_u).contiguous(memory_format=torch.channels_last)
         shown = seen.detach().requires_grad_()
         learnt = F.cross_entropy(_answer(run.network, shown), labels.to(self.device))
@@ -198,7 +198,7 @@ class SealedProtection(LetterProtection[SealedConfig]):
         terms: dict[str, Any] = {"shortcut": round(float(learnt.detach()), 4)}
         if references:
             reference = references[int(torch.randint(len(references), (), generator=rng))]
-            misled = misdirection(_answer(reference, shown), self.targets[labels].to(self.device))
+            misled = F.cross_entropy(_answer(reference, shown), self.targets[labels].to(self.device))
             pull = pull + self.config.misdirection * torch.autograd.grad(misled, shown)[0]
             terms["misdirection"] = round(float(misled.detach()), 4)
         optimiser.zero_grad(set_to_none=True)
@@ -221,12 +221,6 @@ class SealedProtection(LetterProtection[SealedConfig]):
         if layout.node_step:
             nodes = _bent(_at_nodes(proposal, layout.shape, layout.node_step))
         return field, nodes
-
-    def _rendered(self, pick: Tensor, rng: torch.Generator) -> Tensor:
-        """x_u of these images as the generator proposes it now: see `rendered`."""
-        images = self.clean.images[pick]
-        layout = self.layout(images)
-        return rendered(images, *self._proposed(pick, layout), layout, rng)
 
     def _shuffled(self, rng: torch.Generator) -> list[Tensor]:
         """The numbers of all images, in batches of one layout each, in a new order.
