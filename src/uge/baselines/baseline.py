@@ -6,6 +6,7 @@ learnt by nobody.
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -91,13 +92,17 @@ class LearntBaseline(Baseline[C]):
 
     Attributes:
         stream: names its random draws.
+        longest: a gradient of the surrogate may be, which is cut to it.
         rounds: how many, at most.
+        by_class: whether a row of `delta` is of a class, and not of an image.
         delta: the perturbations, float32, rows of a shape that the subclass chooses.
         surrogate: the network beside them.
         optimiser: of that network, where it learns meanwhile.
     """
 
     stream: ClassVar[str]
+    longest: ClassVar[float] = math.inf
+    by_class: bool = False
     delta: Tensor
     surrogate: nn.Module
     optimiser: torch.optim.Optimizer | None = None
@@ -139,7 +144,8 @@ class LearntBaseline(Baseline[C]):
 
     def protected(self, images: Tensor, labels: Tensor, numbers: range) -> Tensor:
         assert self.epsilon_255 is not None  # baselines with another bound have another way
-        return add_within_linf(images, 255 * self.delta[numbers.start : numbers.stop], self.epsilon_255)
+        own = self._rows(torch.arange(numbers.start, numbers.stop))
+        return add_within_linf(images, 255 * self.delta[own], self.epsilon_255)
 
     def _teach_once(self, what: str, recipe: Recipe, telling: Telling) -> None:
         """Train the surrogate on the originals, once; kept under this name."""
@@ -166,16 +172,32 @@ class LearntBaseline(Baseline[C]):
         """x float32 [B, C, H, W] in [0, 1] and labels int64 [B] of the images numbered `pick`, on the device."""
         return to_float(self.clean.images[pick].to(self.device)), self.clean.labels[pick].to(self.device)
 
+    def _rows(self, pick: Tensor) -> Tensor:
+        """The rows of delta that belong to the images numbered `pick`, int64 [B]."""
+        return self.clean.labels[pick] if self.by_class else pick
+
     def _seen(self, x: Tensor, rng: torch.Generator) -> Tensor:
         """x flipped and cropped at random, as networks are trained here."""
         return Shift.draw(len(x), self.clean.image_size, rng)(x)
 
-    def _learn(self, loss: Tensor, longest: float = float("inf")) -> float:
-        """One step of the surrogate, along a gradient that is cut to this length; the loss."""
+    def _teach(self, perturbed: Callable[[Tensor, Tensor, Tensor], Tensor], rng: torch.Generator) -> float:
+        """The surrogate learns from some batches of images `perturbed(x, y, pick)`; the mean of its losses."""
+        config: Any = self.config
+        self.surrogate.train()
+        total = 0.0
+        for _ in range(config.network_steps):
+            pick = self._pick(config.batch_size, rng)
+            x, y = self._batch(pick)
+            total += self._learn(self._seen(perturbed(x, y, pick), rng), y)
+        return total / config.network_steps
+
+    def _learn(self, x: Tensor, y: Tensor) -> float:
+        """One step of the surrogate on these images; the loss before it."""
         assert self.optimiser is not None
+        loss = F.cross_entropy(self.surrogate(x), y)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(self.surrogate.parameters(), longest)
+        nn.utils.clip_grad_norm_(self.surrogate.parameters(), self.longest)
         self.optimiser.step()
         return float(loss.detach())
 
