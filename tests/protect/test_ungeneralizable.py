@@ -130,7 +130,7 @@ def test_a_term_that_is_off_is_neither_computed_nor_logged(
     if "feature_distance" in off:  # not even built
         monkeypatch.setattr("uge.protect.ungeneralizable.build_encoder", lambda *_, **__: pytest.fail("encoder built"))
     if {"gradient_matching", "undistillation"} <= set(off):
-        monkeypatch.setattr("uge.protect.ungeneralizable.record_clean_run", lambda *_, **__: pytest.fail("clean run"))
+        monkeypatch.setattr("uge.protect.ungeneralizable.recorded", lambda *_, **__: pytest.fail("clean run"))
     log = protect(epochs=2, **dict.fromkeys(off, 0.0)).log
     assert len(log) == 6 and all((row[term] is None) == (term in off) for row in log for term in TERMS)
 

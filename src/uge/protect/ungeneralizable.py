@@ -30,10 +30,10 @@ from uge.losses.gradient_matching import gradient_matching
 from uge.losses.undistillation import distillation, undistillation
 from uge.networks import parse_network, trainable
 from uge.protect.generator import Generator
-from uge.protect.trajectory import LiveRun, record_clean_run
+from uge.protect.trajectory import LiveRun
 from uge.protection import OnStep, Protection, RunOptions, Settings, Telling, preparing
 from uge.runtime import generator_for, repeatable, seed_for
-from uge.training import Recipe, Shift, State
+from uge.training import Recipe, Shift, State, recorded, snapshot
 
 FEATURE_OBJECTIVES = ("distance", "misalignment")
 TERMS = ("gradient_matching", "gradient_magnitude", "feature_distance", "undistillation")
@@ -357,20 +357,20 @@ class UngeneralizableProtection(Protection[UngeneralizableConfig]):
         return features.mean(0), class_prototypes(features, sample.labels, self.clean.classes)
 
     def _clean_run(self, number: int, telling: Telling) -> list[State]:
-        """States of the clean run of the key of this number."""
-        key = self.keys[number]
-        return self.kept(
-            f"clean-run-{number}",
-            lambda: record_clean_run(
-                key.module(self.clean, "", 0),
-                self.clean,
-                self._recipe(key),
-                self.config.clean_checkpoints,
-                seed=seed_for(self.seed, "clean run", number),
-                device=self.device,
-                on_epoch=telling("clean run of the authorised network"),
-            ),
-        )
+        """Weights of the network of the key of this number, evenly over a training on the originals.
+
+        `clean_checkpoints + 1` states, fewer where there are fewer epochs: first the initial weights, last the trained.
+        """
+        key, count = self.keys[number], self.config.clean_checkpoints
+
+        def states() -> list[State]:
+            network, recipe = key.module(self.clean, "", 0), self._recipe(key)
+            seed = seed_for(self.seed, "clean run", number)
+            epochs = {-(-part * recipe.epochs // count) for part in range(1, count + 1)}
+            first, told = snapshot(network), telling("clean run of the authorised network")
+            return [first, *recorded(network, self.clean, recipe, epochs, seed=seed, device=self.device, on_epoch=told)]
+
+        return self.kept(f"clean-run-{number}", states)
 
     def _live_runs(self, key: Key, network: nn.Module, states: list[State]) -> list[LiveRun]:
         """`live_runs` networks at evenly spread phases of a run, taken from the clean run."""
