@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from uge.data.images import ImageSet, to_float, to_uint8
 from uge.encoders import build_encoder, features_of
 from uge.errors import ConfigError, unknown_name
-from uge.filters import parse_filter
+from uge.filters import Filter, parse_filter
 from uge.keys.key import Key
 from uge.losses.feature_distance import class_prototypes, feature_distance, misalignment
 from uge.losses.gradient_matching import gradient_matching
@@ -252,9 +252,7 @@ class UngeneralizableProtection(Protection[UngeneralizableConfig]):
         if beside.lives:
             self._match(step, beside, rng)
         if beside.encoder is not None:
-            count = min(self.config.feature_images, len(x))
-            originals, copies = through(x[:count]), through(step.x_u[:count])
-            self._part_features(step, originals, copies, beside.encoder, beside)
+            self._part_features(step, through, beside.encoder, beside)
         if beside.students:
             self._mislead(step, through(step.x_u), beside)
         return step
@@ -283,17 +281,16 @@ class UngeneralizableProtection(Protection[UngeneralizableConfig]):
         step.terms["gradient_matching"] = float(direction.detach()) / len(beside.lives)
         step.terms["gradient_magnitude"] = float(magnitude.detach()) / len(beside.lives)
 
-    def _part_features(
-        self, step: _Step, originals: Tensor, copies: Tensor, encoder: nn.Module, beside: _Beside
-    ) -> None:
+    def _part_features(self, step: _Step, through: Filter, encoder: nn.Module, beside: _Beside) -> None:
         """L_fd, on the first images of the batch."""
-        features_u = encoder(copies)
+        count = self.config.feature_images
+        features_u = encoder(through(step.x_u[:count]))
         if self.config.feature_objective == "distance":
             with torch.no_grad():
-                features = encoder(originals)
+                features = encoder(through(step.x[:count]))
             distance = feature_distance(features, features_u, beside.feature_mean)
         else:
-            distance = misalignment(features_u, step.y[: len(copies)], beside.prototypes, beside.feature_mean)
+            distance = misalignment(features_u, step.y[:count], beside.prototypes, beside.feature_mean)
         step.loss = step.loss + self.config.feature_distance * distance
         step.terms["feature_distance"] = float(distance.detach())
 
