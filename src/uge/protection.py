@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from uge.checkpoint import load_checkpoint, save_checkpoint
 from uge.data.images import ImageSet
-from uge.durable import claim
 from uge.errors import ConfigError
 from uge.keys.key import Key
 from uge.networks import fresh_network
@@ -134,7 +133,7 @@ class Protection(ABC, Generic[C]):
         keys: of those who may learn from the copy; none where the class takes none.
         config: settings.
         seed: decides everything but keys; the same keys, settings and seed give the same copy on the same machine.
-        workdir: where checkpoints go; None keeps none.
+        workdir: where checkpoints go, a folder claimed for this run (`mark`); None keeps none.
         device: where to compute.
         checkpoint_seconds: least time between two checkpoints.
 
@@ -195,7 +194,7 @@ class Protection(ABC, Generic[C]):
                 as `preparing` says.
 
         Raises:
-            PublishError: the work folder belongs to another run.
+            PublishError: what was kept in the work folder is damaged.
         """
 
     @abstractmethod
@@ -289,15 +288,6 @@ class Protection(ABC, Generic[C]):
     def mark(self) -> tuple[str, str, str, str]:
         """What says that a work folder is this run's, as `uge.durable.claim` takes it."""
         return "run", self.identity(), "an unfinished run", "data, keys or settings"
-
-    def claim(self) -> None:
-        """Make the work folder this run's own, if there is to be one.
-
-        Raises:
-            PublishError: it belongs to another run.
-        """
-        if self.workdir is not None:
-            claim(self.workdir, *self.mark())
 
     def kept(self, name: str, make: Callable[[], K]) -> K:
         """What `make` gives, computed once and kept in the work folder, where there is one.

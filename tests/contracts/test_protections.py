@@ -237,41 +237,41 @@ def test_what_is_wrong_with_a_setting_is_one_line(name: str, changes: dict[str, 
 # --- the work folder
 
 
-def interrupted(workdir: Path, name: str = "uge", keys: list[Key] | None = None) -> list[Key]:
+def interrupted(out: Path) -> list[Key]:
     """A work folder as a run leaves it that was stopped at its second step; the run's keys."""
-    keys = drawn(PROTECTIONS[name].takes, toy()) if keys is None else keys
+    keys = drawn("initial-weights", toy())
 
     def stop(row: dict[str, Any], total: int) -> None:
         if row["step"] == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build(toy(), name, keys, workdir=workdir, checkpoint_seconds=0).train(stop)
+        protect_and_publish(toy(), keys, out, "uge", settings_of("uge"), seed=0, checkpoint_seconds=0, on_step=stop)
     return keys
 
 
 def test_a_work_folder_belongs_to_one_run(tmp_path: Path) -> None:
-    keys = interrupted(tmp_path)
-    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
-    for images, others, changes in (
-        (toy(), keys, {"epsilon_255": 8}),
-        (toy(), keys, {"seed": 1}),
-        (toy(), drawn("initial-weights", toy()), {}),
-        (toy().subset(torch.arange(20)), keys, {}),
+    keys, partial = interrupted(tmp_path / "copy"), tmp_path / "copy.partial"
+    before = {file.name: file.read_bytes() for file in partial.iterdir()}
+    for images, others, changes, seed in (
+        (toy(), keys, {"epsilon_255": 8}, 0),
+        (toy(), keys, {}, 1),
+        (toy(), drawn("initial-weights", toy()), {}, 0),
+        (toy().subset(torch.arange(20)), keys, {}, 0),
     ):
-        other = build(images, "uge", others, workdir=tmp_path, **changes)
         with refused(PublishError, "holds an unfinished run with other data, keys or settings"):
-            other.train()
-    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+            protect_and_publish(images, others, tmp_path / "copy", "uge", settings_of("uge", **changes), seed=seed)
+    assert {file.name: file.read_bytes() for file in partial.iterdir()} == before
 
 
 @pytest.mark.parametrize("name", ["checkpoint.pt", "clean-run-0.pt"])
 def test_a_damaged_work_folder_says_what_to_delete(tmp_path: Path, name: str) -> None:
-    keys, file = interrupted(tmp_path), tmp_path / name
+    keys, partial = interrupted(tmp_path / "copy"), tmp_path / "copy.partial"
+    file = partial / name
     for content in (b"", file.read_bytes()[:1000], b"no checkpoint"):
         file.write_bytes(content)
-        with refused(PublishError, f"cannot read {file}, it is damaged; delete {tmp_path} and"):
-            build(toy(), "uge", keys, workdir=tmp_path).train()
+        with refused(PublishError, f"cannot read {file}, it is damaged; delete {partial} and"):
+            protect_and_publish(toy(), keys, tmp_path / "copy", "uge", settings_of("uge"), seed=0)
 
 
 def test_a_work_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
@@ -294,7 +294,7 @@ def test_a_disk_that_fills_up_is_one_line_and_the_run_goes_on_later(tmp_path: Pa
             build(toy(), "em", workdir=tmp_path, checkpoint_seconds=0).train(fill)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert {file.name for file in tmp_path.iterdir()} == {"run", "checkpoint.pt"}
+    assert [file.name for file in tmp_path.iterdir()] == ["checkpoint.pt"]
     assert torch.equal(copies(toy(), "em", workdir=tmp_path), copies(toy(), "em"))
 
 

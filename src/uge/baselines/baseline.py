@@ -72,7 +72,7 @@ class Baseline(Protection[C]):
     takes = NO_KEY
 
     def train(self, on_step: OnStep | None = None) -> None:
-        self.claim()
+        """Nothing."""
 
     @torch.no_grad()
     def copied(self, numbers: range) -> Tensor:
@@ -127,7 +127,6 @@ class LearntBaseline(Baseline[C]):
     @repeatable()
     def train(self, on_step: OnStep | None = None) -> None:
         """Learn the perturbations, going on from the work folder where it holds an unfinished run."""
-        self.claim()
         self.delta = torch.zeros(self.clean.images.shape)
         self.begin(lambda what: preparing(what, self.rounds, on_step))
         if (state := self.resumed()) is not None:

@@ -185,7 +185,6 @@ class UngeneralizableProtection(Protection[UngeneralizableConfig]):
     @repeatable()
     def train(self, on_step: OnStep | None = None) -> None:
         """Train the generator, going on from the work folder where it holds an unfinished run."""
-        self.claim()
         self.generator = self._new_generator()
         beside = self._begin(lambda what: preparing(what, self.total_steps, on_step))
         rng = generator_for(self.seed, "generator training")
