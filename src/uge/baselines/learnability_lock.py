@@ -167,8 +167,7 @@ class LearnabilityLockProtection(LearntBaseline[LearnabilityLockConfig]):
         config, shape = self.config, (self.clean.classes, *self.clean.images.shape[1:])
         self.delta = torch.stack([torch.ones(shape), torch.zeros(shape)])
         self.surrogate = self.network(config.network, "surrogate", config.network)
-        rate = config.network_learning_rate
-        self.optimiser = torch.optim.SGD(self.surrogate.parameters(), lr=rate, momentum=0.9)
+        self.optimiser = torch.optim.SGD(self.surrogate.parameters(), lr=config.network_learning_rate, momentum=0.9)
 
     def round(self, number: int, rng: torch.Generator) -> dict[str, float]:
         weight, shift = (part.to(self.device, copy=True) for part in self.delta)

@@ -27,8 +27,7 @@ class EfficientNetLite(nn.Module):
 
     def classify(self, x: Tensor) -> Tensor:
         """Logits [B, 1000] of ImageNet's classes."""
-        logits: Tensor = self.network._fc(self(x))
-        return logits
+        return self.network._fc(self(x))
 
 
 def efficientnet_lite_encoder(number: int) -> nn.Module:

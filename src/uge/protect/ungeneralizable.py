@@ -328,7 +328,8 @@ class UngeneralizableProtection(Protection[UngeneralizableConfig]):
             clean_runs = [self._clean_run(number, telling) for number in range(len(self.keys))]
         students, teachers = [], []
         if config.undistillation:
-            students = self._students()
+            fresh = (self.network(text, "student", number) for number, text in enumerate(config.students))
+            students = [self._live_run(self.keys[0], network) for network in fresh]
             for network, states in zip(copy.deepcopy(networks), clean_runs, strict=True):
                 network.load_state_dict(states[-1])
                 teachers.append(network.eval().requires_grad_(False).to(self.device))
@@ -341,9 +342,6 @@ class UngeneralizableProtection(Protection[UngeneralizableConfig]):
     def _recipe(self, key: Key) -> Recipe:
         recipe = key.recipe("", 0)
         return replace(recipe, epochs=self.config.run_epochs or recipe.epochs)
-
-    def _run_steps(self, recipe: Recipe) -> int:
-        return max(1, recipe.epochs * len(self.clean) // min(recipe.batch_size, len(self.clean)))
 
     @torch.no_grad()
     def _feature_statistics(self, encoder: nn.Module) -> tuple[Tensor, Tensor]:
@@ -370,18 +368,15 @@ class UngeneralizableProtection(Protection[UngeneralizableConfig]):
 
     def _live_runs(self, key: Key, network: nn.Module, states: list[State]) -> list[LiveRun]:
         """`live_runs` networks at evenly spread phases of a run, taken from the clean run."""
-        recipe, runs = self._recipe(key), []
-        steps = self._run_steps(recipe)
+        runs = []
         for number in range(self.config.live_runs):
-            run = LiveRun(network, recipe, steps, self.device)
-            phase = number / self.config.live_runs
-            run.restart(states[round(phase * (len(states) - 1))], round(phase * steps))
+            run, phase = self._live_run(key, network), number / self.config.live_runs
+            run.restart(states[round(phase * (len(states) - 1))], round(phase * run.run_steps))
             runs.append(run)
         return runs
 
-    def _students(self) -> list[LiveRun]:
-        recipe = self._recipe(self.keys[0])
-        return [
-            LiveRun(self.network(text, "student", number), recipe, self._run_steps(recipe), self.device)
-            for number, text in enumerate(self.config.students)
-        ]
+    def _live_run(self, key: Key, network: nn.Module) -> LiveRun:
+        """A network that is trained on the copy by the key's recipe."""
+        recipe = self._recipe(key)
+        steps = recipe.epochs * len(self.clean) // min(recipe.batch_size, len(self.clean))
+        return LiveRun(network, recipe, max(1, steps), self.device)
