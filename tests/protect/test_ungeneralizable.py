@@ -183,17 +183,17 @@ def test_two_keys_of_different_architecture_share_one_copy_and_stay_as_they_were
     assert all(torch.equal(tensor, before[name]) for name, tensor in key.weights.items())
 
 
-def test_an_interrupted_training_begins_anew_without_a_work_folder(gray: ImageSet, key: WeightsKey) -> None:
+def test_an_interrupted_training_begins_anew_without_a_work_folder(protect: Protect) -> None:
     def interrupt(row: dict[str, Any], total: int) -> None:
         if row["step"] == 4:
             raise KeyboardInterrupt
 
-    whole, again = (UngeneralizableProtection(gray, [key], UngeneralizableConfig(**SMALL), seed=0) for _ in range(2))
-    whole.train()
+    protection = protect()
+    whole = copies_of(protection)
     with pytest.raises(KeyboardInterrupt):
-        again.train(interrupt)
-    again.train()
-    assert torch.equal(copies_of(again), copies_of(whole))
+        protection.train(interrupt)
+    protection.train()
+    assert torch.equal(copies_of(protection), whole)
 
 
 def test_fewer_images_than_a_batch_still_make_steps(protect: Protect, gray: ImageSet) -> None:
