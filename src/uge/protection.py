@@ -22,7 +22,7 @@ from uge.keys.key import Key
 from uge.networks import fresh_network
 from uge.records import config_hash
 from uge.runtime import seed_for
-from uge.training import OnEpoch
+from uge.training import OnEpoch, Recipe, State, fit
 
 CHECKPOINT_VERSION = 2  # another content of checkpoints is another run
 NO_KEY = "none"
@@ -302,6 +302,15 @@ class Protection(ABC, Generic[C]):
         if file:
             save_checkpoint(file, made)
         return made
+
+    def teach_once(self, name: str, network: nn.Module, images: ImageSet, recipe: Recipe, **options: Any) -> None:
+        """Train a network as `fit` does with these options, once: its weights are kept under this name (`kept`)."""
+
+        def trained() -> State:
+            fit(network, images, recipe, device=self.device, **options)
+            return network.state_dict()
+
+        network.load_state_dict(self.kept(name, trained))
 
     def resumed(self) -> dict[str, Any] | None:
         """What the last checkpoint holds, None without one; the log goes on from it.

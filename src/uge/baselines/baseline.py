@@ -21,7 +21,7 @@ from uge.errors import ConfigError
 from uge.networks import parse_network
 from uge.protection import NO_KEY, OnStep, Protection, Settings, Telling, preparing
 from uge.runtime import generator_for, repeatable, seed_for
-from uge.training import Recipe, Shift, fit
+from uge.training import Recipe, Shift
 
 SCOPES = ("sample", "class")
 
@@ -146,15 +146,10 @@ class LearntBaseline(Baseline[C]):
         own = self._rows(torch.arange(numbers.start, numbers.stop))
         return add_within_linf(images, 255 * self.delta[own], self.epsilon_255)
 
-    def _teach_once(self, what: str, recipe: Recipe, telling: Telling) -> None:
+    def _teach_surrogate(self, what: str, recipe: Recipe, telling: Telling) -> None:
         """Train the surrogate on the originals, once; kept under this name."""
-
-        def trained() -> dict[str, Tensor]:
-            seed = seed_for(self.seed, f"{self.stream} {what}")
-            fit(self.surrogate, self.clean, recipe, seed=seed, device=self.device, on_epoch=telling(what))
-            return self.surrogate.state_dict()
-
-        self.surrogate.load_state_dict(self.kept(what, trained))
+        seed = seed_for(self.seed, f"{self.stream} {what}")
+        self.teach_once(what, self.surrogate, self.clean, recipe, seed=seed, on_epoch=telling(what))
 
     def _learners(self) -> dict[str, Any]:
         return {"surrogate": self.surrogate} | ({"optimiser": self.optimiser} if self.optimiser else {})

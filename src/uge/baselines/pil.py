@@ -67,7 +67,7 @@ class PILProtection(LearntBaseline[PILConfig]):
         self.surrogate = nn.Sequential(nn.Flatten(), linear).to(self.device)
         rate, size = self.config.learning_rate, self.config.batch_size
         recipe = Recipe(self.config.epochs, size, "sgd", rate, weight_decay=0.0, schedule="cosine", augmentation="none")
-        self._teach_once("classifier", recipe, telling)
+        self._teach_surrogate("classifier", recipe, telling)
 
     def round(self, number: int, rng: torch.Generator) -> dict[str, float]:
         """Perturb one batch; `loss` is the mean of CE(f(delta), y) at the end."""

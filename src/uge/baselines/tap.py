@@ -50,7 +50,7 @@ class TAPProtection(LearntBaseline[TAPConfig]):
     def begin(self, telling: Telling) -> None:
         """Train the network, once."""
         self.surrogate = self.network(self.config.network, "surrogate", self.config.network)
-        self._teach_once("network", recommended_recipe(self.config.network, self.config.network_epochs), telling)
+        self._teach_surrogate("network", recommended_recipe(self.config.network, self.config.network_epochs), telling)
         self.surrogate.eval()
 
     def round(self, number: int, rng: torch.Generator) -> dict[str, float]:

@@ -38,7 +38,7 @@ from uge.protect.letters import LetterConfig, LetterProtection, drawn_order, ren
 from uge.protect.trajectory import LiveRun
 from uge.protection import OnStep, RunOptions, preparing
 from uge.runtime import generator_for, quick, repeatable, seed_for
-from uge.training import PlainTraining, Recipe, Shift, fit, recommended_recipe
+from uge.training import PlainTraining, Recipe, Shift, recommended_recipe
 
 TARGETS = "uge/targets/1"
 GAIN = 2.5  # of a proposal of mean square 1, before it is bent into the range of levels
@@ -253,20 +253,15 @@ class SealedProtection(LetterProtection[SealedConfig]):
         networks = []
         for number, text in enumerate(config.references if config.misdirection else ()):
             network = self.network(text, "reference", number)
-
-            def trained(network: nn.Module = network, text: str = text, number: int = number) -> dict[str, Tensor]:
-                fit(
-                    network,
-                    originals,
-                    smaller(recommended_recipe(text, epochs), share),
-                    seed=seed_for(self.seed, "reference training", number),
-                    countermeasure=_Filtered(self.edges),
-                    device=self.device,
-                    on_epoch=preparing(f"reference {text.partition(':')[0]}", self.steps, on_step),
-                )
-                return network.state_dict()
-
-            network.load_state_dict(self.kept(f"reference-{number}", trained))
+            self.teach_once(
+                f"reference-{number}",
+                network,
+                originals,
+                smaller(recommended_recipe(text, epochs), share),
+                seed=seed_for(self.seed, "reference training", number),
+                countermeasure=_Filtered(self.edges),
+                on_epoch=preparing(f"reference {text.partition(':')[0]}", self.steps, on_step),
+            )
             networks.append(network.eval().requires_grad_(False))
         return networks
 
