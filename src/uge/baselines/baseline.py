@@ -72,7 +72,7 @@ class Baseline(Protection[C]):
     takes = NO_KEY
 
     def train(self, on_step: OnStep | None = None) -> None:
-        """Nothing."""
+        """Nothing is to be trained."""
 
     @torch.no_grad()
     def copied(self, numbers: range) -> Tensor:
