@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial as bind
 from itertools import repeat
@@ -160,14 +160,11 @@ class _Chunks:
         numbers = self.numbers[number]
         chosen = slice(numbers.start, numbers.stop)
         copier = self.protection.part(numbers, number)
-        pairs: Iterable[tuple[Tensor, Tensor]] = (
-            _Pairs(copier, self.clean.images[chosen].numpy())
-            if self.originals.sizes is None
-            else _OwnPairs(copier, [self.originals.own(at).numpy() for at in numbers])
-        )
-        bound = self.protection.epsilon_255
+        images: Pixels | list[Pixels] = self.clean.images[chosen].numpy()
+        if self.originals.sizes is not None:
+            images = [self.originals.own(at).numpy() for at in numbers]
         facts = number, self.form, self.files[chosen], self.labels[chosen]
-        return Chunk(*facts, pairs, self.clean.image_size, bound)
+        return Chunk(*facts, _Pairs(copier, images), self.clean.image_size, self.protection.epsilon_255)
 
     def telling(self, on_step: OnStep | None) -> Callable[[int, int], None]:
         """Tells how many chunks are done; few are done at once."""
@@ -178,26 +175,21 @@ class _Chunks:
 
 @dataclass(frozen=True)
 class _Pairs:
-    """Originals uint8 [N, C, H, W] and their copies, batch by batch, made where they are asked for."""
+    """Originals and their copies, made where they are asked for.
+
+    Images uint8 [N, C, H, W] come batch by batch, photographs, each uint8 [C, H, W], one by one.
+    """
 
     copier: Copier
-    originals: Pixels
+    originals: Pixels | list[Pixels]
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        size = batch_of(self.originals.shape[1:])
-        return zip(torch.from_numpy(self.originals).split(size), self.copier.copies(size), strict=True)
-
-
-@dataclass(frozen=True)
-class _OwnPairs:
-    """Photographs, each uint8 [C, H, W], and their copies, one by one, made where they are asked for."""
-
-    copier: Copier
-    photographs: Sequence[Pixels]
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for number, photograph in enumerate(map(torch.from_numpy, self.photographs)):
-            yield photograph[None], self.copier.enlarged(number, photograph)[None]
+        if isinstance(self.originals, list):
+            for number, photograph in enumerate(map(torch.from_numpy, self.originals)):
+                yield photograph[None], self.copier.enlarged(number, photograph)[None]
+        else:
+            size = batch_of(self.originals.shape[1:])
+            yield from zip(torch.from_numpy(self.originals).split(size), self.copier.copies(size), strict=True)
 
 
 def was_published(out: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,13 +17,12 @@ from torch import Tensor, nn
 
 from uge.checkpoint import load_checkpoint, save_checkpoint
 from uge.data.images import ImageSet
-from uge.durable import claim
 from uge.errors import ConfigError
 from uge.keys.key import Key
 from uge.networks import fresh_network
 from uge.records import config_hash
 from uge.runtime import seed_for
-from uge.training import OnEpoch
+from uge.training import OnEpoch, Recipe, State, fit
 
 CHECKPOINT_VERSION = 2  # another content of checkpoints is another run
 NO_KEY = "none"
@@ -44,40 +44,50 @@ def preparing(what: str, steps: int, on_step: OnStep | None) -> OnEpoch | None:
     return lambda epoch, loss, accuracy: on_step({"step": 0, "preparing": f"{what}, epoch {epoch}"}, steps)
 
 
+COUNTS = (
+    *("steps", "network_steps", "surrogate_steps", "attack_steps", "epochs", "network_epochs", "reference_epochs"),
+    *("passes", "rounds", "draws", "checkpoints", "clean_checkpoints", "live_runs", "batch_size", "feature_images"),
+    *("reference_images", "colour_images", "width", "side", "patch", "generator_patch", "offset"),
+)
+POSITIVE = ("learning_rate", "network_learning_rate", "step_share", "attack_share", "separation", "temperature")
+WEIGHTS = ("gradient_matching", "gradient_magnitude", "feature_distance", "undistillation", "misdirection")
+RANGES: tuple[tuple[str, Callable[[Any], bool], Sequence[str]], ...] = (  # and the settings that each is for
+    ("must be at least 1", lambda value: value >= 1, COUNTS),
+    ("must be positive", lambda value: 0 < value < math.inf, POSITIVE),
+    ("must not be negative", lambda value: 0 <= value < math.inf, (*WEIGHTS, "run_epochs")),
+    ("is a share from 0 to 1", lambda value: 0 <= value <= 1, ("balance", "warm_up", "clean_share")),
+    # an adversary as strong as the noise would leave none of it
+    ("is a share from 0 up to 1", lambda value: 0 <= value < 1, ("error", "radius_share")),
+    # below 1 rounding would take the change away
+    ("must be 1..128 (8-bit steps)", lambda value: 1 <= value <= 128, ("rms_255", "noise_255")),
+)
+
+
 @dataclass(frozen=True)
 class Settings:
-    """Settings of a protection: the defaults are what to use. Subclasses check theirs in `__post_init__`."""
+    """Settings of a protection: the defaults are what to use.
+
+    Those of a name are checked alike in all protections; subclasses check what is theirs alone in `__post_init__`.
+
+    Attributes:
+        most_epsilon: up to which an `epsilon_255` makes sense.
+    """
+
+    most_epsilon: ClassVar[int] = 128
+
+    def __post_init__(self) -> None:
+        """Refuse settings out of range."""
+        epsilon = getattr(self, "epsilon_255", 1)
+        if not (isinstance(epsilon, int) and 1 <= epsilon <= self.most_epsilon):
+            raise ConfigError(f"epsilon {epsilon} is outside 1..{self.most_epsilon} (8-bit steps)")
+        for words, good, names in RANGES:
+            for name in names:
+                if hasattr(self, name) and not good(value := getattr(self, name)):
+                    raise ConfigError(f"{name} {words}, got {value}")
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
-
-    def check_epsilon(self, most: int = 128) -> None:
-        """Refuse an `epsilon_255` outside 1..most."""
-        epsilon = getattr(self, "epsilon_255", None)
-        if not (isinstance(epsilon, int) and 1 <= epsilon <= most):
-            raise ConfigError(f"epsilon {epsilon} is outside 1..{most} (8-bit steps)")
-
-    def check_counts(self, *names: str) -> None:
-        """Refuse settings below 1."""
-        self._check(names, lambda value: value >= 1, "must be at least 1")
-
-    def check_positive(self, *names: str) -> None:
-        """Refuse settings that are not above 0 and finite."""
-        self._check(names, lambda value: 0 < value < float("inf"), "must be positive")
-
-    def check_not_negative(self, *names: str) -> None:
-        """Refuse settings below 0 or infinite."""
-        self._check(names, lambda value: 0 <= value < float("inf"), "must not be negative")
-
-    def check_shares(self, *names: str) -> None:
-        """Refuse settings outside 0..1."""
-        self._check(names, lambda value: 0 <= value <= 1, "is a share from 0 to 1")
-
-    def _check(self, names: Sequence[str], good: Callable[[Any], bool], words: str) -> None:
-        for name in names:
-            if not good(value := getattr(self, name)):
-                raise ConfigError(f"{name} {words}, got {value}")
 
 
 class RunOptions(TypedDict):
@@ -123,7 +133,7 @@ class Protection(ABC, Generic[C]):
         keys: of those who may learn from the copy; none where the class takes none.
         config: settings.
         seed: decides everything but keys; the same keys, settings and seed give the same copy on the same machine.
-        workdir: where checkpoints go; None keeps none.
+        workdir: where checkpoints go, a folder claimed for this run (`mark`); None keeps none.
         device: where to compute.
         checkpoint_seconds: least time between two checkpoints.
 
@@ -184,7 +194,7 @@ class Protection(ABC, Generic[C]):
                 as `preparing` says.
 
         Raises:
-            PublishError: the work folder belongs to another run.
+            PublishError: what was kept in the work folder is damaged.
         """
 
     @abstractmethod
@@ -279,15 +289,6 @@ class Protection(ABC, Generic[C]):
         """What says that a work folder is this run's, as `uge.durable.claim` takes it."""
         return "run", self.identity(), "an unfinished run", "data, keys or settings"
 
-    def claim(self) -> None:
-        """Make the work folder this run's own, if there is to be one.
-
-        Raises:
-            PublishError: it belongs to another run.
-        """
-        if self.workdir is not None:
-            claim(self.workdir, *self.mark())
-
     def kept(self, name: str, make: Callable[[], K]) -> K:
         """What `make` gives, computed once and kept in the work folder, where there is one.
 
@@ -301,6 +302,15 @@ class Protection(ABC, Generic[C]):
         if file:
             save_checkpoint(file, made)
         return made
+
+    def teach_once(self, name: str, network: nn.Module, images: ImageSet, recipe: Recipe, **options: Any) -> None:
+        """Train a network as `fit` does with these options, once: its weights are kept under this name (`kept`)."""
+
+        def trained() -> State:
+            fit(network, images, recipe, device=self.device, **options)
+            return network.state_dict()
+
+        network.load_state_dict(self.kept(name, trained))
 
     def resumed(self) -> dict[str, Any] | None:
         """What the last checkpoint holds, None without one; the log goes on from it.

@@ -15,6 +15,7 @@ import torch
 
 from uge import cli
 from uge.data.sources import load
+from uge.durable import claim
 from uge.errors import PublishError
 from uge.locks import held
 from uge.pipeline import protect_and_publish
@@ -120,7 +121,7 @@ def test_a_run_killed_before_it_tidied_up_ends_as_if_nothing_had_happened(toy: P
     clean, config, out = load(str(toy), "train"), resolve_config("random-noise"), tmp_path / "C"
     published = protect_and_publish(clean, [], out, "random-noise", config, seed=1)
     before = bytes_of(out)
-    PROTECTIONS["random-noise"](clean, [], config, seed=1, workdir=tmp_path / "C.partial").claim()
+    claim(tmp_path / "C.partial", *PROTECTIONS["random-noise"](clean, [], config, seed=1).mark())
     assert protect_and_publish(clean, [], out, "random-noise", config, seed=1) == published
     assert bytes_of(out) == before and [path.name for path in tmp_path.iterdir()] == ["C"]
     with pytest.raises(PublishError, match="is not empty"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from uge.encoders.clip import MEAN, STD
 from uge.errors import ConfigError
 
 from ..images import in_turn
+from ..refusals import refused
 
 
 @pytest.fixture(scope="module")
@@ -109,11 +111,6 @@ def test_own_is_decided_by_its_seed_and_leaves_torch_alone(few: ImageSet) -> Non
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_own_takes_colour(few: ImageSet) -> None:
-    colour = few.with_images(few.images.expand(-1, 3, -1, -1).contiguous())
-    assert features_of(build_encoder("own", colour, seed=0), colour.images[:2]).isfinite().all()
-
-
 def test_clip_pools_what_the_saved_model_pools(tiny_clip: tuple[Path, nn.Module], few: ImageSet) -> None:
     folder, model = tiny_clip
     encoder = build_encoder(f"clip:{folder}", few, seed=0)
@@ -136,16 +133,12 @@ def test_clip_refuses_what_is_no_clip_model(tiny_clip: tuple[Path, nn.Module], f
     BertModel(
         BertConfig(hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, vocab_size=9)
     ).save_pretrained(tmp_path / "bert")
-    (tmp_path / "torn").mkdir()
-    for file in folder.iterdir():
-        (tmp_path / "torn" / file.name).write_bytes(file.read_bytes())
-    weights = tmp_path / "torn" / "model.safetensors"
+    weights = Path(shutil.copytree(folder, tmp_path / "torn")) / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
     (tmp_path / "empty").mkdir()
     for name in ("bert", "torn", "empty", "nowhere"):
-        with pytest.raises(ConfigError, match=f"no CLIP model at '{tmp_path / name}': ") as caught:
+        with refused(ConfigError, f"no CLIP model at '{tmp_path / name}': "):
             build_encoder(f"clip:{tmp_path / name}", few, seed=0)
-        assert "\n" not in str(caught.value)
 
 
 def test_clip_without_transformers_says_so(few: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:

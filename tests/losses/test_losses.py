@@ -13,7 +13,6 @@ from torch import Tensor
 
 from uge.losses.feature_distance import class_prototypes, feature_distance, misalignment
 from uge.losses.gradient_matching import gradient_matching
-from uge.losses.misdirection import misdirection
 from uge.losses.undistillation import distillation, undistillation
 
 
@@ -122,8 +121,6 @@ def test_values_worked_out_by_hand() -> None:
     kl = 0.75 * math.log(1.5) + 0.25 * math.log(0.5)
     assert float(distillation(teacher, student, 2.0)) == pytest.approx(4 * kl)
     assert float(undistillation(teacher, student, 2.0)) == pytest.approx(-math.log(1 + 4 * kl))
-    logits = torch.tensor([[0.0, math.log(2), 0.0], [math.log(6), 0.0, 0.0]])  # 1/2 and 3/4 for the targets
-    assert float(misdirection(logits, torch.tensor([1, 0]))) == pytest.approx((-math.log(0.5) - math.log(0.75)) / 2)
 
 
 CLEAN, MEAN, LABELS = draw(3, 4, seed=0), draw(4, seed=2), torch.tensor([0, 3, 2])
@@ -132,7 +129,6 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {  # of what is constant
     "distance": lambda clean, copy: feature_distance(clean, copy, MEAN),
     "misalignment": lambda clean, copy: misalignment(copy, LABELS, draw(5, 4, seed=3), MEAN),
     "undistillation": lambda teacher, student: undistillation(teacher, student, 4.0),
-    "misdirection": lambda clean, copy: misdirection(copy, LABELS),
 }
 
 

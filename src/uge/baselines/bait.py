@@ -24,13 +24,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from uge.baselines.baseline import LearntBaseline, LinfConfig, add_within_linf, signed_step
+from uge.baselines.baseline import LearntBaseline, LinfConfig, signed_step
 from uge.encoders.classifier import pretrained_classifier
 from uge.protection import Telling
 from uge.training import Recipe, make_optimiser
 
 STAGES = 3
-LONGEST = 5.0  # a gradient of the network may be
 
 
 @dataclass(frozen=True)
@@ -59,21 +58,22 @@ class BAITProtection(LearntBaseline[BAITConfig]):
 
     Config = BAITConfig
     stream = "bait"
+    longest = 5.0
+    by_class = True
 
     def begin(self, telling: Telling) -> None:
         self.delta = torch.zeros(self.clean.classes, *self.clean.images.shape[1:])
         self.surrogate = pretrained_classifier(self.config.encoder, self.clean, self.config.side).to(self.device)
         self.surrogate.train().requires_grad_(True)
-        recipe = Recipe(optimiser="adamw", learning_rate=self.config.learning_rate, schedule="constant")
+        recipe = Recipe(optimiser="adamw", learning_rate=self.config.learning_rate)
         self.optimiser = make_optimiser(self.surrogate, recipe)
 
     def round(self, number: int, rng: torch.Generator) -> dict[str, float]:
         """`overruled` is the share of images that f takes for the class of the perturbation on them, not their own."""
         config = self.config
         x, y = self._drawn(rng)
-        seen = self.surrogate((x + self.delta.to(self.device)[y]).clamp(0, 1))
-        loss = self._learn(F.cross_entropy(seen, y), LONGEST)
         epsilon, delta, overruled = config.epsilon_255 / 255, self.delta.to(self.device), 0.0
+        loss = self._learn((x + delta[y]).clamp(0, 1), y)
         for _ in range(config.steps):
             x, y = self._drawn(rng)
             with torch.no_grad():
@@ -83,9 +83,6 @@ class BAITProtection(LearntBaseline[BAITConfig]):
             delta = signed_step(self.surrogate, x, delta, j, config.step_share * epsilon, epsilon, owners=j)
         self.delta = delta.cpu()
         return {"loss": loss, "overruled": overruled}
-
-    def protected(self, images: Tensor, labels: Tensor, numbers: range) -> Tensor:
-        return add_within_linf(images, 255 * self.delta[labels], self.config.epsilon_255)
 
     def _drawn(self, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """A batch at random, flipped and cropped; perturbations are laid on it afterwards, as there."""

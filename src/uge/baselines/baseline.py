@@ -6,6 +6,7 @@ learnt by nobody.
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from uge.errors import ConfigError
 from uge.networks import parse_network
 from uge.protection import NO_KEY, OnStep, Protection, Settings, Telling, preparing
 from uge.runtime import generator_for, repeatable, seed_for
-from uge.training import Recipe, Shift, fit
+from uge.training import Recipe, Shift
 
 SCOPES = ("sample", "class")
 
@@ -43,38 +44,11 @@ class BaselineConfig(Settings):
         return {"bound": self.bound} | super().to_dict()
 
     def __post_init__(self) -> None:
-        """Refuse settings out of range: those of a name are checked alike in all baselines."""
-        for check, names in CHECKS.items():
-            getattr(self, check)(*(name for name in names if hasattr(self, name)))
+        super().__post_init__()
         if hasattr(self, "network"):
             parse_network(self.network)
-
-    def check_scopes(self, *names: str) -> None:
-        """Refuse a `scope` that is none."""
-        for name in names:
-            if (scope := getattr(self, name)) not in SCOPES:
-                raise ConfigError(f"unknown scope '{scope}'; choose from: {', '.join(SCOPES)}")
-
-    def check_steps(self, *names: str) -> None:
-        """Refuse bounds outside 1..128 steps: below 1 rounding would take the change away."""
-        self._check(names, lambda value: 1 <= value <= 128, "must be 1..128 (8-bit steps)")
-
-    def check_shares_below_one(self, *names: str) -> None:
-        """Refuse settings outside 0..1, or of 1."""
-        self._check(names, lambda value: 0 <= value < 1, "is a share from 0 up to 1")
-
-
-CHECKS = {  # of `Settings` and `BaselineConfig`, and the settings that each is for
-    "check_scopes": ("scope",),
-    "check_steps": ("rms_255", "noise_255"),
-    "check_counts": (
-        *("steps", "network_steps", "attack_steps", "epochs", "network_epochs", "passes", "rounds", "draws"),
-        *("batch_size", "patch", "offset", "checkpoints", "colour_images", "side"),
-    ),
-    "check_positive": ("separation", "step_share", "attack_share", "learning_rate", "network_learning_rate"),
-    "check_shares": ("balance",),
-    "check_shares_below_one": ("error", "radius_share"),  # an adversary as strong as the noise would leave none of it
-}
+        if (scope := getattr(self, "scope", SCOPES[0])) not in SCOPES:
+            raise ConfigError(f"unknown scope '{scope}'; choose from: {', '.join(SCOPES)}")
 
 
 @dataclass(frozen=True)
@@ -88,10 +62,6 @@ class LinfConfig(BaselineConfig):
     bound = "L_inf: epsilon_255"
     epsilon_255: int = 8
 
-    def __post_init__(self) -> None:
-        self.check_epsilon()
-        super().__post_init__()
-
 
 C = TypeVar("C", bound=BaselineConfig)
 
@@ -102,7 +72,7 @@ class Baseline(Protection[C]):
     takes = NO_KEY
 
     def train(self, on_step: OnStep | None = None) -> None:
-        self.claim()
+        """Nothing is to be trained."""
 
     @torch.no_grad()
     def copied(self, numbers: range) -> Tensor:
@@ -122,13 +92,17 @@ class LearntBaseline(Baseline[C]):
 
     Attributes:
         stream: names its random draws.
+        longest: a gradient of the surrogate may be, which is cut to it.
         rounds: how many, at most.
+        by_class: whether a row of `delta` is of a class, and not of an image.
         delta: the perturbations, float32, rows of a shape that the subclass chooses.
         surrogate: the network beside them.
         optimiser: of that network, where it learns meanwhile.
     """
 
     stream: ClassVar[str]
+    longest: ClassVar[float] = math.inf
+    by_class: bool = False
     delta: Tensor
     surrogate: nn.Module
     optimiser: torch.optim.Optimizer | None = None
@@ -153,7 +127,6 @@ class LearntBaseline(Baseline[C]):
     @repeatable()
     def train(self, on_step: OnStep | None = None) -> None:
         """Learn the perturbations, going on from the work folder where it holds an unfinished run."""
-        self.claim()
         self.delta = torch.zeros(self.clean.images.shape)
         self.begin(lambda what: preparing(what, self.rounds, on_step))
         if (state := self.resumed()) is not None:
@@ -170,17 +143,13 @@ class LearntBaseline(Baseline[C]):
 
     def protected(self, images: Tensor, labels: Tensor, numbers: range) -> Tensor:
         assert self.epsilon_255 is not None  # baselines with another bound have another way
-        return add_within_linf(images, 255 * self.delta[numbers.start : numbers.stop], self.epsilon_255)
+        own = self._rows(torch.arange(numbers.start, numbers.stop))
+        return add_within_linf(images, 255 * self.delta[own], self.epsilon_255)
 
-    def _teach_once(self, what: str, recipe: Recipe, telling: Telling) -> None:
+    def _teach_surrogate(self, what: str, recipe: Recipe, telling: Telling) -> None:
         """Train the surrogate on the originals, once; kept under this name."""
-
-        def trained() -> dict[str, Tensor]:
-            seed = seed_for(self.seed, f"{self.stream} {what}")
-            fit(self.surrogate, self.clean, recipe, seed=seed, device=self.device, on_epoch=telling(what))
-            return self.surrogate.state_dict()
-
-        self.surrogate.load_state_dict(self.kept(what, trained))
+        seed = seed_for(self.seed, f"{self.stream} {what}")
+        self.teach_once(what, self.surrogate, self.clean, recipe, seed=seed, on_epoch=telling(what))
 
     def _learners(self) -> dict[str, Any]:
         return {"surrogate": self.surrogate} | ({"optimiser": self.optimiser} if self.optimiser else {})
@@ -197,16 +166,32 @@ class LearntBaseline(Baseline[C]):
         """x float32 [B, C, H, W] in [0, 1] and labels int64 [B] of the images numbered `pick`, on the device."""
         return to_float(self.clean.images[pick].to(self.device)), self.clean.labels[pick].to(self.device)
 
+    def _rows(self, pick: Tensor) -> Tensor:
+        """The rows of delta that belong to the images numbered `pick`, int64 [B]."""
+        return self.clean.labels[pick] if self.by_class else pick
+
     def _seen(self, x: Tensor, rng: torch.Generator) -> Tensor:
         """x flipped and cropped at random, as networks are trained here."""
         return Shift.draw(len(x), self.clean.image_size, rng)(x)
 
-    def _learn(self, loss: Tensor, longest: float = float("inf")) -> float:
-        """One step of the surrogate, along a gradient that is cut to this length; the loss."""
+    def _teach(self, perturbed: Callable[[Tensor, Tensor, Tensor], Tensor], rng: torch.Generator) -> float:
+        """The surrogate learns from some batches of images `perturbed(x, y, pick)`; the mean of its losses."""
+        config: Any = self.config
+        self.surrogate.train()
+        total = 0.0
+        for _ in range(config.network_steps):
+            pick = self._pick(config.batch_size, rng)
+            x, y = self._batch(pick)
+            total += self._learn(self._seen(perturbed(x, y, pick), rng), y)
+        return total / config.network_steps
+
+    def _learn(self, x: Tensor, y: Tensor) -> float:
+        """One step of the surrogate on these images; the loss before it."""
         assert self.optimiser is not None
+        loss = F.cross_entropy(self.surrogate(x), y)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(self.surrogate.parameters(), longest)
+        nn.utils.clip_grad_norm_(self.surrogate.parameters(), self.longest)
         self.optimiser.step()
         return float(loss.detach())
 

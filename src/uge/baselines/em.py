@@ -17,9 +17,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from uge.baselines.baseline import LearntBaseline, LinfConfig, add_within_linf, signed_step, uniform
+from uge.baselines.baseline import LearntBaseline, LinfConfig, signed_step, uniform
 from uge.protection import Telling
 from uge.runtime import generator_for
 from uge.training import Recipe, make_optimiser
@@ -58,57 +57,32 @@ class EMProtection(LearntBaseline[EMConfig]):
     stream = "em"
 
     def begin(self, telling: Telling) -> None:
-        config, shape = self.config, self.clean.images.shape[1:]
+        config = self.config
         self.surrogate = self.network(config.network, "surrogate", config.network)
-        self.optimiser = make_optimiser(self.surrogate, Recipe(learning_rate=config.learning_rate, schedule="constant"))
-        if config.scope == "class":  # as in the paper: zero for images, uniform for classes
-            self.delta = uniform((self.clean.classes, *shape), self._epsilon, generator_for(self.seed, self.stream))
+        self.optimiser = make_optimiser(self.surrogate, Recipe(learning_rate=config.learning_rate))
+        self.by_class = config.scope == "class"
+        if self.by_class:  # as in the paper: zero for images, uniform for classes
+            shape = self.clean.classes, *self.clean.images.shape[1:]
+            self.delta = uniform(shape, config.epsilon_255 / 255, generator_for(self.seed, self.stream))
 
     def round(self, number: int, rng: torch.Generator) -> dict[str, float]:
-        return {"loss": self._teach(rng), "error": self._perturb()}
+        return {"loss": self._teach(self._perturbed, rng), "error": self._perturb()}
 
-    def protected(self, images: Tensor, labels: Tensor, numbers: range) -> Tensor:
-        own = self._rows(torch.arange(numbers.start, numbers.stop))
-        return add_within_linf(images, 255 * self.delta[own], self.config.epsilon_255)
-
-    @property
-    def _epsilon(self) -> float:
-        return self.config.epsilon_255 / 255
-
-    def _rows(self, pick: Tensor) -> Tensor:
-        """The rows of delta that belong to the images numbered `pick`, int64 [B]."""
-        return self.clean.labels[pick] if self.config.scope == "class" else pick
-
-    def _teach(self, rng: torch.Generator) -> float:
-        """The network learns from some batches of perturbed images; the mean of its losses."""
-        self.surrogate.train()
-        total = 0.0
-        for _ in range(self.config.network_steps):
-            pick = self._pick(self.config.batch_size, rng)
-            x, y = self._batch(pick)
-            x = (x + self.delta[self._rows(pick)].to(self.device)).clamp(0, 1)
-            total += self._learn(F.cross_entropy(self.surrogate(self._seen(x, rng)), y))
-        return total / self.config.network_steps
+    def _perturbed(self, x: Tensor, y: Tensor, pick: Tensor) -> Tensor:
+        return (x + self.delta[self._rows(pick)].to(self.device)).clamp(0, 1)
 
     def _perturb(self) -> float:
         """All perturbations take their steps against the network as it is; the share of images it errs on then."""
-        config = self.config
+        config, epsilon = self.config, self.config.epsilon_255 / 255
         self.surrogate.eval()
         wrong = 0
         for pick in self._batches(config.batch_size):
-            (x, y), rows = self._batch(pick), self._rows(pick)
-            if config.scope == "class":  # whatever is not in the batch has no gradient and stays
-                delta, owners = self.delta.to(self.device), rows.to(self.device)
-            else:
-                delta, owners = self.delta[rows].to(self.device), None
+            x, y = self._batch(pick)
+            rows = torch.arange(self.clean.classes) if self.by_class else pick  # whatever has no image here stays
+            delta, owners = self.delta[rows].to(self.device), y if self.by_class else None
             for _ in range(config.steps):
-                step = config.step_share * self._epsilon
-                delta = signed_step(self.surrogate, x, delta, y, step, self._epsilon, owners=owners)
-            if config.scope == "class":
-                self.delta = delta.cpu()
-            else:
-                self.delta[rows] = delta.cpu()
+                delta = signed_step(self.surrogate, x, delta, y, config.step_share * epsilon, epsilon, owners=owners)
+            self.delta[rows] = delta.cpu()
             with torch.no_grad():
-                added = delta if owners is None else delta[owners]
-                wrong += int((self.surrogate((x + added).clamp(0, 1)).argmax(1) != y).sum())
+                wrong += int((self.surrogate(self._perturbed(x, y, pick)).argmax(1) != y).sum())
         return wrong / len(self.clean)

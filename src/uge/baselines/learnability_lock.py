@@ -37,7 +37,6 @@ from uge.protection import Telling
 
 FORMAT_VERSION = 1
 ENDING = ".lock"  # of the private file beside a copy
-LONGEST_GRADIENT = 5.0  # of the network, which is cut to it
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,6 +145,7 @@ class LearnabilityLockProtection(LearntBaseline[LearnabilityLockConfig]):
 
     Config = LearnabilityLockConfig
     stream = "learnability-lock"
+    longest = 5.0
 
     @property
     def lock(self) -> Lock:
@@ -167,31 +167,21 @@ class LearnabilityLockProtection(LearntBaseline[LearnabilityLockConfig]):
         config, shape = self.config, (self.clean.classes, *self.clean.images.shape[1:])
         self.delta = torch.stack([torch.ones(shape), torch.zeros(shape)])
         self.surrogate = self.network(config.network, "surrogate", config.network)
-        rate = config.network_learning_rate
-        self.optimiser = torch.optim.SGD(self.surrogate.parameters(), lr=rate, momentum=0.9)
+        self.optimiser = torch.optim.SGD(self.surrogate.parameters(), lr=config.network_learning_rate, momentum=0.9)
 
     def round(self, number: int, rng: torch.Generator) -> dict[str, float]:
-        return {"loss": self._teach(rng), "error": self._lock(rng)}
+        weight, shift = (part.to(self.device, copy=True) for part in self.delta)
+        lock = Lock(weight, shift, self.clean.class_names)
+        return {"loss": self._teach(lambda x, y, pick: lock.lock(x, y), rng), "error": self._improve(lock, rng)}
 
     def protected(self, images: Tensor, labels: Tensor, numbers: range) -> Tensor:
         x_u = 255 * self.lock.lock(to_float(images), labels)
         return x_u.round().clamp(0, 255).to(torch.uint8)
 
-    def _teach(self, rng: torch.Generator) -> float:
-        """The network learns from some batches of locked images; the mean of its losses."""
-        self.surrogate.train()
-        lock, total = self._on_device(), 0.0
-        for _ in range(self.config.network_steps):
-            x, y = self._batch(self._pick(self.config.batch_size, rng))
-            loss = F.cross_entropy(self.surrogate(self._seen(lock.lock(x, y), rng)), y)
-            total += self._learn(loss, longest=LONGEST_GRADIENT)
-        return total / self.config.network_steps
-
-    def _lock(self, rng: torch.Generator) -> float:
+    def _improve(self, lock: Lock, rng: torch.Generator) -> float:
         """W and b learn against the network as it is; the share of images it errs on in the last pass."""
-        config = self.config
+        config, half = self.config, self.config.epsilon_255 / 255 / 2
         self.surrogate.eval()
-        lock, half = self._on_device(), config.epsilon_255 / 255 / 2
         weight, shift = lock.weight.requires_grad_(), lock.shift.requires_grad_()
         optimiser = torch.optim.SGD([weight, shift], lr=config.learning_rate, momentum=0.9)
         wrong = 0
@@ -209,7 +199,3 @@ class LearnabilityLockProtection(LearntBaseline[LearnabilityLockConfig]):
                     shift.clamp_(-half, half)
         self.delta = torch.stack([weight, shift]).detach().cpu()
         return wrong / len(self.clean)
-
-    def _on_device(self) -> Lock:
-        weight, shift = (part.to(self.device, copy=True) for part in self.delta)
-        return Lock(weight, shift, self.clean.class_names)

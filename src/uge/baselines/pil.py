@@ -67,25 +67,20 @@ class PILProtection(LearntBaseline[PILConfig]):
         self.surrogate = nn.Sequential(nn.Flatten(), linear).to(self.device)
         rate, size = self.config.learning_rate, self.config.batch_size
         recipe = Recipe(self.config.epochs, size, "sgd", rate, weight_decay=0.0, schedule="cosine", augmentation="none")
-        self._teach_once("classifier", recipe, telling)
+        self._teach_surrogate("classifier", recipe, telling)
 
     def round(self, number: int, rng: torch.Generator) -> dict[str, float]:
         """Perturb one batch; `loss` is the mean of CE(f(delta), y) at the end."""
         epsilon = self.config.epsilon_255 / 255
         pick = self._batches(BATCH)[number]
         x, y = self._batch(pick)
-        x, weight = x.flatten(1), self.weight
+        x, weight = x.flatten(1), next(self.surrogate.parameters()).detach()  # W, float32 [K, C H W]
         delta = uniform(x.shape, epsilon, rng).to(self.device)
         for _ in range(self.config.steps):
             slope = gradient(weight, x, delta, y, self.config.balance)
             delta = (delta - self.config.step_share * epsilon * slope.sign()).clamp(-epsilon, epsilon)
         self.delta[pick] = -delta.view(-1, *self.clean.images.shape[1:]).cpu()
         return {"loss": float(F.cross_entropy(delta @ weight.T, y))}
-
-    @property
-    def weight(self) -> Tensor:
-        """W, float32 [K, C H W]."""
-        return next(self.surrogate.parameters()).detach()
 
 
 def gradient(weight: Tensor, x: Tensor, delta: Tensor, y: Tensor, balance: float) -> Tensor:

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from uge.baselines.baseline import LearntBaseline, LinfConfig, signed_step, uniform
 from uge.protection import Telling
@@ -66,7 +65,7 @@ class REMProtection(LearntBaseline[REMConfig]):
     def begin(self, telling: Telling) -> None:
         config = self.config
         self.surrogate = self.network(config.network, "surrogate", config.network)
-        self.optimiser = make_optimiser(self.surrogate, Recipe(learning_rate=config.learning_rate, schedule="constant"))
+        self.optimiser = make_optimiser(self.surrogate, Recipe(learning_rate=config.learning_rate))
 
     def round(self, number: int, rng: torch.Generator) -> dict[str, float]:
         """A step of the network, or, when it has taken all of them, the noise of a batch."""
@@ -87,7 +86,7 @@ class REMProtection(LearntBaseline[REMConfig]):
         for group in self.optimiser.param_groups:
             group["lr"] = config.learning_rate * 0.1 ** sum(number >= share * config.network_steps for share in FALLS)
         self.surrogate.train()
-        return self._learn(F.cross_entropy(self.surrogate(x), y))
+        return self._learn(x, y)
 
     def _noise(self, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
         """delta float32 [B, C, H, W] on the scale [0, 1] for the network as it is."""

@@ -14,12 +14,13 @@ steps fall as stated below; deltas are rounded to 8-bit steps at the end.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
 from uge.baselines.baseline import LearntBaseline, LinfConfig, signed_step, uniform
 from uge.protection import Telling
-from uge.training import Shift, recommended_recipe
+from uge.training import recommended_recipe
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class TAPProtection(LearntBaseline[TAPConfig]):
     def begin(self, telling: Telling) -> None:
         """Train the network, once."""
         self.surrogate = self.network(self.config.network, "surrogate", self.config.network)
-        self._teach_once("network", recommended_recipe(self.config.network, self.config.network_epochs), telling)
+        self._teach_surrogate("network", recommended_recipe(self.config.network, self.config.network_epochs), telling)
         self.surrogate.eval()
 
     def round(self, number: int, rng: torch.Generator) -> dict[str, float]:
@@ -61,11 +62,9 @@ class TAPProtection(LearntBaseline[TAPConfig]):
         targets = (y + 1) % self.clean.classes if config.targeted else y
         delta = uniform(x.shape, epsilon, rng).to(self.device)
         for done in range(config.steps):
-            shift = Shift.draw(len(x), self.clean.image_size, rng)
             halved = (2 * done >= config.steps) + (4 * done >= 3 * config.steps)
-            step = config.step_share * epsilon / 2**halved
-            step = step if config.targeted else -step
-            delta = signed_step(self.surrogate, x, delta, targets, step, epsilon, seen=shift)
+            step = (1 if config.targeted else -1) * config.step_share * epsilon / 2**halved
+            delta = signed_step(self.surrogate, x, delta, targets, step, epsilon, seen=partial(self._seen, rng=rng))
         self.delta[pick] = delta.cpu()
         with torch.no_grad():
             found = self.surrogate(x + delta).argmax(1)

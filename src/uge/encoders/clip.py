@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from uge.errors import ConfigError
+from uge.networks import Normalise
 
 # the per-channel constants of Radford et al. 2021's preprocessing
 MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -19,21 +19,15 @@ STD = (0.26862954, 0.26130258, 0.27577711)
 class ClipEncoder(nn.Module):
     """Pooled vision features of images resized to the model's own side."""
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(self, vision: nn.Module, side: int) -> None:
         super().__init__()
         self.vision = vision
         self.side = side
-        self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1))
+        self.normalise = Normalise(MEAN, STD)
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.shape[1] == 1:
-            x = x.expand(-1, 3, -1, -1)
-        x = F.interpolate(x, size=(self.side, self.side), mode="bicubic", align_corners=False)
-        return self.vision(pixel_values=(x - self.mean) / self.std).pooler_output
+        x = F.interpolate(x.expand(-1, 3, -1, -1), size=(self.side, self.side), mode="bicubic", align_corners=False)
+        return self.vision(pixel_values=self.normalise(x)).pooler_output
 
 
 def clip_encoder(source: str) -> nn.Module:

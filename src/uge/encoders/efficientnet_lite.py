@@ -21,16 +21,13 @@ class EfficientNetLite(nn.Module):
         self.side = side
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.shape[1] == 1:
-            x = x.expand(-1, 3, -1, -1)
-        x = F.interpolate(x, size=(self.side, self.side), mode="bilinear", align_corners=False)
+        x = F.interpolate(x.expand(-1, 3, -1, -1), size=(self.side, self.side), mode="bilinear", align_corners=False)
         maps = self.network.extract_features((x * 255 - 127) / 128)
         return maps.mean(dim=(2, 3))
 
     def classify(self, x: Tensor) -> Tensor:
         """Logits [B, 1000] of ImageNet's classes."""
-        logits: Tensor = self.network._fc(self(x))
-        return logits
+        return self.network._fc(self(x))
 
 
 def efficientnet_lite_encoder(number: int) -> nn.Module:

@@ -52,12 +52,9 @@ class ConvNet(nn.Module):
             layers.append(patches)
             side //= stem
         for block in range(depth):
-            layers += [
-                nn.Conv2d(filters, width * min(2**block, 2), 3, padding=1, bias=False),
-                nn.GroupNorm(8 if width % 8 == 0 else 1, width * min(2**block, 2)),
-                nn.SiLU(),
-            ]
-            filters = width * min(2**block, 2)
+            inputs, filters = filters, width * min(2**block, 2)
+            norm = nn.GroupNorm(8 if width % 8 == 0 else 1, filters)
+            layers += [nn.Conv2d(inputs, filters, 3, padding=1, bias=False), norm, nn.SiLU()]
             if side >= 8:
                 layers.append(nn.AvgPool2d(2))
                 side //= 2

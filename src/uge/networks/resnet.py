@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from uge.errors import ConfigError
 
-BLOCKS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}  # four stages of basic blocks
-THREE_STAGE = {8: (1, 1, 1), 14: (2, 2, 2), 20: (3, 3, 3), 32: (5, 5, 5)}  # section 4.2 of the paper
+BLOCKS: dict[int, tuple[int, ...]] = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}  # four stages
+BLOCKS |= {8: (1, 1, 1), 14: (2, 2, 2), 20: (3, 3, 3), 32: (5, 5, 5)}  # three stages: section 4.2 of the paper
 
 
 class BasicBlock(nn.Module):
@@ -51,19 +51,17 @@ class ResNet(nn.Module):
         self, channels: int, image_size: tuple[int, int], classes: int, depth: int = 18, width: int = 64
     ) -> None:
         super().__init__()
-        stages = (BLOCKS | THREE_STAGE).get(depth)
-        if stages is None:
-            raise ConfigError(f"resnet has no depth {depth}; choose from {sorted(BLOCKS | THREE_STAGE)}")
+        if depth not in BLOCKS:
+            raise ConfigError(f"resnet has no depth {depth}; choose from {sorted(BLOCKS)}")
         self.stem = nn.Sequential(nn.Conv2d(channels, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
         blocks: list[nn.Module] = []
-        inputs = width
-        for stage, count in enumerate(stages):
+        filters = width
+        for stage, count in enumerate(BLOCKS[depth]):
             for block in range(count):
-                filters = width * 2**stage
+                inputs, filters = filters, width * 2**stage
                 blocks.append(BasicBlock(inputs, filters, stride=2 if stage and not block else 1))
-                inputs = filters
         self.blocks = nn.Sequential(*blocks)
-        self.classify = nn.Linear(inputs, classes)
+        self.classify = nn.Linear(filters, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.classify(self.blocks(self.stem(x)).mean(dim=(2, 3)))

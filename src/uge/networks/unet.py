@@ -6,6 +6,8 @@ folded first as in Zhang et al., FFDNet, IEEE TIP 2018, which costs a quarter.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -31,12 +33,9 @@ class UNet(nn.Module):
         levels = (width, 2 * width, 4 * width)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            inputs = (channels * FOLD**2, *levels)
-            self.down = nn.ModuleList(two_convolutions(a, b) for a, b in zip(inputs, levels, strict=False))
+            self.down = nn.ModuleList(two_convolutions(a, b) for a, b in pairwise((channels * FOLD**2, *levels)))
             self.biases = nn.ModuleList(nn.Linear(told, each) for each in levels)
-            self.up = nn.ModuleList(
-                two_convolutions(a + b, b) for a, b in ((levels[2], levels[1]), (levels[1], levels[0]))
-            )
+            self.up = nn.ModuleList(two_convolutions(a + b, b) for a, b in pairwise(reversed(levels)))
             self.last = nn.Conv2d(width, channels * FOLD**2, 3, padding=1)
         for tensor in self.last.parameters():
             nn.init.zeros_(tensor)

@@ -24,17 +24,16 @@ class VGG(nn.Module):
         if depth not in STAGES:
             raise ConfigError(f"vgg has no depth {depth}; choose from {sorted(STAGES)}")
         layers: list[nn.Module] = []
-        inputs, side = channels, min(image_size)
+        filters, side = channels, min(image_size)
         for stage, count in enumerate(STAGES[depth]):
             for _ in range(count):
-                filters = width * min(2**stage, 8)
+                inputs, filters = filters, width * min(2**stage, 8)
                 layers += [nn.Conv2d(inputs, filters, 3, padding=1, bias=False), nn.BatchNorm2d(filters), nn.ReLU()]
-                inputs = filters
             if side >= 2:
                 layers.append(nn.MaxPool2d(2))
                 side //= 2
         self.features = nn.Sequential(*layers)
-        self.classify = nn.Linear(inputs, classes)
+        self.classify = nn.Linear(filters, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.classify(self.features(x).mean(dim=(2, 3)))

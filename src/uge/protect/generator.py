@@ -60,8 +60,8 @@ class Generator(nn.Module):
         self.join_fine = _Block(3 * width, width)
         self.propose = nn.Conv2d(width, channels * patch**2, 1)
 
-    def perturbation(self, x: Tensor, y: Tensor) -> Tensor:
-        """delta float32 [B, C, H, W] in [-epsilon, epsilon] for x in [0, 1] and labels y int64 [B]."""
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """x_u float32 [B, C, H, W] for x in [0, 1] and labels y int64 [B]."""
         height, width = x.shape[2:]
         padded = F.pad(2 * x - 1, (0, -width % self.patch, 0, -height % self.patch), mode="replicate")
         fine = self.fine(F.pixel_unshuffle(padded, self.patch))  # [B, C*p*p, H/p, W/p] -> [B, width, H/p, W/p]
@@ -73,7 +73,4 @@ class Generator(nn.Module):
         middle = self.join_middle(torch.cat([middle, up], dim=1))
         up = F.interpolate(middle, size=fine.shape[2:], mode="nearest")
         proposal = F.pixel_shuffle(self.propose(self.join_fine(torch.cat([fine, up], dim=1))), self.patch)
-        return self.epsilon * proposal[:, :, :height, :width].tanh()
-
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        return (x + self.perturbation(x, y)).clamp(0, 1)
+        return (x + self.epsilon * proposal[:, :, :height, :width].tanh()).clamp(0, 1)

@@ -26,6 +26,7 @@ from uge.runtime import device_in_turn
 class LetterConfig(Settings):
     """What every protection that writes letters is told: the L_inf bound of its copies in 8-bit steps."""
 
+    most_epsilon = 255
     epsilon_255: int = 16
 
 

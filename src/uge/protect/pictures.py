@@ -20,13 +20,13 @@ from typing import Any, Self, Unpack
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from uge.data.images import ImageSet, to_float
 from uge.encoders import build_encoder
 from uge.encoders.efficientnet_lite import EfficientNetLite
 from uge.keys.key import Key
 from uge.keys.shift import MOST_LEVEL, Layout
-from uge.losses.misdirection import misdirection
 from uge.protect.family import filtered
 from uge.protect.letters import LetterConfig, LetterProtection, drawn_order, level, rendered, resized_levels
 from uge.protection import OnStep, RunOptions
@@ -50,10 +50,6 @@ class PicturesConfig(LetterConfig):
 
     steps: int = 80
     batch_size: int = 8
-
-    def __post_init__(self) -> None:
-        self.check_epsilon(255)
-        self.check_counts("steps", "batch_size")
 
 
 class PicturesProtection(LetterProtection[PicturesConfig]):
@@ -130,7 +126,7 @@ class PicturesProtection(LetterProtection[PicturesConfig]):
         seen = Shift.draw(len(part), self.clean.image_size, rng)(x_u).contiguous(memory_format=torch.channels_last)
         with quick(self.device):
             logits = network.classify(seen).float()
-        loss = misdirection(logits, targets[self.clean.labels[part]].to(self.device))
+        loss = F.cross_entropy(logits, targets[self.clean.labels[part]].to(self.device))
         moved, grown = [], []
         gradients = torch.autograd.grad(loss, free, allow_unused=True, materialize_grads=True)  # gray: no nodes
         for value, gradient, momentum in zip(free, gradients, momenta, strict=True):

@@ -31,7 +31,6 @@ from uge.errors import ConfigError
 from uge.keys.key import Key
 from uge.keys.letter import channels_equal
 from uge.keys.shift import MOST_LEVEL, Layout
-from uge.losses.misdirection import misdirection
 from uge.networks import parse_network
 from uge.networks.unet import UNet
 from uge.protect.family import filtered
@@ -39,7 +38,7 @@ from uge.protect.letters import LetterConfig, LetterProtection, drawn_order, ren
 from uge.protect.trajectory import LiveRun
 from uge.protection import OnStep, RunOptions, preparing
 from uge.runtime import generator_for, quick, repeatable, seed_for
-from uge.training import PlainTraining, Recipe, Shift, fit, recommended_recipe
+from uge.training import PlainTraining, Recipe, Shift, recommended_recipe
 
 TARGETS = "uge/targets/1"
 GAIN = 2.5  # of a proposal of mean square 1, before it is bent into the range of levels
@@ -81,10 +80,7 @@ class SealedConfig(LetterConfig):
     misdirection: float = 2.0
 
     def __post_init__(self) -> None:
-        self.check_epsilon(255)
-        self.check_counts("steps", "epochs", "batch_size", "width", "surrogate_steps")
-        self.check_counts("reference_epochs", "reference_images")
-        self.check_not_negative("misdirection")
+        super().__post_init__()
         if not self.surrogates or (self.misdirection and not self.references):
             raise ConfigError("surrogates and references are lists of one network at least")
         for network in (*self.surrogates, *self.references):
@@ -190,9 +186,10 @@ class SealedProtection(LetterProtection[SealedConfig]):
         rng: torch.Generator,
     ) -> dict[str, Any]:
         """One step of the generator and of one surrogate on the images of these numbers."""
-        labels = self.clean.labels[pick]
+        images, labels = self.clean.images[pick], self.clean.labels[pick]
+        layout = self.layout(images)
         self.generator.train()
-        x_u = filtered(self._rendered(pick, rng), rng, edges=self.edges)
+        x_u = filtered(rendered(images, *self._proposed(pick, layout), layout, rng), rng, edges=self.edges)
         seen = Shift.draw(len(pick), self.clean.image_size, rng)(x_u).contiguous(memory_format=torch.channels_last)
         shown = seen.detach().requires_grad_()
         learnt = F.cross_entropy(_answer(run.network, shown), labels.to(self.device))
@@ -201,7 +198,7 @@ class SealedProtection(LetterProtection[SealedConfig]):
         terms: dict[str, Any] = {"shortcut": round(float(learnt.detach()), 4)}
         if references:
             reference = references[int(torch.randint(len(references), (), generator=rng))]
-            misled = misdirection(_answer(reference, shown), self.targets[labels].to(self.device))
+            misled = F.cross_entropy(_answer(reference, shown), self.targets[labels].to(self.device))
             pull = pull + self.config.misdirection * torch.autograd.grad(misled, shown)[0]
             terms["misdirection"] = round(float(misled.detach()), 4)
         optimiser.zero_grad(set_to_none=True)
@@ -224,12 +221,6 @@ class SealedProtection(LetterProtection[SealedConfig]):
         if layout.node_step:
             nodes = _bent(_at_nodes(proposal, layout.shape, layout.node_step))
         return field, nodes
-
-    def _rendered(self, pick: Tensor, rng: torch.Generator) -> Tensor:
-        """x_u of these images as the generator proposes it now: see `rendered`."""
-        images = self.clean.images[pick]
-        layout = self.layout(images)
-        return rendered(images, *self._proposed(pick, layout), layout, rng)
 
     def _shuffled(self, rng: torch.Generator) -> list[Tensor]:
         """The numbers of all images, in batches of one layout each, in a new order.
@@ -262,20 +253,15 @@ class SealedProtection(LetterProtection[SealedConfig]):
         networks = []
         for number, text in enumerate(config.references if config.misdirection else ()):
             network = self.network(text, "reference", number)
-
-            def trained(network: nn.Module = network, text: str = text, number: int = number) -> dict[str, Tensor]:
-                fit(
-                    network,
-                    originals,
-                    smaller(recommended_recipe(text, epochs), share),
-                    seed=seed_for(self.seed, "reference training", number),
-                    countermeasure=_Filtered(self.edges),
-                    device=self.device,
-                    on_epoch=preparing(f"reference {text.partition(':')[0]}", self.steps, on_step),
-                )
-                return network.state_dict()
-
-            network.load_state_dict(self.kept(f"reference-{number}", trained))
+            self.teach_once(
+                f"reference-{number}",
+                network,
+                originals,
+                smaller(recommended_recipe(text, epochs), share),
+                seed=seed_for(self.seed, "reference training", number),
+                countermeasure=_Filtered(self.edges),
+                on_epoch=preparing(f"reference {text.partition(':')[0]}", self.steps, on_step),
+            )
             networks.append(network.eval().requires_grad_(False))
         return networks
 

@@ -14,29 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from uge.data.images import ImageSet
 from uge.networks import trainable
-from uge.training import OnEpoch, Recipe, State, learning_rate_at, make_optimiser, recorded, snapshot
-
-
-def record_clean_run(
-    network: nn.Module,
-    clean: ImageSet,
-    recipe: Recipe,
-    checkpoints: int,
-    *,
-    seed: int,
-    device: torch.device,
-    on_epoch: OnEpoch | None = None,
-) -> list[State]:
-    """Train the authorised network, in place, on the originals, and keep weights evenly over the run (`recorded`).
-
-    Returns:
-        `checkpoints + 1` states, fewer where there are fewer epochs: first the initial weights, last the trained ones.
-    """
-    epochs = {-(-number * recipe.epochs // checkpoints) for number in range(1, checkpoints + 1)}
-    first = snapshot(network)
-    return [first, *recorded(network, clean, recipe, epochs, seed=seed, device=device, on_epoch=on_epoch)]
+from uge.training import Recipe, State, learning_rate_at, make_optimiser, snapshot
 
 
 class LiveRun:

@@ -23,17 +23,17 @@ from torch.nn import functional as F
 from uge.data.images import ImageSet, to_float, to_uint8
 from uge.encoders import build_encoder, features_of
 from uge.errors import ConfigError, unknown_name
-from uge.filters import parse_filter
+from uge.filters import Filter, parse_filter
 from uge.keys.key import Key
 from uge.losses.feature_distance import class_prototypes, feature_distance, misalignment
 from uge.losses.gradient_matching import gradient_matching
 from uge.losses.undistillation import distillation, undistillation
 from uge.networks import parse_network, trainable
 from uge.protect.generator import Generator
-from uge.protect.trajectory import LiveRun, record_clean_run
+from uge.protect.trajectory import LiveRun
 from uge.protection import OnStep, Protection, RunOptions, Settings, Telling, preparing
 from uge.runtime import generator_for, repeatable, seed_for
-from uge.training import Recipe, Shift, State
+from uge.training import Recipe, Shift, State, recorded, snapshot
 
 FEATURE_OBJECTIVES = ("distance", "misalignment")
 TERMS = ("gradient_matching", "gradient_magnitude", "feature_distance", "undistillation")
@@ -98,13 +98,9 @@ class UngeneralizableConfig(Settings):
     run_epochs: int = 0
 
     def __post_init__(self) -> None:
-        self.check_epsilon()
+        super().__post_init__()
         if self.feature_objective not in FEATURE_OBJECTIVES:
             raise unknown_name("feature objective", self.feature_objective, FEATURE_OBJECTIVES)
-        self.check_counts("feature_images", "epochs", "batch_size", "clean_checkpoints", "live_runs", "generator_patch")
-        self.check_not_negative(*TERMS, "run_epochs")
-        self.check_shares("warm_up", "clean_share")
-        self.check_positive("temperature", "learning_rate")
         if self.generator_width < 4 or self.generator_width % 4:
             raise ConfigError(f"generator_width must be a multiple of 4, got {self.generator_width}")
         if self.gradient_matching == self.feature_distance == self.undistillation == 0:
@@ -189,7 +185,6 @@ class UngeneralizableProtection(Protection[UngeneralizableConfig]):
     @repeatable()
     def train(self, on_step: OnStep | None = None) -> None:
         """Train the generator, going on from the work folder where it holds an unfinished run."""
-        self.claim()
         self.generator = self._new_generator()
         beside = self._begin(lambda what: preparing(what, self.total_steps, on_step))
         rng = generator_for(self.seed, "generator training")
@@ -256,9 +251,7 @@ class UngeneralizableProtection(Protection[UngeneralizableConfig]):
         if beside.lives:
             self._match(step, beside, rng)
         if beside.encoder is not None:
-            count = min(self.config.feature_images, len(x))
-            originals, copies = through(x[:count]), through(step.x_u[:count])
-            self._part_features(step, originals, copies, beside.encoder, beside)
+            self._part_features(step, through, beside.encoder, beside)
         if beside.students:
             self._mislead(step, through(step.x_u), beside)
         return step
@@ -287,17 +280,16 @@ class UngeneralizableProtection(Protection[UngeneralizableConfig]):
         step.terms["gradient_matching"] = float(direction.detach()) / len(beside.lives)
         step.terms["gradient_magnitude"] = float(magnitude.detach()) / len(beside.lives)
 
-    def _part_features(
-        self, step: _Step, originals: Tensor, copies: Tensor, encoder: nn.Module, beside: _Beside
-    ) -> None:
+    def _part_features(self, step: _Step, through: Filter, encoder: nn.Module, beside: _Beside) -> None:
         """L_fd, on the first images of the batch."""
-        features_u = encoder(copies)
+        count = self.config.feature_images
+        features_u = encoder(through(step.x_u[:count]))
         if self.config.feature_objective == "distance":
             with torch.no_grad():
-                features = encoder(originals)
+                features = encoder(through(step.x[:count]))
             distance = feature_distance(features, features_u, beside.feature_mean)
         else:
-            distance = misalignment(features_u, step.y[: len(copies)], beside.prototypes, beside.feature_mean)
+            distance = misalignment(features_u, step.y[:count], beside.prototypes, beside.feature_mean)
         step.loss = step.loss + self.config.feature_distance * distance
         step.terms["feature_distance"] = float(distance.detach())
 
@@ -336,7 +328,8 @@ class UngeneralizableProtection(Protection[UngeneralizableConfig]):
             clean_runs = [self._clean_run(number, telling) for number in range(len(self.keys))]
         students, teachers = [], []
         if config.undistillation:
-            students = self._students()
+            fresh = (self.network(text, "student", number) for number, text in enumerate(config.students))
+            students = [self._live_run(self.keys[0], network) for network in fresh]
             for network, states in zip(copy.deepcopy(networks), clean_runs, strict=True):
                 network.load_state_dict(states[-1])
                 teachers.append(network.eval().requires_grad_(False).to(self.device))
@@ -350,9 +343,6 @@ class UngeneralizableProtection(Protection[UngeneralizableConfig]):
         recipe = key.recipe("", 0)
         return replace(recipe, epochs=self.config.run_epochs or recipe.epochs)
 
-    def _run_steps(self, recipe: Recipe) -> int:
-        return max(1, recipe.epochs * len(self.clean) // min(recipe.batch_size, len(self.clean)))
-
     @torch.no_grad()
     def _feature_statistics(self, encoder: nn.Module) -> tuple[Tensor, Tensor]:
         """Mean feature [D] and class prototypes [K, D] over at most 5,000 originals, balanced over classes."""
@@ -361,35 +351,32 @@ class UngeneralizableProtection(Protection[UngeneralizableConfig]):
         return features.mean(0), class_prototypes(features, sample.labels, self.clean.classes)
 
     def _clean_run(self, number: int, telling: Telling) -> list[State]:
-        """States of the clean run of the key of this number."""
-        key = self.keys[number]
-        return self.kept(
-            f"clean-run-{number}",
-            lambda: record_clean_run(
-                key.module(self.clean, "", 0),
-                self.clean,
-                self._recipe(key),
-                self.config.clean_checkpoints,
-                seed=seed_for(self.seed, "clean run", number),
-                device=self.device,
-                on_epoch=telling("clean run of the authorised network"),
-            ),
-        )
+        """Weights of the network of the key of this number, evenly over a training on the originals.
+
+        `clean_checkpoints + 1` states, fewer where there are fewer epochs: first the initial weights, last the trained.
+        """
+        key, count = self.keys[number], self.config.clean_checkpoints
+
+        def states() -> list[State]:
+            network, recipe = key.module(self.clean, "", 0), self._recipe(key)
+            seed = seed_for(self.seed, "clean run", number)
+            epochs = {-(-part * recipe.epochs // count) for part in range(1, count + 1)}
+            first, told = snapshot(network), telling("clean run of the authorised network")
+            return [first, *recorded(network, self.clean, recipe, epochs, seed=seed, device=self.device, on_epoch=told)]
+
+        return self.kept(f"clean-run-{number}", states)
 
     def _live_runs(self, key: Key, network: nn.Module, states: list[State]) -> list[LiveRun]:
         """`live_runs` networks at evenly spread phases of a run, taken from the clean run."""
-        recipe, runs = self._recipe(key), []
-        steps = self._run_steps(recipe)
+        runs = []
         for number in range(self.config.live_runs):
-            run = LiveRun(network, recipe, steps, self.device)
-            phase = number / self.config.live_runs
-            run.restart(states[round(phase * (len(states) - 1))], round(phase * steps))
+            run, phase = self._live_run(key, network), number / self.config.live_runs
+            run.restart(states[round(phase * (len(states) - 1))], round(phase * run.run_steps))
             runs.append(run)
         return runs
 
-    def _students(self) -> list[LiveRun]:
-        recipe = self._recipe(self.keys[0])
-        return [
-            LiveRun(self.network(text, "student", number), recipe, self._run_steps(recipe), self.device)
-            for number, text in enumerate(self.config.students)
-        ]
+    def _live_run(self, key: Key, network: nn.Module) -> LiveRun:
+        """A network that is trained on the copy by the key's recipe."""
+        recipe = self._recipe(key)
+        steps = recipe.epochs * len(self.clean) // min(recipe.batch_size, len(self.clean))
+        return LiveRun(network, recipe, max(1, steps), self.device)
