@@ -71,12 +71,12 @@ class REMProtection(LearntBaseline[REMConfig]):
         """A step of the network, or, when it has taken all of them, the noise of a batch."""
         config = self.config
         if number < config.network_steps:
-            return {"loss": self._teach(number, rng)}
+            return {"loss": self._step(number, rng)}
         pick = self._batches(config.batch_size)[number - config.network_steps]
         self.delta[pick] = self._noise(*self._batch(pick), rng).cpu()
         return {}
 
-    def _teach(self, number: int, rng: torch.Generator) -> float:
+    def _step(self, number: int, rng: torch.Generator) -> float:
         """One step of adversarial training on a batch with the noise that is best for the present network; its loss."""
         config = self.config
         assert self.optimiser is not None
