@@ -128,6 +128,13 @@ def test_links_lead_to_files(page: Path) -> None:
         assert (page.parent / target).exists(), target
 
 
+def test_every_test_that_the_threat_model_names_is_there() -> None:
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs" / "threat-model.md").read_text()))
+    tests = "".join(file.read_text() for file in (ROOT / "tests").rglob("*.py"))
+    there = set(re.findall(r"def (test_\w+)", tests))
+    assert len(named) > 15 and named <= there, named - there
+
+
 def test_all_records_are_in_a_table_or_in_the_research_notes() -> None:
     notes = (ROOT / "docs" / "research" / "README.md").read_text()
     told = {*chain.from_iterable(folders for folders, _ in SECTIONS.values()), *re.findall(r"results/(\w+)/", notes)}
