@@ -3,12 +3,12 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import sys
 from collections.abc import Iterator
 
 import pytest
 import typer
 
+from uge import cli
 from uge.cli import app
 
 from .conftest import ENVIRONMENT, INSTALLED, Run
@@ -101,19 +101,13 @@ def test_the_installed_command_fails_as_the_forked_one_does(run: Run) -> None:
     assert done.stderr == "error: cannot read key nowhere.uge: No such file or directory\n"
 
 
-@pytest.mark.parametrize(("chosen", "expected"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+@pytest.mark.parametrize(("chosen", "expected"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")])
 def test_waiting_threads_leave_their_core_to_others_unless_the_user_says_otherwise(
-    chosen: str | None, expected: str
+    chosen: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    program = """
-import atexit, os, sys
-from uge.cli import main
-assert "torch" not in sys.modules
-atexit.register(lambda: print(os.environ["OMP_WAIT_POLICY"]))
-sys.argv = ["uge", "list"]
-main()
-"""
-    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
-    environment |= {} if chosen is None else {"OMP_WAIT_POLICY": chosen}
-    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == expected
+    found = []
+    monkeypatch.setattr(os, "environ", chosen)
+    monkeypatch.setattr(cli, "app", lambda **_: found.append(os.environ["OMP_WAIT_POLICY"]))
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert found == [expected]
