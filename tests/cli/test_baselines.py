@@ -33,9 +33,7 @@ def test_whoever_protects_hears_how_much_was_changed(run: Run, toy: Path, tmp_pa
     assert 34 < float(enough.stdout.partition("PSNR ")[2].split()[0]) < 38  # rms 4.9, less where black clips it
 
 
-def test_keys_of_another_kind_and_more_than_one_letter_takes_are_refused(
-    run: Run, toy: Path, key: Path, tmp_path: Path
-) -> None:
+def test_keys_of_another_kind_or_too_many_are_refused(run: Run, toy: Path, key: Path, tmp_path: Path) -> None:
     protect, sealed = ("protect", toy, "--out", tmp_path / "copy"), ("--key", role(key, "protector"))
     assert "takes no key" in run(*protect, *sealed, "--method", "ops").error
     assert "takes a key of the kind initial-weights, got sealed" in run(*protect, *sealed, "--method", "uge").error

@@ -8,7 +8,6 @@ import pytest
 import typer
 
 from uge import __version__, cli
-from uge.cli import app
 
 from .conftest import ENVIRONMENT, INSTALLED, Run
 
@@ -20,7 +19,7 @@ COMMANDS = (
 
 def commands() -> dict[str, typer.core.TyperCommand]:
     """Every command by its whole name, "uge key new"."""
-    found, left = {}, {"uge": typer.main.get_command(app)}
+    found, left = {}, {"uge": typer.main.get_command(cli.app)}
     while left:
         name, command = left.popitem()
         found[name] = command
