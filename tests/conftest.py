@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from uge.data.images import ImageSet
+from uge.runners import threads
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores
     torch.set_num_threads(1)
@@ -21,10 +22,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores
 @pytest.fixture
 def one_thread() -> Iterator[None]:
     """Batches are tiny here, and threads would cost more than they save."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    with threads(1):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -14,13 +14,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
 
-from uge.copy import publish
+from uge.copy import write_images
 from uge.data.images import ImageSet
 from uge.keys import SealedKey, save_key
 
-from .copy.copies import sealed_by
+from .copy.copies import published_sealed
 from .plans import one_training_each
 
 KILLED = """
@@ -66,15 +65,11 @@ ELSEWHERE = {"protect with a key", "audit", "bench"}  # killed at random moments
 def place(tmp_path_factory: pytest.TempPathFactory, eurosat: ImageSet) -> Path:
     """A folder with data, a key, a copy whose letters it opens, and plans."""
     folder, small = tmp_path_factory.mktemp("kills"), eurosat.subset(torch.arange(0, 3000, 125))
-    for split in ("train", "test"):
-        for name, label, image in zip(small.names, small.labels.tolist(), small.images, strict=True):
-            file = folder / "data" / split / small.class_names[label] / f"{Path(name).name}.png"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(image.permute(1, 2, 0).numpy()).save(file)
+    write_images(small, folder / "data")
+    shutil.copytree(folder / "data" / "train", folder / "data" / "test")
     key = SealedKey.draw()
-    copies = sealed_by(key, small.images, 16)
     save_key(key, folder / "k")
-    publish(small, copies, folder / "copy", method="sealed", settings={}, epsilon_255=16, signers=[key])
+    published_sealed(folder / "copy", small, key)
     (folder / "plan.toml").write_text(PLAN)
     (folder / "bench.toml").write_text(PLAN + '[[protections]]\nmethod = "random-noise"\n')
     return folder

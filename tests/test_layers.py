@@ -31,22 +31,10 @@ STOREYS = (  # a room imports from its own storey, without going round in a circ
 STOREY = {room: number for number, rooms in enumerate(STOREYS) for room in rooms}
 ROOMS_OF_REPORT = {"errors", "runtime", "records", "outside", "locks", "durable", "data", "copy"}  # images to show
 HEAVY = {"torch", "numpy", "datasets", "kornia", "matplotlib", "transformers", "timm", "pandas"}
-
-
-def rooms() -> dict[str, list[Path]]:
-    """The files of each room; the package's own front door, `uge/__init__.py`, is no room."""
-    found: dict[str, list[Path]] = {}
-    for path in sorted(PACKAGE.rglob("*.py")):
-        room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-        if room != "__init__":
-            found.setdefault(room, []).append(path)
-    return found
-
-
 MODULES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): path
-    for paths in rooms().values()
-    for path in paths
+    for path in sorted(PACKAGE.rglob("*.py"))
+    if path != PACKAGE / "__init__.py"  # the package's own front door is no room
 }
 
 
@@ -75,10 +63,10 @@ def modules_imported_by(path: Path, *, types: bool = True) -> Iterator[str]:
                 yield rest
 
 
-IMPORTS = {
-    room: {i.partition(".")[0] for path in paths for i in modules_imported_by(path)} - {room}
-    for room, paths in rooms().items()
-}
+IMPORTS: dict[str, set[str]] = {}  # of each room
+for name, path in MODULES.items():
+    room = name.partition(".")[0]
+    IMPORTS.setdefault(room, set()).update({i.partition(".")[0] for i in modules_imported_by(path)} - {room})
 
 
 def in_a_circle(imports: dict[str, set[str]]) -> list[str]:
@@ -140,23 +128,15 @@ def test_the_report_reads_records_and_manifests_only() -> None:
     assert IMPORTS["report"] <= ROOMS_OF_REPORT
 
 
-def modules_after(statement: str) -> set[str]:
-    script = f"import sys\n{statement}\nprint('LOADED', *{{name.partition('.')[0] for name in sys.modules}})"
+def test_help_loads_nothing_heavy() -> None:
+    """Nor does `import uge`, which comes with it."""
+    script = (
+        "import atexit, sys\nfrom uge.cli import main\nsys.argv = ['uge', '--help']\n"
+        "atexit.register(lambda: print('LOADED', *{name.partition('.')[0] for name in sys.modules}))\nmain()"
+    )
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
     assert run.returncode == 0, run.stderr
-    return set(run.stdout.rpartition("LOADED")[2].split())
-
-
-def test_import_uge_loads_nothing_heavy() -> None:
-    assert modules_after("import uge") & HEAVY == set()
-
-
-def test_help_loads_nothing_heavy() -> None:
-    statement = (
-        "from uge.cli import main\nsys.argv = ['uge', '--help']\n"
-        "try:\n    main()\nexcept SystemExit as stop:\n    assert not stop.code, stop.code"
-    )
-    assert modules_after(statement) & HEAVY == set()
+    assert not HEAVY & set(run.stdout.rpartition("LOADED")[2].split())
 
 
 def test_every_public_name_exists() -> None:

@@ -12,7 +12,7 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from uge import outside
@@ -306,8 +306,6 @@ def _remove_left(path: Path) -> None:
 def _remove_work(work: Path, folder: Path) -> None:
     """Remove the hidden folder of `new_folder`, but nothing else that somebody may have put there."""
     shutil.rmtree(folder, ignore_errors=True)
-    try:
+    with suppress(OSError):
         if is_bare(work):
             remove_folder(work)
-    except OSError:
-        pass

@@ -157,13 +157,9 @@ shape}, where "name?" may be missing or null, and others may be there; or a func
 
 def fits(value: Any, shape: Any, where: str = "") -> str | None:
     """The first place where a value is not of a shape, "groups[0].accuracy"; None where it is."""
-    if isinstance(shape, list):
-        if not isinstance(value, list):
-            return where or "it"
+    if isinstance(shape, list) and isinstance(value, list):
         return next((bad for n, each in enumerate(value) if (bad := fits(each, shape[0], f"{where}[{n}]"))), None)
-    if isinstance(shape, dict):
-        if not isinstance(value, dict):
-            return where or "it"
+    if isinstance(shape, dict) and isinstance(value, dict):
         for name, inner in shape.items():
             place = f"{where}.{name.rstrip('?')}".lstrip(".")
             found = value.get(name.rstrip("?"))
@@ -171,11 +167,11 @@ def fits(value: Any, shape: Any, where: str = "") -> str | None:
                 return bad
         return None
     if isinstance(shape, tuple):
-        return None if any(fits(value, each) is None for each in shape) else where or "it"
-    if isinstance(shape, type):
+        right = any(fits(value, each) is None for each in shape)
+    elif isinstance(shape, type):
         right = isinstance(value, shape) and (shape is bool or not isinstance(value, bool))
     else:
-        right = shape(value)
+        right = callable(shape) and shape(value)
     return None if right else where or "it"
 
 
@@ -233,15 +229,20 @@ def printable(text: str) -> str:
     return text if text.isprintable() else "".join(map(_shown, text))
 
 
-def shown(data: T) -> T:
-    """The same with every text in it as `printable` gives it, wherever it stands."""
+def with_texts(data: T, change: Callable[[str], str]) -> T:
+    """The same with every text in it as `change` gives it, wherever it stands."""
     if isinstance(data, str):
-        return cast(T, printable(data))
+        return cast(T, change(data))
     if isinstance(data, dict):
-        return cast(T, {shown(name): shown(value) for name, value in data.items()})
+        return cast(T, {with_texts(name, change): with_texts(value, change) for name, value in data.items()})
     if isinstance(data, list | tuple):
-        return cast(T, type(data)(map(shown, data)))
+        return cast(T, type(data)(with_texts(each, change) for each in data))
     return data
+
+
+def shown(data: T) -> T:
+    """The same with every text in it as `printable` gives it."""
+    return with_texts(data, printable)
 
 
 def escaped_markdown(text: str) -> str:

@@ -81,7 +81,7 @@ class Local:
         if not items:
             return
         if self.context.get_start_method() == "forkserver":
-            _start_server(_module_of(do))
+            _start_server(do)
         with processes(self.workers, self.context, DIED) as pool:
             running = {pool.submit(do, item) for item in items}
             while running:
@@ -110,21 +110,16 @@ def processes(workers: int, context: BaseContext, died: str) -> Iterator[Process
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _module_of(do: Callable[..., object]) -> str:
-    """Where a function, or that of a partial, stands."""
-    while isinstance(do, partial):
-        do = do.func
-    return do.__module__
-
-
-def _start_server(module: str) -> None:
-    """Begin to import what workers need, once for all of them."""
+def _start_server(do: Callable[..., object]) -> None:
+    """Begin to import the module of a function, or of that of a partial, once for all workers."""
     if threading.current_thread() is not threading.main_thread():
         return  # signals are the main thread's; the pool starts the server
+    while isinstance(do, partial):
+        do = do.func
     # The server inherits that it ignores Ctrl-C, which is for this process to answer.
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        forkserver.set_forkserver_preload([module])
+        forkserver.set_forkserver_preload([do.__module__])
         forkserver.ensure_running()
     finally:
         signal.signal(signal.SIGINT, before)
@@ -161,7 +156,7 @@ class Ray:
             local = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": self.workers or _cores()}
             ray.init(include_dashboard=False, log_to_driver=False, logging_level="error", **local)
         try:
-            remote = ray.remote(num_cpus=1)(_called)
+            remote = ray.remote(num_cpus=1)(lambda do, item: do(item))  # Ray takes functions, and no partials
             running = {remote.remote(do, item): item for item in more(sys.maxsize)}
             while running:
                 (ready,), _ = ray.wait(list(running))
@@ -207,11 +202,6 @@ class Slurm:
             running += [(executor.submit(do, item), item) for item in more(self.at_once - len(running))]
             if not done:
                 time.sleep(0.2 if self.cluster == "local" else 5)
-
-
-def _called(do: Callable[[T], R], item: T) -> R:
-    """A task of Ray, which takes functions and no partials."""
-    return do(item)
 
 
 def _answer(ask: Callable[[], R], item: T, lost: Callable[[T, Exception], R]) -> R:

@@ -7,9 +7,11 @@ import platform
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import torch
+
+from uge.outside import with_texts
 
 T = TypeVar("T")
 _FOLDERS = re.compile(
@@ -77,13 +79,7 @@ def environment(device: torch.device | str = "cpu") -> dict[str, Any]:
 
 def without_folders(data: T) -> T:
     """The same without the folders of local paths, wherever these stand in it: "clip:/home/x/m" -> "clip:m"."""
-    if isinstance(data, str):
-        return cast(T, _FOLDERS.sub("", data))
-    if isinstance(data, dict):
-        return cast(T, {name: without_folders(value) for name, value in data.items()})
-    if isinstance(data, list | tuple):
-        return cast(T, type(data)(without_folders(value) for value in data))
-    return data
+    return with_texts(data, lambda text: _FOLDERS.sub("", text))
 
 
 def quick(device: torch.device) -> torch.autocast:

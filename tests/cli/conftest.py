@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -19,17 +20,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from uge.data.decoding import picture_of
 from uge.data.images import ImageSet
 
 INSTALLED = Path(sys.executable).with_name("uge")
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+KILLED = -signal.SIGALRM  # the exit code of a call that had `kill_after` seconds and not enough of them
 SERVER = """
-import json, os, signal, sys, threading, traceback
+import json, os, signal, sys, traceback
 import uge.audit.conduct, uge.cli, uge.demo
 for line in sys.stdin:
     request = json.loads(line)
     child = os.fork()
     if child == 0:
+        os.chdir(request.get("cwd", "."))
+        signal.setitimer(signal.ITIMER_REAL, request.get("kill_after", 0))  # no handler: ends at once, as by kill -9
         for number, path in enumerate((os.devnull, request["stdout"], request["stderr"])):
             os.dup2(os.open(path, os.O_RDWR), number)
         sys.argv, code = ["uge", *request["arguments"]], 0
@@ -43,14 +48,6 @@ for line in sys.stdin:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
-    if "kill_after" in request:  # seconds; this process has no other threads when it forks again
-        killer = threading.Timer(request["kill_after"], os.kill, (child, signal.SIGKILL))
-        killer.start()
-        status = os.waitpid(child, 0)[1]
-        killer.cancel()
-        killer.join()
-        print(os.waitstatus_to_exitcode(status), flush=True)
-        continue
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
@@ -89,7 +86,7 @@ def run() -> Iterator[Run]:
         ) as server,
     ):
 
-        def call(*arguments: object, **more: float) -> Result:
+        def call(*arguments: object, **more: object) -> Result:
             assert server.stdin and server.stdout
             files = [Path(folder, name) for name in ("stdout", "stderr")]
             for file in files:
@@ -111,12 +108,23 @@ def toy(eurosat: ImageSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
         for number, image in enumerate(eurosat.images[members, :, ::2, ::2]):
             path = folder / ("train" if number < 16 else "test") / name / f"{number:03d}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(np.ascontiguousarray(image.permute(1, 2, 0).numpy())).save(path)
+            picture_of(image).save(path)
     return folder
 
 
 def role(key: Path, name: str) -> Path:
     return Path(f"{key}.{name}.uge")
+
+
+def pixels(file: Path) -> np.ndarray:
+    with Image.open(file) as picture:
+        return np.array(picture)
+
+
+def assert_all_open(run: Run, copy: Path, clean: Path, count: int = 48) -> None:
+    """The key beside a copy gives every original back."""
+    told = run("verify", copy, "--key", role(copy, "recipient"), "--clean", clean).ok().stdout
+    assert f"views: {count} of {count} identical to those of the originals\n" in told
 
 
 def given(*settings: str) -> tuple[str, ...]:
@@ -145,6 +153,14 @@ def made(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Pa
 def key(made: Callable[..., Path]) -> Path:
     """NAME of a sealed key: NAME.protector.uge and NAME.recipient.uge."""
     return made("alice", "key", "new", "--no-passphrase")
+
+
+@pytest.fixture(scope="session")
+def passphrase(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with one."""
+    file = tmp_path_factory.mktemp("passphrase") / "passphrase"
+    file.write_text("correct horse battery staple\n")
+    return file
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ import pytest
 from uge.cli.audit import left_out
 from uge.report.verdict import judge
 
-from .conftest import ENVIRONMENT, INSTALLED, Options, Run, bytes_of
+from .conftest import ENVIRONMENT, INSTALLED, KILLED, Options, Run, bytes_of
 
 PLAN = """
 epochs = 1
@@ -63,7 +63,7 @@ def test_killed_ten_times_at_random_it_ends_with_the_records_of_an_undisturbed_r
         if ended.code == 0:  # it was finished before the kill: begin again
             shutil.rmtree(tmp_path / "rough")
         else:
-            assert ended.code == -9, ended
+            assert ended.code == KILLED, ended
             killed += 1
     run(*arguments, "--out", tmp_path / "rough").ok()
     assert rows(tmp_path / "rough") == rows(tmp_path / "calm")
@@ -145,15 +145,12 @@ def test_many_who_are_left_out_for_one_reason_share_a_line() -> None:
     ]
 
 
-def test_workers_end_with_their_audit(arguments: Options, plan: Path, tmp_path: Path) -> None:
+def test_workers_end_with_their_audit(arguments: Options, tmp_path: Path) -> None:
     long = tmp_path / "long.toml"
     long.write_text(PLAN.replace("epochs = 1", "epochs = 100000"))
-    command = [str(part) for part in arguments[: arguments.index("--plan")]]
-    out = tmp_path / "audit"
-    options = ["--plan", str(long), "--out", str(out), "--runner", "local:workers=2"]
-    process = subprocess.Popen(
-        [str(INSTALLED), *command, *options], env=ENVIRONMENT, stderr=subprocess.DEVNULL, start_new_session=True
-    )
+    others = ("--plan", long, "--out", tmp_path / "audit", "--runner", "local:workers=2")
+    command = [INSTALLED, *map(str, (*arguments, *others))]
+    process = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.DEVNULL, start_new_session=True)
 
     def started() -> list[str]:
         asked = subprocess.run(["pgrep", "-s", str(process.pid)], capture_output=True, text=True)

@@ -13,7 +13,7 @@ import pytest
 
 from uge.locks import held
 
-from .conftest import Run
+from .conftest import KILLED, Run
 
 PLAN = """
 epochs = 1
@@ -114,16 +114,11 @@ def test_markdown_and_csv_say_what_the_records_say(compared: Path) -> None:
         assert line["margin"] == ("" if result["margin"] is None else str(result["margin"]))
         assert line["trainings"] == ("" if result["cost"] is None else str(result["cost"]["trainings"]))
         assert result["cost"] is None or result["cost"]["trainings"] > 0  # however little it took
-    table = [
-        [cell.strip() for cell in line.strip("|").split("|")]
-        for line in (compared / "leaderboard.md").read_text().splitlines()
-        if line.startswith("|")
-    ]
-    assert [row[0].split(" (")[0] for row in table[2:]] == sorted(
-        results, key=lambda name: results[name]["worst"]["accuracy"]
-    ) or len({result["worst"]["accuracy"] for result in results.values()}) < len(results)
-    for row in table[2:]:
-        result = results[row[0].split(" (")[0]]
+    lines = (compared / "leaderboard.md").read_text().splitlines()
+    table = [line.strip("| ").split(" | ") for line in lines if line.startswith("| ")][2:]  # after head and rule
+    shown = [results[row[0].split(" (")[0]] for row in table]
+    assert len(shown) == len(results) and shown == sorted(shown, key=lambda result: result["worst"]["accuracy"])
+    for row, result in zip(table, shown, strict=True):
         assert row[1].startswith(f"{result['naive']['accuracy']:.1f} ")
         assert row[3].startswith(f"{result['worst']['accuracy']:.1f} ")
 
@@ -139,7 +134,7 @@ def test_killed_at_random_it_ends_with_the_records_of_an_undisturbed_run(run: Ru
 
     run(*arguments, "--out", tmp_path / "calm").ok()
     ended = run(*arguments, "--out", tmp_path / "rough", kill_after=random.Random(3).uniform(0.2, 6))
-    assert ended.code in (-9, 0), ended
+    assert ended.code in (KILLED, 0), ended
     run(*arguments, "--out", tmp_path / "rough").ok()
     assert told(tmp_path / "rough") == told(tmp_path / "calm")
     (result,) = rows_of(tmp_path / "calm", "result")
@@ -169,13 +164,10 @@ def test_bad_input_is_one_line(run: Run, toy: Path, tmp_path: Path, plan: str, m
     assert not (tmp_path / "out").exists()
 
 
-def test_a_folder_holds_one_comparison(run: Run, compared: Path, toy: Path, tmp_path: Path) -> None:
-    error = run("bench", "quick", "--data", toy, "--out", compared).error
-    assert "holds a comparison with other data or settings" in error
+def test_a_folder_holds_one_comparison(run: Run, compared: Path, toy: Path) -> None:
+    others = run("bench", "quick", "--data", toy, "--out", compared)
+    assert "holds a comparison with other data or settings" in others.error
     given = ("--folder", f"theirs={compared.parent / 'others'}", "--runner", "local:workers=1")
     with held(compared):
         error = run("bench", compared.parent / "mine.toml", "--data", toy, *given, "--out", compared).error
     assert "is in use by process" in error
-    (tmp_path / "letters").mkdir()
-    (tmp_path / "letters" / "a.txt").write_text("dear diary")
-    assert "is not empty" in run("bench", "quick", "--data", toy, "--out", tmp_path / "letters").error

@@ -3,13 +3,11 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import sys
-from collections.abc import Iterator
 
 import pytest
 import typer
 
-from uge.cli import app
+from uge import __version__, cli
 
 from .conftest import ENVIRONMENT, INSTALLED, Run
 
@@ -19,42 +17,29 @@ COMMANDS = (
 )
 
 
-def texts() -> Iterator[tuple[str, str]]:
-    """Every help text of every command, with the command's name."""
-
-    def of(command: typer.core.TyperCommand, name: str) -> Iterator[tuple[str, str]]:
-        yield name, command.help or ""
-        for parameter in command.params:
-            yield f"{name} {parameter.name}", getattr(parameter, "help", None) or ""
-        for sub, each in getattr(command, "commands", {}).items():
-            yield from of(each, f"{name} {sub}")
-
-    yield from of(typer.main.get_command(app), "uge")
+def commands() -> dict[str, typer.core.TyperCommand]:
+    """Every command by its whole name, "uge key new"."""
+    found, left = {}, {"uge": typer.main.get_command(cli.app)}
+    while left:
+        name, command = left.popitem()
+        found[name] = command
+        left |= {f"{name} {sub}": each for sub, each in getattr(command, "commands", {}).items()}
+    return found
 
 
 def test_help_says_the_result_first_in_sentences_of_at_most_20_words() -> None:
-    found = dict(texts())
-    assert len(found) > 80
-    for name, text in found.items():
+    texts = {name: command.help for name, command in commands().items()}
+    texts |= {f"{name} {each.name}": each.help for name, command in commands().items() for each in command.params}
+    assert len(texts) > 80
+    for name, text in texts.items():
         assert text, f"{name} has no help"
         for sentence in re.split(r"[.:;]\s|\n\n", text):
             assert len(sentence.split()) <= 20, (name, sentence)
 
 
-def test_the_options_of_the_three_commands_of_a_protector_are_counted() -> None:
-    def options(*path: str) -> int:
-        command = typer.main.get_command(app)
-        for name in path:
-            command = command.commands[name]
-        return sum(isinstance(each, typer.core.TyperOption) for each in command.params)
-
-    assert (options("key", "new"), options("protect"), options("audit")) == (8, 11, 11)
-
-
-def test_the_installed_command_helps_and_names_every_command() -> None:
-    done = subprocess.run([INSTALLED, "--help"], capture_output=True, text=True, env=ENVIRONMENT)
-    assert done.returncode == 0 and not done.stderr
-    assert all(command.split()[0] in done.stdout for command in COMMANDS)
+@pytest.mark.parametrize(("command", "options"), [("uge key new", 8), ("uge protect", 11), ("uge audit", 11)])
+def test_the_options_of_the_three_commands_of_a_protector_are_counted(command: str, options: int) -> None:
+    assert sum(isinstance(each, typer.core.TyperOption) for each in commands()[command].params) == options
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -64,14 +49,13 @@ def test_every_command_helps(run: Run, command: str) -> None:
     assert f"uge {command}" in done.stdout
 
 
-def test_no_command_shows_the_help(run: Run) -> None:
-    assert run().code == 2
-    assert "protect" in run().stdout and not run().stderr
+def test_no_command_shows_the_help_which_names_every_command(run: Run) -> None:
+    done = run()
+    assert done.code == 2 and not done.stderr
+    assert all(command.split()[0] in done.stdout for command in COMMANDS)
 
 
 def test_version(run: Run) -> None:
-    from uge import __version__
-
     assert run("--version").stdout == f"{__version__}\n"
 
 
@@ -101,19 +85,13 @@ def test_the_installed_command_fails_as_the_forked_one_does(run: Run) -> None:
     assert done.stderr == "error: cannot read key nowhere.uge: No such file or directory\n"
 
 
-@pytest.mark.parametrize(("chosen", "expected"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+@pytest.mark.parametrize(("chosen", "expected"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")])
 def test_waiting_threads_leave_their_core_to_others_unless_the_user_says_otherwise(
-    chosen: str | None, expected: str
+    chosen: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    program = """
-import atexit, os, sys
-from uge.cli import main
-assert "torch" not in sys.modules
-atexit.register(lambda: print(os.environ["OMP_WAIT_POLICY"]))
-sys.argv = ["uge", "list"]
-main()
-"""
-    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
-    environment |= {} if chosen is None else {"OMP_WAIT_POLICY": chosen}
-    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == expected
+    found = []
+    monkeypatch.setattr(os, "environ", chosen)
+    monkeypatch.setattr(cli, "app", lambda **_: found.append(os.environ["OMP_WAIT_POLICY"]))
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert found == [expected]

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from uge.data.decoding import picture_of
 from uge.data.images import ImageSet
 
-from .conftest import Run
+from .conftest import Run, assert_all_open, pixels
 
 SIZES = ((150, 90), (60, 61), (130, 200))  # (width, height)
 QUICK = ("--no-passphrase", "--set", "steps=3")
@@ -21,16 +22,11 @@ def loose(eurosat: ImageSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three pictures of three sizes in no class folder, one of them gray."""
     folder = tmp_path_factory.mktemp("loose")
     for number, size in enumerate(SIZES):
-        picture = Image.fromarray(np.ascontiguousarray(eurosat.images[number].permute(1, 2, 0).numpy()))
+        picture = picture_of(eurosat.images[number])
         gray = picture.convert("L").convert("RGB") if number == 1 else picture
         gray.resize(size, Image.Resampling.BICUBIC).save(folder / f"picture {number}.{'jpg' if number == 2 else 'png'}")
     (folder / "notes.txt").write_text("taken in May")
     return folder
-
-
-def pixels(file: Path) -> np.ndarray:
-    with Image.open(file) as picture:
-        return np.asarray(picture)
 
 
 def test_pictures_without_classes_are_protected_and_opened_exactly(run: Run, loose: Path, tmp_path: Path) -> None:
@@ -40,10 +36,8 @@ def test_pictures_without_classes_are_protected_and_opened_exactly(run: Run, loo
     assert "3 pictures without classes" in done.stderr
     assert "1 other file passed over" in done.stderr
     assert f"uge open {tmp_path / 'copy'}" in done.stdout
-    key = tmp_path / "copy.recipient.uge"
-    checked = run("verify", tmp_path / "copy", "--key", key, "--clean", loose)
-    assert "views: 3 of 3 identical" in checked.stdout, checked
-    run("open", tmp_path / "copy", "--key", key, "--out", tmp_path / "mine").ok()
+    assert_all_open(run, tmp_path / "copy", loose, 3)
+    run("open", tmp_path / "copy", "--key", tmp_path / "copy.recipient.uge", "--out", tmp_path / "mine").ok()
     for number, (width, height) in enumerate(SIZES):
         own = pixels(next(loose.glob(f"picture {number}.*")))
         copy = pixels(tmp_path / "copy" / "train" / "picture" / f"picture {number}.png")
@@ -57,8 +51,7 @@ def test_pictures_without_classes_are_protected_and_opened_exactly(run: Run, loo
 def test_one_picture_is_enough(run: Run, loose: Path, tmp_path: Path) -> None:
     file = loose / "picture 0.png"
     assert "1 picture, method pictures" in run("protect", file, *QUICK, "--out", tmp_path / "copy").ok().stdout
-    checked = run("verify", tmp_path / "copy", "--key", tmp_path / "copy.recipient.uge", "--clean", file)
-    assert "views: 1 of 1 identical" in checked.stdout, checked
+    assert_all_open(run, tmp_path / "copy", file, 1)
 
 
 def test_a_picture_that_is_gray_but_for_one_value_has_colour(run: Run, tmp_path: Path) -> None:
@@ -66,10 +59,7 @@ def test_a_picture_that_is_gray_but_for_one_value_has_colour(run: Run, tmp_path:
     gray[7, 9, 0] ^= 1  # nothing of it is left at the size that networks see
     Image.fromarray(gray).save(tmp_path / "scan.png")
     run("protect", tmp_path / "scan.png", *QUICK, "--out", tmp_path / "copy").ok()
-    checked = run(
-        "verify", tmp_path / "copy", "--key", tmp_path / "copy.recipient.uge", "--clean", tmp_path / "scan.png"
-    )
-    assert "views: 1 of 1 identical" in checked.stdout, checked
+    assert_all_open(run, tmp_path / "copy", tmp_path / "scan.png", 1)
 
 
 def test_pictures_of_one_class_keep_its_name(run: Run, loose: Path, tmp_path: Path) -> None:

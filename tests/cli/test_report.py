@@ -30,10 +30,9 @@ def audited(run: Run, toy: Path, key: Path, published: Path, tmp_path_factory: p
     folder = tmp_path_factory.mktemp("audit")
     (folder / "plan.toml").write_text(PLAN)
     given = ("--test", toy, "--clean", toy, "--key", role(key, "recipient"), "--plan", folder / "plan.toml")
-    done = run("audit", published, *given, "--runner", "local:workers=1", "--out", folder / "audit").ok()
-    done = run(
-        "report", folder / "audit", "--public", "--name", "toys", "--license", "https://example.org/licence"
-    ).ok()
+    run("audit", published, *given, "--runner", "local:workers=1", "--out", folder / "audit").ok()
+    public = ("--public", "--name", "toys", "--license", "https://example.org/licence")
+    done = run("report", folder / "audit", *public).ok()
     files = ("public.html", "public.md", "croissant.json")
     assert done.stdout.split() == [str(folder / "audit" / name) for name in files]
     return folder / "audit"
@@ -86,9 +85,10 @@ def test_the_card_is_valid_and_reads_the_copy(audited: Path, published: Path, tm
 
 
 def test_what_is_no_audit_or_damaged_is_one_line(run: Run, audited: Path, tmp_path: Path) -> None:
-    assert "holds no finished audit" in run("report", tmp_path).error
-    assert "holds no finished audit" in run("report", tmp_path / "nowhere").error
-    assert "holds no finished audit" in run("report", audited / "report.md").error
+    for place in (tmp_path, tmp_path / "nowhere", audited / "report.md"):
+        assert "holds no finished audit" in run("report", place).error
+    damaged = Path(shutil.copytree(audited, tmp_path / "damaged"))
+    (damaged / "report.html").unlink()
     for name, content in (
         ("audit.json", "{}"),
         ("audit.json", "[1, 2"),
@@ -96,12 +96,9 @@ def test_what_is_no_audit_or_damaged_is_one_line(run: Run, audited: Path, tmp_pa
         ("examples.npz", "no archive"),
         ("records.jsonl", '{"cell": 1}\n'),
     ):
-        damaged = tmp_path / "damaged"
-        shutil.rmtree(damaged, ignore_errors=True)
-        shutil.copytree(audited, damaged)
         (damaged / name).write_text(content)
-        (damaged / "report.html").unlink()
         assert str(damaged) in run("report", damaged).error
-        assert not (damaged / "report.html").exists()
+        shutil.copy(audited / name, damaged)
     (damaged / "summary.json").unlink()
     assert "summary.json is missing" in run("report", damaged).error
+    assert not (damaged / "report.html").exists()

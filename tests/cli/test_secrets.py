@@ -43,18 +43,13 @@ def forms(key: Path) -> list[bytes]:
     return [
         form
         for secret in (held.secret, held.signing_key)
-        for form in (
-            secret,
-            secret.hex().encode(),
-            base64.b64encode(secret)[:-2],
-            base64.urlsafe_b64encode(secret)[:-2],
-        )
+        for form in (secret, secret.hex().encode(), *(encode(secret)[:-2] for encode in BASE64))
     ]
 
 
 @contextmanager
-def process_lists() -> Iterator[list[bytes]]:
-    """Arguments and environments of all processes that can be seen meanwhile."""
+def process_lists() -> Iterator[set[bytes]]:
+    """Arguments and environments of all processes that can be seen meanwhile, gathered in what is yielded."""
     seen: set[bytes] = set()
     ended = threading.Event()
 
@@ -68,12 +63,10 @@ def process_lists() -> Iterator[list[bytes]]:
     watcher = threading.Thread(target=look)
     watcher.start()
     try:
-        shown: list[bytes] = []
-        yield shown
+        yield seen
     finally:
         ended.set()
         watcher.join()
-        shown += seen
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="processes are looked at in /proc")

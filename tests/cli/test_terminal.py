@@ -44,8 +44,9 @@ def test_no_command_passes_on_what_a_copy_says_to_the_terminal(
     (copy / "manifest.json").write_text(json.dumps(data))
     for name in (f"{RED}.png", BELL, FAKE):
         (copy / "train" / "forest" / name).write_text("no picture")
+    (tmp_path / RED).mkdir()
     test, out = ("--test", toy), ("--out", tmp_path / "o")
-    calls = [
+    for call in (
         ("verify", copy),
         ("verify", copy, *mine),
         ("verify", copy, "--clean", toy),
@@ -54,10 +55,9 @@ def test_no_command_passes_on_what_a_copy_says_to_the_terminal(
         ("train", copy, *out),
         ("attack", copy, *test, *out),
         ("audit", copy, *test, *out),
-    ]
-    (copy.parent / RED).mkdir()
-    calls += [("verify", copy.parent / RED), ("train", copy.parent / RED, *out)]
-    for call in calls:
+        ("verify", tmp_path / RED),
+        ("train", tmp_path / RED, *out),
+    ):
         done = run(*call)
         assert done.code in (1, 2), done
         assert not any(mark in done.stdout + done.stderr for mark in ("\x1b", "\x07", "\u202e", "\nproblem: none"))

@@ -12,11 +12,12 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from uge.data.images import ImageSet
+
+from ..images import save_splits
 
 ROOT = Path(__file__).parents[2]
 GUIDE = ROOT / "docs" / "guide"
@@ -109,9 +110,7 @@ def steps_of(page: Path, folder: Path, data: Path) -> Iterator[tuple[str, object
 def some_images(eurosat: ImageSet, tmp_path: Path) -> Path:
     """Every twentieth, as DATA."""
     some = eurosat.subset(torch.arange(0, len(eurosat), 20))
-    x, y = some.images.permute(0, 2, 3, 1).numpy(), some.labels.numpy()
-    np.savez(tmp_path / "some.npz", x_train=x, y_train=y, x_test=x, y_test=y)
-    return tmp_path / "some.npz"
+    return Path(save_splits(tmp_path / "some.npz", train=some, test=some))
 
 
 def test_the_pages_for_researchers_run_as_they_are_printed(some_images: Path, tmp_path: Path) -> None:

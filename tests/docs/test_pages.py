@@ -1,4 +1,4 @@
-"""Pages keep their word: commands that are printed parse, links lead somewhere, and the README is short and plain."""
+"""Pages keep their word: printed commands parse, links lead somewhere, the stranger's trial can be walked."""
 
 from __future__ import annotations
 
@@ -128,6 +128,13 @@ def test_links_lead_to_files(page: Path) -> None:
         assert (page.parent / target).exists(), target
 
 
+def test_every_test_that_the_threat_model_names_is_there() -> None:
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs" / "threat-model.md").read_text()))
+    tests = "".join(file.read_text() for file in (ROOT / "tests").rglob("*.py"))
+    there = set(re.findall(r"def (test_\w+)", tests))
+    assert len(named) > 15 and named <= there, named - there
+
+
 def test_all_records_are_in_a_table_or_in_the_research_notes() -> None:
     notes = (ROOT / "docs" / "research" / "README.md").read_text()
     told = {*chain.from_iterable(folders for folders, _ in SECTIONS.values()), *re.findall(r"results/(\w+)/", notes)}
@@ -139,3 +146,45 @@ def test_a_notebook_is_a_page_of_text_and_code() -> None:
     text = "# %% [markdown]\n# # Head\n#\n# Text.\n\n# %%\nx = 1  # %% no cell\n# a comment\n"
     assert hooks.notebook_page(text) == "# Head\n\nText.\n\n```python\nx = 1  # %% no cell\n# a comment\n```\n"
     assert {file.stem for file in hooks.notebooks()} == {"recipient", "break_a_copy"}
+
+
+TRIAL = ROOT / "docs" / "trial.md"
+WALKS = re.findall(r"(?:^\d\. .*\n)+", TRIAL.read_text(), re.MULTILINE)
+
+
+def anchors(page: Path) -> set[str]:
+    """Of the headings of a page."""
+    heads = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", head).strip().lower().replace(" ", "-") for head in heads}
+
+
+def clicked(step: str, page: Path) -> Path | None:
+    """Where a click leads, after checking that it is on the page; None where the step is none."""
+    if not (link := re.search(r"\[(.+)\]\((\S+?)(?:#(\S+))?\)", step)):
+        return None
+    text, name, anchor = link.groups()
+    target = (TRIAL.parent / name).resolve()
+    if page == target:
+        assert anchor in anchors(page), step
+        return target
+    links = {
+        (said, (page.parent / to).resolve()) for said, to in re.findall(r"\[([^\]]+)\]\(([^)#]+)", page.read_text())
+    }
+    assert (text, target) in links, f"'{text}' is no link of {page.name}"
+    return target
+
+
+@pytest.mark.parametrize("walk", WALKS, ids=lambda walk: walk.splitlines()[0])
+def test_a_stranger_arrives_within_three_clicks_or_commands(walk: str) -> None:
+    steps, page = walk.splitlines(), ROOT / "README.md"
+    assert len(steps) <= 3
+    for step in steps:
+        page = clicked(step, page) or page
+        for command in re.findall(r"`(.+)`", step):
+            assert command in page.read_text(), f"{command} is not printed in {page.name}"
+
+
+def test_the_trial_has_a_walk_to_each_of_the_three() -> None:
+    heads = re.findall(r"^## (.*)$", TRIAL.read_text(), re.MULTILINE)
+    assert heads == ["A protected folder", "A new attack in the audit", "The proof of exactness"]
+    assert len(WALKS) == 4 and "∎" in (ROOT / "docs" / "letters.md").read_text().partition("## Exact")[2]

@@ -7,8 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
-import pytest
+from ..images import save_splits
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -31,21 +30,12 @@ def test_a_recipient_trains_a_network_of_his_own_on_what_the_key_opens(sealed_co
     assert len(accuracies) == 4 and accuracies[-1] > 80  # forest from industry; chance is 50
 
 
-@pytest.fixture
-def originals(two_classes, tmp_path) -> Path:
-    """The originals of the sealed copy, as DATA."""
-    train, test = two_classes
-    arrays = {}
-    for split, part in (("train", train), ("test", test)):
-        arrays |= {f"x_{split}": part.images.permute(0, 2, 3, 1).numpy(), f"y_{split}": part.labels.numpy()}
-    np.savez(tmp_path / "originals.npz", class_names=np.array(train.class_names), **arrays)
-    return tmp_path / "originals.npz"
-
-
 def test_a_hacker_says_what_he_learns_from_the_copy_from_gray_and_from_the_originals(
-    sealed_copy, originals, tmp_path
+    sealed_copy, two_classes, tmp_path
 ) -> None:
-    output = run("break_a_copy.py", tmp_path, COPY=sealed_copy[0], ORIGINALS=str(originals), IMAGES__EPOCHS=(400, 6))
+    train, test = two_classes
+    data = save_splits(tmp_path / "originals.npz", train=train, test=test)
+    output = run("break_a_copy.py", tmp_path, COPY=sealed_copy[0], ORIGINALS=data, IMAGES__EPOCHS=(400, 6))
     assert output.startswith("400 copies of 2 classes; the largest change of a value is ")
     found = dict(re.findall(r"^(.+): ([\d.]+) %$", output, re.MULTILINE))
     assert [*found] == ["the copy", "the copy behind grayscale", "the originals"]

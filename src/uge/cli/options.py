@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from uge.errors import ConfigError, KeyFileError
+from uge.errors import ConfigError, KeyFileError, unknown_name
 from uge.outside import MOST_SETTINGS, read_file
 
 if TYPE_CHECKING:
@@ -68,7 +68,6 @@ def set_limits(texts: Sequence[str]) -> None:
     from dataclasses import fields
 
     from uge.data import Limits
-    from uge.errors import unknown_name
 
     known = [field.name for field in fields(Limits)]
     for name, value in pairs(texts, "--limit", "files=1000000").items():
