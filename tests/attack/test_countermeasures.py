@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from uge.attack import build_countermeasure, encoder_of, knowledge_of, needs_clean, needs_teacher, parse_countermeasures
-from uge.attack.augmented import scattered, without_band
+from uge.attack.band_stop import without_band
+from uge.attack.scattered import scattered
 from uge.data.images import ImageSet, to_float
 from uge.errors import ConfigError
 from uge.filters import FILTERS, cosines

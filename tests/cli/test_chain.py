@@ -220,6 +220,24 @@ def test_a_wrong_key_is_one_clear_line_for_everybody(run: Run, toy: Path, copy: 
     assert not (tmp_path / "o").exists()
 
 
+def test_with_a_key_whatever_it_did_not_sign_is_refused(
+    run: Run, toy: Path, mine: Options, copy: Path, tmp_path: Path
+) -> None:
+    manifest, signature = copy / "manifest.json", copy / "manifest.sig"
+    manifest.write_text(manifest.read_text().replace('"label": 0', '"label": 1', 1))
+    for told, goes_next in (
+        ("was edited after it was signed", signature),
+        ("has no manifest.sig", manifest),
+        ("is no published folder: cannot read manifest.json", None),
+    ):
+        for call in readers(copy, toy):
+            assert told in run(*call, *mine, "--out", tmp_path / "o").error, call
+        if goes_next is not None:
+            assert told in problems(run, copy, *mine)[0]
+            goes_next.unlink()
+    assert not (tmp_path / "o").exists()
+
+
 def test_a_bad_file_of_a_part_is_named_or_passed_over(run: Run, mine: Options, copy: Path, tmp_path: Path) -> None:
     part = copy / "train/sea"
     (part / "notes.png").write_text("no picture")

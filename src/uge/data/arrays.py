@@ -177,8 +177,10 @@ def read_embedded(name: str) -> Source:
     class_names = EMBEDDED[name]
 
     def entries(split: str) -> Iterator[Entry]:
-        file = resources.files("uge.data").joinpath("embedded", f"{name}-{split}.webp")
-        with file.open("rb") as stream, Image.open(stream) as grid:
+        with (
+            resources.files("uge.data").joinpath("embedded", f"{name}-{split}.webp").open("rb") as file,
+            Image.open(file) as grid,
+        ):
             rows, columns = grid.height // 32, grid.width // 32
             tiles = np.asarray(grid).reshape(rows, 32, columns, 32, 3).swapaxes(1, 2).reshape(-1, 32, 32, 3)
         per_class = len(tiles) // len(class_names)
