@@ -1,6 +1,7 @@
-"""Keep a finished audit of CIFAR-10 or TinyImageNet in the records that docs/reproduction/audits.md is made from.
+"""Keep a finished audit in the records that docs/reproduction/audits.md and docs/results/search.md are made from.
 
     uge audit COPY --test DATA --clean DATA --key KEY --plan benchmarks/quality/uge.toml --out AUDIT
+    uge audit COPY --test DATA --clean DATA --key KEY --budget 2h --runner local:workers=2 --out AUDIT
     python benchmarks/quality/audit.py AUDIT --data DATA --name "uge 10gm+fd@32"
 
 Every training of the audit that is not there yet becomes a row of `benchmarks/results/audit/records.jsonl`, under the
@@ -29,7 +30,7 @@ def keep(audit: Path, name: str, dataset: str, results: Path = RESULTS) -> int:
         append_record(results, about | row)
     if new:
         told = {entry: facts[entry] for entry in ("manifest", "quality", "settings", "skipped", "environment")}
-        append_record(results, about | {"kind": "facts"} | told)
+        append_record(results, about | {"kind": "facts", "budget_seconds": facts["plan"]["budget"]} | told)
     return len(new)
 
 

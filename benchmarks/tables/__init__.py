@@ -30,7 +30,7 @@ from benchmarks.tables.photographs import photograph_table
 from benchmarks.tables.pictures import picture_table, recall_table
 from benchmarks.tables.plots import hackers_plot, leaderboard_plot
 from benchmarks.tables.sealed import copy_table, every_hacker, headline
-from benchmarks.tables.search import search_table
+from benchmarks.tables.search import live_table, search_table
 from benchmarks.tables.speed import speed_table
 from benchmarks.tables.uge_cifar import budget_table, stage_table
 from benchmarks.tables.worth import worth_table
@@ -56,6 +56,7 @@ SECTIONS: dict[str, tuple[tuple[str, ...], Callable[..., str]]] = {
     "leaderboard": (("leaderboard",), leaderboard),
     "worth": (("worth",), worth_table),
     "search": (("search",), search_table),
+    "search-live": (("audit",), live_table),
     "fedavg": (("fedavg",), fedavg_table),
     "speed": (("speed",), partial(speed_table, name="costs")),
     "speed-parts": (("speed",), partial(speed_table, name="seconds")),

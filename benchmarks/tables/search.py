@@ -1,10 +1,12 @@
-"""What the budgeted search finds in a part of the whole plan's time, as `benchmarks/quality/search.py` replays it."""
+"""What the budgeted search finds, replayed (`quality/search.py`) and in whole audits (`quality/audit.py`)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from benchmarks.tables.text import Row, table
+from uge.audit.metrics import summarise
+from uge.report.tables import hacker_label, originals, percent, strongest, worth_to
 
 
 def search_table(rows: Sequence[Row]) -> str:
@@ -24,3 +26,36 @@ def search_table(rows: Sequence[Row]) -> str:
     ]
     heads = [f"found in 1/{round(1 / share)} of the time, %" for share in shares]
     return table(["copy", "hackers", *heads, "strongest of all, %"], lines)
+
+
+def live_table(rows: Sequence[Row]) -> str:
+    """A line an audit that had a budget."""
+    audits: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        if row["plan"] == "worst-case":
+            audits.setdefault((row["dataset"], row["name"]), []).append(row)
+    lines = []
+    for (dataset, name), own in audits.items():
+        facts = next(row for row in own if row["kind"] == "facts")
+        trainings = [row for row in own if row["kind"] != "facts"]
+        summary = summarise(trainings, facts["manifest"]["classes"])
+        lines.append(
+            [
+                f"{name}, {dataset}",
+                f"{facts['budget_seconds'] / 3600:g}",
+                str(len(trainings)),
+                percent(summary["authorised"] and summary["authorised"]["accuracy"]),
+                *(_run(strongest(summary, asking=asking)) for asking in (False, True)),
+                *(_worth(worth_to(summary, pretrained=pretrained)) for pretrained in (False, True)),
+            ]
+        )
+    heads = ["copy", "budget, hours of one worker", "trainings", "recipient, %", "strongest, %", "who queries, %"]
+    return table([*heads, "worth, originals", "to a pretrained network"], lines)
+
+
+def _run(found: Row | None) -> str:
+    return "-" if found is None else f"{found['accuracy']:.1f} ({hacker_label(found)})"
+
+
+def _worth(found: Row | None) -> str:
+    return "-" if found is None else originals(found["originals"], found)
