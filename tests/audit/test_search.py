@@ -129,6 +129,13 @@ def test_who_does_most_before_the_first_step_is_trained_whole_at_once() -> None:
     assert budgets <= {1.0, 2.0} and {cell.budget for cell in cells} > set(RUNGS)
 
 
+def test_an_encoder_takes_no_place_of_who_has_the_copy_alone() -> None:
+    plan = replace(PLAN, hackers=(Hackers(("vgg",), ("none", "adversarial", "pretrained-probe", "refit:9")),))
+    cells, _ = World({("vgg", "pretrained-probe"): 95.0, ("vgg", "adversarial"): 60.0}).audit(plan)
+    assert ("vgg", "adversarial") in tried(cells)
+    assert {cell.countermeasure for cell in cells if cell.originals} == {"none", "adversarial", "pretrained-probe"}
+
+
 def test_who_costs_more_than_is_left_does_not_end_the_search() -> None:
     world = World(BEST, lambda cell: 500.0 if cell.countermeasure == "adversarial" else cell.budget)
     cells, following = world.audit(PLAN.within(60))

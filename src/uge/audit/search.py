@@ -154,7 +154,7 @@ class _Search:
         return float((self.row_of(cell) or {}).get(what, 0.0))
 
     def promoted(self, rung: float) -> list[Hacker]:
-        """A third of each kind of hacker, so that students do not take the places of those with the copy alone."""
+        """A third of each kind of hacker, so that no student or encoder takes the place of who has the copy alone."""
         kinds: dict[str, list[Hacker]] = {}
         for who in self.ranked(rung):
             kinds.setdefault(_kind(who[1]), []).append(who)
@@ -165,7 +165,7 @@ class _Search:
         known = {how for _, how in self.tried}
         best: dict[str, str] = {}  # counter-measure -> network
         for network, how in self.ranked(RUNGS[0]):
-            if how != "none" and "+" not in how and _kind(how) == "copy":
+            if how != "none" and "+" not in how and _kind(how) in ("", "encoder"):
                 best.setdefault(how, network)
         names = list(best)[:BEST]
         places = sorted(combinations(range(len(names)), 2), key=lambda pair: (pair[1], pair[0]))  # best pairs first
@@ -235,7 +235,10 @@ _by_epochs = cache(by_epochs)
 
 @cache
 def _kind(how: str) -> str:
-    return "outputs" if needs_teacher(how) else "originals" if needs_clean(how) else "copy"
+    """What helps a hacker besides the copy; "" of who has the copy alone."""
+    if encoder_of(how):
+        return "encoder"
+    return "outputs" if needs_teacher(how) else "originals" if needs_clean(how) else ""
 
 
 def _best_first(hackers: Sequence[Hacker]) -> list[Hacker]:
