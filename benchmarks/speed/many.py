@@ -178,18 +178,22 @@ def measure_sizes(arguments: argparse.Namespace) -> None:
 
 def measure_workers(arguments: argparse.Namespace, count: int = 20_000, repeats: int = 3) -> None:
     """One process and two, in turns."""
-    times: dict[tuple[str, int], list[float]] = {}
     with tempfile.TemporaryDirectory() as name:
         write_images(file := Path(name, "images.parquet"), count)
-        for _ in range(repeats):
-            for workers in (1, 2):
-                with tempfile.TemporaryDirectory() as place:
-                    for stage, row in stages(file, Path(place), workers).items():
-                        times.setdefault((stage, workers), []).append(row["seconds"])
-    for stage in ("making and writing the copies", "verifying every view", "opening to files"):
-        ratios = [one / two for one, two in zip(times[stage, 1], times[stage, 2], strict=True)]
-        more = {"one": times[stage, 1], "two": times[stage, 2]}
-        record(stage, f"{count:,} of 32x32, two processes over one", median(ratios), "times", "workers", **more)
+        subjects = {f"{count:,} of 32x32": file}
+        if arguments.photographs:
+            subjects["photographs"] = arguments.photographs
+        for subject, data in subjects.items():
+            times: dict[tuple[str, int], list[float]] = {}
+            for _ in range(repeats):
+                for workers in (1, 2):
+                    with tempfile.TemporaryDirectory() as place:
+                        for stage, row in stages(data, Path(place), workers).items():
+                            times.setdefault((stage, workers), []).append(row["seconds"])
+            for stage in ("making and writing the copies", "verifying every view", "opening to files"):
+                ratios = [one / two for one, two in zip(times[stage, 1], times[stage, 2], strict=True)]
+                more = {"one": times[stage, 1], "two": times[stage, 2]}
+                record(stage, f"{subject}, two processes over one", median(ratios), "times", "workers", **more)
 
 
 def measure_kills(arguments: argparse.Namespace, count: int = 200_000) -> None:
