@@ -242,3 +242,23 @@ def test_failed_trainings_are_told() -> None:
     assert summarise([*rows, failed, failed], classes=10)["why_no_evidence"][0] == (
         "2 trainings failed and are missing here."
     )
+
+
+def test_a_worth_that_leaves_out_who_learnt_more_from_the_copy_is_no_evidence() -> None:
+    clean = [row("hacker", "vgg", "clean", 40.0 + n, images=100, originals=n) for n in (0, 50)]
+    rows = [row("hacker", "vgg", "published", 20.0, images=100, test_images=100), *clean]
+
+    def told(*more: dict[str, Any]) -> list[str]:
+        return [why for why in summarise([*rows, *more], classes=10)["why_no_evidence"] if "worth more" in why]
+
+    early = row("hacker", "vgg", "published", 36.0, countermeasure="adversarial", budget=0.1)
+    probe = row("hacker", "vgg", "published", 60.0, countermeasure="pretrained-probe")
+    assert (
+        told() == told(early | {"accuracy": 19.0}) == told(probe) == told(row("hacker", "mlp", "published", 20.0)) == []
+    )
+    assert told(early, probe) == [
+        "The copy is worth more to vgg, adversarial than is told: it learnt 36.0 % in a part of the epochs."
+    ]
+    assert told(row("hacker", "mlp", "published", 30.0)) == [
+        "The copy is worth more to mlp than is told: it learnt 30.0 %."
+    ]

@@ -74,7 +74,8 @@ def summarise(rows: Sequence[Row], classes: int, reason: str = "") -> dict[str, 
     counted = sorted(filter(counts, hackers), key=lambda each: -each["accuracy"])
     worst = next(iter(counted), None)
     ahead_of = next((each for each in counted if not asks(each)), None)
-    why = _doubts(authorised, groups, worst, failed, reason)
+    worths = _worth(published, [*parts, *ceilings.rows], chance)
+    why = _doubts(authorised, groups, worst, failed, reason) + _unasked(worths, list(filter(_tries, rows)))
     if ahead:
         why.append(
             f"{len(ahead)} of the strongest hackers had a part of their epochs only, and would learn more with all."
@@ -86,7 +87,7 @@ def summarise(rows: Sequence[Row], classes: int, reason: str = "") -> dict[str, 
         "groups": groups,
         "margin": round(authorised["accuracy"] - ahead_of["accuracy"], 3) if authorised and ahead_of else None,
         "worst": worst,
-        "worth": _worth(published, [*parts, *ceilings.rows], chance),
+        "worth": worths,
         "evidence": not why,
         "why_no_evidence": why,
     }
@@ -158,6 +159,24 @@ def _worth(published: Sequence[Row], clean: Sequence[Row], chance: float) -> lis
         facts |= {"copies": own[0]["images"], "pretrained": bool(encoder_of(_text(how)))}
         found.append(facts | worth(accuracies, curve, chance, own[0]["test_images"]))
     return sorted(found, key=lambda each: -each["accuracy"])
+
+
+def _unasked(worths: Sequence[dict[str, Any]], tried: Sequence[Row]) -> list[str]:
+    """Who learnt more from the copy than those of his kind to whom its worth is told, one sentence each."""
+    reached: dict[tuple[str, str, float], list[float]] = {}
+    for row in tried:
+        if has_copy_alone(_text(row["countermeasure"])):
+            reached.setdefault((row["network"], row["countermeasure"], _budget(row)), []).append(row["accuracy"])
+    found = []
+    for kind in (False, True):
+        told = max((each["accuracy"] for each in worths if each["pretrained"] == kind), default=100.0)
+        learnt = {who: round(fmean(own), 3) for who, own in reached.items() if bool(encoder_of(_text(who[1]))) == kind}
+        for network, how, budget in sorted(learnt, key=lambda who: -learnt[who])[:1]:
+            if (most := learnt[network, how, budget]) > told:
+                name = network if how == "none" else f"{network}, {how}"
+                part = " in a part of the epochs" if budget < 1 else ""
+                found.append(f"The copy is worth more to {name} than is told: it learnt {most:.1f} %{part}.")
+    return found
 
 
 def counts(hacker: Row) -> bool:
