@@ -21,6 +21,7 @@ from uge.copy.publishing import Chunk, Facts, finish, write_chunk
 from uge.data import Photographs
 from uge.data.entries import Pixels
 from uge.data.images import ImageSet, batch_of
+from uge.data.splits import Original, unpacked
 from uge.durable import check_target, claimed, hidden_path, is_bare, move_into_place, remove_folder, write_file
 from uge.errors import ConfigError, KeyFileError, PublishError, UgeError, told_as, unknown_name
 from uge.keys import Key, SealedKey, load_key, pair_of, save_key
@@ -160,9 +161,9 @@ class _Chunks:
         numbers = self.numbers[number]
         chosen = slice(numbers.start, numbers.stop)
         copier = self.protection.part(numbers, number)
-        images: Pixels | list[Pixels] = self.clean.images[chosen].numpy()
+        images: Pixels | list[Original] = self.clean.images[chosen].numpy()
         if self.originals.sizes is not None:
-            images = [self.originals.own(at).numpy() for at in numbers]
+            images = [self.originals.packed(at) for at in numbers]
         facts = number, self.form, self.files[chosen], self.labels[chosen]
         return Chunk(*facts, _Pairs(copier, images), self.clean.image_size, self.protection.epsilon_255)
 
@@ -177,15 +178,15 @@ class _Chunks:
 class _Pairs:
     """Originals and their copies, made where they are asked for.
 
-    Images uint8 [N, C, H, W] come batch by batch, photographs, each uint8 [C, H, W], one by one.
+    Images uint8 [N, C, H, W] come batch by batch, photographs one by one, each decoded here.
     """
 
     copier: Copier
-    originals: Pixels | list[Pixels]
+    originals: Pixels | list[Original]
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         if isinstance(self.originals, list):
-            for number, photograph in enumerate(map(torch.from_numpy, self.originals)):
+            for number, photograph in enumerate(map(unpacked, self.originals)):
                 yield photograph[None], self.copier.enlarged(number, photograph)[None]
         else:
             size = batch_of(self.originals.shape[1:])

@@ -18,8 +18,8 @@ from uge.copy.chunks import Done, cut, work_through
 from uge.copy.files import CHUNKS, PNG_ERRORS, chunks_of, in_batches, read_png, what_became_of
 from uge.copy.forms import MOST_VALUES, Place
 from uge.copy.manifest import PublishedImage
-from uge.data.entries import Pixels
 from uge.data.images import pixel_sha256
+from uge.data.splits import Original, unpacked
 from uge.keys import Key
 from uge.runners import Runner
 
@@ -32,14 +32,14 @@ class Published(NamedTuple):
         place: where it lies.
         shape: that it should have.
         digest: SHA-256 of its file; "" for none that is listed.
-        original: uint8 [C, H, W], where there is one.
+        original: as it is sent, where there is one.
     """
 
     entry: PublishedImage
     place: Place
     shape: tuple[int, int, int]
     digest: str
-    original: Pixels | None = None
+    original: Original | None = None
 
 
 @dataclass
@@ -94,7 +94,7 @@ class Seen:
         for each, copy, view, good in zip(images, copies, views, opened.tolist(), strict=True):
             if each.original is None:
                 continue
-            file, original = each.entry.file, torch.from_numpy(each.original)
+            file, original = each.entry.file, unpacked(each.original)
             if original.shape != copy.shape:
                 self.sizes.append(f"{file}: {list(copy.shape)} pixels, the original has {list(original.shape)}")
                 continue
@@ -121,17 +121,14 @@ class Seen:
 
 
 def look_at_all(
-    images: Sequence[Published], originals: dict[str, Callable[[], Tensor]], key: Key | None, runner: Runner | None
+    images: Sequence[Published], originals: dict[str, Callable[[], Original]], key: Key | None, runner: Runner | None
 ) -> Seen:
     """Look at images, beside the originals of those that have one."""
     numbers = cut((math.prod(each.shape) for each in images), MOST_VALUES) if images else []
 
     def chunk(number: int) -> list[Published]:
         part = images[numbers[number].start : numbers[number].stop]
-        return [
-            each._replace(original=read().numpy()) if (read := originals.get(each.entry.file)) else each
-            for each in part
-        ]
+        return [each._replace(original=read()) if (read := originals.get(each.entry.file)) else each for each in part]
 
     seen = Seen()
     with tempfile.TemporaryDirectory() as kept:

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from torch import Tensor
-
 from uge.copy.files import CopyTree, files_of, read_bytes, read_text, what_became_of
 from uge.copy.forms import places_of
 from uge.copy.inspection import Published, Seen, look_at_all
@@ -29,6 +27,7 @@ from uge.copy.reading import files_by_pixels
 from uge.copy.shards import read_shard
 from uge.data import Photographs
 from uge.data.images import ImageSet, class_difference
+from uge.data.splits import Original
 from uge.errors import PublishError
 from uge.keys import Key
 from uge.runners import Runner
@@ -96,9 +95,9 @@ def verify(
     signature, problems = _signature(folder, key)
     files = _Files(folder, manifest)
     files.check_companions()
-    originals: dict[str, Callable[[], Tensor]] = {}  # what reads each
+    originals: dict[str, Callable[[], Original]] = {}  # what reads each
     if clean is not None:
-        originals = {file: partial(clean.own, number) for number, file in enumerate(files_of(clean.small))}
+        originals = {file: partial(clean.packed, number) for number, file in enumerate(files_of(clean.small))}
     opener = key.recipients_part() if key is not None and key.opens and signature == "valid" else None
     seen = look_at_all(files.images(), originals, opener, runner)
     files.tell_of(seen)

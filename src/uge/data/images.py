@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -99,6 +100,10 @@ class ImageSet:
     def own(self, number: int) -> Tensor:
         """One image, uint8 [C, H, W]."""
         return self.images[number]
+
+    def packed(self, number: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        """The same, as it is sent to another process."""
+        return self.images[number].numpy()
 
     def subset(self, indices: Tensor) -> ImageSet:
         """The images at `indices` (int64 [M]), in that order; class names stay."""

@@ -13,15 +13,12 @@ from __future__ import annotations
 
 import difflib
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from uge.data.arrays import EMBEDDED, npz_source, read_embedded
@@ -29,7 +26,7 @@ from uge.data.decoding import SUFFIXES
 from uge.data.entries import SPLIT_WORDS, DataWarning, Entry, Limits, Source, kinds_of, suffix_of
 from uge.data.files import list_zip, open_zip, read_picture, read_tree, walk
 from uge.data.images import ImageSet
-from uge.data.splits import How, OwnSizesError, as_channels, decoded, pixels_of
+from uge.data.splits import How, Original, OwnSizesError, Packed, decoded, unpacked
 from uge.data.tables import by_split, read_hub, read_parquet
 from uge.errors import DataError
 
@@ -115,17 +112,24 @@ class Photographs:
         small: all of them as networks see them: as they are, where they are of one small size; else resized whole.
         sizes: (height, width) of each in pixels; None where `small` holds the images themselves.
         splits: that the source has, as `splits_of` says.
-        own: gives one image by its number, at its own size, uint8 [C, H, W]; raises `DataError` where the source has
-            changed since it was opened.
+        packed: gives one image by its number, as it is sent to where it is looked at (`unpacked`).
     """
 
     small: ImageSet
     sizes: tuple[tuple[int, int], ...] | None
     splits: tuple[str, ...]
-    own: Callable[[int], Tensor]
+    packed: Callable[[int], Original]
 
     def __len__(self) -> int:
         return len(self.small)
+
+    def own(self, number: int) -> Tensor:
+        """One image at its own size, uint8 [C, H, W].
+
+        Raises:
+            DataError: the source has changed since it was opened.
+        """
+        return unpacked(self.packed(number))
 
 
 @contextmanager
@@ -159,7 +163,7 @@ def photographs(
             pass
         else:
             _tell(made.notes)
-            yield Photographs(made.images, None, tuple(found.splits), made.images.own)
+            yield Photographs(made.images, None, tuple(found.splits), made.images.packed)
             return
         entries = list(entries)
         how = replace(how, image_size=(working_size, working_size), most_side=0)
@@ -167,13 +171,13 @@ def photographs(
         _tell(made.notes)
         kept = [entries[number] for number in made.numbers]
 
-        def read(number: int) -> Tensor:
-            pixels, _ = pixels_of(kept[number], replace(how, image_size=None), Counter())
-            if pixels.shape[:2] != made.sizes[number]:
-                raise DataError(f"{kept[number].where}: has changed since it was first read; begin again")
-            return torch.from_numpy(np.ascontiguousarray(as_channels(pixels, made.images.channels)))
+        own_how = replace(how, image_size=None)
 
-        yield Photographs(made.images, tuple(made.sizes), tuple(found.splits), read)
+        def packed(number: int) -> Packed:
+            entry = kept[number]
+            return Packed(entry.read(), entry.where, own_how, made.sizes[number], made.images.channels)
+
+        yield Photographs(made.images, tuple(made.sizes), tuple(found.splits), packed)
 
 
 def _entries_of(found: Source, split: str, source: str) -> Iterable[Entry]:

@@ -14,6 +14,7 @@ from typing import IO
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from uge.data.decoding import UnreadableImage, centre_cut, decode, squeezed
 from uge.data.entries import Entry, Limits, Pixels, Source, some_names
@@ -129,7 +130,7 @@ def _readable(
     """The entries that can be read, with their places, pixels [H, W] or [H, W, 3], and sizes before resizing."""
     for number, entry in enumerate(entries):
         try:
-            pixels, own_size = pixels_of(entry, how, conversions)
+            pixels, own_size = pixels_of(entry.read(), entry.where, how, conversions)
         except UnreadableImage:
             if not how.skip_bad:
                 raise
@@ -168,16 +169,53 @@ def as_channels(pixels: Pixels, channels: int = 0) -> Pixels:
     return np.broadcast_to(planes, (max(channels, len(planes)), *planes.shape[1:]))
 
 
-def pixels_of(entry: Entry, how: How, conversions: Counter[str]) -> tuple[Pixels, tuple[int, int]]:
-    """The 8-bit pixels [H, W] (gray) or [H, W, 3] of one entry, in the wanted size, and its own (height, width)."""
-    content = entry.read()
+def pixels_of(
+    content: bytes | Pixels, where: str, how: How, conversions: Counter[str]
+) -> tuple[Pixels, tuple[int, int]]:
+    """The 8-bit pixels [H, W] (gray) or [H, W, 3] of what an entry holds, in the wanted size, and (height, width)."""
     if isinstance(content, bytes):
-        image = decode(content, entry.where, convert=how.convert, conversions=conversions, limits=how.limits)
+        image = decode(content, where, convert=how.convert, conversions=conversions, limits=how.limits)
     elif content.shape[2:] in ((), (3,)) and how.image_size in (None, content.shape[:2]):
         return content, (content.shape[0], content.shape[1])  # most arrays: spare them the way through Pillow
     else:
         array = Image.fromarray(np.ascontiguousarray(content))
-        image = decode(array, entry.where, convert=how.convert, conversions=conversions)
+        image = decode(array, where, convert=how.convert, conversions=conversions)
     resize = centre_cut if how.cut else squeezed
     seen = image if how.image_size is None else resize(image, how.image_size)
     return np.asarray(seen), (image.height, image.width)
+
+
+@dataclass(frozen=True)
+class Packed:
+    """An image as it lies in its source: small to send to where it is decoded.
+
+    Attributes:
+        content: of its file, or pixels.
+        where: it lies, for messages.
+        how: it is decoded.
+        size: (height, width) that it had when the source was opened.
+        channels: that it is to have.
+    """
+
+    content: bytes | Pixels
+    where: str
+    how: How
+    size: tuple[int, int]
+    channels: int
+
+
+Original = Pixels | Packed  # pixels are uint8 [C, H, W]
+
+
+def unpacked(original: Original) -> Tensor:
+    """An image, uint8 [C, H, W].
+
+    Raises:
+        DataError: its source has changed since it was opened.
+    """
+    if not isinstance(original, Packed):
+        return torch.from_numpy(original)
+    pixels, _ = pixels_of(original.content, original.where, original.how, Counter())
+    if pixels.shape[:2] != original.size:
+        raise DataError(f"{original.where}: has changed since it was first read; begin again")
+    return torch.from_numpy(np.ascontiguousarray(as_channels(pixels, original.channels)))
