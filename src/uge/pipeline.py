@@ -21,7 +21,6 @@ from uge.copy.publishing import Chunk, Facts, finish, write_chunk
 from uge.data import Photographs
 from uge.data.entries import Pixels
 from uge.data.images import ImageSet, batch_of
-from uge.data.splits import Original, unpacked
 from uge.durable import check_target, claimed, hidden_path, is_bare, move_into_place, remove_folder, write_file
 from uge.errors import ConfigError, KeyFileError, PublishError, UgeError, told_as, unknown_name
 from uge.keys import Key, SealedKey, load_key, pair_of, save_key
@@ -161,7 +160,7 @@ class _Chunks:
         numbers = self.numbers[number]
         chosen = slice(numbers.start, numbers.stop)
         copier = self.protection.part(numbers, number)
-        images: Pixels | list[Original] = self.clean.images[chosen].numpy()
+        images: Pixels | list[Callable[[], Tensor]] = self.clean.images[chosen].numpy()
         if self.originals.sizes is not None:
             images = [self.originals.packed(at) for at in numbers]
         facts = number, self.form, self.files[chosen], self.labels[chosen]
@@ -182,12 +181,13 @@ class _Pairs:
     """
 
     copier: Copier
-    originals: Pixels | list[Original]
+    originals: Pixels | list[Callable[[], Tensor]]
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         if isinstance(self.originals, list):
-            for number, photograph in enumerate(map(unpacked, self.originals)):
-                yield photograph[None], self.copier.enlarged(number, photograph)[None]
+            for number, photograph in enumerate(self.originals):
+                image = photograph()
+                yield image[None], self.copier.enlarged(number, image)[None]
         else:
             size = batch_of(self.originals.shape[1:])
             yield from zip(torch.from_numpy(self.originals).split(size), self.copier.copies(size), strict=True)

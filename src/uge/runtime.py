@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import platform
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -84,6 +84,5 @@ def without_folders(data: T) -> T:
 
 def quick(device: torch.device) -> torch.autocast:
     """bfloat16 where the hardware computes in it."""
-    capabilities: Callable[[], dict[str, Any]] = getattr(torch.cpu, "get_capabilities", dict)  # not in torch 2.4
-    able = device.type == "cuda" or bool(capabilities().get("avx512_bf16"))
+    able = device.type == "cuda" or bool(torch.cpu.get_capabilities().get("avx512_bf16"))
     return torch.autocast(device.type, torch.bfloat16, enabled=able)

@@ -16,8 +16,10 @@ from typing import Any
 import pytest
 
 from uge.cli.audit import left_out
+from uge.records import read_records
 from uge.report.verdict import judge
 
+from ..audit.conftest import timeless
 from .conftest import ENVIRONMENT, INSTALLED, KILLED, Options, Run, bytes_of
 
 PLAN = """
@@ -46,8 +48,7 @@ def arguments(published: Path, toy: Path, mine: Options, plan: Path) -> Options:
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
-    lines = (folder / "records.jsonl").read_text().splitlines()
-    return [{name: value for name, value in json.loads(line).items() if name != "seconds"} for line in lines]
+    return timeless(read_records(folder / "records.jsonl"))
 
 
 def test_killed_ten_times_at_random_it_ends_with_the_records_of_an_undisturbed_run(

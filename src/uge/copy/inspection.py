@@ -19,9 +19,10 @@ from uge.copy.files import CHUNKS, PNG_ERRORS, chunks_of, in_batches, read_png, 
 from uge.copy.forms import MOST_VALUES, Place
 from uge.copy.manifest import PublishedImage
 from uge.data.images import pixel_sha256
-from uge.data.splits import Original, unpacked
 from uge.keys import Key
 from uge.runners import Runner
+
+Given = Callable[[], Tensor]  # what gives an image where it is looked at, uint8 [C, H, W]
 
 
 class Published(NamedTuple):
@@ -32,14 +33,14 @@ class Published(NamedTuple):
         place: where it lies.
         shape: that it should have.
         digest: SHA-256 of its file; "" for none that is listed.
-        original: as it is sent, where there is one.
+        original: what gives it, where there is one.
     """
 
     entry: PublishedImage
     place: Place
     shape: tuple[int, int, int]
     digest: str
-    original: Original | None = None
+    original: Given | None = None
 
 
 @dataclass
@@ -94,7 +95,7 @@ class Seen:
         for each, copy, view, good in zip(images, copies, views, opened.tolist(), strict=True):
             if each.original is None:
                 continue
-            file, original = each.entry.file, unpacked(each.original)
+            file, original = each.entry.file, each.original()
             if original.shape != copy.shape:
                 self.sizes.append(f"{file}: {list(copy.shape)} pixels, the original has {list(original.shape)}")
                 continue
@@ -121,9 +122,9 @@ class Seen:
 
 
 def look_at_all(
-    images: Sequence[Published], originals: dict[str, Callable[[], Original]], key: Key | None, runner: Runner | None
+    images: Sequence[Published], originals: dict[str, Callable[[], Given]], key: Key | None, runner: Runner | None
 ) -> Seen:
-    """Look at images, beside the originals of those that have one."""
+    """Look at images, beside the originals of those that have one, each read here and decoded there."""
     numbers = cut((math.prod(each.shape) for each in images), MOST_VALUES) if images else []
 
     def chunk(number: int) -> list[Published]:

@@ -6,11 +6,11 @@ import hashlib
 import math
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -101,9 +101,9 @@ class ImageSet:
         """One image, uint8 [C, H, W]."""
         return self.images[number]
 
-    def packed(self, number: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        """The same, as it is sent to another process."""
-        return self.images[number].numpy()
+    def packed(self, number: int) -> Callable[[], Tensor]:
+        """The same, ready to be sent to another process: what gives it there."""
+        return partial(torch.from_numpy, self.images[number].numpy())
 
     def subset(self, indices: Tensor) -> ImageSet:
         """The images at `indices` (int64 [M]), in that order; class names stay."""

@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from uge.data.decoding import SUFFIXES
 from uge.data.entries import SPLIT_WORDS, DataWarning, Entry, Limits, Source, kinds_of, suffix_of
 from uge.data.files import list_zip, open_zip, read_picture, read_tree, walk
 from uge.data.images import ImageSet
-from uge.data.splits import How, Original, OwnSizesError, Packed, decoded, unpacked
+from uge.data.splits import How, OwnSizesError, decoded, own_image
 from uge.data.tables import by_split, read_hub, read_parquet
 from uge.errors import DataError
 
@@ -112,13 +113,13 @@ class Photographs:
         small: all of them as networks see them: as they are, where they are of one small size; else resized whole.
         sizes: (height, width) of each in pixels; None where `small` holds the images themselves.
         splits: that the source has, as `splits_of` says.
-        packed: gives one image by its number, as it is sent to where it is looked at (`unpacked`).
+        packed: gives one image by its number as it lies in the source, ready to be sent: what decodes it there.
     """
 
     small: ImageSet
     sizes: tuple[tuple[int, int], ...] | None
     splits: tuple[str, ...]
-    packed: Callable[[int], Original]
+    packed: Callable[[int], Callable[[], Tensor]]
 
     def __len__(self) -> int:
         return len(self.small)
@@ -129,7 +130,7 @@ class Photographs:
         Raises:
             DataError: the source has changed since it was opened.
         """
-        return unpacked(self.packed(number))
+        return self.packed(number)()
 
 
 @contextmanager
@@ -173,9 +174,9 @@ def photographs(
 
         own_how = replace(how, image_size=None)
 
-        def packed(number: int) -> Packed:
-            entry = kept[number]
-            return Packed(entry.read(), entry.where, own_how, made.sizes[number], made.images.channels)
+        def packed(number: int) -> Callable[[], Tensor]:
+            facts = kept[number].where, own_how, made.sizes[number], made.images.channels
+            return partial(own_image, kept[number].read(), *facts)
 
         yield Photographs(made.images, tuple(made.sizes), tuple(found.splits), packed)
 

@@ -185,37 +185,13 @@ def pixels_of(
     return np.asarray(seen), (image.height, image.width)
 
 
-@dataclass(frozen=True)
-class Packed:
-    """An image as it lies in its source: small to send to where it is decoded.
-
-    Attributes:
-        content: of its file, or pixels.
-        where: it lies, for messages.
-        how: it is decoded.
-        size: (height, width) that it had when the source was opened.
-        channels: that it is to have.
-    """
-
-    content: bytes | Pixels
-    where: str
-    how: How
-    size: tuple[int, int]
-    channels: int
-
-
-Original = Pixels | Packed  # pixels are uint8 [C, H, W]
-
-
-def unpacked(original: Original) -> Tensor:
-    """An image, uint8 [C, H, W].
+def own_image(content: bytes | Pixels, where: str, how: How, size: tuple[int, int], channels: int) -> Tensor:
+    """What an entry holds at its own size, uint8 [C, H, W].
 
     Raises:
-        DataError: its source has changed since it was opened.
+        DataError: it has changed since the source was opened, when its (height, width) were `size`.
     """
-    if not isinstance(original, Packed):
-        return torch.from_numpy(original)
-    pixels, _ = pixels_of(original.content, original.where, original.how, Counter())
-    if pixels.shape[:2] != original.size:
-        raise DataError(f"{original.where}: has changed since it was first read; begin again")
-    return torch.from_numpy(np.ascontiguousarray(as_channels(pixels, original.channels)))
+    pixels, _ = pixels_of(content, where, how, Counter())
+    if pixels.shape[:2] != size:
+        raise DataError(f"{where}: has changed since it was first read; begin again")
+    return torch.from_numpy(np.ascontiguousarray(as_channels(pixels, channels)))
