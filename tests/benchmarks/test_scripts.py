@@ -40,7 +40,7 @@ def test_an_audit_is_kept_once_and_goes_on(tmp_path: Path) -> None:
     append_record(audit / "records.jsonl", row)
     append_record(audit / "records.jsonl", row | {"cell": "b", "error": "out of memory"})
     facts = {name: {} for name in ("manifest", "quality", "settings", "skipped", "environment")}
-    (audit / "audit.json").write_text(json.dumps(facts | {"plan": {"name": "quick"}}))
+    (audit / "audit.json").write_text(json.dumps(facts | {"plan": {"name": "quick", "budget": 90.0}}))
     assert [keep(audit, "uge", "cifar10", results) for _ in range(2)] == [1, 0]
     append_record(audit / "records.jsonl", row | {"cell": "b"})
     assert keep(audit, "uge", "cifar10", results) == 1
