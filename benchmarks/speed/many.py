@@ -164,12 +164,16 @@ def measure_numbers(arguments: argparse.Namespace) -> None:
             measure(file, f"{count:,} of 32x32", count, 2, "numbers")
 
 
+def photographs_in(archive: zipfile.ZipFile) -> list[str]:
+    return [name for name in archive.namelist() if "train/" in name and not name.endswith("/")]
+
+
 def measure_sizes(arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as name:
         for count in (100, 600):
             file = Path(name, f"{count}.zip")
             with zipfile.ZipFile(arguments.photographs) as every, zipfile.ZipFile(file, "w") as some:
-                names = [each for each in every.namelist() if "train/" in each and not each.endswith("/")]
+                names = photographs_in(every)
                 for each in names[:: max(1, len(names) // count)][:count]:
                     some.writestr(each, every.read(each))
                 kept = len(some.namelist())
@@ -182,7 +186,8 @@ def measure_workers(arguments: argparse.Namespace, count: int = 20_000, repeats:
         write_images(file := Path(name, "images.parquet"), count)
         subjects = {f"{count:,} of 32x32": file}
         if arguments.photographs:
-            subjects["photographs"] = arguments.photographs
+            with zipfile.ZipFile(arguments.photographs) as archive:
+                subjects[f"{len(photographs_in(archive)):,} photographs"] = arguments.photographs
         for subject, data in subjects.items():
             times: dict[tuple[str, int], list[float]] = {}
             for _ in range(repeats):

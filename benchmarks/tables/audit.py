@@ -7,7 +7,7 @@ linked from docs/research.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from benchmarks.tables.text import NOT_MEASURED, Row, numbered, short, table, trained_at
 from uge.attack import knowledge_of
@@ -17,11 +17,13 @@ from uge.report.tables import plus_minus
 SHOWN = ("uge ", "foreign ")  # what the names of audits begin with
 
 
-def audits(rows: Iterable[Row]) -> dict[tuple[str, str], list[Row]]:
+def audits(
+    rows: Iterable[Row], shown: Callable[[Row], bool] = lambda row: row["name"].startswith(SHOWN)
+) -> dict[tuple[str, str], list[Row]]:
     """(data set, protection) -> the rows of its trainings; of two rows of one cell the later counts."""
     found: dict[tuple[str, str], dict[str, Row]] = {}
     for row in rows:
-        if row["kind"] != "facts" and row["name"].startswith(SHOWN):
+        if row["kind"] != "facts" and shown(row):
             found.setdefault((row["dataset"], row["name"]), {})[row["cell"]] = row
     return {place: list(cells.values()) for place, cells in sorted(found.items())}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from benchmarks.tables.audit import audits, classes_of
 from benchmarks.tables.text import Row, table
 from uge.audit.metrics import summarise
 from uge.report.tables import hacker_label, originals, percent, strongest, worth_to
@@ -30,19 +31,14 @@ def search_table(rows: Sequence[Row]) -> str:
 
 def live_table(rows: Sequence[Row]) -> str:
     """A line an audit that had a budget."""
-    audits: dict[tuple[str, str], list[Row]] = {}
-    for row in rows:
-        if row["plan"] == "worst-case":
-            audits.setdefault((row["dataset"], row["name"]), []).append(row)
+    budgets = {(row["dataset"], row["name"]): row["budget_seconds"] for row in rows if row.get("budget_seconds")}
     lines = []
-    for (dataset, name), own in audits.items():
-        facts = next(row for row in own if row["kind"] == "facts")
-        trainings = [row for row in own if row["kind"] != "facts"]
-        summary = summarise(trainings, facts["manifest"]["classes"])
+    for (dataset, name), trainings in audits(rows, lambda row: row["plan"] == "worst-case").items():
+        summary = summarise(trainings, classes_of(rows, dataset))
         lines.append(
             [
                 f"{name}, {dataset}",
-                f"{facts['budget_seconds'] / 3600:g}",
+                f"{budgets[dataset, name] / 3600:g}",
                 str(len(trainings)),
                 percent(summary["authorised"] and summary["authorised"]["accuracy"]),
                 *(_run(strongest(summary, asking=asking)) for asking in (False, True)),

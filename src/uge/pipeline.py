@@ -20,7 +20,7 @@ from uge.copy.forms import form_of
 from uge.copy.publishing import Chunk, Facts, finish, write_chunk
 from uge.data import Photographs
 from uge.data.entries import Pixels
-from uge.data.images import ImageSet, batch_of
+from uge.data.images import ImageSet, Packed, batch_of
 from uge.durable import check_target, claimed, hidden_path, is_bare, move_into_place, remove_folder, write_file
 from uge.errors import ConfigError, KeyFileError, PublishError, UgeError, told_as, unknown_name
 from uge.keys import Key, SealedKey, load_key, pair_of, save_key
@@ -160,7 +160,7 @@ class _Chunks:
         numbers = self.numbers[number]
         chosen = slice(numbers.start, numbers.stop)
         copier = self.protection.part(numbers, number)
-        images: Pixels | list[Callable[[], Tensor]] = self.clean.images[chosen].numpy()
+        images: Pixels | list[Packed] = self.clean.images[chosen].numpy()
         if self.originals.sizes is not None:
             images = [self.originals.packed(at) for at in numbers]
         facts = number, self.form, self.files[chosen], self.labels[chosen]
@@ -181,7 +181,7 @@ class _Pairs:
     """
 
     copier: Copier
-    originals: Pixels | list[Callable[[], Tensor]]
+    originals: Pixels | list[Packed]
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         if isinstance(self.originals, list):

@@ -59,7 +59,7 @@ def zipped(folder: Path, target: Path, prefix: str = "", method: int = zipfile.Z
 def refuses(source: Path | str, *fragments: str, split: str = "train", **options: object) -> None:
     """`load` refuses a source in one line, with all of these fragments."""
     with refused(DataError, "", *fragments):
-        load(source, split, **options)  # type: ignore[arg-type]
+        load(source, split, **options)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from uge.errors import DataError
 def laid_out(*paths: str, tables: dict[str, str] | None = None, **how: object) -> Source:
     """The layout of a tree "d" of these files; `tables` are files with content."""
     contents = dict.fromkeys(paths, "") | (tables or {})
-    return class_layout("d", {path: content.encode for path, content in contents.items()}, **how)  # type: ignore[arg-type]
+    return class_layout("d", {path: content.encode for path, content in contents.items()}, **how)
 
 
 def names_of(found: Source, split: str = "train") -> list[str]:
@@ -21,7 +21,7 @@ def names_of(found: Source, split: str = "train") -> list[str]:
 
 def refusal(*paths: str, **how: object) -> str:
     with pytest.raises(DataError) as caught:
-        laid_out(*paths, **how)  # type: ignore[arg-type]
+        laid_out(*paths, **how)
     message = str(caught.value)
     assert len(message) <= 300 and "\n" not in message and message.startswith("d")
     return message

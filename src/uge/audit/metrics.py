@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
@@ -75,7 +75,7 @@ def summarise(rows: Sequence[Row], classes: int, reason: str = "") -> dict[str, 
     worst = next(iter(counted), None)
     ahead_of = next((each for each in counted if not asks(each)), None)
     worths = _worth(published, [*parts, *ceilings.rows], chance)
-    why = _doubts(authorised, groups, worst, failed, reason) + _unasked(worths, list(filter(_tries, rows)))
+    why = _doubts(authorised, groups, worst, failed, reason) + _unasked(worths, filter(_tries, rows))
     if ahead:
         why.append(
             f"{len(ahead)} of the strongest hackers had a part of their epochs only, and would learn more with all."
@@ -161,7 +161,7 @@ def _worth(published: Sequence[Row], clean: Sequence[Row], chance: float) -> lis
     return sorted(found, key=lambda each: -each["accuracy"])
 
 
-def _unasked(worths: Sequence[dict[str, Any]], tried: Sequence[Row]) -> list[str]:
+def _unasked(worths: Sequence[dict[str, Any]], tried: Iterable[Row]) -> list[str]:
     """Who learnt more from the copy than those of his kind to whom its worth is told, one sentence each."""
     reached: dict[tuple[str, str, float], list[float]] = {}
     for row in tried:
@@ -169,13 +169,14 @@ def _unasked(worths: Sequence[dict[str, Any]], tried: Sequence[Row]) -> list[str
             reached.setdefault((row["network"], row["countermeasure"], _budget(row)), []).append(row["accuracy"])
     found = []
     for kind in (False, True):
-        told = max((each["accuracy"] for each in worths if each["pretrained"] == kind), default=100.0)
+        told = [each["accuracy"] for each in worths if each["pretrained"] == kind]
         learnt = {who: round(fmean(own), 3) for who, own in reached.items() if bool(encoder_of(_text(who[1]))) == kind}
-        for network, how, budget in sorted(learnt, key=lambda who: -learnt[who])[:1]:
-            if (most := learnt[network, how, budget]) > told:
-                name = network if how == "none" else f"{network}, {how}"
-                part = " in a part of the epochs" if budget < 1 else ""
-                found.append(f"The copy is worth more to {name} than is told: it learnt {most:.1f} %{part}.")
+        if told and max(learnt.values(), default=0.0) > max(told):
+            network, how, budget = max(learnt, key=learnt.__getitem__)
+            name = network if how == "none" else f"{network}, {how}"
+            part = " in a part of the epochs" if budget < 1 else ""
+            most = learnt[network, how, budget]
+            found.append(f"The copy is worth more to {name} than is told: it learnt {most:.1f} %{part}.")
     return found
 
 

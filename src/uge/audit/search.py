@@ -236,9 +236,9 @@ _by_epochs = cache(by_epochs)
 @cache
 def _kind(how: str) -> str:
     """What helps a hacker besides the copy; "" of who has the copy alone."""
-    if encoder_of(how):
-        return "encoder"
-    return "outputs" if needs_teacher(how) else "originals" if needs_clean(how) else ""
+    if needs_teacher(how):
+        return "outputs"
+    return "originals" if needs_clean(how) else "encoder" if encoder_of(how) else ""
 
 
 def _best_first(hackers: Sequence[Hacker]) -> list[Hacker]:

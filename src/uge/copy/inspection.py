@@ -18,11 +18,9 @@ from uge.copy.chunks import Done, cut, work_through
 from uge.copy.files import CHUNKS, PNG_ERRORS, chunks_of, in_batches, read_png, what_became_of
 from uge.copy.forms import MOST_VALUES, Place
 from uge.copy.manifest import PublishedImage
-from uge.data.images import pixel_sha256
+from uge.data.images import Packed, pixel_sha256
 from uge.keys import Key
 from uge.runners import Runner
-
-Given = Callable[[], Tensor]  # what gives an image where it is looked at, uint8 [C, H, W]
 
 
 class Published(NamedTuple):
@@ -33,14 +31,14 @@ class Published(NamedTuple):
         place: where it lies.
         shape: that it should have.
         digest: SHA-256 of its file; "" for none that is listed.
-        original: what gives it, where there is one.
+        original: where there is one.
     """
 
     entry: PublishedImage
     place: Place
     shape: tuple[int, int, int]
     digest: str
-    original: Given | None = None
+    original: Packed | None = None
 
 
 @dataclass
@@ -122,7 +120,7 @@ class Seen:
 
 
 def look_at_all(
-    images: Sequence[Published], originals: dict[str, Callable[[], Given]], key: Key | None, runner: Runner | None
+    images: Sequence[Published], originals: dict[str, Callable[[], Packed]], key: Key | None, runner: Runner | None
 ) -> Seen:
     """Look at images, beside the originals of those that have one, each read here and decoded there."""
     numbers = cut((math.prod(each.shape) for each in images), MOST_VALUES) if images else []

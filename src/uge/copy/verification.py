@@ -11,7 +11,7 @@ from pathlib import Path
 
 from uge.copy.files import CopyTree, files_of, read_bytes, read_text, what_became_of
 from uge.copy.forms import places_of
-from uge.copy.inspection import Given, Published, Seen, look_at_all
+from uge.copy.inspection import Published, Seen, look_at_all
 from uge.copy.manifest import (
     ATTRIBUTES,
     CARD,
@@ -26,7 +26,7 @@ from uge.copy.manifest import (
 from uge.copy.reading import files_by_pixels
 from uge.copy.shards import read_shard
 from uge.data import Photographs
-from uge.data.images import ImageSet, class_difference
+from uge.data.images import ImageSet, Packed, class_difference
 from uge.errors import PublishError
 from uge.keys import Key
 from uge.runners import Runner
@@ -94,7 +94,7 @@ def verify(
     signature, problems = _signature(folder, key)
     files = _Files(folder, manifest)
     files.check_companions()
-    originals: dict[str, Callable[[], Given]] = {}  # what reads each
+    originals: dict[str, Callable[[], Packed]] = {}  # what reads each
     if clean is not None:
         originals = {file: partial(clean.packed, number) for number, file in enumerate(files_of(clean.small))}
     opener = key.recipients_part() if key is not None and key.opens and signature == "valid" else None

@@ -17,6 +17,8 @@ from torch.nn import functional as F
 
 from uge.errors import DataError
 
+Packed = Callable[[], Tensor]  # an image on its way: what gives it where it is looked at, uint8 [C, H, W]
+
 MOST_VALUES = 250 * 3 * 64 * 64  # of a batch of images, whose views and copies take some hundred bytes a value
 HALF_OF_A_PAIR = re.compile("[\ud800-\udfff]")  # what Python makes of bytes that are no text, in names of files
 CLEARLY = 0.8  # of the distance to another image, what a copy is away from its own at most
@@ -101,7 +103,7 @@ class ImageSet:
         """One image, uint8 [C, H, W]."""
         return self.images[number]
 
-    def packed(self, number: int) -> Callable[[], Tensor]:
+    def packed(self, number: int) -> Packed:
         """The same, ready to be sent to another process: what gives it there."""
         return partial(torch.from_numpy, self.images[number].numpy())
 

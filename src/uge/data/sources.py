@@ -26,7 +26,7 @@ from uge.data.arrays import EMBEDDED, npz_source, read_embedded
 from uge.data.decoding import SUFFIXES
 from uge.data.entries import SPLIT_WORDS, DataWarning, Entry, Limits, Source, kinds_of, suffix_of
 from uge.data.files import list_zip, open_zip, read_picture, read_tree, walk
-from uge.data.images import ImageSet
+from uge.data.images import ImageSet, Packed
 from uge.data.splits import How, OwnSizesError, decoded, own_image
 from uge.data.tables import by_split, read_hub, read_parquet
 from uge.errors import DataError
@@ -119,7 +119,7 @@ class Photographs:
     small: ImageSet
     sizes: tuple[tuple[int, int], ...] | None
     splits: tuple[str, ...]
-    packed: Callable[[int], Callable[[], Tensor]]
+    packed: Callable[[int], Packed]
 
     def __len__(self) -> int:
         return len(self.small)
@@ -174,7 +174,7 @@ def photographs(
 
         own_how = replace(how, image_size=None)
 
-        def packed(number: int) -> Callable[[], Tensor]:
+        def packed(number: int) -> Packed:
             facts = kept[number].where, own_how, made.sizes[number], made.images.channels
             return partial(own_image, kept[number].read(), *facts)
 
