@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
 import sys
+from multiprocessing.reduction import ForkingPickler
 
 import pytest
 import torch
@@ -123,6 +125,9 @@ def test_a_unet_begins_as_the_identity_and_what_it_is_told_changes_every_image(s
     nn.init.normal_(network.last.weight, generator=torch.Generator().manual_seed(1))
     first, second = network(x, one), network(x, other)
     assert first.shape == x.shape and all(not torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    sent = ForkingPickler.dumps(network)  # whole, not through shared memory
+    assert len(sent) > 4 * sum(each.numel() for each in network.parameters())
+    assert torch.equal(pickle.loads(sent)(x, other), second)
     (first - x).square().sum().backward()
     assert x.grad is not None and x.grad.isfinite().all()
     torch.testing.assert_close(network(x[:1], one[:1]), first[:1], rtol=1e-4, atol=1e-5)

@@ -16,7 +16,6 @@ NeurIPS 2019. Ours: the letter's shift, the filters, and the key's targets.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -172,7 +171,7 @@ class SealedProtection(LetterProtection[SealedConfig]):
 
     def part(self, numbers: range, turn: int = 0) -> Self:
         part = super().part(numbers, turn)
-        part.generator = copy.deepcopy(self.generator).cpu()
+        self.generator.cpu()
         return part
 
     # -- one step --------------------------------------------------------------------------------------------------
