@@ -26,6 +26,7 @@ from uge.audit.worker import load_job, save_job, train_cells
 from uge.errors import ConfigError, PublishError
 from uge.keys.weights import WeightsKey
 from uge.records import read_records
+from uge.report.audit import read_audit
 from uge.runners import Local, build_runner
 from uge.training import recommended_recipe
 
@@ -204,6 +205,17 @@ def test_a_training_that_fails_is_recorded_and_tried_again(
     assert len(start(watcher=again)["groups"]) == 2
     assert [row["countermeasure"] for row in again.rows] == ["blur:1"]
     assert ["error" in row for row in records(tmp_path / "audit")] == [False, False]
+
+
+def test_an_audit_that_is_killed_leaves_what_the_one_before_found(bare: Given, tmp_path: Path) -> None:
+    class Killed(Heard):
+        def progress(self, *facts: Any) -> None:
+            raise KeyboardInterrupt
+
+    conduct(**bare, out=tmp_path / "audit")
+    with pytest.raises(KeyboardInterrupt):
+        conduct(**bare | {"plan": PLAN}, out=tmp_path / "audit", watcher=Killed())
+    assert len(read_audit(tmp_path / "audit").records) == 1
 
 
 def test_one_folder_holds_one_audit(bare: Given, undisturbed: Path, tmp_path: Path) -> None:

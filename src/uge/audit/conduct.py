@@ -9,7 +9,7 @@ from typing import Any
 
 from uge.attack import why_unfit
 from uge.audit.estimate import Estimate
-from uge.audit.folder import claimed_for_audit, write_facts, write_summary
+from uge.audit.folder import claimed_for_audit, facts_of, write_examples, write_summary
 from uge.audit.plan import Cell, Hacker, Plan, Row, possible
 from uge.audit.run import Audit
 from uge.audit.search import decide
@@ -105,7 +105,8 @@ def conduct(
         whole = foreseen(plan, hackers, estimate.seconds, key=key is not None, originals=audit.originals)
         seconds = estimate.total(whole)
         watcher.planned(len(whole), seconds, skipped)
-        write_facts(audit, plan, skipped, manifest, data)
+        facts = facts_of(audit, plan, skipped, manifest, data)
+        write_examples(out, published, audit.sources.get("clean"))
 
         def stage(cells: Sequence[Cell], missing: Sequence[Cell]) -> None:
             done = estimate.total([cell for cell in cells if cell not in missing])
@@ -121,7 +122,7 @@ def conduct(
             estimate.seconds,
         )
         following = [f"{network}, {how}" for network, how in untried[:MOST_FOLLOWING]]
-        summary = write_summary(out, rows, published.classes, plan, following)
+        summary = write_summary(out, facts, rows, plan, following)
         watcher.ended(following)
         return summary
 

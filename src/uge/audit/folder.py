@@ -17,6 +17,7 @@ import io
 import json
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,6 @@ from uge.audit.run import Audit, read_finished
 from uge.copy import Manifest
 from uge.data.images import ImageSet
 from uge.durable import write_file
-from uge.outside import read_json
 from uge.records import AUDIT_VERSION
 from uge.runtime import environment
 
@@ -45,18 +45,18 @@ def claimed_for_audit(folder: Path, data: dict[str, str]) -> AbstractContextMana
     return durable.claimed(folder, DATA, json.dumps(data, sort_keys=True) + "\n", "an audit", "images")
 
 
-def write_facts(
+def facts_of(
     audit: Audit, plan: Plan, skipped: Sequence[dict[str, str]], manifest: Manifest | None, data: dict[str, str]
-) -> None:
-    """Write `audit.json` and `examples.npz`: everything that is known before the first training.
+) -> dict[str, Any]:
+    """Of `audit.json` everything that is known before the first training.
 
     `skipped` is what is left out, as {"what", "why"}; without a manifest the folder is one of another program.
     """
     published, clean = audit.sources["published"], audit.sources.get("clean")
-    facts = {
+    return {
         "format_version": AUDIT_VERSION,
         "data": data,
-        "plan": plan.to_dict(),
+        "plan": asdict(plan),
         "manifest": {
             "method": manifest.method if manifest else "unknown",
             "epsilon_asked": manifest.epsilon_255 if manifest else None,
@@ -74,8 +74,6 @@ def write_facts(
         "offered": [name for name in COUNTERMEASURES if name != "none"],
         "environment": environment(audit.device),
     }
-    write_file(audit.folder / FACTS, json.dumps(facts, indent=1) + "\n")
-    write_examples(audit.folder, published, clean)
 
 
 def write_examples(folder: Path, published: ImageSet, clean: ImageSet | None) -> None:
@@ -95,18 +93,18 @@ def write_examples(folder: Path, published: ImageSet, clean: ImageSet | None) ->
 
 
 def write_summary(
-    folder: Path, rows: Sequence[Row], classes: int, plan: Plan, following: Sequence[str]
+    folder: Path, facts: dict[str, Any], rows: Sequence[Row], plan: Plan, following: Sequence[str]
 ) -> dict[str, Any]:
-    """Write `summary.json`; and into `audit.json`, which of the records it is about and who would be tried next.
+    """Write `summary.json`; and `audit.json`: the facts, which records it is about, and who would be tried next.
+
+    Both at the end: an audit that goes on leaves what the last one found, until it has found more.
 
     Hackers of another plan in the same folder who learnt more than all of these count, too: no audit gets better by
     trying weaker ones.
     """
     rows = [*rows, *stronger(rows, read_finished(folder))]
-    summary = summarise(rows, classes, plan.reason)
+    summary = summarise(rows, facts["manifest"]["classes"], plan.reason)
     write_file(folder / SUMMARY, json.dumps(summary, indent=1) + "\n")
-    facts = read_json(folder / FACTS)
-    facts["cells"] = [row["cell"] for row in rows]
-    facts["following"] = list(following)
+    facts |= {"cells": [row["cell"] for row in rows], "following": list(following)}
     write_file(folder / FACTS, json.dumps(facts, indent=1) + "\n")
     return summary

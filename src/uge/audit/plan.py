@@ -164,9 +164,6 @@ class Plan:
         if min(self.key_epochs, self.strongest, self.subsets, self.budget) < 0:
             raise ConfigError(f"the plan {self.name}: key_epochs, strongest, subsets and budget must not be negative")
 
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
     def within(self, seconds: float) -> Plan:
         """The same search with another budget.
 
