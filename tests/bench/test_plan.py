@@ -28,6 +28,7 @@ def test_a_file_says_what_a_comparison_is(tmp_path: Path) -> None:
     assert (bench.data, bench.images, bench.attacks.epochs) == (("d.zip",), 9, 2)
     assert bench.attacks.authorised == "mlp:width=8"
     assert bench.attacks_on(3).pairs() == bench.attacks.pairs()
+    assert (bench.unlocked(5).pairs(), bench.unlocked(5).subsets) == ([("mlp:width=8", "none")], 0)
     assert bench.attacks_on(5).pairs() == [("mlp", "none")]
     assert bench.attacks_on(5).seeds == (5,)
 

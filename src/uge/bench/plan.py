@@ -98,6 +98,11 @@ class Bench:
         plain = (Hackers(self.plain()),)
         return replace(self.attacks, seeds=(seed,), hackers=plain, budget_check=False, subsets=0)
 
+    def unlocked(self, seed: int) -> Plan:
+        """The user of a copy that was opened: he is no hacker, so nobody asks what it is worth to him."""
+        own = (Hackers((self.attacks.authorised,)),)
+        return Plan("unlocked", own, epochs=self.attacks.epochs, seeds=(seed,), subsets=0)
+
 
 def check_name(name: str) -> None:
     """Refuse a name that is no folder's.

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from uge.audit.conduct import Watcher, conduct
-from uge.audit.plan import Hackers, Plan, Row
+from uge.audit.plan import Plan, Row
 from uge.bench.cost import CopyJob, clock_yardstick, in_a_process, make_copy, read_cost, share_of, was_made
 from uge.bench.plan import Bench, Contender, check_name
 from uge.bench.result import result_of
@@ -191,9 +191,7 @@ class Comparison:
 
     def _unlocked(self, place: str, opened: ImageSet, seed: int) -> list[Row]:
         """The user of a copy that is opened by secrets of its own: the recipient's network, on what they give back."""
-        attacks = self.bench.attacks
-        plan = Plan("unlocked", (Hackers((attacks.authorised,)),), epochs=attacks.epochs, seeds=(seed,))
-        rows = self._audit(f"{place}-unlocked", opened, plan)
+        rows = self._audit(f"{place}-unlocked", opened, self.bench.unlocked(seed))
         return [row | {"kind": "authorised", "knows": "key", "locked": False, "unlocked": True} for row in rows]
 
     def _audit(self, place: str, copy: ImageSet, plan: Plan, **more: Any) -> list[Row]:
