@@ -154,8 +154,15 @@ def counted_runs(summary: dict[str, Any], *, asking: bool | None = None) -> list
 
 
 def strongest(summary: dict[str, Any], *, asking: bool) -> dict[str, Any] | None:
-    """The strongest single training of the hackers who query the recipient's network, or of those who do not."""
-    return max(counted_runs(summary, asking=asking), key=lambda run: run["accuracy"], default=None)
+    """The strongest single training of the hackers who query the recipient's network, or of those who do not.
+
+    Where the originals were not tried with its seed, his level there is that of his other seeds.
+    """
+    best = max(counted_runs(summary, asking=asking), key=lambda run: run["accuracy"], default=None)
+    if best is None or best["clean_accuracy"] is not None:
+        return best
+    group = next(each for each in summary["groups"] if who(each) == who(best))
+    return best | {"clean_accuracy": group["clean_accuracy"]}
 
 
 def worth_to(summary: dict[str, Any], *, pretrained: bool) -> dict[str, Any] | None:
