@@ -137,6 +137,8 @@ def test_a_hacker_who_loses_nothing_is_hardly_hindered() -> None:
     verdict = judge(make_summary((("mlp", "none", "nothing", 40.0, 41.0, 42.0), TWIN)))
     assert verdict.heading == "The strongest hacker is hardly hindered"
     assert "loses only 2.0 points" in verdict.cautions[1]
+    runs = tuple(("mlp", "none", "nothing", *each) for each in ((40.0, 41.0, None), (39.0, 40.0, 42.0)))
+    assert judge(make_summary((*runs, TWIN))).heading == verdict.heading  # of a seed that was not tried on originals
     assert "15.0 points of the margin exist on the originals already" in verdict.cautions[2]
 
 
@@ -177,6 +179,8 @@ def test_without_a_key_the_share_that_a_hacker_recovers_decides() -> None:
     assert heading(("vgg", "none", "nothing", 15.0, 16.0, 59.0)) == "No hacker tried here gets far"
     unknown = ("vgg", "none", "nothing", 15.0, 16.0, None)
     assert heading(unknown) == "How far hackers get, without the originals to compare"
+    nothing = ("vgg", "none", "nothing", 15.0, 16.0, 10.5)
+    assert heading(nothing) == "How far hackers get, where the originals teach them nothing"
 
 
 def test_without_a_key_the_best_epoch_of_a_single_run_is_told() -> None:
@@ -190,6 +194,8 @@ def test_without_a_key_the_best_epoch_of_a_single_run_is_told() -> None:
 def test_limits_name_what_was_not_tried() -> None:
     hackers = (*OTHERS, ("vgg", "jpeg:quality=50+cutmix", "nothing", 33.0, 34.0, 55.0))
     summary, records = make_summary(hackers), make_records(hackers)
+    user = summary["authorised"] | {"locked": True, "locked_clean_accuracy": None}
+    assert limits(summary | {"authorised": user}, records, MANIFEST)[3].endswith("That teaches him 54.3 %.")
     offered = ("grayscale", "jpeg", "cutmix", "blur")
     text = " ".join(limits(summary, records, MANIFEST, offered))
     assert "Not tried in this run, though uge attack offers them: grayscale, blur." in text

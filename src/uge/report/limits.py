@@ -47,14 +47,15 @@ def limits(
 def _worth_of_key(summary: dict[str, Any], rows: Sequence[AccuracyRow]) -> str:
     """What the key does here, and how a hacker with the same architecture fares without it."""
     authorised, twins = summary.get("authorised"), without_help(rows, summary)
+    clean = (authorised or {}).get("locked_clean_accuracy")
     if not authorised:
         return "Nobody trained with a key, so nothing here says what a key is worth."
     if authorised.get("locked"):
         text = (
             "The key opens the letter in each copy. So the recipient sees his originals, but for the lowest bit of each"
-            f" value. That teaches him {percent(authorised['accuracy'])} %; training on the same view of the"
-            f" originals, {percent(authorised['locked_clean_accuracy'])} %."
+            f" value. That teaches him {percent(authorised['accuracy'])} %"
         )
+        text += "." if clean is None else f"; training on the same view of the originals, {percent(clean)} %."
         return text + (f" The same network without the key reaches {percent(twins[0].published)} %." if twins else "")
     if twins:
         return (

@@ -176,11 +176,12 @@ def example_images(examples: Examples, factor: int, *, public: bool) -> Iterator
 def training_facts(record: dict[str, Any], *, public: bool) -> dict[str, Any]:
     """One row of the table of trainings. The hash of clean data would confirm a guess at it: private."""
     data_hash = "" if public and record["trained_on"] == "clean" else record.get("data") or ""
-    hacker = record["kind"] != "authorised"
+    hacker, budget = record["kind"] != "authorised", record.get("budget", 1.0)
+    trained_on = f"{record['originals']:,} originals" if record.get("originals") else record["trained_on"]
     return {
         "network": record["network"],
         "role": tables.countermeasure_label(record["countermeasure"]) if hacker else "recipient",
-        "trained_on": f"{record['originals']:,} originals" if record.get("originals") else record["trained_on"],
+        "trained_on": trained_on if budget == 1 else f"{trained_on}, {budget:g} times the epochs",
         "seed": record["seed"],
         "accuracy": record.get("accuracy"),
         "peak": record.get("peak_accuracy"),
@@ -200,10 +201,8 @@ def flat(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]
             yield f"{prefix}{name}", IN_WORDS.get(text, text)
 
 
-def share(group: dict[str, Any] | None, chance: float) -> int:
+def share(group: dict[str, Any], chance: float) -> int:
     """How dark a cell of the grid is, 0 to 100: the share recovered, or the accuracy above chance without a ceiling."""
-    if group is None:
-        return 0
     value = group["recovered"]
     if value is None:
         value = (group["accuracy"] - chance) / max(1.0, 100 - chance)

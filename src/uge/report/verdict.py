@@ -236,8 +236,11 @@ def judge_without_key(summary: dict[str, Any]) -> Verdict:
     if not known:
         best = max(groups, key=lambda group: group["accuracy"])
         sentence = f"The strongest hacker ({_name(best)}) reaches {percent(best['accuracy'])} %."
-        details = _joined(guess, "Without originals nobody can say how much of what he could learn that is.")
-        heading = "How far hackers get, without the originals to compare"
+        why, heading = "Without originals", "How far hackers get, without the originals to compare"
+        if any(group["clean_accuracy"] is not None for group in groups):
+            why = "Where the originals teach so little"
+            heading = "How far hackers get, where the originals teach them nothing"
+        details = _joined(guess, f"{why} nobody can say how much of what he could learn that is.")
         return Verdict(heading, sentence, details, tuple(no_evidence(summary)))
     best = _most_recovered(summary, asking=None) or max(known, key=lambda group: group["recovered"])
     sentence = f"The strongest hacker ({_name(best)}) recovers {100 * best['recovered']:.0f} % of what he could learn."
