@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -335,14 +334,6 @@ def test_a_row_says_what_was_trained_and_how(audit: MakeAudit, tmp_path: Path) -
     [row] = audit(tmp_path).run([Cell("hacker", "mlp:width=8", "pretrained-probe:side=32")])
     assert row["network"] == "efficientnet-lite0" and row["recipe"]["epochs"] == 0 and row["train_loss"] == []
     assert row["test_accuracy"] == [row["accuracy"]] and row["knows"] == "nothing"
-
-
-def test_a_failed_cell_is_tried_again(audit: MakeAudit, tmp_path: Path) -> None:
-    cell = Cell("hacker", "mlp:width=8")
-    failed = audit(tmp_path).facts(cell) | {"error": "MemoryError"}
-    (tmp_path / "records.jsonl").write_text(json.dumps(failed) + "\n")
-    (row,) = audit(tmp_path).run([cell])
-    assert "error" not in row and row["accuracy"] > 0
 
 
 def test_a_students_cell_names_his_teachers_training(audit: MakeAudit, tmp_path: Path) -> None:
