@@ -86,7 +86,7 @@ def test_table_is_the_summary(page: Any, report_input: ReportInput) -> None:
     assert "+0.4 points" in foot and "convnet, same network, no key, 53.9" in foot and "36.0\u00a0%" in foot
     assert page.locator("#trainings tbody tr").count() == len(report_input.records)
     screened = training_facts(report_input.records[2] | {"budget": 0.1}, public=True)
-    assert screened["trained_on"] == "published, 0.1 times the epochs"  # and no training like the others
+    assert screened["trained_on"] == "the copy, 0.1 times the epochs"  # and no training like the others
 
 
 def test_every_picture_is_described_and_focus_reaches_what_folds(page: Any) -> None:

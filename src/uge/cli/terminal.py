@@ -97,11 +97,11 @@ class Bar:
 
 def trained_text(row: dict[str, Any]) -> str:
     """What is said of a finished training."""
-    from uge.report.tables import countermeasure_label
+    from uge.report.tables import countermeasure_label, trained_on
 
     how = "" if row["countermeasure"] == "none" else f", {countermeasure_label(row['countermeasure'])}"
     result = f"failed: {row['error']}" if "error" in row else f"{row['accuracy']:.1f} %"
-    return f"  {row['kind']} on the {row['trained_on']}: {row['network']}{how}, seed {row['seed']}: {result}"
+    return f"  {row['kind']} on {trained_on(row)}: {row['network']}{how}, seed {row['seed']}: {result}"
 
 
 def say_result(summary: dict[str, Any]) -> None:

@@ -176,12 +176,11 @@ def example_images(examples: Examples, factor: int, *, public: bool) -> Iterator
 def training_facts(record: dict[str, Any], *, public: bool) -> dict[str, Any]:
     """One row of the table of trainings. The hash of clean data would confirm a guess at it: private."""
     data_hash = "" if public and record["trained_on"] == "clean" else record.get("data") or ""
-    hacker, budget = record["kind"] != "authorised", record.get("budget", 1.0)
-    trained_on = f"{record['originals']:,} originals" if record.get("originals") else record["trained_on"]
+    hacker = record["kind"] != "authorised"
     return {
         "network": record["network"],
         "role": tables.countermeasure_label(record["countermeasure"]) if hacker else "recipient",
-        "trained_on": trained_on if budget == 1 else f"{trained_on}, {budget:g} times the epochs",
+        "trained_on": tables.trained_on(record),
         "seed": record["seed"],
         "accuracy": record.get("accuracy"),
         "peak": record.get("peak_accuracy"),

@@ -153,6 +153,13 @@ def counted_runs(summary: dict[str, Any], *, asking: bool | None = None) -> list
     return [hacker for hacker in summary["hackers"] if who(hacker) in counted and asking in (None, asks(hacker))]
 
 
+def trained_on(row: dict[str, Any]) -> str:
+    """What a training learnt from, and for how long where it was not the usual number of epochs."""
+    budget, what = row.get("budget", 1.0), "the originals" if row["trained_on"] == "clean" else "the copy"
+    what = f"{row['originals']:,} originals" if row.get("originals") else what
+    return what if budget == 1 else f"{what}, {budget:g} times the epochs"
+
+
 def strongest(summary: dict[str, Any], *, asking: bool) -> dict[str, Any] | None:
     """The strongest single training of the hackers who query the recipient's network, or of those who do not.
 
