@@ -14,12 +14,11 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from uge.data import load
-from uge.data.layout import SUFFIXES
 from uge.errors import DataError
 
 from ..copy.copies import content
 from .conftest import zipped
-from .trees import JUNK, KINDS, NAMES, trees, written
+from .trees import JUNK, NAMES, trees, written
 
 COUNTED = re.compile(r": ([\d,]+) (?:images?|pictures?|other files?|hidden) ")
 
@@ -92,10 +91,6 @@ def test_a_zip_of_a_folder_is_read_as_the_folder_is(
             return  # each for its own reason: tables are read in folders, and not in zips
         if not any("\\" in name for name in classes):  # zips have no folder of that name
             assert results[0] == results[1]
-
-
-def test_the_suffixes_that_are_tried_here_are_read() -> None:
-    assert {suffix.lower() for suffix in KINDS} < SUFFIXES
 
 
 @pytest.mark.skipif(os.name == "nt", reason="names are bytes on this system alone")

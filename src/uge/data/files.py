@@ -107,16 +107,17 @@ def walk(root: Path, limits: Limits) -> SourceTree:
             tree.empty.append(inside)
         for entry in entries:
             path = f"{inside}/{entry.name}" if inside else entry.name
-            real = os.path.realpath(entry.path) if entry.is_symlink() else entry.path
+            link = entry.is_symlink()
+            real = os.path.realpath(entry.path) if link else entry.path
             if is_system(entry.name):
                 tree.passed[SYSTEM].append(path)
-            elif entry.is_symlink() and not any(f"{real}{os.sep}".startswith(each + os.sep) for each in allowed):
+            elif link and not any(f"{real}{os.sep}".startswith(each + os.sep) for each in allowed):
                 tree.passed[OUTSIDE].append(path)
             elif real in above:
                 tree.passed[LOOPS].append(path)
-            elif entry.is_dir():
+            elif os.path.isdir(real) if link else entry.is_dir():
                 waiting.append((real, path, (*above, real)))
-            elif entry.is_file() or entry.is_symlink():  # a link that leads nowhere is a file that cannot be read
+            elif link or entry.is_file():  # a link that leads nowhere, or to itself, is a file that cannot be read
                 tree.files[path] = partial(_read_file, Path(real), tree.where + path, limits)
                 limits.check(tree.source, files=len(tree.files))
             else:
