@@ -293,5 +293,8 @@ def test_a_target_inside_of_what_is_read_is_refused(tmp_path, monkeypatch):
     for out in ("data/copy", tmp_path / "data" / "a" / "b", "link/copy", "data"):
         with pytest.raises(UgeError, match="lies inside data, and would become a part of it"):
             check_outside(out, None, "data", "hub:someone/toy")
+    _ = [Path("data", name).touch() for name in ("manifest.json", "SHA256SUMS")]
+    with pytest.raises(UgeError, match=r"lies inside .*data, and would become a part of it"):
+        check_outside("data/opened", "data/train/cat/1.png")
     check_outside("copy", "data", "eurosat", None)
     check_outside("data-copy", "data")

@@ -44,8 +44,10 @@ def new(
     ] = None,
 ) -> None:
     """Make two files: one to publish with, one for the recipient. The key fits any images and any network."""
+    from uge.copy import check_outside
     from uge.keys import SealedKey, save_key
 
+    check_outside(out)
     if not initial_weights and (network or data or epochs):
         raise ConfigError("--network, --data and --epochs belong to --initial-weights; other keys fit any network")
     passphrase = options.new_passphrase(passphrase_file, no_passphrase)

@@ -217,10 +217,12 @@ def check_outside(out: Path | str, *sources: Path | str | None) -> None:
     """Refuse a target inside of a folder that is read: what is written there would be read as part of it from then on.
 
     Raises:
-        PublishError: `out` lies in one of the sources; those that are no folders are passed over.
+        PublishError: `out` lies in one of the sources, or in any copy; sources that are no folders are passed over.
     """
     place = os.path.realpath(out)
-    for source in sources:
+    marks = "manifest.json", "SHA256SUMS"
+    copies = (up for up in Path(place).parents if all(os.path.exists(up / mark) for mark in marks))
+    for source in (*sources, *copies):
         folder = os.path.realpath(os.path.expanduser(source or ""))
         if source and os.path.isdir(folder) and os.path.commonpath([folder, place]) == folder:
             raise PublishError(f"{out} lies inside {source}, and would become a part of it; give a folder outside")

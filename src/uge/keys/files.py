@@ -65,7 +65,8 @@ def save_key(key: Key, name: Path | str, *, passphrase: bytes | None = None, to:
 
 
 def pair_of(name: Path | str) -> Pair:
-    """NAME.protector.uge and NAME.recipient.uge."""
+    """NAME.protector.uge and NAME.recipient.uge; "." has no name of its own to put that behind."""
+    name = name if Path(name).name not in ("", "..") else os.path.abspath(name)
     return Path(f"{name}.protector.uge"), Path(f"{name}.recipient.uge")
 
 
