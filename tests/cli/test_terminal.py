@@ -24,8 +24,9 @@ def test_a_line_is_cut_in_the_middle_of_its_longest_words_so_that_what_to_do_sta
 
 
 def test_nobody_reading_what_is_said_does_not_end_the_work(toy: Path, tmp_path: Path) -> None:
-    command = f"{INSTALLED} protect {toy} --method random-noise --out {tmp_path / 'C'}"
-    for reader in ("| true", "> /dev/full"):
+    (Path(shutil.copytree(toy, tmp_path / "toy")) / "note.txt").touch()  # which is told of on stderr
+    command = f"{INSTALLED} protect {tmp_path / 'toy'} --method random-noise --out {tmp_path / 'C'}"
+    for reader in ("2>&1 | true", "> /dev/full 2>&1"):
         shell = ["bash", "-o", "pipefail", "-c", f"{command} {reader}"]
         done = subprocess.run(shell, capture_output=True, env=ENVIRONMENT)
         assert (done.returncode, done.stderr) == (0, b""), done

@@ -4,30 +4,30 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any, NoReturn, Self
+from typing import Any, NoReturn, Self, TextIO
 
 from uge.outside import printable
 
 LONGEST_LINE = 300  # letters of an error or a note
 
 
-def say(*lines: object) -> None:
+def say(*lines: object, to: TextIO | None = None) -> None:
     """Print lines; what was done is on the disk by then. Nobody who reads them is no reason to stop."""
     for line in lines:
         try:
-            print(printable(str(line)), flush=True)
+            print(printable(str(line)), file=to, flush=True)
         except OSError:  # the reader has gone, the disk is full: what follows would fail, too
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            os.dup2(os.open(os.devnull, os.O_WRONLY), (to or sys.stdout).fileno())
 
 
 def note(text: str) -> None:
     """Tell on stderr what the user should hear of."""
-    print("note: " + one_line(text), file=sys.stderr)
+    say("note: " + one_line(text), to=sys.stderr)
 
 
 def fail(message: str) -> NoReturn:
     """End with one line on stderr."""
-    print("error: " + one_line(message), file=sys.stderr)
+    say("error: " + one_line(message), to=sys.stderr)
     sys.exit(2)
 
 
@@ -87,6 +87,8 @@ class Bar:
 
     def say(self, text: str) -> None:
         """Print a line on stderr, above the bar."""
+        if not self._console.is_terminal:  # rich would end the program where nobody reads
+            return say(text, to=sys.stderr)
         self._console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
     def step(self, row: dict[str, Any], total: int) -> None:
