@@ -54,7 +54,7 @@ def test_mixed_sizes_need_a_size_where_a_method_makes_no_others(run: Run, data: 
     run(*noise, "--image-size", 16).ok()
 
 
-@pytest.mark.parametrize("size", ["big", "0", "3x4x5", "-3"])
+@pytest.mark.parametrize("size", ["big", "0", "3x4x5", "-3", "99999"])
 def test_an_image_size_that_is_none(run: Run, key: Path, toy: Path, tmp_path: Path, size: str) -> None:
     assert f"--image-size '{size}'" in run(*protect_arguments(toy, key, tmp_path / "o"), f"--image-size={size}").error
 
@@ -165,6 +165,8 @@ def test_the_current_folder_can_be_the_target(run: Run, toy: Path, tmp_path: Pat
     (tmp_path / "copy").mkdir()
     run("protect", toy, "--no-passphrase", "--out", ".", *SMALL, cwd=str(tmp_path / "copy")).ok()
     beside = {"copy", "copy.png", "copy.protector.uge", "copy.recipient.uge"}
+    for name, told in ((".", "copy.protector.uge exists"), ("k", "give a folder outside")):
+        assert told in run("key", "new", "--no-passphrase", "--out", name, cwd=str(tmp_path / "copy")).error
     inside = {"train", "manifest.json", "manifest.sig", "README.md", "SHA256SUMS", ".gitattributes"}
     assert [{path.name for path in place.iterdir()} for place in (tmp_path, tmp_path / "copy")] == [beside, inside]
 

@@ -48,17 +48,11 @@ def test_pictures_without_classes_are_protected_and_opened_exactly(run: Run, loo
         assert (copy[..., :1] == copy).all() == (number == 1)  # gray stays gray
 
 
-def test_one_picture_is_enough(run: Run, loose: Path, tmp_path: Path) -> None:
-    file = loose / "picture 0.png"
-    assert "1 picture, method pictures" in run("protect", file, *QUICK, "--out", tmp_path / "copy").ok().stdout
-    assert_all_open(run, tmp_path / "copy", file, 1)
-
-
 def test_a_picture_that_is_gray_but_for_one_value_has_colour(run: Run, tmp_path: Path) -> None:
     gray = np.repeat(np.random.default_rng(0).integers(0, 256, (300, 400, 1), dtype=np.uint8), 3, axis=2)
     gray[7, 9, 0] ^= 1  # nothing of it is left at the size that networks see
     Image.fromarray(gray).save(tmp_path / "scan.png")
-    run("protect", tmp_path / "scan.png", *QUICK, "--out", tmp_path / "copy").ok()
+    assert "1 picture, " in run("protect", tmp_path / "scan.png", *QUICK, "--out", tmp_path / "copy").ok().stdout
     assert_all_open(run, tmp_path / "copy", tmp_path / "scan.png", 1)
 
 

@@ -32,7 +32,7 @@ def open_(
         if key.suffix == ".lock"
         else open_copy(source, options.read_key(key, passphrase_file), out, skip_bad=skip_bad, runner=where)
     )
-    say(f"{out}: {count} images opened; private, as the originals are.")
+    say(f"{out}: {count} image{'s' * (count != 1)} opened; private, as the originals are.")
 
 
 def _unlock(source: Path, file: Path, out: Path) -> int:

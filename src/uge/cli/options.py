@@ -28,9 +28,7 @@ PassphraseFile = Annotated[
 ]
 Clean = Annotated[str | None, typer.Option("--clean", help="DATA whose train split holds the originals.")]
 Test = Annotated[str, typer.Option("--test", help="DATA whose test split measures accuracy.")]
-Split = Annotated[
-    str, typer.Option("--split", help="val measures with that split of --test: where test has no labels.")
-]
+Split = Annotated[str, typer.Option("--split", help="val measures with that one, where test has no labels.")]
 Size = Annotated[str | None, typer.Option("--image-size", help="Resize to SIZE or HEIGHTxWIDTH pixels.")]
 Convert = Annotated[bool, typer.Option("--convert", help="Convert alpha, 16-bit, CMYK and mixed images.")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Pass over files that cannot be read, and list them.")]
@@ -47,7 +45,9 @@ def size_of(text: str | None) -> tuple[int, int] | None:
     sides = text.lower().split("x")
     if len(sides) > 2 or not all(side.isdecimal() and int(side) for side in sides):
         raise ConfigError(f"--image-size '{text}' is not SIZE or HEIGHTxWIDTH, as in 32 or 32x48")
-    return int(sides[0]), int(sides[-1])
+    height, width = int(sides[0]), int(sides[-1])
+    how(convert=False, skip_bad=False)["limits"].check(f"--image-size '{text}'", pixels=height * width)
+    return height, width
 
 
 def seconds(text: str, option: str) -> float:

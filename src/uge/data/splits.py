@@ -82,7 +82,7 @@ def decoded(found: Source, entries: Iterable[Entry], source: str, how: How) -> D
             if (height, width) != size:
                 raise DataError(
                     f"mixed sizes: {beginning} is {size[0]}x{size[1]} (height x width), {entry.where} is"
-                    f" {height}x{width}; choose one with --image-size"
+                    f" {height}x{width}; make them one size, as uge protect --image-size does"
                 )
             pixels = as_channels(pixels)
             grays += len(pixels) == 1
