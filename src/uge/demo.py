@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +76,7 @@ def run_demo(
     plan, config = replace(PLAN, seeds=(seed,)), resolve_config(METHOD)
     if quick:
         plan, config = replace(plan, epochs=QUICK_EPOCHS), resolve_config(METHOD, QUICK_SETTINGS)
-    settings = {"data": clean.digest(), "method": METHOD, "config": config.to_dict(), "plan": plan.to_dict()}
+    settings = {"data": clean.digest(), "method": METHOD, "config": config.to_dict(), "plan": asdict(plan)}
     with claimed(out, "run.json", json.dumps({"run": config_hash(settings)}) + "\n", "a run of the demo"):
         published = out / "published"
         if not published.exists():
