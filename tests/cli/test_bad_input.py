@@ -59,6 +59,10 @@ def test_an_image_size_that_is_none(run: Run, key: Path, toy: Path, tmp_path: Pa
     assert f"--image-size '{size}'" in run(*protect_arguments(toy, key, tmp_path / "o"), f"--image-size={size}").error
 
 
+def test_a_name_that_no_disk_takes(run: Run, key: Path, toy: Path, tmp_path: Path) -> None:
+    assert "File name too long" in run(*protect_arguments(toy, key, tmp_path / ("o" * 300))).error
+
+
 # -- keys ------------------------------------------------------------------------------------------------------------
 
 

@@ -39,7 +39,7 @@ app.command("doctor")(names.doctor)
 
 
 def main() -> None:
-    """Entry point: a user's error is one line on stderr and exit code 2."""
+    """Entry point: a user's error, or one of his disk, is one line on stderr and exit code 2."""
     warnings.showwarning = _show_warning
     for stream in (sys.stdout, sys.stderr):  # a terminal that lacks a letter shows its number
         if hasattr(stream, "reconfigure"):
@@ -49,7 +49,7 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         code = app(standalone_mode=False) or 0  # typer returns the code of `typer.Exit` instead of raising it
-    except UgeError as error:
+    except (UgeError, OSError) as error:
         fail(str(error))
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED

@@ -43,7 +43,7 @@ def size_of(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
     sides = text.lower().split("x")
-    if len(sides) > 2 or not all(side.isdecimal() and int(side) for side in sides):
+    if len(sides) > 2 or not all(side.isdecimal() and len(side) < 9 and int(side) for side in sides):
         raise ConfigError(f"--image-size '{text}' is not SIZE or HEIGHTxWIDTH, as in 32 or 32x48")
     height, width = int(sides[0]), int(sides[-1])
     how(convert=False, skip_bad=False)["limits"].check(f"--image-size '{text}'", pixels=height * width)
