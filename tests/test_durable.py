@@ -124,16 +124,6 @@ def test_another_name_of_a_file_in_the_place_of_ours_is_not_written_to(
     assert (tmp_path / "precious").read_text() == "precious"
 
 
-def test_lines_are_appended_after_a_torn_one(tmp_path: Path) -> None:
-    file = tmp_path / "new" / "lines"
-    append(file, "one")
-    with file.open("a") as stream:
-        stream.write("to")
-    append(file, "two")
-    append(file, "three")
-    assert file.read_text() == "one\nto\ntwo\nthree\n"
-
-
 @pytest.mark.parametrize("private", [False, True])
 def test_a_new_folder_appears_whole_and_alone(tmp_path: Path, private: bool) -> None:
     with new_folder(tmp_path / "deep" / "out", private=private) as folder:

@@ -52,12 +52,6 @@ def test_a_device_is_not_read_behind_a_link_either(tmp_path: Path, device: str) 
         read_file(tmp_path / "image.png", 100, links=True)
 
 
-def test_a_link_that_the_user_typed_is_followed(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("x")
-    (tmp_path / "link").symlink_to("file")
-    assert read_file(tmp_path / "link", 1, links=True) == b"x"
-
-
 @pytest.mark.parametrize("name", ["a\0b", "\udc80\ud800"])
 def test_a_name_that_no_file_can_have_is_an_error_like_others(tmp_path: Path, name: str) -> None:
     with pytest.raises(OSError):

@@ -171,13 +171,6 @@ def test_a_file_that_is_no_plan_is_refused(tmp_path: Path, text: str, message: s
         read_plan(str(file))
 
 
-def test_an_unknown_plan_is_refused() -> None:
-    with pytest.raises(ConfigError, match="unknown plan 'ful'; did you mean 'full'"):
-        read_plan("ful")
-    with pytest.raises(ConfigError, match=r"cannot read plan nowhere\.toml"):
-        read_plan("nowhere.toml")
-
-
 def test_nobody_relabels_the_originals() -> None:
     plan = Plan("mine", (Hackers(("vgg",), ("relabel", "relabel+blur:1")),), budget_check=True)
     cells = cells_of(plan, plan.pairs(), lambda cell: None, key=False, originals=10)

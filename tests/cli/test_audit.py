@@ -176,6 +176,7 @@ def test_workers_end_with_their_audit(arguments: Options, tmp_path: Path) -> Non
     ("change", "message"),
     [
         (("--plan", "ful"), "unknown plan 'ful'; did you mean 'full'?"),
+        (("--plan", "nowhere.toml"), "cannot read plan nowhere.toml"),
         (("--budget", "1h"), "trains every hacker it names; --budget is for worst-case"),
         (("--plan", "worst-case", "--budget", "soon"), "'soon' is no length of time, as in 90s, 30m or 2h"),
         (("--runner", "lokal"), "unknown runner 'lokal'; did you mean 'local'?"),

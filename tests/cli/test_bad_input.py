@@ -33,10 +33,9 @@ def test_one_class_only(run: Run, key: Path, data: Path, tmp_path: Path) -> None
     assert [*tmp_path.iterdir()] == [data]
 
 
-@pytest.mark.parametrize("content", ["truncated", "text"])
-def test_a_bad_file_is_named_or_passed_over(run: Run, key: Path, data: Path, tmp_path: Path, content: str) -> None:
+def test_a_bad_file_is_named_or_passed_over(run: Run, key: Path, data: Path, tmp_path: Path) -> None:
     bad = data / "train" / "river" / "004.png"
-    bad.write_bytes(bad.read_bytes()[:-60] if content == "truncated" else b"shopping list\n")
+    bad.write_bytes(bad.read_bytes()[:-60])
     protect = protect_arguments(data, key, tmp_path / "copy")
     error = run(*protect).error
     assert str(bad) in error and "--skip-bad" in error and [*tmp_path.iterdir()] == [data]

@@ -111,20 +111,10 @@ def test_verify_opens_every_letter(run: Run, toy: Path, mine: Options, published
     assert "signature: not checked: give --key" in run("verify", published).stdout
 
 
-def test_open_writes_the_originals_but_for_the_lowest_bit(
-    run: Run, toy: Path, mine: Options, published: Path, tmp_path: Path
-) -> None:
-    assert "48 images opened" in run("open", published, *mine, "--out", tmp_path / "mine").ok().stdout
-    names = sorted(path.relative_to(toy) for path in (toy / "train").rglob("*.png"))
-    assert sorted(path.relative_to(tmp_path / "mine") for path in (tmp_path / "mine").rglob("*.png")) == names
-    assert all((pixels(tmp_path / "mine" / name) == pixels(toy / name) & 0xFE).all() for name in names)
-    assert stat.S_IMODE((tmp_path / "mine").stat().st_mode) == 0o700
-
-
 def test_training_on_the_copy_is_training_on_the_originals(
     run: Run, toy: Path, key: Path, mine: Options, published: Path, tmp_path: Path
 ) -> None:
-    run("open", published, *mine, "--out", tmp_path / "mine").ok()
+    assert "48 images opened" in run("open", published, *mine, "--out", tmp_path / "mine").ok().stdout
     run(*protect_arguments(tmp_path / "mine", key, tmp_path / "other")).ok()
     for copy, out in ((published, "a"), (tmp_path / "other", "b")):
         how = (*mine, "--test", toy, "--epochs", 2, "--network", "mlp:width=8", "--out", tmp_path / out)

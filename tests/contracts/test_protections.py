@@ -205,6 +205,7 @@ def test_a_key_chooses_the_method_of_whoever_names_none() -> None:
         ("uge", {"generator_width": 10}, "generator_width must be a multiple of 4, got 10"),
         ("uge", {"gradient_matching": 0, "feature_distance": 0, "undistillation": 0}, "losses are switched off"),
         ("lsp", {"epsilon_255": 8}, "unknown setting 'epsilon_255'"),
+        ("ops", {"patch": 1}, "unknown setting 'patch'; there is none"),
         ("lsp", {"rms_255": 0.5}, r"rms_255 must be 1..128 \(8-bit steps\), got 0.5"),
         ("lsp", {"patch": 0}, "patch must be at least 1, got 0"),
         ("lsp", {"separation": "nan"}, "separation must be positive, got nan"),

@@ -92,13 +92,6 @@ def test_large_images_are_worked_on_in_smaller_batches():
     assert batch_of((3, 512, 512)) == 3 and batch_of((3, 4000, 4000)) == 1
 
 
-def test_an_empty_target_is_filled(tmp_path):
-    (tmp_path / "out").mkdir()
-    published(tmp_path / "out")
-    assert len(Copy.read(tmp_path / "out").images) == 12
-    assert os.listdir(tmp_path) == ["out"]
-
-
 def test_the_folder_has_the_permissions_that_the_user_asks_for(tmp_path):
     old = os.umask(0o027)
     try:

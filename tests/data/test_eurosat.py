@@ -33,15 +33,6 @@ def test_balanced_colour_images_whose_digest_is_fixed(split: str, per_class: int
     assert found.digest() == DIGESTS[split]
 
 
-def test_no_image_occurs_twice() -> None:
-    every = [image.numpy().tobytes() for split in DIGESTS for image in load("eurosat", split).images]
-    assert len(set(every)) == len(every) == 4000
-
-
-def test_it_can_be_resized() -> None:
-    assert load("eurosat", "test", image_size=(16, 16)).image_size == (16, 16)
-
-
 def test_small_and_fast() -> None:
     files = [file for file in resources.files("uge.data").joinpath("embedded").iterdir() if file.is_file()]
     assert sum(len(file.read_bytes()) for file in files) < 6_000_000

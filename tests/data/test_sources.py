@@ -202,10 +202,6 @@ def test_resizing_is_antialiased(tmp_path: Path) -> None:
     assert (found.images[..., 2:6].float() - 127.5).abs().max() < 20
 
 
-def test_images_of_the_wanted_size_stay_as_they_are(image_folder: Path, truth: Truth) -> None:
-    check_same(load(image_folder, image_size=(6, 5)), truth["train"])
-
-
 def test_mixed_sizes_are_refused(tmp_path: Path) -> None:
     root = write_images(tmp_path / "d", cat_0=RGB, dog_0=np.zeros((4, 6, 3), np.uint8))
     refuses(root, "mixed sizes", "cat/0.png is 4x4", "dog/0.png is 4x6", "--image-size")
