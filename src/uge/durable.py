@@ -19,7 +19,7 @@ from uge import outside
 from uge.errors import PublishError, told_as
 from uge.locks import LOCK, OPEN_FLAGS, check_own_file, held, is_at, lock, private_folder
 
-_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 _SYNCS_AT_ONCE = 16  # the disk takes them together: ten times as fast as one by one
 _SYNCS_IN_LINE = 256
 
@@ -278,7 +278,7 @@ def _new_file(path: Path, mode: int) -> int:
     """A new file that this process holds a lock on; what a killed one left in its place is removed."""
     while True:
         try:
-            handle = os.open(path, _NEW_FILE, mode)
+            handle = os.open(path, NEW_FILE, mode)
         except FileExistsError:
             _remove_left(path)
             continue

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from uge.durable import sync_folder
+from uge.durable import NEW_FILE, sync_folder
 from uge.errors import KeyFileError, told_as
 from uge.keys import age
 from uge.keys.key import Key
@@ -25,7 +25,6 @@ from uge.keys.weights import WeightsKey
 from uge.outside import MOST_WEIGHTS, read_file
 
 Pair = tuple[Path, Path]  # the protector's file, the recipient's
-_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 
 
 def save_key(key: Key, name: Path | str, *, passphrase: bytes | None = None, to: Sequence[str] = ()) -> Pair:
@@ -187,7 +186,7 @@ def _hidden(path: Path, token: str) -> Path:
 
 def _write_new(path: Path, content: bytes) -> None:
     """Write a file that must not be there yet, for its owner alone."""
-    handle = os.open(path, _NEW_FILE, 0o600)
+    handle = os.open(path, NEW_FILE, 0o600)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)

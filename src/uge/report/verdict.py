@@ -329,7 +329,7 @@ def _owe_nothing(summary: dict[str, Any]) -> tuple[str, ...]:
         return ()
     best = max(idle, key=lambda each: each["accuracy"])
     return (
-        f"What {name_of(best['network'], best['countermeasure'])} learns ({percent(best['accuracy'])} %) owes nothing"
+        f"What {_name(best)} learns ({percent(best['accuracy'])} %) owes nothing"
         " to the copy: the same originals alone teach as much.",
     )
 
