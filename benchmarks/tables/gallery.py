@@ -23,7 +23,8 @@ def gallery_table(rows: Sequence[Row]) -> str:
         lines.append([*looks, *_learnt(own, "published")] if trainings else looks)
     if trainings:
         header += ["recipient, %", *(f"{name}, %" for name in HACKERS.values())]
-        lines.append(["the originals", "-", "-", *_learnt(trainings, "clean")])
+        once = {(row["kind"], row["countermeasure"]): row for row in trainings if row["trained_on"] == "clean"}
+        lines.append(["the originals", "-", "-", *_learnt([*once.values()], "clean")])
     return table(header, lines)
 
 
