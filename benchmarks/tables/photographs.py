@@ -25,7 +25,7 @@ def photograph_table(rows: Sequence[Row]) -> str:
         found.setdefault(run_of(row), {}).setdefault(_place(row), []).append(row)
     places = sorted(set(map(_place, trainings)))
     header = [f"{images:,} of {data}, protected at {side}, trained at {size}" for data, images, side, size in places]
-    body = [[_who(run), *(_both(here.get(place, [])) for place in places)] for run, here in found.items()]
+    body = [[_who(run), *(_both(here, place) for place in places)] for run, here in found.items()]
     return table(["who trains", *header], body)
 
 
@@ -40,7 +40,9 @@ def _who(run: Run) -> str:
     return short(network) + NAMES.get(countermeasure, f", {countermeasure}")
 
 
-def _both(rows: Sequence[Row]) -> str:
-    """On the copy, and in brackets the mean on the originals."""
-    own, ceiling = ([row["accuracy"] for row in rows if row["trained_on"] == on] for on in ("published", "clean"))
-    return shown(own) + (f" ({fmean(ceiling):.1f})" if ceiling else "")
+def _both(found: dict[Place, list[Row]], place: Place) -> str:
+    """On the copy, and in brackets the mean on the originals, which know of no size that a copy was protected at."""
+    alike = [row for other, rows in found.items() if other[:2] + other[3:] == place[:2] + place[3:] for row in rows]
+    own = [row["accuracy"] for row in found.get(place, []) if row["trained_on"] == "published"]
+    ceiling = [row["accuracy"] for row in alike if row["trained_on"] == "clean"]
+    return shown(own) + (f" ({fmean(ceiling):.1f})" if own and ceiling else "")

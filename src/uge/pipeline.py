@@ -82,6 +82,9 @@ def protect_and_publish(
         raise unknown_name("method", method, PROTECTIONS)
     config = config or resolve_config(method)
     clean, sizes = originals.small, originals.sizes
+    seen = clean if sizes is not None else PROTECTIONS[method].seen(clean)
+    if seen is not clean:
+        sizes = (clean.image_size,) * len(clean)
     files_of(clean)  # what cannot be published and keys that cannot sign fail here, not after hours of training
     for key in keys:
         key.sign(b"")
@@ -89,7 +92,7 @@ def protect_and_publish(
     partial = out.with_name(f"{out.name}.partial")
     seed = secret_seed(clean, keys) if seed is None else seed
     protection = PROTECTIONS[method](
-        clean, keys, config, seed=seed, workdir=partial, device=device, checkpoint_seconds=checkpoint_seconds
+        seen, keys, config, seed=seed, workdir=partial, device=device, checkpoint_seconds=checkpoint_seconds
     )
     if sizes is not None:
         _check_pixels(sizes, clean.names)
@@ -115,7 +118,7 @@ def protect_and_publish(
             write_file(file, content, mode=0o600)
         settings = without_folders(protection.config.to_dict()) | {"recipients": len(keys)} | protection.told()
         facts = Facts(method=method, settings=settings, epsilon_255=protection.epsilon_255, signers=keys)
-        manifest = _write_copy(_Chunks(originals, protection), partial, out, facts, runner, on_step)
+        manifest = _write_copy(_Chunks(originals, sizes, protection), partial, out, facts, runner, on_step)
         on_copy(manifest)
         remove_folder(partial, last=mark[:1])
     return manifest
@@ -147,11 +150,17 @@ def _write_copy(
 class _Chunks:
     """The chunks of a copy: parts of the originals, each with what makes its copies."""
 
-    def __init__(self, originals: ImageSet | Photographs, protection: Protection[Any]) -> None:
+    def __init__(
+        self,
+        originals: ImageSet | Photographs,
+        sizes: Sequence[tuple[int, int]] | None,
+        protection: Protection[Any],
+    ) -> None:
         self.originals, self.protection = originals, protection
+        self.one_by_one = sizes is not None  # at sizes that the protection did not work at
         self.clean = originals.small
         self.files, self.labels = files_of(self.clean), self.clean.labels.tolist()
-        sizes = repeat(self.clean.image_size, len(self.clean)) if originals.sizes is None else originals.sizes
+        sizes = sizes or repeat(self.clean.image_size, len(self.clean))
         self.form = form_of(len(self.clean), self.clean.class_names)
         self.numbers = cut((self.clean.channels * height * width for height, width in sizes), self.form.most)
 
@@ -161,7 +170,7 @@ class _Chunks:
         chosen = slice(numbers.start, numbers.stop)
         copier = self.protection.part(numbers, number)
         images: Pixels | list[Packed] = self.clean.images[chosen].numpy()
-        if self.originals.sizes is not None:
+        if self.one_by_one:
             images = [self.originals.packed(at) for at in numbers]
         facts = number, self.form, self.files[chosen], self.labels[chosen]
         return Chunk(*facts, _Pairs(copier, images), self.clean.image_size, self.protection.epsilon_255)

@@ -172,6 +172,11 @@ class Protection(ABC, Generic[C]):
         self.checkpoint_seconds = checkpoint_seconds
         self.log: list[dict[str, Any]] = []
 
+    @classmethod
+    def seen(cls, clean: ImageSet) -> ImageSet:
+        """What the protection works on in the place of such images, whose copies `enlarged` makes then."""
+        return clean
+
     def _check_keys(self, keys: Sequence[Key], clean: ImageSet) -> None:
         if self.takes == NO_KEY and keys:
             raise ConfigError("this method takes no key; leave --key out")
