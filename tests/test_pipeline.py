@@ -49,5 +49,6 @@ def test_many_small_images_are_worked_on_at_32_pixels_and_published_as_they_are(
     small = sealed.SealedConfig(width=4, epochs=1, references=("mlp:width=4",), surrogates=("mlp:width=4",))
     pipeline.protect_and_publish(clean, [key], tmp_path / "copy", config=small)
     copy = Copy.read(tmp_path / "copy", key)
+    assert copy.manifest is not None and copy.manifest.settings["seen_at"] == 32
     assert copy.images.image_size == (40, 64)
     assert torch.equal(copy.view(key).images, clean.images & 0xFE)

@@ -68,6 +68,15 @@ def test_pairs_are_made_by_the_method_that_the_manifest_names(method: str, own: 
     assert measure.at_test(CLEAN) is CLEAN  # whose labels nobody knows
 
 
+def test_pairs_are_made_at_the_size_that_the_copy_was_made_at(own: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy, settings = copy_by("sealed")
+    measure = build_countermeasure(f"own-pairs:{own},images=6,keys=2", settings=settings | {"seen_at": 16})
+    assert isinstance(measure, OwnPairs)
+    sizes: list[tuple[int, int]] = []
+    monkeypatch.setattr(PROTECTIONS["sealed"], "train", lambda made: sizes.append(made.clean.image_size))
+    assert measure.copies_of(measure.own(copy)).shape == (6, 3, 20, 20) and sizes == 2 * [(16, 16)]
+
+
 def test_what_own_pairs_under_many_keys_teach_takes_a_pattern_out_of_a_copy_under_another(own: str) -> None:
     """The noise of a class that one key draws is learnt by heart, and makes a copy under another key worse."""
     copy, settings = copy_by("random-noise")

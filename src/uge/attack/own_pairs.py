@@ -12,6 +12,7 @@ from torch import Tensor
 
 from uge.attack.informed import NO_DATA, Informed, labels_told
 from uge.attack.options import count
+from uge.data.decoding import shrunk
 from uge.data.images import ImageSet, normalisation_of, to_float, to_uint8
 from uge.keys.key import RECIPIENT_NETWORK, Key
 from uge.keys.letter import even
@@ -81,14 +82,17 @@ class OwnPairs(Informed):
     def copies_of(self, own: ImageSet) -> Tensor:
         """His copies, uint8 [N, C, H, W], every `keys`-th of them under the same key."""
         kind, copies = PROTECTIONS[self.method], torch.empty_like(own.images)
+        side = self.settings.get("seen_at")  # by the published copy's generator, in pixels
+        seen = shrunk(own, side) if kind.enlarges and side in range(16, 4096) else own
         for number in range(min(self.keys, len(own))):
             part, seed = torch.arange(number, len(own), self.keys), seed_for(self.seed, self.name, number)
-            images = own.subset(part)
+            images = seen.subset(part)
             keys = own_keys(kind.takes, images, seed)
             protection = kind(images, keys, self.config, seed=seed, device=self.device)
             protection.train()
             self.findings = {"own_steps": len(protection.log)}  # of each key
-            copies[part] = torch.cat(list(protection.copies()))
+            whole = (protection.enlarged(at, image)[None] for at, image in enumerate(own.images[part]))
+            copies[part] = torch.cat(list(protection.copies() if seen is own else whole))
         return self.legible(copies)
 
     def legible(self, copies: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from PIL import Image, ImageCms, ImageFile, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from uge.data.entries import Limits, error_line
+from uge.data.images import ImageSet
 from uge.errors import DataError
 
 SUFFIXES = {
@@ -161,6 +162,15 @@ def squeezed(image: Image.Image, image_size: tuple[int, int]) -> Image.Image:
 def resized(image: Tensor, image_size: tuple[int, int]) -> Tensor:
     """`squeezed` of a uint8 image [1 or 3, H, W]."""
     return image if tuple(image.shape[1:]) == image_size else tensor_of(squeezed(picture_of(image), image_size))
+
+
+def shrunk(images: ImageSet, side: int) -> ImageSet:
+    """Images whose longer side has so many pixels; those of a shorter one stay as they are."""
+    longer = max(images.image_size)
+    if longer <= side:
+        return images
+    height, width = (max(1, round(side * each / longer)) for each in images.image_size)
+    return images.with_images(torch.stack([resized(image, (height, width)) for image in images.images]))
 
 
 def picture_of(image: Tensor) -> Image.Image:

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from uge.data.decoding import resized
+from uge.data.decoding import shrunk
 from uge.data.images import ImageSet, to_float
 from uge.errors import ConfigError
 from uge.keys.key import Key
@@ -115,11 +115,11 @@ class SealedProtection(LetterProtection[SealedConfig]):
     @classmethod
     def seen(cls, clean: ImageSet) -> ImageSet:
         """Many images of up to 64 pixels at 32: shifts made there hold better at 64 (docs/results/photographs.md)."""
-        side = max(clean.image_size)
-        if len(clean) < FEW_IMAGES or not SMALL_SIDE < side <= 2 * min(SMALL_SIDE, *clean.image_size):
-            return clean
-        height, width = (max(1, round(SMALL_SIDE * each / side)) for each in clean.image_size)
-        return clean.with_images(torch.stack([resized(image, (height, width)) for image in clean.images]))
+        small = max(clean.image_size) <= 2 * min(SMALL_SIDE, *clean.image_size)
+        return shrunk(clean, SMALL_SIDE) if small and len(clean) >= FEW_IMAGES else clean
+
+    def told(self) -> dict[str, Any]:
+        return {"seen_at": max(self.clean.image_size)}  # pixels: whoever makes such copies himself has to know
 
     @repeatable()
     def train(self, on_step: OnStep | None = None) -> None:
