@@ -160,9 +160,9 @@ class _Chunks:
         self.one_by_one = sizes is not None  # at sizes that the protection did not work at
         self.clean = originals.small
         self.files, self.labels = files_of(self.clean), self.clean.labels.tolist()
-        sizes = sizes or repeat(self.clean.image_size, len(self.clean))
+        own = sizes or repeat(self.clean.image_size, len(self.clean))
         self.form = form_of(len(self.clean), self.clean.class_names)
-        self.numbers = cut((self.clean.channels * height * width for height, width in sizes), self.form.most)
+        self.numbers = cut((self.clean.channels * height * width for height, width in own), self.form.most)
 
     def of(self, number: int) -> Chunk:
         """The chunk of a number."""

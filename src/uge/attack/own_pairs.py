@@ -82,7 +82,7 @@ class OwnPairs(Informed):
     def copies_of(self, own: ImageSet) -> Tensor:
         """His copies, uint8 [N, C, H, W], every `keys`-th of them under the same key."""
         kind, copies = PROTECTIONS[self.method], torch.empty_like(own.images)
-        side = self.settings.get("seen_at")  # by the published copy's generator, in pixels
+        side: Any = self.settings.get("seen_at")  # by the published copy's generator, in pixels
         seen = shrunk(own, side) if kind.enlarges and side in range(16, 4096) else own
         for number in range(min(self.keys, len(own))):
             part, seed = torch.arange(number, len(own), self.keys), seed_for(self.seed, self.name, number)
