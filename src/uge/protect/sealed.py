@@ -114,7 +114,7 @@ class SealedProtection(LetterProtection[SealedConfig]):
 
     @classmethod
     def seen(cls, clean: ImageSet) -> ImageSet:
-        """Many images of up to 64 pixels at 32: shifts made there hold better at 64 (docs/results/photographs.md)."""
+        """Many images of up to 64 pixels at 32: shifts made there hold as well at 64 (docs/results/photographs.md)."""
         small = max(clean.image_size) <= 2 * min(SMALL_SIDE, *clean.image_size)
         return shrunk(clean, SMALL_SIDE) if small and len(clean) >= FEW_IMAGES else clean
 
