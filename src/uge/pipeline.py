@@ -82,12 +82,12 @@ def protect_and_publish(
         raise unknown_name("method", method, PROTECTIONS)
     config = config or resolve_config(method)
     clean, sizes = originals.small, originals.sizes
-    seen = clean if sizes is not None else PROTECTIONS[method].seen(clean)
-    if seen is not clean:
-        sizes = (clean.image_size,) * len(clean)
     files_of(clean)  # what cannot be published and keys that cannot sign fail here, not after hours of training
     for key in keys:
         key.sign(b"")
+    seen = clean if sizes is not None else PROTECTIONS[method].seen(clean)
+    if seen is not clean:
+        sizes = (clean.image_size,) * len(clean)
     out = Path(os.path.abspath(out))  # "." has no name to put ".partial" behind
     partial = out.with_name(f"{out.name}.partial")
     seed = secret_seed(clean, keys) if seed is None else seed

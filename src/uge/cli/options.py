@@ -14,6 +14,7 @@ from uge.errors import ConfigError, KeyFileError, unknown_name
 from uge.outside import MOST_SETTINGS, read_file
 
 if TYPE_CHECKING:
+    from uge.data import Limits
     from uge.keys import Key
 
 EPOCHS = 30  # of a training, where nobody says how many
@@ -46,7 +47,7 @@ def size_of(text: str | None) -> tuple[int, int] | None:
     if len(sides) > 2 or not all(side.isdecimal() and len(side) < 9 and int(side) for side in sides):
         raise ConfigError(f"--image-size '{text}' is not SIZE or HEIGHTxWIDTH, as in 32 or 32x48")
     height, width = int(sides[0]), int(sides[-1])
-    how(convert=False, skip_bad=False)["limits"].check(f"--image-size '{text}'", pixels=height * width)
+    data_limits().check(f"--image-size '{text}'", pixels=height * width)
     return height, width
 
 
@@ -78,11 +79,16 @@ def set_limits(texts: Sequence[str]) -> None:
         _limits[name] = int(value)
 
 
-def how(convert: bool, skip_bad: bool) -> dict[str, Any]:
-    """How to read a source, as `load` and `Copy.read` take it."""
+def data_limits() -> Limits:
+    """What every source may ask for."""
     from uge.data import Limits
 
-    return {"convert": convert, "skip_bad": skip_bad, "limits": Limits(**_limits)}
+    return Limits(**_limits)
+
+
+def how(convert: bool, skip_bad: bool) -> dict[str, Any]:
+    """How to read a source, as `load` and `Copy.read` take it."""
+    return {"convert": convert, "skip_bad": skip_bad, "limits": data_limits()}
 
 
 def pairs(texts: Sequence[str], option: str, example: str) -> dict[str, str]:

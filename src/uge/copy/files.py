@@ -19,6 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from uge.data.decoding import SUFFIXES, picture_of, tensor_of
+from uge.data.files import COPY_MARKS
 from uge.data.images import ImageSet, batch_of, composed
 from uge.durable import check_target, new_folder
 from uge.errors import PublishError
@@ -220,8 +221,7 @@ def check_outside(out: Path | str, *sources: Path | str | None) -> None:
         PublishError: `out` lies in one of the sources, or in any copy; sources that are no folders are passed over.
     """
     place = os.path.realpath(out)
-    marks = "manifest.json", "SHA256SUMS"
-    copies = (up for up in Path(place).parents if all(os.path.exists(up / mark) for mark in marks))
+    copies = (up for up in Path(place).parents if all(os.path.exists(up / mark) for mark in COPY_MARKS))
     for source in (*sources, *copies):
         folder = os.path.realpath(os.path.expanduser(source or ""))
         if source and os.path.isdir(folder) and os.path.commonpath([folder, place]) == folder:

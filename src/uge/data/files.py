@@ -18,7 +18,8 @@ from uge.data.layout import PICTURE, class_layout, is_system
 from uge.errors import DataError
 from uge.outside import open_file, read_file
 
-COPY_FILES = {"manifest.json", "manifest.sig", "SHA256SUMS", "README.md", ".gitattributes"}
+COPY_MARKS = {"manifest.json", "SHA256SUMS"}  # by which a folder is known to be a copy
+COPY_FILES = COPY_MARKS | {"manifest.sig", "README.md", ".gitattributes"}
 SYSTEM = "hidden or system files passed over"
 OUTSIDE = "links lead out of it and are passed over; copy the files there if they are meant"
 LOOPS = "links passed over, each leads back to a folder that it lies in"
@@ -62,7 +63,7 @@ def read_tree(tree: SourceTree, *, skip_bad: bool, pictures: bool) -> Source:
         DataError: see `class_layout`; or a name cannot be written down.
     """
     files = tree.files
-    if {"manifest.json", "SHA256SUMS"} <= files.keys():
+    if files.keys() >= COPY_MARKS:
         files = {path: read for path, read in files.items() if path not in COPY_FILES}
         tree.notes.insert(
             0,
