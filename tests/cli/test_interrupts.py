@@ -80,7 +80,7 @@ def test_killed_at_random_protect_goes_on_with_the_key_that_it_drew(run: Run, to
         if ended.code == 0:
             break
         assert ended.code == KILLED, ended
-        assert not out.exists() or len(bytes_of(out)) == 48 + 4
+        assert not out.exists() or len(bytes_of(out)) == 48 + 5
         killed += 1
     assert out.exists() or run(*arguments).code == 0
     assert_all_open(run, out, toy)
