@@ -21,6 +21,8 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, TypeVar, cast
 
+import msgspec
+
 from uge.errors import ConfigError, told_as
 
 if TYPE_CHECKING:
@@ -150,44 +152,20 @@ def read_npz(path: Path | str, most: int) -> dict[str, np.ndarray[Any, Any]]:
     return arrays
 
 
-Shape = type | tuple[Any, ...] | list[Any] | dict[str, Any] | Callable[[Any], bool]
-"""What a part of somebody's JSON has to be: a type; a tuple of shapes, one of which; [the shape of each entry]; {name:
-shape}, where "name?" may be missing or null, and others may be there; or a function that says whether it is right."""
+def typed(value: Any, kind: type[T]) -> T:
+    """JSON or TOML of somebody else as what it has to be: a dataclass, a `msgspec.Struct`, or a type.
 
+    What a dataclass does not name is left out; numbers are not taken from text, nor true for 1.
 
-def fits(value: Any, shape: Any, where: str = "") -> str | None:
-    """The first place where a value is not of a shape, "groups[0].accuracy"; None where it is."""
-    if isinstance(shape, list) and isinstance(value, list):
-        return next((bad for n, each in enumerate(value) if (bad := fits(each, shape[0], f"{where}[{n}]"))), None)
-    if isinstance(shape, dict) and isinstance(value, dict):
-        for name, inner in shape.items():
-            place = f"{where}.{name.rstrip('?')}".lstrip(".")
-            found = value.get(name.rstrip("?"))
-            if not (found is None and name.endswith("?")) and (bad := fits(found, inner, place)):
-                return bad
-        return None
-    if isinstance(shape, tuple):
-        right = any(fits(value, each) is None for each in shape)
-    elif isinstance(shape, type):
-        right = isinstance(value, shape) and (shape is bool or not isinstance(value, bool))
-    else:
-        right = callable(shape) and shape(value)
-    return None if right else where or "it"
-
-
-def filled(value: Any, shape: Any) -> Any:
-    """A value that `fits` a shape, with null for everything that may be missing and is."""
-    if isinstance(shape, list) and value is not None:
-        return [filled(each, shape[0]) for each in value]
-    if isinstance(shape, dict) and value is not None:
-        names = {name.rstrip("?"): inner for name, inner in shape.items()}
-        return value | {name: filled(value.get(name), inner) for name, inner in names.items()}
-    return value
-
-
-def between(low: float, high: float) -> Callable[[Any], bool]:
-    """The shape of a number in [low, high]."""
-    return lambda value: isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
+    Raises:
+        ValueError: "hackers[0].networks: expected array, got str".
+    """
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        told, _, where = str(error).replace("`", "").partition(" - at $")
+        told = told[0].lower() + told[1:]
+        raise ValueError(f"{where.lstrip('.')}: {told}" if where else told) from error
 
 
 def read_toml(file: Path, what: str) -> dict[str, Any]:

@@ -7,33 +7,47 @@ import json
 import os
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from msgspec import Meta, Struct
 
 from uge.durable import append
 from uge.errors import PublishError, told_as
-from uge.outside import MOST_FACTS, Shape, between, fits, open_file, parse_json, read_file
+from uge.outside import MOST_FACTS, open_file, parse_json, read_file, typed
 
 RECORDS = "records.jsonl"  # in the folder of an audit or a comparison
 RECORD_VERSION = 1
 AUDIT_VERSION = 2  # of what else an audit writes into its folder
 ASKS = "model outputs"  # what a hacker knows who queries the recipient's trained network
-TRAINING: dict[str, Shape] = {
-    **dict.fromkeys(("cell", "kind", "network", "trained_on", "countermeasure", "knows"), str),
-    "seed": int,
-    "budget?": between(0, 1000),
-    "originals?": between(1, 1e9),
-    "recipe?": dict,
-    "environment?": dict,
-    "data?": str,
-    "config_hash?": str,
-    "locked?": bool,
-}
-FINISHED: dict[str, Shape] = {
-    "accuracy": between(0, 100),
-    "peak_accuracy": between(0, 100),
-    "test_accuracy?": [between(0, 100)],
-    "seconds?": between(0, 1e12),
-}
+Percent = Annotated[float, Meta(ge=0, le=100)]
+
+
+class Failed(Struct):
+    """What summaries and pages go by in the row of any training."""
+
+    cell: str
+    kind: str
+    network: str
+    trained_on: str
+    countermeasure: str
+    knows: str
+    seed: int
+    budget: Annotated[float, Meta(ge=0, le=1000)] | None = None
+    originals: Annotated[float, Meta(ge=1, le=1e9)] | None = None
+    recipe: dict[str, Any] | None = None
+    environment: dict[str, Any] | None = None
+    data: str | None = None
+    config_hash: str | None = None
+    locked: bool | None = None
+
+
+class Finished(Failed, kw_only=True):
+    """And in that of a whole one."""
+
+    accuracy: Percent
+    peak_accuracy: Percent
+    test_accuracy: list[Percent] | None = None
+    seconds: Annotated[float, Meta(ge=0, le=1e12)] | None = None
 
 
 def config_hash(config: dict[str, Any]) -> str:
@@ -96,7 +110,11 @@ def without_copy(amount: dict[str, Any] | None) -> str:
 
 def is_training(row: dict[str, Any]) -> bool:
     """Whether a row is that of a training, whole or failed, with the parts that summaries and pages go by."""
-    return fits(row, TRAINING) is None and ("error" in row or fits(row, FINISHED) is None)
+    try:
+        typed(row, Failed if "error" in row else Finished)
+    except ValueError:
+        return False
+    return True
 
 
 def _row(line: bytes) -> dict[str, Any] | None:

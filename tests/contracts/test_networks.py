@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from uge.errors import ConfigError
 from uge.networks import NETWORKS, NetworkSpec, build_network, parse_network
+from uge.outside import typed
 
 pytestmark = pytest.mark.usefixtures("timm_where_named")
 
@@ -81,7 +82,7 @@ def test_images_are_normalised_inside_the_network_in_any_memory_layout(name: str
 @pytest.mark.parametrize("name", NETWORKS)
 def test_weights_travel_to_a_network_built_from_the_spec_as_data(name: str) -> None:
     spec = NetworkSpec(name, 3, (32, 32), 5, SMALL[name])
-    again = NetworkSpec.from_dict(spec.to_dict())
+    again = typed(spec.to_dict(), NetworkSpec)
     assert again == spec
     source, target = build(name).eval(), build_network(again, (0.0,) * 3, (1.0,) * 3, 1).eval()
     target.load_state_dict(source.state_dict())

@@ -25,7 +25,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, TypeVar
 
 from uge.attack import (
     KNOWLEDGE,
@@ -45,11 +45,12 @@ from uge.audit.worth import sizes_of
 from uge.errors import ConfigError, unknown_name
 from uge.keys.key import RECIPIENT_NETWORK
 from uge.networks import parse_network
-from uge.outside import Shape, fits, read_toml
+from uge.outside import read_toml, typed
 
 AUTHORISED = "authorised"  # in the place of a network's name: the recipient's
 Row = dict[str, Any]
 Hacker = tuple[str, str]  # a network and a counter-measure
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,8 @@ class Hackers:
     countermeasures: tuple[str, ...] = ("none",)
 
     def __post_init__(self) -> None:
+        if not self.networks:
+            raise ConfigError("plan: a [[hackers]] without networks")
         for network in self.networks:
             if network != AUTHORISED:
                 parse_network(network)
@@ -343,34 +346,29 @@ def plan_of(content: dict[str, Any], name: str) -> Plan:
     Raises:
         ConfigError: an entry that is unknown or not of its type.
     """
-    kinds = {field.name: field.type for field in fields(Plan)}
-    values: dict[str, Any] = {"name": name}
-    for entry, value in content.items():
-        if entry not in kinds:
-            raise unknown_name("entry of a plan", entry, kinds)
-        values[entry] = _read(entry, value, str(kinds[entry]))
-    return Plan(**{"hackers": ()} | values)
+    check_entries(content, Plan, "a plan")
+    for block in blocks_of(content, "hackers"):
+        check_entries(block, Hackers, "[[hackers]]")
+    return planned({"hackers": []} | content | {"name": name}, Plan)
 
 
-SHAPES: dict[str, Shape] = {"tuple[int, ...]": [int], "float": (int, float), "int": int, "bool": bool, "str": str}
+def planned(content: dict[str, Any], kind: type[T]) -> T:
+    """A part of a plan from the content of a file; raises ConfigError where an entry is not of its type."""
+    try:
+        return typed(content, kind)
+    except ValueError as error:
+        raise ConfigError(f"plan: {error}") from error
 
 
-def _read(entry: str, value: Any, kind: str) -> Any:
-    if entry == "hackers":
-        return tuple(_hackers(block) for block in (value if isinstance(value, list) else [value]))
-    if fits(value, SHAPES[kind]):
-        words = kind.replace("tuple[int, ...]", "a list of whole numbers")
-        raise ConfigError(f"plan: {entry} is {words}, got {value!r}")
-    return tuple(value) if isinstance(value, list) else value
+def blocks_of(content: dict[str, Any], name: str) -> list[Any]:
+    """The blocks [[name]] of a file, whatever they are."""
+    found = content.get(name)
+    return found if isinstance(found, list) else []
 
 
-def _hackers(block: Any) -> Hackers:
-    names = [field.name for field in fields(Hackers)]
-    if not isinstance(block, dict) or any(fits(value, [str]) for value in block.values()):
-        raise ConfigError("plan: each [[hackers]] holds networks = [...] and countermeasures = [...], lists of text")
-    for entry in block:
+def check_entries(block: Any, kind: type, what: str) -> None:
+    """Refuse entries that are none of a dataclass, with the nearest that is; raises ConfigError."""
+    names = [field.name for field in fields(kind)]
+    for entry in block if isinstance(block, dict) else ():
         if entry not in names:
-            raise unknown_name("entry of [[hackers]]", entry, names)
-    if not block.get("networks"):
-        raise ConfigError("plan: a [[hackers]] without networks")
-    return Hackers(**{entry: tuple(value) for entry, value in block.items()})
+            raise unknown_name(f"entry of {what}", entry, names)

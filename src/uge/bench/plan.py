@@ -23,13 +23,13 @@ A plan is one of `BENCHES` or a TOML file; what is said of hackers and of the re
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from uge.audit.plan import AUTHORISED, Hackers, Plan, plan_of
+from uge.audit.plan import AUTHORISED, Hackers, Plan, blocks_of, check_entries, plan_of, planned
 from uge.errors import ConfigError, unknown_name
-from uge.outside import Shape, fits, read_toml
+from uge.outside import read_toml
 from uge.protect import resolve_config
 from uge.protection import Settings
 
@@ -192,42 +192,15 @@ def read_bench(text: str) -> Bench:
     return bench_of(read_toml(Path(text), "plan"), Path(text).stem)
 
 
-KINDS: dict[str, tuple[str, Shape]] = {  # entry -> what it is, in words and as a shape
-    "data": ("a list of text", [str]),
-    "seeds": ("a list of whole numbers", [int]),
-    "images": ("a whole number", int),
-    "image_size": ("a whole number", int),
-}
-
-
 def bench_of(content: dict[str, Any], name: str) -> Bench:
     """A comparison from the content of a file; whatever is not of it belongs to the audit's plan.
 
     Raises:
         ConfigError: an entry that is unknown or not of its type.
     """
-    content = dict(content)
-    values: dict[str, Any] = {}
-    for entry, (words, shape) in KINDS.items():
-        if entry in content:
-            value = content.pop(entry)
-            if fits(value, shape):
-                raise ConfigError(f"plan: {entry} is {words}, got {value!r}")
-            values[entry] = tuple(value) if isinstance(value, list) else value
-    protections = content.pop("protections", [])
-    if not isinstance(protections, list):
-        raise ConfigError('plan: protections are blocks of their own, [[protections]] with method = "NAME"')
-    values["protections"] = tuple(_contender(block) for block in protections)
-    return Bench(name=name, attacks=plan_of(content, name), **values)
-
-
-def _contender(block: Any) -> Contender:
-    kinds = {"method": str, "settings": dict, "name": str}
-    if not isinstance(block, dict) or not isinstance(block.get("method"), str):
-        raise ConfigError('plan: each [[protections]] names one, as in method = "em"')
-    for entry, value in block.items():
-        if entry not in kinds:
-            raise unknown_name("entry of [[protections]]", entry, kinds)
-        if not isinstance(value, kinds[entry]):
-            raise ConfigError(f"plan: {entry} of [[protections]] is a {kinds[entry].__name__}, got {value!r}")
-    return Contender(**block)
+    own = {field.name for field in fields(Bench)} - {"name", "attacks"}
+    for block in blocks_of(content, "protections"):
+        check_entries(block, Contender, "[[protections]]")
+    attacks = plan_of({entry: value for entry, value in content.items() if entry not in own}, name)
+    bench = {entry: value for entry, value in content.items() if entry in own}
+    return planned({"protections": []} | bench | {"name": name, "attacks": asdict(attacks)}, Bench)

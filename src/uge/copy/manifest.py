@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any
+
+from msgspec import Meta
 
 from uge.copy.files import LONGEST_NAME, MOST_PIXELS, read_bytes, read_text, safe_name
 from uge.errors import PublishError, told_as
 from uge.keys import Key
 from uge.keys.signature import fingerprint_of, is_signed
-from uge.outside import parse_json
+from uge.outside import parse_json, typed
 
 FORMAT_VERSION = 3
 MANIFEST, SIGNATURE, CARD, SUMS = "manifest.json", "manifest.sig", "README.md", "SHA256SUMS"
 ATTRIBUTES = ".gitattributes"
 MOST_NOTED = 300  # letters of a name that a manifest may tell
 MOST_SIGNERS = 1000
+
+Digest = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]  # SHA-256
+Name = Annotated[str, Meta(max_length=MOST_NOTED)]
+Side = Annotated[int, Meta(ge=1)]  # pixels
+Value = Annotated[int, Meta(ge=0, le=255)]
+Setting = None | bool | int | float | str
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,19 +42,16 @@ class PublishedImage:
     """
 
     file: str
-    label: int
-    sha256: str
-    size: tuple[int, int] | None = None
+    label: Annotated[int, Meta(ge=0)]
+    sha256: Digest
+    size: tuple[Side, Side] | None = None
+
+    def __post_init__(self) -> None:
+        _check_size(self.size or (1, 1))
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON, without what is None."""
         return {name: value for name, value in asdict(self).items() if value is not None}
-
-    @classmethod
-    def from_dict(cls, entry: dict[str, Any]) -> Self:
-        """What `to_dict` made; raises KeyError, TypeError or ValueError."""
-        label, digest = _typed(entry["label"], int), _digest(entry["sha256"])
-        return cls(_typed(entry["file"], str), label, digest, _size(entry.get("size")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,21 +64,14 @@ class Shard:
         images: how many.
     """
 
-    file: str
-    sha256: str
+    file: Annotated[str, Meta(pattern=r"\Atrain/[0-9]{5,9}\.json\Z")]
+    sha256: Digest
     images: int
 
     @property
     def data(self) -> str:
         """The shard itself, "train/<number>.parquet"."""
         return self.file.removesuffix("json") + "parquet"
-
-    @classmethod
-    def from_dict(cls, entry: dict[str, Any]) -> Self:
-        """Read one of a manifest; raises KeyError, TypeError or ValueError."""
-        if not re.fullmatch(r"train/[0-9]{5,9}\.json", _typed(entry["file"], str)):
-            raise ValueError("a shard that is not train/<number>.json")
-        return cls(entry["file"], _digest(entry["sha256"]), _typed(entry["images"], int))
 
 
 @dataclass(frozen=True)
@@ -95,17 +92,22 @@ class Manifest:
         format_version: of the manifest.
     """
 
-    method: str
-    settings: dict[str, Any]
-    epsilon_255: int | None
-    epsilon_measured_255: int
-    class_names: tuple[str, ...]
-    shape: tuple[int, int, int]
+    method: Name
+    settings: dict[str, Setting | list[Setting]]
+    epsilon_255: Value | None
+    epsilon_measured_255: Value
+    class_names: tuple[Name, ...]
+    shape: tuple[int, Side, Side]
     images: tuple[PublishedImage, ...]
-    card_sha256: str
-    uge: str
+    card_sha256: Digest
+    uge: Name
     shards: tuple[Shard, ...] = ()
     format_version: int = FORMAT_VERSION
+
+    def __post_init__(self) -> None:
+        _check_size(self.shape[1:])
+        if self.shape[0] not in (1, 3):
+            raise ValueError(f"{self.shape[0]} channels")
 
     @property
     def told(self) -> dict[str, Any]:
@@ -167,9 +169,8 @@ class Manifest:
             )
         try:
             manifest = cls._of(data, folder)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            reason = str(error)[:100]
-            raise PublishError(f"{where} is damaged: {type(error).__name__} {reason}; copy it again") from error
+        except (LookupError, TypeError, ValueError) as error:
+            raise PublishError(f"{where} is damaged: {str(error)[:100]}; copy it again") from error
         if not manifest.images:
             raise PublishError(f"{where} lists no image; publish again")
         seen: set[str] = set()
@@ -185,20 +186,12 @@ class Manifest:
 
     @classmethod
     def _of(cls, data: dict[str, Any], folder: Path) -> Manifest:
-        shards = tuple(map(Shard.from_dict, _typed(data.get("shards", []), list)))
-        beside = [entry for shard in shards for entry in _entries_of(folder, shard)]
-        images = tuple(map(PublishedImage.from_dict, beside if shards else _typed(data["images"], list)))
-        names = tuple(_name(name) for name in _typed(data["class_names"], list))
-        channels, size = _typed(data["shape"][0], int), _size(data["shape"][1:])
-        if channels not in (1, 3) or size is None:
-            raise ValueError(f"shape {data['shape']}")
-        asked, measured = data["epsilon_255"], data["epsilon_measured_255"]
-        if any(not 0 <= _typed(epsilon, int) <= 255 for epsilon in (measured, 0 if asked is None else asked)):
-            raise ValueError(f"epsilon {asked}, {measured}")
-        _check_settings(_typed(data["settings"], dict))
-        texts = {name: _name(data[name]) for name in ("method", "uge")}
-        whole = {"class_names": names, "shape": (channels, *size), "images": images, "shards": shards}
-        return cls(**(data | texts | whole | {"card_sha256": _digest(data["card_sha256"])}))
+        if unknown := set(data) - {each.name for each in fields(cls)}:
+            raise ValueError(f"unknown entry {min(unknown)[:40]!a}")
+        if shards := data.get("shards"):
+            entries = [entry for shard in typed(shards, list[Shard]) for entry in _entries_of(folder, shard)]
+            data = data | {"images": entries}
+        return typed(data, cls)
 
 
 def shard_json(entries: Sequence[PublishedImage]) -> bytes:
@@ -214,38 +207,9 @@ def _lines(entries: Iterable[str]) -> Iterator[str]:
     yield "\n"
 
 
-def _typed(value: Any, kind: type) -> Any:
-    if type(value) is not kind:
-        raise TypeError(f"{kind.__name__} expected, got {type(value).__name__}")
-    return value
-
-
-def _size(value: Any) -> tuple[int, int] | None:
-    if value is None:
-        return None
-    height, width = (_typed(side, int) for side in _typed(value, list))
-    if min(height, width) < 1 or height * width > MOST_PIXELS:
-        raise ValueError(f"a size of {height}x{width}")
-    return height, width
-
-
-def _name(value: Any) -> str:
-    if len(_typed(value, str)) > MOST_NOTED:
-        raise ValueError(f"a name of {len(value)} letters")
-    return str(value)
-
-
-def _digest(value: Any) -> str:
-    if not re.fullmatch("[0-9a-f]{64}", _typed(value, str)):
-        raise ValueError("what should be a SHA-256 is none")
-    return str(value)
-
-
-def _check_settings(settings: dict[str, Any]) -> None:
-    for name, value in settings.items():
-        for each in value if isinstance(value, list) else [value]:
-            if not (each is None or isinstance(each, str | int | float)):
-                raise TypeError(f"setting {name[:40]!a} is {type(each).__name__}")
+def _check_size(size: tuple[int, int]) -> None:
+    if size[0] * size[1] > MOST_PIXELS:
+        raise ValueError(f"a size of {size[0]}x{size[1]} pixels")
 
 
 def _is_file_of_ours(file: str) -> bool:
@@ -290,10 +254,10 @@ def _entries_of(folder: Path, shard: Shard) -> list[Any]:
         text, _ = read_text(file)
     if hashlib.sha256(text).hexdigest() != shard.sha256:
         raise PublishError(f"{file} differs from what {MANIFEST} says; get the whole folder again")
-    entries = _typed(parse_json(text)["images"], list)
+    entries = typed(parse_json(text)["images"], list)
     if len(entries) != shard.images:
         raise PublishError(f"{file} lists {len(entries)} images, {MANIFEST} says {shard.images}; get the folder again")
-    return list(entries)
+    return entries
 
 
 def signatures(signers: Sequence[Key], message: bytes) -> bytes:

@@ -36,6 +36,7 @@ from uge.data.images import ImageSet, pixel_sha256
 from uge.durable import check_target, new_folder, sync_files
 from uge.errors import PublishError
 from uge.keys import Key
+from uge.outside import typed
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,7 @@ def finish(folder: Path, clean: ImageSet, written: Iterable[Done], **facts: Unpa
     with (folder / SUMS).open("w", encoding="utf-8", newline="\n") as sums:
         for chunk in written:
             change = max(change, chunk["change"])
-            images += map(PublishedImage.from_dict, chunk["images"])
+            images += typed(chunk["images"], list[PublishedImage])
             sums.writelines(f"{digest}  {file}\n" for file, digest in chunk["sums"].items())
             listed = (each for each in chunk["sums"].items() if each[0].endswith(".json"))
             shards += (Shard(file, digest, len(chunk["images"])) for file, digest in listed)

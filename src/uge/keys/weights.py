@@ -21,7 +21,7 @@ from uge.errors import KeyFileError, UgeError
 from uge.keys.key import Key, check_facts, checksum, damaged, no_key, signer_in
 from uge.keys.signature import new_signer
 from uge.networks import NetworkSpec, build_network
-from uge.outside import parse_json
+from uge.outside import parse_json, typed
 from uge.training import Recipe
 
 
@@ -103,7 +103,7 @@ class WeightsKey(Key):
             raise damaged(where)
         try:
             return cls(
-                network=NetworkSpec.from_dict(facts["network"]),
+                network=typed(facts["network"], NetworkSpec),
                 mean=tuple(facts["mean"]),
                 std=tuple(facts["std"]),
                 own_recipe=Recipe(**facts["recipe"]),

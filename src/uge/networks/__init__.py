@@ -81,10 +81,6 @@ class NetworkSpec:
     def to_dict(self) -> dict[str, Any]:
         return asdict(self) | {"image_size": list(self.image_size)}
 
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> NetworkSpec:
-        return cls(**(data | {"image_size": (data["image_size"][0], data["image_size"][1])}))
-
 
 def parse_network(text: str) -> tuple[str, dict[str, Any]]:
     """Read "resnet" or "resnet:depth=18,width=64" (for timm: "timm:NAME") into a name and options.

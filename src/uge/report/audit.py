@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
+from msgspec import Meta, Struct, to_builtins
 
 from uge.data.images import ImageSet
 from uge.durable import write_file
 from uge.errors import DataError, PublishError
-from uge.outside import MIB, Shape, between, filled, fits, printable, read_json, read_npz, shown
+from uge.outside import MIB, printable, read_json, read_npz, shown, typed
 from uge.outside import escaped_markdown as escaped
-from uge.records import AUDIT_VERSION, is_training, read_records
+from uge.records import AUDIT_VERSION, Percent, is_training, read_records
 from uge.report import tables, verdict
 from uge.report.limits import limits
 from uge.report.page import Examples, ReportInput, write_page
@@ -23,78 +24,128 @@ EXAMPLES = "examples.npz"
 MOST_EXAMPLE_BYTES = 512 * MIB
 
 
-def _listed(shape: Shape, least: int, most: int) -> Shape:
-    """The shape of a list with so many entries of a shape."""
-    return lambda value: fits(value, [shape]) is None and least <= len(value) <= most
+_Count = Annotated[int, Meta(ge=0, le=10**12)]
+_Number = Annotated[float, Meta(ge=0, le=1e12)]
+_Value = Annotated[int, Meta(ge=0, le=255)]
+_Interval = tuple[Annotated[float, Meta(ge=-1e6, le=1e6)], Annotated[float, Meta(ge=-1e6, le=1e6)]]
 
 
-PERCENT, POSITIVE = between(0, 100), between(0, 1e12)
-HACKER: dict[str, Shape] = {
-    **dict.fromkeys(("network", "countermeasure", "knows"), str),
-    **dict.fromkeys(("accuracy", "peak_accuracy"), PERCENT),
-    "clean_accuracy?": PERCENT,
-}
-SUMMARY_SHAPE: dict[str, Shape] = {
-    "chance": PERCENT,
-    "authorised?": {
-        "network": str,
-        "accuracy": PERCENT,
-        "interval?": _listed(between(-1e6, 1e6), 2, 2),
-        "peak_accuracy": PERCENT,
-        "locked_clean_accuracy?": PERCENT,
-        "locked": bool,
-        "seeds": [int],
-    },
-    "hackers": [HACKER | {"seed": int}],
-    "groups": [
-        HACKER
-        | {
-            "seeds": POSITIVE,
-            "interval?": _listed(between(-1e6, 1e6), 2, 2),
-            "recovered?": between(-1e4, 1e4),
-            "undertrained?": bool,
-            "counts": bool,
-            "amount?": {"number": between(0, 1e12), "of": str},
-        }
-    ],
-    "margin?": between(-100, 100),
-    "worst?": HACKER,
-    "worth?": [
-        {
-            **dict.fromkeys(("network", "countermeasure"), str),
-            "accuracy": PERCENT,
-            "copies": POSITIVE,
-            "pretrained": bool,
-            "curve": _listed({"originals": POSITIVE, "accuracy": PERCENT, "fitted": PERCENT}, 2, 100),
-            "originals?": POSITIVE,
-            "interval?": _listed((POSITIVE, type(None)), 2, 2),
-        }
-    ],
-    "evidence?": bool,
-    "why_no_evidence": [str],
-}
-FACTS_SHAPE: dict[str, Shape] = {
-    "format_version": int,
-    "cells": [str],
-    "manifest": {
-        "method": str,
-        "epsilon_asked?": between(0, 255),
-        "epsilon_measured?": between(0, 255),
-        "count": POSITIVE,
-        "channels": (lambda value: value in (1, 3)),
-        "image_size": _listed(between(1, 1e6), 2, 2),
-        "classes": between(1, 1e6),
-        "class_names": [str],
-        "sha256?": str,
-    },
-    "settings": dict,
-    "quality": lambda value: isinstance(value, dict) and all(each is None or POSITIVE(each) for each in value.values()),
-    "skipped": [{"what": str, "why": str}],
-    "offered": [str],
-    "following?": [str],
-    "environment": dict,
-    "plan": dict,
-}
+class _Hacker(Struct):
+    """One who was trained on the copy."""
+
+    network: str
+    countermeasure: str
+    knows: str
+    accuracy: Percent
+    peak_accuracy: Percent
+    clean_accuracy: Percent | None = None
+
+
+class _Run(_Hacker, kw_only=True):
+    """One of his trainings."""
+
+    seed: int
+
+
+class _Amount(Struct):
+    """How much a hacker has of something, 500 of "clean images"."""
+
+    number: _Number
+    of: str
+
+
+class _Group(_Hacker, kw_only=True):
+    """Hackers who differ in their seed alone."""
+
+    seeds: _Count
+    counts: bool
+    interval: _Interval | None = None
+    recovered: Annotated[float, Meta(ge=-1e4, le=1e4)] | None = None
+    undertrained: bool | None = None
+    amount: _Amount | None = None
+
+
+class _Authorised(Struct):
+    """The recipient."""
+
+    network: str
+    accuracy: Percent
+    peak_accuracy: Percent
+    locked: bool
+    seeds: list[int]
+    interval: _Interval | None = None
+    locked_clean_accuracy: Percent | None = None
+
+
+class _Level(Struct):
+    """What so many originals teach."""
+
+    originals: _Count
+    accuracy: Percent
+    fitted: Percent
+
+
+class _Worth(Struct):
+    """What the copy is worth to a hacker."""
+
+    network: str
+    countermeasure: str
+    accuracy: Percent
+    copies: _Count
+    pretrained: bool
+    curve: Annotated[list[_Level], Meta(min_length=2, max_length=100)]
+    originals: _Number | None = None
+    interval: tuple[_Number | None, _Number | None] | None = None
+
+
+class _Summary(Struct):
+    """The content of `summary.json` (see `uge.audit.metrics.summarise`)."""
+
+    chance: Percent
+    hackers: list[_Run]
+    groups: list[_Group]
+    why_no_evidence: list[str]
+    authorised: _Authorised | None = None
+    margin: Annotated[float, Meta(ge=-100, le=100)] | None = None
+    worst: _Run | None = None
+    worth: list[_Worth] | None = None
+    evidence: bool | None = None
+
+
+class _Published(Struct):
+    """The copy."""
+
+    method: str
+    count: _Count
+    channels: Literal[1, 3]
+    image_size: tuple[Annotated[int, Meta(ge=1, le=10**6)], Annotated[int, Meta(ge=1, le=10**6)]]
+    classes: Annotated[int, Meta(ge=1, le=10**6)]
+    class_names: list[str]
+    epsilon_asked: _Value | None = None
+    epsilon_measured: _Value | None = None
+    sha256: str | None = None
+
+
+class _LeftOut(Struct):
+    """Whom nobody tried, and why."""
+
+    what: str
+    why: str
+
+
+class _Facts(Struct):
+    """The content of `audit.json` (see `uge.audit.folder.facts_of`)."""
+
+    format_version: int
+    cells: list[str]
+    manifest: _Published
+    settings: dict[str, Any]
+    quality: dict[str, _Number | None]
+    skipped: list[_LeftOut]
+    offered: list[str]
+    environment: dict[str, Any]
+    plan: dict[str, Any]
+    following: list[str] | None = None
 
 
 def read_audit(folder: Path) -> ReportInput:
@@ -103,13 +154,13 @@ def read_audit(folder: Path) -> ReportInput:
     Raises:
         PublishError: the folder holds no finished audit, or a file of it is damaged.
     """
-    facts = _read(folder, "audit.json", FACTS_SHAPE)
+    facts = _read(folder, "audit.json", _Facts)
     if facts["format_version"] != AUDIT_VERSION:
         raise PublishError(
             f"{folder} has format version {facts['format_version']}, this uge reads {AUDIT_VERSION};"
             " run the same 'uge audit' again, which trains only what is missing"
         )
-    summary = _read(folder, "summary.json", SUMMARY_SHAPE)
+    summary = _read(folder, "summary.json", _Summary)
     cells = set(facts["cells"])
     records = [
         shown(row) for row in read_records(folder / "records.jsonl") if is_training(row) and row["cell"] in cells
@@ -131,16 +182,13 @@ def read_audit(folder: Path) -> ReportInput:
     )
 
 
-def _read(folder: Path, name: str, shape: Shape) -> Any:
+def _read(folder: Path, name: str, kind: type[Struct]) -> Any:
     try:
-        content = read_json(folder / name)
+        return shown(to_builtins(typed(read_json(folder / name), kind)))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise _missing(folder, name) from error
     except (OSError, ValueError) as error:
         raise _damaged(folder, f"{name}: {error}") from error
-    if bad := fits(content, shape):
-        raise _damaged(folder, f"{name}: {bad} is missing, of another kind or out of range")
-    return shown(filled(content, shape))
 
 
 def _missing(folder: Path, name: str) -> PublishError:

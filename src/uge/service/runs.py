@@ -15,7 +15,7 @@ from uge.durable import write_file
 from uge.errors import ConfigError, KeyFileError, PublishError
 from uge.keys import Key
 from uge.networks import NetworkSpec, build_network
-from uge.outside import MOST_WEIGHTS, read_file, read_json
+from uge.outside import MOST_WEIGHTS, read_file, read_json, typed
 from uge.service.detector import Detector, OnPart, spec_of_detector
 from uge.service.guarded import Guard, guard
 from uge.service.thumbnails import Thumbnails
@@ -52,7 +52,7 @@ class Run:
         """
         try:
             facts = read_json(folder / FACTS)
-            spec = NetworkSpec.from_dict(facts["spec"])
+            spec = typed(facts["spec"], NetworkSpec)
             network = _network(spec, _tensors(folder / WEIGHTS))
             return cls(folder, network, spec, tuple(facts["class_names"]), bool(facts["cut"]), str(facts["data"]))
         except (OSError, SafetensorError, RuntimeError, LookupError, TypeError, ValueError) as error:
