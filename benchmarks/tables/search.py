@@ -31,21 +31,22 @@ def search_table(rows: Sequence[Row]) -> str:
 
 def live_table(rows: Sequence[Row]) -> str:
     """A line an audit that had a budget."""
-    budgets = {(row["dataset"], row["name"]): row["budget_seconds"] for row in rows if row.get("budget_seconds")}
+    facts = {(row["dataset"], row["name"]): row for row in rows if row.get("budget_seconds")}
     lines = []
     for (dataset, name), trainings in audits(rows, lambda row: row["plan"] == "worst-case").items():
-        summary = summarise(trainings, classes_of(rows, dataset))
+        summary, about = summarise(trainings, classes_of(rows, dataset)), facts[dataset, name]
         lines.append(
             [
                 f"{name}, {dataset}",
-                f"{budgets[dataset, name] / 3600:g}",
+                f"{about['quality']['psnr_db']:.1f}",
+                f"{about['budget_seconds'] / 3600:g}",
                 str(len(trainings)),
                 percent(summary["authorised"] and summary["authorised"]["accuracy"]),
                 *(_run(strongest(summary, asking=asking)) for asking in (False, True)),
                 *(_worth(worth_to(summary, pretrained=pretrained)) for pretrained in (False, True)),
             ]
         )
-    heads = ["copy", "budget, hours of one worker", "trainings", "recipient, %", "strongest, %", "who queries, %"]
+    heads = ["copy", "PSNR, dB", "hours of one worker", "trainings", "recipient, %", "strongest, %", "who queries, %"]
     return table([*heads, "worth, originals", "to a pretrained network"], lines)
 
 
