@@ -550,11 +550,14 @@ class TestTables:
         path.write_bytes(content)
         refuses(path, "a.parquet cannot be read")
 
-    def test_columns_are_missing(self, tmp_path: Path) -> None:
+    def test_columns_are_missing_or_there_twice(self, tmp_path: Path) -> None:
         pq.write_table(pa.table({"image": [b"x"], "caption": ["a"]}), tmp_path / "a.parquet")
         refuses(tmp_path / "a.parquet", "has no label column", "got image, caption")
         pq.write_table(pa.table({"text": ["x"], "label": [1]}), tmp_path / "a.parquet")
         refuses(tmp_path / "a.parquet", "has no image column", "got text, label")
+        for names in (["image", "image", "label"], ["image", "label", "label"]):
+            pq.write_table(pa.Table.from_arrays([pa.array([b"x"])] * 3, names), tmp_path / "a.parquet")
+            refuses(tmp_path / "a.parquet", "expected one column image and one label", f"got {', '.join(names)}")
 
     def test_bad_cell_is_named_by_its_row(self, tmp_path: Path, image_folder: Path) -> None:
         good = (image_folder / "train/cat/00000.png").read_bytes()

@@ -199,9 +199,10 @@ def _read_tables(tables: dict[str, _Table], source: str, cache: tuple[str, ...],
     label = _column(features, typed, _LABEL_COLUMNS, f"{source} has no label column")
     others = [name for name in typed if name != label]
     notes = (f"{source}: labels are those of column {label}, not of {some_names(others)}",) if others else ()
-    lacking = next((split for split, table in tables.items() if not {image, label} <= table.features.keys()), None)
-    if lacking is not None:
-        raise DataError(f"{source}: split {lacking} lacks the column {image} or {label} of the others; make it again")
+    for split, table in tables.items():
+        if any(table.schema.names.count(name) != 1 for name in (image, label)):
+            got = some_names(table.schema.names)
+            raise DataError(f"{source}: expected one column {image} and one {label} in split {split}, got {got}")
 
     counts: Counter[str] = Counter()
     hidden: Counter[str] = Counter()
