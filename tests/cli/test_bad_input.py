@@ -13,6 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from uge.cli.train import train
+from uge.durable import check_target
+from uge.errors import PublishError
+
 from .conftest import SMALL, WEIGHTS, Options, Run, bytes_of, protect_arguments, role, uge_arguments
 
 
@@ -172,6 +176,16 @@ def test_the_current_folder_can_be_the_target(run: Run, toy: Path, tmp_path: Pat
         assert told in run("key", "new", "--no-passphrase", "--out", name, cwd=str(tmp_path / "copy")).error
     inside = {"train", "manifest.json", "manifest.sig", "README.md", "SHA256SUMS", ".gitattributes"}
     assert [{path.name for path in place.iterdir()} for place in (tmp_path, tmp_path / "copy")] == [beside, inside]
+
+
+def test_a_second_training_into_one_folder_is_refused_at_once(
+    published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    monkeypatch.setattr("uge.training.fit", lambda *_, **__: check_target(out))  # as the second begins
+    with pytest.raises(PublishError, match=f"{out} is being made by process"):
+        train(published, out, network="mlp")
+    assert not [*tmp_path.iterdir()]
 
 
 @pytest.fixture

@@ -65,7 +65,7 @@ def train(
     if test is not None:
         held_out = alike(images, load(test, split, **copy.seen_at, **how), "test")
         held_out = held_out if owner is None else held_out.with_images(owner.seen(held_out.images))
-    with Bar(spec.label) as bar:
+    with new_folder(out, private=True) as run, Bar(spec.label) as bar:  # the weights are for whoever trained them
         bar.show(0, recipe.epochs)
         history = fit(
             module,
@@ -78,24 +78,23 @@ def train(
                 number, recipe.epochs, note=f"test accuracy {accuracy:.1f} %" if held_out else f"loss {loss:.3f}"
             ),
         )
-    measured = {"accuracy": history.accuracy, "peak_accuracy": history.peak_accuracy} if held_out else {}
-    facts = {
-        "network": spec.label,
-        "spec": spec.to_dict(),
-        "class_names": images.class_names,
-        "cut": copy.seen_at["cut"],
-        "data": images.digest(),
-        "key": owner is not None,
-        **measured,
-        "train_loss": history.train_loss,
-        "test_accuracy": history.test_accuracy,
-        "seconds": history.seconds,
-        "seed": seed,
-        "recipe": recipe.to_dict(),
-        "environment": environment(place),
-    }
-    weights = {name: tensor.cpu().contiguous() for name, tensor in module.state_dict().items()}
-    with new_folder(out, private=True) as run:  # the trained weights are for whoever trained them
+        measured = {"accuracy": history.accuracy, "peak_accuracy": history.peak_accuracy} if held_out else {}
+        facts = {
+            "network": spec.label,
+            "spec": spec.to_dict(),
+            "class_names": images.class_names,
+            "cut": copy.seen_at["cut"],
+            "data": images.digest(),
+            "key": owner is not None,
+            **measured,
+            "train_loss": history.train_loss,
+            "test_accuracy": history.test_accuracy,
+            "seconds": history.seconds,
+            "seed": seed,
+            "recipe": recipe.to_dict(),
+            "environment": environment(place),
+        }
+        weights = {name: tensor.cpu().contiguous() for name, tensor in module.state_dict().items()}
         (run / "weights.safetensors").write_bytes(save(weights))
         (run / "run.json").write_text(json.dumps(facts, indent=1) + "\n")
     told = f"accuracy {history.accuracy:.1f} %" if held_out else f"train loss {history.train_loss[-1]:.3f}"
