@@ -28,7 +28,7 @@ ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"}
 KILLED = -signal.SIGALRM  # the exit code of a call that had `kill_after` seconds and not enough of them
 SERVER = """
 import json, os, signal, sys, traceback
-import uge.audit.conduct, uge.cli, uge.demo
+import uge.audit.conduct, uge.cli.app, uge.demo
 for line in sys.stdin:
     request = json.loads(line)
     child = os.fork()

@@ -8,6 +8,7 @@ import pytest
 import typer
 
 from uge import __version__, cli
+from uge.cli.app import app
 
 from .conftest import ENVIRONMENT, INSTALLED, Run
 
@@ -19,7 +20,7 @@ COMMANDS = (
 
 def commands() -> dict[str, typer.core.TyperCommand]:
     """Every command by its whole name, "uge key new"."""
-    found, left = {}, {"uge": typer.main.get_command(cli.app)}
+    found, left = {}, {"uge": typer.main.get_command(app)}
     while left:
         name, command = left.popitem()
         found[name] = command
@@ -91,7 +92,7 @@ def test_waiting_threads_leave_their_core_to_others_unless_the_user_says_otherwi
 ) -> None:
     found = []
     monkeypatch.setattr(os, "environ", chosen)
-    monkeypatch.setattr(cli, "app", lambda **_: found.append(os.environ["OMP_WAIT_POLICY"]))
+    monkeypatch.setattr("uge.cli.app.app", lambda **_: found.append(os.environ["OMP_WAIT_POLICY"]))
     with pytest.raises(SystemExit):
         cli.main()
     assert found == [expected]

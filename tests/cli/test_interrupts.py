@@ -118,8 +118,20 @@ def test_what_begins_anew_does_not_say_that_it_goes_on(
     def stopped(**_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "app", stopped)
+    monkeypatch.setattr("uge.cli.app.app", stopped)
     monkeypatch.setattr(sys, "argv", ["uge", *arguments])
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == 130 and capsys.readouterr().err == "interrupted\n"
+
+
+@pytest.mark.parametrize("library", ["typer", "torch"])
+def test_ctrl_c_while_a_library_is_loaded_is_one_line(library: str) -> None:
+    """The library may make another error of it, as torch does."""
+    script = (
+        "import sys\nclass Finder:\n  def find_spec(name, *_):\n"
+        f"    if name == '{library}':\n      raise RuntimeError from KeyboardInterrupt()\n"
+        "sys.meta_path.insert(0, Finder)\nfrom uge.cli import main\nmain()"
+    )
+    done = subprocess.run([sys.executable, "-c", script, "list"], capture_output=True, text=True, env=ENVIRONMENT)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")

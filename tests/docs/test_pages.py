@@ -12,7 +12,7 @@ import pytest
 import typer
 
 from benchmarks.tables import RESULTS, SECTIONS
-from uge.cli import app
+from uge.cli.app import app
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()

@@ -1,86 +1,29 @@
 """The command line: parse, call, say. Heavy imports wait until a command runs, so that `--help` is instant."""
 
-from __future__ import annotations
-
-import os
 import sys
-import warnings
-from typing import Annotated, Any
-
-import typer
-
-from uge import __version__
-from uge.cli import attack, audit, bench, demo, key, names, open, options, protect, report, serve, train, verify
-from uge.cli.terminal import fail, note
-from uge.errors import UgeError
 
 INTERRUPTED = 130  # the shell's exit code for Ctrl-C
 GOES_ON = {"protect", "open", "attack", "audit", "bench", "demo"}  # what was done stays, and the rest follows
 
-app = typer.Typer(
-    help="Publish images that people can look at and most networks learn little from.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
-)
-app.command("protect")(protect.protect)
-app.command("open")(open.open_)
-app.command("verify")(verify.verify)
-app.command("train")(train.train)
-app.command("serve")(serve.serve)
-app.command("attack")(attack.attack)
-app.command("audit")(audit.audit)
-app.command("report")(report.report)
-app.command("bench")(bench.bench)
-app.command("demo")(demo.demo)
-app.add_typer(key.commands, name="key")
-app.command("list")(names.list_)
-app.command("doctor")(names.doctor)
-
 
 def main() -> None:
-    """Entry point: a user's error, or one of his disk, is one line on stderr and exit code 2."""
-    warnings.showwarning = _show_warning
-    for stream in (sys.stdout, sys.stderr):  # a terminal that lacks a letter shows its number
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
-    # Before torch is loaded: threads that wait by spinning take turns with the thread they wait for where another
-    # program holds a core, and a training takes many times as long. On idle cores sleeping costs little.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    """Entry point: Ctrl-C is one line on stderr, also while libraries are loaded, which takes a second or more."""
     try:
-        code = app(standalone_mode=False) or 0  # typer returns the code of `typer.Exit` instead of raising it
-    except (UgeError, OSError) as error:
-        fail(str(error))
-    except (KeyboardInterrupt, typer.Abort):
+        from uge.cli.app import run
+
+        code = run()
+    except (Exception, KeyboardInterrupt) as error:
+        if not _is_interrupt(error):
+            raise
         code = INTERRUPTED
-    except Exception as error:
-        if type(error).__name__ == "NoArgsIsHelpError":  # `uge` alone: typer has printed the help already
-            sys.exit(2)
-        if hasattr(error, "format_message"):  # click's usage errors, vendored in typer or not
-            fail(error.format_message())
-        raise
-    if code == INTERRUPTED:  # some versions of typer turn Ctrl-C into this code, others into Abort
+    if code == INTERRUPTED:  # some versions of typer turn Ctrl-C into this code
         again = GOES_ON.intersection(sys.argv[1:2])  # not further on: a folder may be called audit
         print("interrupted" + "; the same command goes on where it stopped" * bool(again), file=sys.stderr)
     sys.exit(code)
 
 
-def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-    from uge.data import DataWarning
-
-    if issubclass(category, DataWarning):
-        note(str(message))
-
-
-@app.callback(invoke_without_command=True)
-def _root(
-    show_version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
-    limit: Annotated[
-        list[str] | None,
-        typer.Option("--limit", help="NAME=VALUE, what DATA may ask for: pixels of an image, bytes and files in all."),
-    ] = None,
-) -> None:
-    options.set_limits(limit or [])
-    if show_version:
-        print(__version__)
-        raise typer.Exit()
+def _is_interrupt(error: BaseException | None) -> bool:
+    """Whether it is Ctrl-C, or another error that a library made of it while it was loaded."""
+    return error is not None and (
+        isinstance(error, KeyboardInterrupt) or _is_interrupt(error.__cause__ or error.__context__)
+    )
