@@ -557,7 +557,7 @@ class TestTables:
         refuses(tmp_path / "a.parquet", "has no image column", "got text, label")
         for names in (["image", "image", "label"], ["image", "label", "label"]):
             pq.write_table(pa.Table.from_arrays([pa.array([b"x"])] * 3, names), tmp_path / "a.parquet")
-            refuses(tmp_path / "a.parquet", "expected one column image and one label", f"got {', '.join(names)}")
+            refuses(tmp_path / "a.parquet", f"has columns {', '.join(names)}; expected one image and one label")
 
     def test_bad_cell_is_named_by_its_row(self, tmp_path: Path, image_folder: Path) -> None:
         good = (image_folder / "train/cat/00000.png").read_bytes()

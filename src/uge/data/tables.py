@@ -200,9 +200,9 @@ def _read_tables(tables: dict[str, _Table], source: str, cache: tuple[str, ...],
     others = [name for name in typed if name != label]
     notes = (f"{source}: labels are those of column {label}, not of {some_names(others)}",) if others else ()
     for split, table in tables.items():
-        if any(table.schema.names.count(name) != 1 for name in (image, label)):
-            got = some_names(table.schema.names)
-            raise DataError(f"{source}: expected one column {image} and one {label} in split {split}, got {got}")
+        got = table.schema.names
+        if any(got.count(name) != 1 for name in (image, label)):
+            raise DataError(f"{source}: {split} has columns {some_names(got)}; expected one {image} and one {label}")
 
     counts: Counter[str] = Counter()
     hidden: Counter[str] = Counter()
