@@ -26,7 +26,7 @@ from PIL import Image
 
 from uge.copy import Copy
 from uge.errors import PublishError
-from uge.keys import load_key
+from uge.keys import SealedKey, load_key, save_key
 from uge.service.accounts import DAILY_REFUSALS
 from uge.service.detector import Detector, train_detector
 from uge.service.http import ACCOUNT, CLOSED, MOST_BYTES, REFUSED, Log
@@ -176,8 +176,11 @@ def test_mistakes_are_one_line(run: Run, trained: Path, published: Path, key: Pa
     recipient = role(key, "recipient")
     assert "cannot read the trained network" in run("serve", published, "--key", recipient).error
     other = Path(shutil.copytree(trained, tmp_path / "other", ignore=shutil.ignore_patterns(DETECTOR)))
-    error = run("serve", other, "--key", recipient).error
-    assert error == f"{other} cannot recognise its copy yet: give --copy COPY, once"
+    done = run("serve", other, "--key", recipient)
+    assert done.error == f"{other} cannot recognise its copy yet: give --copy COPY, once" and not done.stdout
+    save_key(SealedKey.draw(), tmp_path / "another")
+    done = run("serve", other, "--key", role(tmp_path / "another", "recipient"), "--copy", published)
+    assert "key" in done.error and not done.stdout, "it is told before anything is learnt"
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

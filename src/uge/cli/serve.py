@@ -34,16 +34,20 @@ def serve(
     except ImportError as error:
         raise ConfigError("to serve needs a web server: pip install 'ungeneralizable[serve]'") from error
     from uge.locks import held
-    from uge.service.runs import DETECTOR, LOG, Run
+    from uge.service.runs import LOG, Run
 
     run = Run.read(folder)
     owner = options.read_key(key, passphrase_file)
     listening = bound(port)
     with held(folder, f"{folder} is served by"):
-        if not (folder / DETECTOR).exists():
-            say("Learning to recognise the copy, which takes minutes.")
         with Bar("learning to recognise the copy") as bar:
-            guard = run.guarded(owner, copy, bar.show)
+
+            def learning(done: int, of: int) -> None:
+                if not done:
+                    say("Learning to recognise the copy, which takes minutes.")
+                bar.show(done, of)
+
+            guard = run.guarded(owner, copy, learning)
         desk = Desk(run, guard, Log.read(folder / LOG))
         say(f"Serving {folder} on http://127.0.0.1:{listening.getsockname()[1]}/ until Ctrl-C: POST an image file.")
         with suppress(KeyboardInterrupt):  # how it is meant to end

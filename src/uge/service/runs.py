@@ -75,6 +75,8 @@ class Run:
         published = Copy.read(copy, key)
         if published.view(key).digest() != self.data:
             raise ConfigError(f"{self.folder} was not trained on {copy} with this key; give the copy that it was")
+        if key.opens:  # or `guard` refuses it at once
+            on_part(0, 1)
         guarded = guard(self.network, published, key, on_part=on_part)
         save_detector(guarded.detector, key, file)
         return guarded
