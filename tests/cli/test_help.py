@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 
 import pytest
 import typer
@@ -10,7 +9,7 @@ import typer
 from uge import __version__, cli
 from uge.cli.app import app
 
-from .conftest import ENVIRONMENT, INSTALLED, Run
+from .conftest import Run
 
 COMMANDS = (
     *("key new", "key show", "protect", "open", "verify", "train", "attack", "audit", "report", "bench", "demo"),
@@ -77,13 +76,6 @@ def test_list_says_in_a_line_each_what_the_registries_hold(run: Run) -> None:
 def test_doctor_tells_versions(run: Run) -> None:
     done = run("doctor").ok()
     assert "torch" in done.stdout and "pyrage" in done.stdout and "cores" in done.stdout
-
-
-def test_the_installed_command_fails_as_the_forked_one_does(run: Run) -> None:
-    arguments = ["key", "show", "nowhere.uge"]
-    done = subprocess.run([INSTALLED, *arguments], capture_output=True, text=True, env=ENVIRONMENT)
-    assert (done.returncode, done.stderr) == (2, run(*arguments).stderr)
-    assert done.stderr == "error: cannot read key nowhere.uge: No such file or directory\n"
 
 
 @pytest.mark.parametrize(("chosen", "expected"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")])

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from uge import cli
 from uge.data.sources import load
 from uge.durable import claim
 from uge.errors import PublishError
@@ -111,27 +110,15 @@ def test_ctrl_c_is_one_line(toy: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "C").exists()
 
 
-@pytest.mark.parametrize("arguments", [("train", "C"), ("report", "audit")])
-def test_what_begins_anew_does_not_say_that_it_goes_on(
-    arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def stopped(**_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("uge.cli.app.app", stopped)
-    monkeypatch.setattr(sys, "argv", ["uge", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    assert ended.value.code == 130 and capsys.readouterr().err == "interrupted\n"
-
-
-@pytest.mark.parametrize("library", ["typer", "torch"])
-def test_ctrl_c_while_a_library_is_loaded_is_one_line(library: str) -> None:
-    """The library may make another error of it, as torch does."""
+@pytest.mark.parametrize(
+    ("library", "words"), [("typer", ("report", "audit")), ("torch", ("train", "C", "--out", "o"))]
+)
+def test_ctrl_c_while_a_library_is_loaded_is_one_line(library: str, words: tuple[str, ...]) -> None:
+    """The library may make another error of it, as torch does. What begins anew does not say that it goes on."""
     script = (
         "import sys\nclass Finder:\n  def find_spec(name, *_):\n"
         f"    if name == '{library}':\n      raise RuntimeError from KeyboardInterrupt()\n"
         "sys.meta_path.insert(0, Finder)\nfrom uge.cli import main\nmain()"
     )
-    done = subprocess.run([sys.executable, "-c", script, "list"], capture_output=True, text=True, env=ENVIRONMENT)
+    done = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True, env=ENVIRONMENT)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")

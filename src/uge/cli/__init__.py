@@ -24,6 +24,4 @@ def main() -> None:
 
 def _is_interrupt(error: BaseException | None) -> bool:
     """Whether it is Ctrl-C, or another error that a library made of it while it was loaded."""
-    return error is not None and (
-        isinstance(error, KeyboardInterrupt) or _is_interrupt(error.__cause__ or error.__context__)
-    )
+    return isinstance(error, KeyboardInterrupt) or bool(error and _is_interrupt(error.__cause__ or error.__context__))

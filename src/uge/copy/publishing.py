@@ -20,11 +20,10 @@ import hashlib
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice, repeat, starmap
+from itertools import repeat
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict, Unpack
 
-import torch
 from torch import Tensor
 
 from uge.copy.chunks import Done, cut
@@ -78,39 +77,19 @@ class Facts(TypedDict):
     signers: NotRequired[Sequence[Key]]
 
 
-def publish(clean: ImageSet, protected: Tensor | Iterable[Tensor], out: Path | str, **facts: Unpack[Facts]) -> Manifest:
-    """Write a protected copy. The folder appears whole, by one rename, or not at all.
-
-    Args:
-        clean: the originals; only the largest change against them is stated.
-        protected: the images to publish in the order of `clean`, uint8 [N, C, H, W], or such tensors batch by batch,
-            which are then never held together.
-        out: the folder to make; may exist if it is empty.
-        facts: see `Facts`.
-
-    Returns:
-        The manifest that was written.
-
-    Raises:
-        PublishError: the bound is broken, `out` is not empty, or the disk is full or read-only.
-        KeyFileError: a signer is a recipient's key.
-    """
+def publish(clean: ImageSet, protected: Tensor, out: Path | str, **facts: Unpack[Facts]) -> Manifest:
+    """Write protected images, uint8 [N, C, H, W] in the order of `clean`; errors as of `write_chunk`, `finish`."""
     out = Path(out)
     check_target(out)
     files, labels = files_of(clean), clean.labels.tolist()
-    each = (image for part in ([protected] if isinstance(protected, Tensor) else protected) for image in part)
     form = form_of(len(clean), clean.class_names)
-    cuts = enumerate(cut(repeat(clean.images[0].numel(), len(clean)), form.most))
+    bound, numbers = facts["epsilon_255"], cut(repeat(clean.images[0].numel(), len(clean)), form.most)
     with new_folder(out) as folder:
-
-        def written(number: int, numbers: range) -> Done:
-            copies, chosen = torch.stack(list(islice(each, len(numbers)))), slice(numbers.start, numbers.stop)
-            pairs = [(clean.images[chosen], copies)]
-            chunk = Chunk(number, form, files[chosen], labels[chosen], pairs, clean.image_size, facts["epsilon_255"])
-            return write_chunk(folder, chunk)
-
-        manifest = finish(folder, clean, starmap(written, cuts), **facts)  # one after the other: none stays in memory
-    return manifest
+        chunks = (
+            Chunk(number, form, files[at], labels[at], [(clean.images[at], protected[at])], clean.image_size, bound)
+            for number, at in enumerate(slice(each.start, each.stop) for each in numbers)
+        )
+        return finish(folder, clean, (write_chunk(folder, chunk) for chunk in chunks), **facts)
 
 
 def write_chunk(folder: Path, chunk: Chunk) -> Done:
