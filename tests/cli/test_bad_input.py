@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from uge import cli
 from uge.cli.train import train
 from uge.durable import check_target
 from uge.errors import PublishError
@@ -176,6 +177,14 @@ def test_the_current_folder_can_be_the_target(run: Run, toy: Path, tmp_path: Pat
         assert told in run("key", "new", "--no-passphrase", "--out", name, cwd=str(tmp_path / "copy")).error
     inside = {"train", "manifest.json", "manifest.sig", "README.md", "SHA256SUMS", ".gitattributes"}
     assert [{path.name for path in place.iterdir()} for place in (tmp_path, tmp_path / "copy")] == [beside, inside]
+
+
+def test_a_tilde_is_the_home_also_behind_an_equals_sign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr("sys.argv", ["uge", "key", "new", "--no-passphrase", "--out=~/k"])
+    with pytest.raises(SystemExit, match="0"):
+        cli.main()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["k.protector.uge", "k.recipient.uge"]
 
 
 def test_a_second_training_into_one_folder_is_refused_at_once(

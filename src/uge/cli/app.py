@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import warnings
 from typing import Annotated, Any
@@ -44,6 +45,8 @@ def run() -> Any:
     # Before torch is loaded: threads that wait by spinning take turns with the thread they wait for where another
     # program holds a core, and a training takes many times as long. On idle cores sleeping costs little.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    home = os.path.expanduser("~")  # which shells put for --out ~/x, and not for --out=~/x
+    sys.argv[1:] = [re.sub(r"\A(--[a-z-]+=)~(?=/|\Z)", lambda found: found[1] + home, word) for word in sys.argv[1:]]
     try:
         return app(standalone_mode=False) or 0  # typer returns the code of `typer.Exit` instead of raising it
     except (UgeError, OSError) as error:
