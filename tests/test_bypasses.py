@@ -12,7 +12,8 @@ import uge
 
 PACKAGE = Path(uge.__file__).parent
 READERS = {"read_text", "read_bytes", "load_file", "safe_open"}
-WRITERS = {"write_text", "write_bytes", "rmtree", "mkdtemp", "flock", "os.rename", "os.replace", "os.fsync", "os.link"}
+LOCKERS = {"flock", "lock_descriptor"}
+WRITERS = {"write_text", "write_bytes", "rmtree", "mkdtemp", "os.rename", "os.replace", "os.fsync", "os.link"} | LOCKERS
 CODE = {"pickle", "dill", "joblib", "shelve", "marshal", "cloudpickle"}  # modules that run what they read
 HOMES = {"outside.py", "locks.py", "durable.py"}
 OTHERWISE = {
@@ -20,7 +21,7 @@ OTHERWISE = {
     ("keys/files.py", "os.link"): "the same",
     ("keys/files.py", "os.fsync"): "the same",
     ("keys/files.py", "os.open"): "the same",
-    ("keys/files.py", "flock"): "the same; the folder is the user's, and is not made private",
+    ("keys/files.py", "lock_descriptor"): "the same; the folder is the user's, and is not made private",
     ("bench/cost.py", "read_text"): "the system's own /proc/self/status",
     **{
         place: "inside `durable.new_folder`, which syncs all of it before its name appears"

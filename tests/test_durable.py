@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from uge import locks
 from uge.durable import append, check_target, claimed, new_folder, remove_folder, tidy, write_file
 from uge.errors import PublishError
 from uge.locks import held, private_folder
@@ -271,6 +272,18 @@ def test_a_lock_that_is_a_link_is_refused_and_the_file_behind_it_stays(tmp_path:
     with refused(PublishError, "is a link"), held(tmp_path / "work"):
         pass
     assert (tmp_path / "precious").read_text() == "precious"
+
+
+def test_a_folder_on_a_file_system_without_locks_is_held_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> bool:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(locks, "lock_descriptor", refuse)
+    with held(tmp_path / "work"):
+        write_file(tmp_path / "work" / "file", "whole")
+    assert names(tmp_path) == ["work", "work/.lock", "work/file"]
 
 
 def test_a_private_folder_is_made_private_before_anything_is_in_it(tmp_path: Path) -> None:

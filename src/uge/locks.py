@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import lock_descriptor
+
 from uge import outside
 from uge.errors import PublishError
 
@@ -85,17 +87,11 @@ def private_folder(folder: Path) -> None:
 
 
 def lock(handle: int, *, wait: bool) -> bool:
-    """Whether this process has the lock of an open file now; True where the system knows no locks."""
+    """Whether this process has the lock of an open file now; True on a file system without locks."""
     try:
-        import fcntl
-    except ImportError:
-        return True
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        return False
+        return lock_descriptor(handle, blocking=wait)
     except OSError as error:
-        if error.errno not in (errno.ENOLCK, errno.ENOTSUP):  # a file system without locks
+        if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
             raise
     return True
 

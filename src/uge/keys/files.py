@@ -16,6 +16,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from filelock import lock_descriptor
+
 from uge.durable import NEW_FILE, sync_folder
 from uge.errors import KeyFileError, told_as
 from uge.keys import age
@@ -201,17 +203,14 @@ def _write_new(path: Path, content: bytes) -> None:
 def _locked(folder: Path) -> Iterator[bool]:
     """Keep other makers of keys out of a folder; False where this system has no such locks."""
     try:
-        import fcntl
-
         handle = os.open(folder, os.O_RDONLY)
-    except (ImportError, OSError):
+    except OSError:
         yield False
         return
     try:
         alone = False
         with suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            alone = True
+            alone = lock_descriptor(handle)
         yield alone
     finally:
         os.close(handle)
