@@ -9,6 +9,7 @@ from .conftest import make_records, make_summary, worth_of
 OTHERS = (("vgg", "none", "nothing", 30.0, 31.0, 59.0), ("resnet", "none", "nothing", 28.0, 29.0, 56.0))
 TWIN = ("convnet", "other-init", "architecture", 30.0, 31.0, 57.0)
 MANIFEST = {"method": "uge", "count": 6000, "image_size": (28, 28), "classes": 10}
+HAVE_ORIGINALS = (("clean-mixed", "clean images"), ("pairs", "pairs"))
 NO_STUDENT = "No hacker who queries the recipient's network was tried."
 NOT_TRIED = "Not tried in full: adversarial training and beginning with a pretrained network."
 NOT_TRIED += " Such hackers are among the strongest."
@@ -155,8 +156,10 @@ def test_what_originals_alone_teach_is_no_break_of_the_copy() -> None:
         ("vgg", "none", "nothing", 12.0, 13.0, 85.0),
         ("vgg", "clean-only:500", "clean images", 65.0, 65.0, 85.0),
     )
-    mixed = ("vgg", "clean-mixed:500", "clean images", 64.0, 64.0, 85.0)
+    mixed, pairs = (("vgg", f"{how}:500", knows, 64.0, 64.0, 85.0) for how, knows in HAVE_ORIGINALS)
     keyless = {"authorised": None, "margin": None}
+    told = "What vgg, pairs learns (64.0 %) owes nothing to the copy: the same originals alone teach as much."
+    assert told in judge(make_summary((plain, alone, pairs))).cautions
     verdict = judge(make_summary((plain, alone, mixed)) | keyless)
     assert verdict.heading == "No hacker tried here gets far" and "owes nothing to the copy" in verdict.cautions[0]
     more = ("vgg", "clean-mixed:500", "clean images", 70.0, 70.0, 85.0)
