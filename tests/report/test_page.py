@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from uge.report import figures
-from uge.report.audit import epsilon_text
+from uge.report.audit import audit_markdown, data_card, epsilon_text
 from uge.report.page import ReportInput, training_facts, write_page
 from uge.report.tables import accuracy_table
 from uge.runtime import without_folders
@@ -172,6 +172,14 @@ def test_epsilon_is_what_was_measured_and_a_manifest_that_says_otherwise_is_told
     )
     assert epsilon_text(manifest, {}) == "epsilon 4/255 by its manifest, 4/255 allowed"
     assert epsilon_text(manifest | {"epsilon_measured": None}, {}) == "no manifest, so no bound is stated"
+
+
+def test_a_size_is_height_x_width_wherever_it_stands(report_input: ReportInput, tmp_path: Path) -> None:
+    data = replace(report_input, manifest=report_input.manifest | {"image_size": (24, 40), "sha256": None})
+    write_page(data, tmp_path / "page.html")
+    card = data_card(data, "name", None)["description"]
+    for text, times in (((tmp_path / "page.html").read_text(), 2), (audit_markdown(data), 2), (card, 1)):
+        assert text.count("24 x 40 pixels (height x width)") == times and "40 x 24" not in text
 
 
 def test_private_page_says_so_and_shows_the_pairs(pages: dict[str, Path], report_input: ReportInput) -> None:

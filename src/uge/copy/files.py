@@ -73,7 +73,7 @@ def read_png(data: bytes) -> Tensor:
             if picture.mode not in ("L", "RGB"):
                 raise ValueError(f"PNG mode {picture.mode}, expected 8-bit gray or RGB")
             if picture.width * picture.height > MOST_PIXELS:
-                raise ValueError(f"{picture.width}x{picture.height} pixels, at most {MOST_PIXELS:,} are read")
+                raise ValueError(f"{picture.height}x{picture.width} pixels, at most {MOST_PIXELS:,} are read")
             return tensor_of(picture)
     except Image.DecompressionBombError as error:
         raise ValueError(f"too many pixels, at most {MOST_PIXELS:,} are read") from error

@@ -250,13 +250,12 @@ def audit_markdown(data: ReportInput) -> str:
     """The summary for a README or an issue: verdict, the grid, what weakens it. Nothing of a single original."""
     judged = verdict.judge(data.summary)
     manifest, quality = data.manifest, data.quality
-    height, width = manifest["image_size"]
     lines = [f"# {escaped(judged.heading)}", "", escaped(judged.text), ""]
     if judged.cautions:
         lines += [*(f"- {escaped(caution)}" for caution in judged.cautions), ""]
     lines.append(
-        f"{manifest['count']:,} images of {width} x {height} pixels in {manifest['classes']} classes, method"
-        f" {escaped(manifest['method'])}; {epsilon_text(manifest, quality)}."
+        f"{manifest['count']:,} images of {tables.pixels(manifest['image_size'])} in {manifest['classes']} classes,"
+        f" method {escaped(manifest['method'])}; {epsilon_text(manifest, quality)}."
     )
     alike = [f"PSNR {quality['psnr_db']:.1f} dB"] if "psnr_db" in quality else []
     alike += [f"SSIM {quality['ssim']:.3f}"] if "ssim" in quality else []
@@ -295,11 +294,10 @@ def data_card(data: ReportInput, name: str, license_url: str | None) -> dict[str
         license_url: of the licence of the copy.
     """
     judged, manifest = verdict.judge(data.summary), data.manifest
-    height, width = manifest["image_size"]
     about = (
-        f"{manifest['count']} labelled images of {width} x {height} pixels in {manifest['classes']} classes, protected"
-        f" with the method {manifest['method']} so that the recipient of a key alone should learn from them"
-        f" ({epsilon_text(manifest, data.quality)}). An audit says: {judged.heading}. {judged.text}"
+        f"{manifest['count']} labelled images of {tables.pixels(manifest['image_size'])} in {manifest['classes']}"
+        f" classes, protected with the method {manifest['method']} so that the recipient of a key alone should learn"
+        f" from them ({epsilon_text(manifest, data.quality)}). An audit says: {judged.heading}. {judged.text}"
     )
     card: dict[str, Any] = {
         "@context": CROISSANT_CONTEXT,

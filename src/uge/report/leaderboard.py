@@ -274,13 +274,12 @@ def facts(records: Sequence[dict[str, Any]], dataset: str) -> list[str]:
     """What the table of a data set was measured with, and why it is no evidence, a sentence each."""
     results = results_of(records)[dataset]
     one = results[0]
-    height, width = one["image_size"]
     hackers = [row for row in records if row["kind"] == "hacker" and row["dataset"] == dataset and "error" not in row]
     networks, hows = ({row[name] for row in hackers} for name in ("network", "countermeasure"))
     hows -= {"none", "other-init"}
     seeds = sorted({len(result["seeds"]) for result in results})
     said = [
-        f"{one['images']:,} training and {one['test_images']:,} test images of {height} x {width} pixels;"
+        f"{one['images']:,} training and {one['test_images']:,} test images of {tables.pixels(one['image_size'])};"
         f" {'/'.join(map(str, seeds))} {'copy' if seeds == [1] else 'copies'} of each protection;"
         f" hackers {', '.join(sorted(networks))} with {len(hows)} counter-measures, {one['epochs']} epochs;"
         f" chance {one['chance']:.1f} %."

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from uge.report.tables import AccuracyRow, accuracy_table, percent
+from uge.report.tables import AccuracyRow, accuracy_table, percent, pixels
 from uge.report.verdict import without_help
 
 
@@ -14,11 +14,11 @@ def limits(
 ) -> list[str]:
     """What the numbers do and do not show, one paragraph an entry; the arguments are parts of a `ReportInput`."""
     authorised, hackers = summary.get("authorised"), summary["hackers"]
-    height, width = manifest["image_size"]
     rows = [row for row in accuracy_table(summary) if row.role == "hacker"]
     scope = (
         "Every accuracy is the share of clean held-out images that is classified correctly."
-        f" Training used {manifest['count']:,} images of {width} by {height} pixels in {manifest['classes']} classes."
+        f" Training used {manifest['count']:,} images of {pixels(manifest['image_size'])}"
+        f" in {manifest['classes']} classes."
         f" Tried: {counted(len(rows), 'kind')} of hacker with"
         f" {counted(len({hacker['network'] for hacker in hackers}), 'architecture')}."
         " All train through the same loop as the recipient."

@@ -110,6 +110,7 @@ def contents(data: ReportInput, *, public: bool) -> dict[str, Any]:
         "verdict": verdict.judge(data.summary),
         "summary": data.summary,
         "manifest": data.manifest,
+        "size": tables.pixels(data.manifest["image_size"]),
         "quality": data.quality,
         "parts": tables.parts(rows),
         "numbers": headline(data.summary),

@@ -153,6 +153,12 @@ def counted_runs(summary: dict[str, Any], *, asking: bool | None = None) -> list
     return [hacker for hacker in summary["hackers"] if who(hacker) in counted and asking in (None, asks(hacker))]
 
 
+def pixels(image_size: Sequence[int]) -> str:
+    """A size in pixels: "32 x 32 pixels", or "24 x 40 pixels (height x width)" where the order matters."""
+    height, width = image_size
+    return f"{height} x {width} pixels" + ("" if height == width else " (height x width)")
+
+
 def trained_on(row: dict[str, Any]) -> str:
     """What a training learnt from, and for how long where it was not the usual number of epochs."""
     budget, what = row.get("budget", 1.0), "the originals" if row["trained_on"] == "clean" else "the copy"
