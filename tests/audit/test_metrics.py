@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from uge.audit.metrics import interval, recovered, summarise
+from uge.audit.metrics import interval, recovered, stronger, summarise
 
 
 def row(kind: str, network: str, trained_on: str, accuracy: float, **more: Any) -> dict[str, Any]:
@@ -123,6 +123,10 @@ def test_one_who_was_given_up_counts_where_he_was_ahead_of_all() -> None:
     assert (summary["worst"]["countermeasure"], summary["margin"]) == ("blur:1", 25.0)
     assert [hacker["accuracy"] for hacker in summary["hackers"]] == [50.0, 55.0]
     assert summary["why_no_evidence"][-1].startswith("1 of the strongest hackers had a part of their epochs only")
+    student = row("hacker", "vgg", "published", 70.0, countermeasure=SOFT, knows="model outputs")  # hides no other
+    assert summarise([*rows, student], classes=10)["margin"] == 25.0
+    before = row("hacker", "vgg", "published", 60.0, cell="of another plan")
+    assert stronger([each | {"cell": ""} for each in (*rows, student)], [before]) == [before]
 
 
 def test_screening_of_the_tried_failed_runs_stolen_keys_and_originals_alone_count_nowhere() -> None:
