@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import pytest
@@ -50,11 +49,6 @@ def test_a_line_that_is_no_row_is_passed_over(tmp_path: Path, line: bytes) -> No
     append_record(path, {"cell": 1})
     with pytest.warns(UserWarning, match="1 of 2 lines are damaged"):
         assert [row["cell"] for row in read_records(path)] == [1]
-
-
-def test_numbers_that_json_has_not_are_null(tmp_path: Path) -> None:
-    append_record(tmp_path / "r", {"loss": [1.5, math.nan, math.inf]})
-    assert read_records(tmp_path / "r")[0]["loss"] == [1.5, None, None]
 
 
 def test_a_training_is_told_from_other_rows() -> None:

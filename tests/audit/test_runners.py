@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import pickle
 import random
@@ -22,10 +23,10 @@ from uge.audit.folder import claimed_for_audit
 from uge.audit.plan import AUTHORISED, Cell, Hackers, Plan, Row
 from uge.audit.run import Audit, read_finished
 from uge.audit.trainer import Trainer
-from uge.audit.worker import load_job, save_job, train_cells
+from uge.audit.worker import CELLS, load_job, save_job, train_cell, train_cells
 from uge.errors import ConfigError, PublishError
 from uge.keys.weights import WeightsKey
-from uge.records import read_records
+from uge.records import RECORD_VERSION, read_records, read_row
 from uge.report.audit import read_audit
 from uge.runners import Local, build_runner
 from uge.training import recommended_recipe
@@ -137,15 +138,6 @@ def test_a_plan_caps_the_epochs_of_a_keys_network(images: Images, key: WeightsKe
     assert trained["authorised", "convnet"]["batch_size"] == key.own_recipe.batch_size
 
 
-def test_without_key_and_originals_the_rest_is_tried(bare: Given, tmp_path: Path) -> None:
-    heard = Heard()
-    summary = conduct(**bare | {"plan": PLAN}, out=tmp_path / "audit", watcher=heard)
-    assert {group["countermeasure"] for group in summary["groups"]} == {"none", "blur:1"}
-    assert summary["authorised"] is None and summary["margin"] is None
-    assert {each["why"] for each in heard.facts[2]} == {"needs --key", "needs --clean"}
-    assert "psnr_db" not in json.loads((tmp_path / "audit" / "audit.json").read_text())["quality"]
-
-
 @pytest.mark.parametrize(
     ("text", "package", "more", "trainings"),
     [
@@ -245,6 +237,17 @@ def test_a_worker_has_the_audit_from_data_alone(images: Images, key: WeightsKey,
     assert [again.cell_name(cell) for cell in cells] == [audit.cell_name(cell) for cell in cells]
     assert again.facts(cells[1]) == audit.facts(cells[1]) and again.test.names == audit.test.names
     assert again.key is not None and again.key.signing_key is None  # which no worker needs
+
+
+def test_a_worker_keeps_a_training_whose_loss_is_no_number(
+    images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    audit, cell = Audit(**images, folder=tmp_path, recipe=recommended_recipe), Cell("hacker", "mlp:width=8")
+    row = audit.facts(cell) | {"accuracy": 50.0, "peak_accuracy": 50.0, "train_loss": [1.5, math.nan, math.inf]}
+    monkeypatch.setattr(Trainer, "train", lambda *_: row)
+    train_cell(save_job(audit, [cell.network]), cell)
+    (kept,) = (tmp_path / CELLS).iterdir()
+    assert read_row(kept) == row | {"train_loss": [1.5, None, None], "record_version": RECORD_VERSION}
 
 
 @pytest.mark.parametrize("content", [pickle.dumps({"facts": 1}), b"", b"\xff" * 100])

@@ -26,6 +26,7 @@ from uge.errors import PublishError
 from uge.keys.files import key_from
 from uge.locks import private_folder
 from uge.outside import MOST_WEIGHTS, parse_json, read_file
+from uge.records import line_of
 from uge.runners import More, Runner, threads
 from uge.training import Recipe
 
@@ -101,7 +102,7 @@ def train_cell(job: Path, cell: Cell) -> Row:
         row = audit.train(cell)
     except Exception as error:
         row = failed_row(audit, cell, error)
-    write_file(audit.folder / CELLS / f"{name}.json", json.dumps(row))
+    write_file(audit.folder / CELLS / f"{name}.json", line_of(row))
     return row
 
 
