@@ -109,6 +109,8 @@ def test_training_and_audits_take_photographs(run: Run, copy: Path, album: Path,
     assert "accuracy" in done.stdout
     audit = ("audit", copy, *test, "--clean", album, *mine, "--plan", tmp_path / "plan.toml", "--out", tmp_path / "a")
     assert "letters are opened at the photographs' own sizes" in run(*audit, "--runner", "local:workers=1").ok().stdout
+    text = (tmp_path / "a" / "report.md").read_text()
+    assert "24 images of 64 x 64 pixels (as networks see them)" in text and "/255 by its manifest, 16/255" in text
     found = [json.loads(line) for line in (tmp_path / "a" / "records.jsonl").read_text().splitlines()]
     assert {(row["kind"], row["countermeasure"], row["trained_on"]) for row in found} >= {
         ("authorised", "none", "published"),

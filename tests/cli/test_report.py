@@ -93,7 +93,6 @@ def test_what_is_no_audit_or_damaged_is_one_line(run: Run, audited: Path, tmp_pa
         ("audit.json", "{}"),
         ("audit.json", "[1, 2"),
         ("summary.json", "{}"),
-        ("examples.npz", "no archive"),
         ("records.jsonl", '{"cell": 1}\n'),
     ):
         (damaged / name).write_text(content)

@@ -53,6 +53,8 @@ def facts_of(
     `skipped` is what is left out, as {"what", "why"}; without a manifest the folder is one of another program.
     """
     published, clean = audit.sources["published"], audit.sources.get("clean")
+    own_sizes = manifest is not None and manifest.own_sizes
+    unknown = {"l_inf_255"} if own_sizes else set()  # resizing has changed the values since they were published
     return {
         "format_version": AUDIT_VERSION,
         "data": data,
@@ -64,12 +66,13 @@ def facts_of(
             "count": len(published),
             "channels": published.channels,
             "image_size": list(published.image_size),
+            "own_sizes": own_sizes,
             "classes": published.classes,
             "class_names": list(published.class_names),
             "sha256": hashlib.sha256("".join(manifest.json_parts()).encode()).hexdigest() if manifest else None,
         },
         "settings": manifest.settings if manifest else {},
-        "quality": quality(published, clean),
+        "quality": {name: value for name, value in quality(published, clean).items() if name not in unknown},
         "skipped": list(skipped),
         "offered": [name for name in COUNTERMEASURES if name != "none"],
         "environment": environment(audit.device),

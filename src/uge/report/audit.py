@@ -121,6 +121,7 @@ class _Published(Struct):
     image_size: tuple[Annotated[int, Meta(ge=1, le=10**6)], Annotated[int, Meta(ge=1, le=10**6)]]
     classes: Annotated[int, Meta(ge=1, le=10**6)]
     class_names: list[str]
+    own_sizes: bool = False
     epsilon_asked: _Value | None = None
     epsilon_measured: _Value | None = None
     sha256: str | None = None
@@ -254,7 +255,7 @@ def audit_markdown(data: ReportInput) -> str:
     if judged.cautions:
         lines += [*(f"- {escaped(caution)}" for caution in judged.cautions), ""]
     lines.append(
-        f"{manifest['count']:,} images of {tables.pixels(manifest['image_size'])} in {manifest['classes']} classes,"
+        f"{manifest['count']:,} images of {tables.pixels(manifest)} in {manifest['classes']} classes,"
         f" method {escaped(manifest['method'])}; {epsilon_text(manifest, quality)}."
     )
     alike = [f"PSNR {quality['psnr_db']:.1f} dB"] if "psnr_db" in quality else []
@@ -295,7 +296,7 @@ def data_card(data: ReportInput, name: str, license_url: str | None) -> dict[str
     """
     judged, manifest = verdict.judge(data.summary), data.manifest
     about = (
-        f"{manifest['count']} labelled images of {tables.pixels(manifest['image_size'])} in {manifest['classes']}"
+        f"{manifest['count']} labelled images of {tables.pixels(manifest)} in {manifest['classes']}"
         f" classes, protected with the method {manifest['method']} so that the recipient of a key alone should learn"
         f" from them ({epsilon_text(manifest, data.quality)}). An audit says: {judged.heading}. {judged.text}"
     )

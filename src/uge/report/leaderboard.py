@@ -279,7 +279,7 @@ def facts(records: Sequence[dict[str, Any]], dataset: str) -> list[str]:
     hows -= {"none", "other-init"}
     seeds = sorted({len(result["seeds"]) for result in results})
     said = [
-        f"{one['images']:,} training and {one['test_images']:,} test images of {tables.pixels(one['image_size'])};"
+        f"{one['images']:,} training and {one['test_images']:,} test images of {tables.pixels(one)};"
         f" {'/'.join(map(str, seeds))} {'copy' if seeds == [1] else 'copies'} of each protection;"
         f" hackers {', '.join(sorted(networks))} with {len(hows)} counter-measures, {one['epochs']} epochs;"
         f" chance {one['chance']:.1f} %."

@@ -17,9 +17,8 @@ def limits(
     rows = [row for row in accuracy_table(summary) if row.role == "hacker"]
     scope = (
         "Every accuracy is the share of clean held-out images that is classified correctly."
-        f" Training used {manifest['count']:,} images of {pixels(manifest['image_size'])}"
-        f" in {manifest['classes']} classes."
-        f" Tried: {counted(len(rows), 'kind')} of hacker with"
+        f" Training used {manifest['count']:,} images of {pixels(manifest)}"
+        f" in {manifest['classes']} classes. Tried: {counted(len(rows), 'kind')} of hacker with"
         f" {counted(len({hacker['network'] for hacker in hackers}), 'architecture')}."
         " All train through the same loop as the recipient."
         " The numbers speak of these data, networks and recipes and of no others."
@@ -84,7 +83,8 @@ def not_tried(
     given_up = [name for name in offered if name in screened]
     known = f"Not tried in this run, though uge attack offers them: {', '.join(missing)}. " if missing else ""
     if given_up:
-        known += f"Screened with a part of the epochs and given up, for others taught more: {', '.join(given_up)}. "
+        known += "Screened with a part of the epochs and given up, for time ran out or others taught more: "
+        known += f"{', '.join(given_up)}. "
     return (
         f"{known}A hacker is free to try more: other settings, combinations, ways that nobody has thought of."
         " What those who were tried do not learn is no proof against the others."

@@ -81,8 +81,7 @@ def write_page(data: ReportInput, out: Path, *, public: bool = False) -> None:
     Raises:
         PublishError: the file cannot be written; what was there before stays.
     """
-    filters = {"points": tables.points, "unbroken": unbroken, "heat": tables.heat_text, "share": share}
-    write_file(out, filled_template("page.html.j2", contents(data, public=public), **filters))
+    write_file(out, filled_template("page.html.j2", contents(data, public=public), unbroken=unbroken, share=share))
 
 
 def filled_template(template: str, content: dict[str, Any], **filters: Any) -> str:
@@ -110,7 +109,7 @@ def contents(data: ReportInput, *, public: bool) -> dict[str, Any]:
         "verdict": verdict.judge(data.summary),
         "summary": data.summary,
         "manifest": data.manifest,
-        "size": tables.pixels(data.manifest["image_size"]),
+        "size": tables.pixels(data.manifest),
         "quality": data.quality,
         "parts": tables.parts(rows),
         "numbers": headline(data.summary),

@@ -153,10 +153,11 @@ def counted_runs(summary: dict[str, Any], *, asking: bool | None = None) -> list
     return [hacker for hacker in summary["hackers"] if who(hacker) in counted and asking in (None, asks(hacker))]
 
 
-def pixels(image_size: Sequence[int]) -> str:
-    """A size in pixels: "32 x 32 pixels", or "24 x 40 pixels (height x width)" where the order matters."""
-    height, width = image_size
-    return f"{height} x {width} pixels" + ("" if height == width else " (height x width)")
+def pixels(manifest: dict[str, Any]) -> str:
+    """The size of images: "32 x 32 pixels", or "24 x 40 pixels (height x width)" where the order matters."""
+    height, width = manifest["image_size"]
+    notes = ["height x width"] * (height != width) + ["as networks see them"] * bool(manifest.get("own_sizes"))
+    return f"{height} x {width} pixels" + (f" ({', '.join(notes)})" if notes else "")
 
 
 def trained_on(row: dict[str, Any]) -> str:
