@@ -104,8 +104,7 @@ def asks(hacker: dict[str, Any]) -> bool:
 
 def without_copy(amount: dict[str, Any] | None) -> str:
     """Who has the same originals and no copies, "clean-only:500"; "" where the amount is one of anything else."""
-    amount = amount or {}
-    return f"clean-only:{amount['number']:.0f}" if amount.get("of") in ("clean images", "pairs") else ""
+    return f"clean-only:{amount['number']:.0f}" if amount and amount["of"] in ("clean images", "pairs") else ""
 
 
 def is_training(row: dict[str, Any]) -> bool:

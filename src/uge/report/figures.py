@@ -16,14 +16,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from uge.data.decoding import picture_of
-from uge.report.tables import (
-    AccuracyRow,
-    countermeasure_label,
-    hacker_label,
-    interval_of,
-    originals,
-    percent,
-)
+from uge.report.tables import AccuracyRow, countermeasure_label, hacker_label, interval_of, originals, percent
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -159,18 +152,18 @@ def ladders(summary: dict[str, Any]) -> list[Panel]:
 
     The horizontal axis has the amounts in order, equally far apart; one panel a network.
     """
-    found: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
+    found: dict[tuple[str, str, str], dict[float, float]] = {}
     for group in summary["groups"]:
         if (amount := group.get("amount")) and "+" not in group["countermeasure"]:
             name = group["countermeasure"].partition(":")[0]
-            steps = found.setdefault((name, amount["of"], group["network"]), [])
-            steps.append((amount["number"], group["accuracy"]))
+            steps = found.setdefault((name, amount["of"], group["network"]), {})
+            steps[amount["number"]] = max(group["accuracy"], steps.get(amount["number"], 0.0))  # the best with so many
     authorised = summary["authorised"]
     panels = []
-    for (name, unit, network), points in found.items():
-        if len(points) < 2:
+    for (name, unit, network), steps in found.items():
+        if len(steps) < 2:
             continue
-        points.sort()
+        points = sorted(steps.items())
         drawn: dict[str, list[float]] = {"authorised": [authorised["accuracy"]]} if authorised else {}
         drawn["hacker"] = [accuracy for _, accuracy in points]
         top = axis_top(accuracy for values in drawn.values() for accuracy in values)
