@@ -163,7 +163,7 @@ class TestTables:
             ("val_annotations.txt", "0.png\tdog\t0\t0\t9\t9\n1.png\tcat\t0\t0\t9\t9\n"),
         ],
     )
-    @pytest.mark.parametrize("folder", ["", "train/", "train/images/"])
+    @pytest.mark.parametrize("folder", ["", "images/", "train/", "train/images/"])
     def test_labels_come_from_it(self, folder: str, name: str, text: str) -> None:
         images = [f"{folder}{number}.png" for number in range(3)]
         found = laid_out(*images, tables={f"{folder.replace('images/', '')}{name}": text})
@@ -173,7 +173,7 @@ class TestTables:
         assert len(found.notes) == 1 and "1 image" in found.notes[0] and images[2] in found.notes[0]
 
     def test_one_above_the_splits_is_for_all_of_them(self) -> None:
-        rows = "file_name,label\ntrain/0.png,dog\ntrain\\1.png,cat\ntest/0.png,dog\n"
+        rows = "file_name,label,split\ntrain/0.png,dog,train\ntrain\\1.png,cat,train\ntest/0.png,dog,test\n"
         found = laid_out("train/0.png", "train/1.png", "test/0.png", tables={"metadata.csv": rows})
         assert names_of(found) == ["dog/0", "cat/1"] and names_of(found, "test") == ["dog/0"]
         assert not found.notes
@@ -195,6 +195,7 @@ class TestTables:
             ("metadata.csv", "file_name,caption\n0.png,x\n"),
             ("metadata.csv", "name,label\n0.png,x\n"),
             ("metadata.csv", ""),
+            ("metadata.csv", "file_name,label,split\n0.png,a,train\n1.png,b,test\n"),  # would all be published
             ("metadata.jsonl", '{"file_name": "0.png", "label": ["a", "b"]}'),
             ("metadata.jsonl", '{"file_name": "0.png", "label": null}'),
             ("metadata.jsonl", '{"file_name": "0.png", "label": -1}'),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from uge.data.decoding import SUFFIXES
@@ -37,6 +37,7 @@ _NO_CLASS = {
     "segmentationclass", "segmentationobject", "assets", "docs", "figures", "figs", "plots", "report", "reports",
     "results", "outputs", "runs", "screenshots",
 }  # fmt: skip
+_READ = "labels in a table are read from metadata.csv beside the images, columns file_name and label"
 _TABLES = ("metadata.csv", "metadata.jsonl", "val_annotations.txt")
 
 Parts = tuple[str, ...]
@@ -105,11 +106,14 @@ def class_layout(
     not_read = sorted(path for path in files if suffix_of(path) in PICTURES)
     others = {path for path in files if suffix_of(path) not in SUFFIXES | PICTURES}
     frame = _frame(source, images)
+    if not frame.named and _table_of(frame, "train", others):  # its images may lie in a folder called images
+        frame = replace(frame, bottoms={"train": _looked_through(images, frame.top, 1, _is_no_class)})
     labelled, loose, beside = _sorted_out(frame, images)
     notes = _label_by_tables(source, frame, labelled, loose, others, files)
     if pictures and not labelled and not frame.named:
         labelled = {split: [(PICTURE, (path,), path) for path in members] for split, members in loose.items()}
         loose = {}
+        notes += [f"{source}: no labels are known; {_READ}"] if any(path.endswith(".csv") for path in others) else []
     classes = {folder for members in labelled.values() for folder, _, _ in members}
     _check_classes(source, classes, frame, labelled, files)
     unread, bare = _lost(classes, frame, [*files, *(f"{folder}/" for folder in empty)])
@@ -193,7 +197,7 @@ def _frame(source: str, images: Sequence[Parts]) -> _Frame:
             continue
         members = [parts for parts in images if parts[: len(bottom)] == bottom]
         bottom = _looked_through(members, bottom, 2, lambda name: split_of(name) is not None)
-        bottoms[split] = _looked_through(members, bottom, 1, lambda name: _letters(name) in _NO_CLASS)
+        bottoms[split] = _looked_through(members, bottom, 1, _is_no_class)
     return _Frame(top, bottoms, named=True)
 
 
@@ -217,12 +221,12 @@ def _check_classes(
     if not classes:
         beside = f" (but {kinds_of(files)})" if files else ""
         splits = f", only without labels in {' and '.join(frame.bottoms)}" if frame.named else ""
-        raise DataError(f"{source} holds no image in a class folder{splits}{beside}; {EXPECTED}")
+        raise DataError(f"{source} holds no image in a class folder{splits}{beside}; {EXPECTED}; {_READ}")
     other_split = {name for name in classes if split_of(name) and name.lower() != "train"}
-    if strange := sorted(other_split | {name for name in classes if _letters(name) in _NO_CLASS}):
+    if strange := sorted(other_split | {name for name in classes if _is_no_class(name)}):
         raise DataError(
             f"{source} would have the classes {some_names(strange)}, names of splits or of what lies beside classes;"
-            f" {EXPECTED}: move or rename them"
+            f" {EXPECTED}: move or rename them; {_READ}"
         )
     for members in labelled.values():
         for folder, below, _ in members:
@@ -238,7 +242,7 @@ def _lost(classes: Collection[str], frame: _Frame, paths: Iterable[str]) -> tupl
     without: set[str] = set()
     for path in paths:
         _, below = frame.place(tuple(path.split("/")))
-        if len(below) < 2 or below[0] in classes or _letters(below[0]) in _NO_CLASS:
+        if len(below) < 2 or below[0] in classes or _is_no_class(below[0]):
             continue
         if suffix_of(path) in PICTURES:
             unread.setdefault(below[0], []).append(path)
@@ -316,7 +320,7 @@ def _label_by_tables(
     notes = []
     tables = {split: _table_of(frame, split, others) for split in loose if split not in labelled}
     for table in sorted({table for table in tables.values() if table}):
-        rows, found = labels_in(source, table, files[table]()), 0
+        rows, found = labels_in(source, table, files[table](), frame.named), 0
         for split in [split for split, its in tables.items() if its == table]:
             # A table names files below its own folder, or below that of the images.
             folders = (table.rpartition("/")[0], "/".join(frame.bottoms[split]))
@@ -340,6 +344,10 @@ def _table_of(frame: _Frame, split: str, files: Collection[str]) -> str | None:
             if (path := "/".join((*bottom[:depth], name))) in files:
                 return path
     return None
+
+
+def _is_no_class(folder: str) -> bool:
+    return _letters(folder) in _NO_CLASS
 
 
 def _letters(name: str) -> str:

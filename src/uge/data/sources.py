@@ -34,6 +34,7 @@ from uge.errors import DataError
 _SAVED = ("dataset_dict.json", "state.json")  # what `save_to_disk` of the datasets library leaves beside .arrow files
 _INSTEAD = {
     ".arrow": "write it with Dataset.to_parquet",
+    ".csv": "name it metadata.csv, with columns file_name and label, put it beside its images and give their folder",
     ".npy": "write images and labels into one file with numpy.savez",
 } | dict.fromkeys((".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar"), "unpack it and give the folder")
 
