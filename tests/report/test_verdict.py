@@ -84,7 +84,7 @@ def test_what_a_copy_is_worth_is_told_in_originals_or_what_is_missing() -> None:
     assert "was not measured" not in told(plain)
     assert "was not measured: that takes training on parts of the originals" in told()
     nothing_clean = [hacker | {"clean_accuracy": None} for hacker in summary["hackers"]]
-    assert "was not measured: that takes originals (--clean)." in judge(summary | {"hackers": nothing_clean}).details
+    assert "that takes originals (--clean) and time (--budget)." in judge(summary | {"hackers": nothing_clean}).details
 
 
 def test_the_best_epoch_of_a_single_run_is_not_averaged_away() -> None:

@@ -293,7 +293,7 @@ def worth_sentences(summary: dict[str, Any]) -> list[str]:
 def why_no_worth(summary: dict[str, Any]) -> str:
     """What a summary lacks that does not say what the copy is worth."""
     has_originals = any(hacker["clean_accuracy"] is not None for hacker in summary["hackers"])
-    lacks = "training on parts of the originals" if has_originals else "originals (--clean)"
+    lacks = "training on parts of the originals" if has_originals else "originals (--clean) and time (--budget)"
     return f"What the copy is worth was not measured: that takes {lacks}."
 
 
