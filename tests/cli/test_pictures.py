@@ -25,7 +25,7 @@ def loose(eurosat: ImageSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
         picture = picture_of(eurosat.images[number])
         gray = picture.convert("L").convert("RGB") if number == 1 else picture
         gray.resize(size, Image.Resampling.BICUBIC).save(folder / f"picture {number}.{'jpg' if number == 2 else 'png'}")
-    (folder / "notes.txt").write_text("taken in May")
+    (folder / "notes.csv").write_text("taken in May")
     return folder
 
 
@@ -34,7 +34,7 @@ def test_pictures_without_classes_are_protected_and_opened_exactly(run: Run, loo
     assert len(done.stdout.splitlines()) == 4
     assert "3 pictures, method pictures" in done.stdout
     assert "3 pictures without classes" in done.stderr
-    assert "1 other file passed over" in done.stderr
+    assert "1 other file passed over" in done.stderr and "a table of labels is metadata.csv" in done.stderr
     assert f"uge open {tmp_path / 'copy'}" in done.stdout
     assert_all_open(run, tmp_path / "copy", loose, 3)
     run("open", tmp_path / "copy", "--key", tmp_path / "copy.recipient.uge", "--out", tmp_path / "mine").ok()

@@ -287,7 +287,8 @@ def test_missing_path_suggests_embedded_names(tmp_path: Path) -> None:
 
 
 def test_unknown_kind(tmp_path: Path) -> None:
-    for suffix, instead in ((".xyz", ".zip"), (".tar", "unpack it"), (".arrow", "to_parquet"), (".npy", "numpy.savez")):
+    hints = {".xyz": ".zip", ".tar": "unpack it", ".csv": "metadata", ".arrow": "to_parquet", ".npy": "numpy.savez"}
+    for suffix, instead in hints.items():
         (tmp_path / f"a{suffix}").write_text("x")
         refuses(tmp_path / f"a{suffix}", f"a{suffix} is of an unknown kind", instead)
 

@@ -13,10 +13,7 @@ _LABEL_COLUMNS = ("label", "labels", "class", "class_name", "target", "category"
 
 
 def labels_in(source: str, table: str, content: bytes, split: bool) -> dict[str, str]:
-    """File name -> label, of a metadata.csv or .jsonl of the hub, or of Tiny ImageNet's annotations.
-
-    Splits that it names itself are refused where folders do not `split` the images: all would be published.
-    """
+    """File name -> label, of a metadata.csv or .jsonl of the hub, or of Tiny ImageNet's annotations."""
     try:
         text = content.decode("utf-8-sig")
         if table.endswith(".txt"):
@@ -33,11 +30,8 @@ def labels_in(source: str, table: str, content: bytes, split: bool) -> dict[str,
         raise DataError(
             f"{source}: {table} gives no labels; expected columns file_name and label, or class folders instead"
         ) from error
-    if len(splits) > 1 and not split:
-        raise DataError(
-            f"{source}: {table} has a column split, which is not read;"
-            " expected folders train and test, each with a table of its own"
-        )
+    if len(splits) > 1 and not split:  # no folders split the images: all of them would be published
+        raise DataError(f"{source}: {table} has a column split, which is not read; expected folders train and test")
     odd = [value for value in found.values() if not isinstance(value, str | int) or value in ("", -1)]
     if odd:
         raise DataError(f"{source}: {table} has the label {str(odd[0])[:40]!r}; expected one name or number an image")

@@ -37,7 +37,7 @@ _NO_CLASS = {
     "segmentationclass", "segmentationobject", "assets", "docs", "figures", "figs", "plots", "report", "reports",
     "results", "outputs", "runs", "screenshots",
 }  # fmt: skip
-_READ = "labels in a table are read from metadata.csv beside the images, columns file_name and label"
+_READ = "a table of labels is metadata.csv beside the images, columns file_name and label"
 _TABLES = ("metadata.csv", "metadata.jsonl", "val_annotations.txt")
 
 Parts = tuple[str, ...]
