@@ -133,7 +133,7 @@ def test_the_first_screen_is_a_sentence_margin_worth_three_bars_and_the_picture(
     assert "(95 %: 120 to 190)" in page.inner_text(".headline").replace("\u00a0", " ")
     short = page.eval_on_selector_all("#short .value", "all => all.map(one => one.innerText)")
     assert short == ["76.2", "35.1", "10.0"]
-    for what in ("h1", "#verdict", ".headline", "#short", *([".examples"] * picture)):
+    for what in ("h1", "#verdict", ".first-caution", ".headline", "#short", *([".examples"] * picture)):
         box = page.locator(what).bounding_box()
         assert box is not None and box["y"] + box["height"] <= 860, what
     assert page.locator("#bars .bar").count() == 8
