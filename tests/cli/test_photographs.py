@@ -79,7 +79,7 @@ def test_every_photograph_is_published_at_its_own_size_and_name(done: Result, co
         assert pixels.shape == expected[name].shape
         change = np.abs(pixels.astype(int) - expected[name])
         assert 0 < change.max() <= 16, name
-    assert "24 RGB images of 41x40 to 180x200 pixels" in (copy / "README.md").read_text()
+    assert "Images: 24, RGB, 41x40 to 180x200 pixels." in (copy / "README.md").read_text()
 
 
 def test_the_recipient_has_every_pixel_back(run: Run, copy: Path, album: Path, mine: Options, tmp_path: Path) -> None:

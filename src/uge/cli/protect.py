@@ -152,7 +152,8 @@ def _recipients_file(protectors: Path) -> Path | None:
 def _tell_originals(data: str, originals: ImageSet | Photographs, method: str) -> None:
     """How photographs and pictures are seen, and what that is worth."""
     if method == PICTURES:
-        note(f"{data}: {len(originals)} pictures without classes; what a pretrained network sees in them is changed")
+        count = f"{len(originals)} picture{'s' * (len(originals) != 1)} without classes"
+        note(f"{data}: {count}; what a pretrained network sees is changed")
         note("who trains on them among many other images learns from those: no copy of a few pictures prevents it")
     elif originals.sizes:
         count = len(set(originals.sizes))

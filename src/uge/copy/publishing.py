@@ -241,7 +241,7 @@ configs:
 ---
 # A protected image set
 
-{len(manifest.images)} {"gray" if manifest.shape[0] == 1 else "RGB"} images of {_sizes(manifest)} pixels.
+Images: {len(manifest.images)}, {"gray" if manifest.shape[0] == 1 else "RGB"}, {_sizes(manifest)} pixels.
 Classes: {len(manifest.class_names)}.
 Published with ungeneralizable {manifest.uge}, method `{manifest.method}`.
 No value differs from its original by more than {manifest.epsilon_measured_255} of 255; {asked}.
