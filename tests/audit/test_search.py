@@ -143,6 +143,12 @@ def test_who_costs_more_than_is_left_does_not_end_the_search() -> None:
     assert following[0][1] == "adversarial" and ("mlp", "cutmix") in tried(cells, RUNGS[0])
 
 
+def test_who_takes_many_trainings_to_try_waits_for_who_takes_one() -> None:
+    cells, _ = World({}).audit(named_plans()["worst-case"].within(300))
+    order = [cell.countermeasure for cell in cells]
+    assert ranking()["pairs:500"] > ranking()["jpeg:10"] and order.index("pairs:500") > order.index("jpeg:10")
+
+
 def test_what_is_foreseen_is_within_the_budget() -> None:
     world = World({})
     cells = foreseen(PLAN.within(30), PLAN.pairs(), world.seconds, key=True, originals=300)

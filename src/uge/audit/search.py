@@ -16,7 +16,16 @@ from functools import cache
 from importlib import resources
 from itertools import combinations, islice, pairwise
 
-from uge.attack import amount_of, build_countermeasure, by_epochs, encoder_of, needs_clean, needs_key, needs_teacher
+from uge.attack import (
+    amount_of,
+    build_countermeasure,
+    by_epochs,
+    cost_of,
+    encoder_of,
+    needs_clean,
+    needs_key,
+    needs_teacher,
+)
 from uge.audit.plan import AUTHORISED, Cell, Hacker, Plan, Row, ceiling_of, cells_of, curve_of, is_control, worth_asking
 from uge.errors import UgeError
 from uge.records import without_copy
@@ -28,6 +37,7 @@ MIXES, OTHERS = 2, 2  # of a wave: combinations of the best, and the best with a
 BEST = 6  # counter-measures that are combined
 CLOSING = 0.5  # at most this share of the budget is kept for what follows the search
 UNKNOWN = 0.5  # the rank of what no record knows
+PATIENCE = 0.05  # of rank: who takes a plain training longer to try waits for who ranks so much below
 
 
 @dataclass(frozen=True)
@@ -242,13 +252,18 @@ def _kind(how: str) -> str:
 
 
 def _best_first(hackers: Sequence[Hacker]) -> list[Hacker]:
-    """By rank; every counter-measure with its first network before any with its second."""
+    """By rank and by what trying takes; every counter-measure with its first network before any with its second."""
     ranks = ranking()
+
+    def promise(how: str) -> float:
+        cost, before = cost_of(how)
+        return ranks.get(how, UNKNOWN) - PATIENCE * (before + cost * (RUNGS[0] if _by_epochs(how) else 1.0))
+
     turn: dict[Hacker, int] = {}
     for who in hackers:
         turn[who] = sum(other[1] == who[1] for other in turn)
     speaking = [who for who in hackers if not is_control(who[1])]
-    return sorted(speaking, key=lambda who: (turn[who], -ranks.get(who[1], UNKNOWN)))
+    return sorted(speaking, key=lambda who: (turn[who], -promise(who[1])))
 
 
 def ranking() -> dict[str, float]:
