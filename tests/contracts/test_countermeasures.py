@@ -34,7 +34,7 @@ SMALL = {  # less work than the defaults; the steps are the same
     "pairs": "pairs:6,steps=80,depth=4,width=16",
     "pair-means": "pair-means:6",
     "purify": "purify:steps=20,depth=4,width=16",
-    "d-vae": "d-vae:steps=20,width=8",
+    "d-vae": "d-vae:steps=20,width=8,pictures_milli=50",
     "pretrained-probe": "pretrained-probe:side=32",
     "pretrained-finetune": "pretrained-finetune:side=32",
     "erase": "erase:epochs=1",

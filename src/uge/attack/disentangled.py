@@ -74,42 +74,64 @@ class Disentangled(Trained):
     """Train on what is left when the part that a label tells of what a narrow autoencoder loses is taken away.
 
         min mean |x - p(z)|^2 + |x - p(z) - q(z, y)|^2,   z ~ N(m(x), s(x)),   KL(N(m, s) || N(0, 1)) <= rate
-        x <- x - q(z, y) + mean_k q(z, k)
+        x <- x - q(z, y) + mean_k q(z, k),   then x <- p'(z') of a second autoencoder, where its rate is given
 
     p is the picture, q what code and label tell of the rest; the second term moves q alone. Yu et al., Purify
-    Unlearnable Examples via Rate-Constrained Variational Autoencoders, ICML 2024. Ours: the bound is a penalty;
-    what q would say for all labels stays; their second autoencoder, whose pictures they train on, is left out.
+    Unlearnable Examples via Rate-Constrained Variational Autoencoders, ICML 2024. Ours: the bound is a penalty; what q
+    would say for all labels stays; who trains on pictures tests on them, too.
 
     Args:
         rate_milli: the bound, in thousandths of a nat a pixel; other options are those of `Trained`.
+        pictures_milli: that of the second autoencoder, whose pictures are trained on; 0 for none.
     """
 
     name = "d-vae"
     before = 2.5
     by_epochs = False
+    tried = ("", "pictures_milli=50")
     steps: int = count(1500, 1)
     rate_milli: int = count(100, 1, 10000)
+    pictures_milli: int = count(0, 0, 10000)
 
     def prepare(self, images: ImageSet) -> tuple[Tensor, Tensor]:
+        self.separate(images, self.rate_milli)
+        parts = zip(images.images.split(250), images.labels.split(250), strict=True)
+        cleaned = torch.cat([self.cleaned(*part, images.classes) for part in parts])
+        if self.pictures_milli:
+            self.separate(images.with_images(cleaned), self.pictures_milli)
+        return self.pictures(cleaned), images.labels
+
+    def at_test(self, images: ImageSet) -> ImageSet:
+        return images.with_images(self.pictures(images.images))
+
+    def separate(self, images: ImageSet, rate_milli: int) -> None:
+        """Train an autoencoder of these images, bound to a rate."""
         pixels, labels = images.images.to(self.device), images.labels.to(self.device)
 
         def error(network: nn.Module, pick: Tensor, rng: torch.Generator) -> Tensor:
             x = to_float(pixels[pick])
             seen: Separated = network(x, labels[pick], rng)
             rest = x - seen.picture
-            beyond = F.relu(seen.rate - self.rate_milli / 1000).mean()
+            beyond = F.relu(seen.rate - rate_milli / 1000).mean()
             return rest.square().mean() + (rest.detach() - seen.perturbation).square().mean() + STRICT * beyond
 
         shape = images.channels, images.image_size, images.classes
         self.learnt(Autoencoder(*shape, self.width, seed_for(self.seed, self.name)), error, len(images))
-        parts = zip(pixels.split(250), labels.split(250), strict=True)
-        return torch.cat([self.cleaned(*part, images.classes) for part in parts]), images.labels
 
     @torch.no_grad()
     def cleaned(self, images: Tensor, labels: Tensor, classes: int) -> Tensor:
         """x - q(z, y) + mean_k q(z, k) at the mean of z, uint8 [B, C, H, W]."""
-        x = to_float(images)
+        x, labels = to_float(images.to(self.device)), labels.to(self.device)
         usual = torch.zeros_like(x)
         for label in range(classes):
             usual += self.network(x, torch.full_like(labels, label)).perturbation / classes
         return to_uint8((x + usual - self.network(x, labels).perturbation).clamp(0, 1)).cpu()
+
+    @torch.no_grad()
+    def pictures(self, images: Tensor) -> Tensor:
+        """p'(z') at the mean of z', uint8 [N, C, H, W]; the images themselves without a second autoencoder."""
+        if not self.pictures_milli:
+            return images
+        x = (to_float(part.to(self.device)) for part in images.split(250))
+        seen = (self.network(part, torch.zeros(len(part), dtype=torch.long, device=part.device)) for part in x)
+        return torch.cat([to_uint8(each.picture.clamp(0, 1)).cpu() for each in seen])
