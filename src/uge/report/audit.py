@@ -65,15 +65,15 @@ class _Group(_Hacker, kw_only=True):
     amount: _Amount | None = None
 
 
-class _Authorised(Struct):
+class _Authorised(Struct, kw_only=True):
     """The recipient."""
 
     network: str
+    seeds: list[int]
     accuracy: Percent
+    interval: _Interval | None = None
     peak_accuracy: Percent
     locked: bool
-    seeds: list[int]
-    interval: _Interval | None = None
     locked_clean_accuracy: Percent | None = None
 
 
