@@ -158,13 +158,12 @@ def typed(value: Any, kind: type[T]) -> T:
     What a dataclass does not name is left out; numbers are not taken from text, nor true for 1.
 
     Raises:
-        ValueError: "hackers[0].networks: expected array, got str".
+        ValueError: "hackers[0].networks: Expected array, got str".
     """
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
         told, _, where = str(error).replace("`", "").partition(" - at $")
-        told = told[0].lower() + told[1:]
         raise ValueError(f"{where.lstrip('.')}: {told}" if where else told) from error
 
 

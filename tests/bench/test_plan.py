@@ -42,12 +42,12 @@ def test_the_leaderboard_compares_every_protection_and_the_quick_one_ours_with_s
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("seeds = 3\n" + HACKERS, "seeds: expected array, got int"),
+        ("seeds = 3\n" + HACKERS, "seeds: Expected array, got int"),
         ("seeds = []\n" + HACKERS, "seeds must be given"),
-        ('images = "all"\n' + HACKERS, "images: expected int, got str"),
+        ('images = "all"\n' + HACKERS, "images: Expected int, got str"),
         ("sedes = [0]\n" + HACKERS, "seeds"),
         ('[[protections]]\nmethod = "emm"\n' + HACKERS, "unknown method 'emm'"),
-        ('[[protections]]\nname = "quick"\n' + HACKERS, r"protections\[0\]: object missing required field method"),
+        ('[[protections]]\nname = "quick"\n' + HACKERS, r"protections\[0\]: Object missing required field method"),
         ('[[protections]]\nmethod = "em"\nsettings = {raunds = 3}\n' + HACKERS, "rounds"),
         ('[[protections]]\nmethod = "em"\n[[protections]]\nmethod = "em"\n' + HACKERS, "two protections named em"),
         ('[[protections]]\nmethod = "em"\nname = "../em"\n' + HACKERS, "names no protection"),

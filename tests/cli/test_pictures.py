@@ -33,7 +33,7 @@ def test_pictures_without_classes_are_protected_and_opened_exactly(run: Run, loo
     done = run("protect", loose, *QUICK, "--out", tmp_path / "copy").ok()
     assert len(done.stdout.splitlines()) == 4
     assert "3 pictures, method pictures" in done.stdout
-    assert "3 pictures without classes" in done.stderr
+    assert "pictures without classes, 3 in all" in done.stderr
     assert "1 other file passed over" in done.stderr and "a table of labels is metadata.csv" in done.stderr
     assert f"uge open {tmp_path / 'copy'}" in done.stdout
     assert_all_open(run, tmp_path / "copy", loose, 3)

@@ -132,6 +132,6 @@ class Disentangled(Trained):
         """p'(z') at the mean of z', uint8 [N, C, H, W]; the images themselves without a second autoencoder."""
         if not self.pictures_milli:
             return images
-        x = (to_float(part.to(self.device)) for part in images.split(250))
-        seen = (self.network(part, torch.zeros(len(part), dtype=torch.long, device=part.device)) for part in x)
+        told = torch.zeros(250, dtype=torch.long, device=self.device)  # pictures do not depend on labels
+        seen = (self.network(to_float(part.to(self.device)), told[: len(part)]) for part in images.split(250))
         return torch.cat([to_uint8(each.picture.clamp(0, 1)).cpu() for each in seen])

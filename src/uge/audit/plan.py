@@ -347,8 +347,7 @@ def plan_of(content: dict[str, Any], name: str) -> Plan:
         ConfigError: an entry that is unknown or not of its type.
     """
     check_entries(content, Plan, "a plan")
-    for block in blocks_of(content, "hackers"):
-        check_entries(block, Hackers, "[[hackers]]")
+    check_entries(content.get("hackers"), Hackers, "[[hackers]]")
     return planned({"hackers": []} | content | {"name": name}, Plan)
 
 
@@ -360,15 +359,9 @@ def planned(content: dict[str, Any], kind: type[T]) -> T:
         raise ConfigError(f"plan: {error}") from error
 
 
-def blocks_of(content: dict[str, Any], name: str) -> list[Any]:
-    """The blocks [[name]] of a file, whatever they are."""
-    found = content.get(name)
-    return found if isinstance(found, list) else []
-
-
-def check_entries(block: Any, kind: type, what: str) -> None:
-    """Refuse entries that are none of a dataclass, with the nearest that is; raises ConfigError."""
+def check_entries(found: Any, kind: type, what: str) -> None:
+    """Refuse entries of a block, or of some, that are none of a dataclass; raises ConfigError with the nearest."""
     names = [field.name for field in fields(kind)]
-    for entry in block if isinstance(block, dict) else ():
-        if entry not in names:
-            raise unknown_name(f"entry of {what}", entry, names)
+    blocks = (block for block in (found if isinstance(found, list) else [found]) if isinstance(block, dict))
+    if unknown := [entry for block in blocks for entry in block if entry not in names]:
+        raise unknown_name(f"entry of {what}", unknown[0], names)

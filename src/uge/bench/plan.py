@@ -27,7 +27,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from uge.audit.plan import AUTHORISED, Hackers, Plan, blocks_of, check_entries, plan_of, planned
+from uge.audit.plan import AUTHORISED, Hackers, Plan, check_entries, plan_of, planned
 from uge.errors import ConfigError, unknown_name
 from uge.outside import read_toml
 from uge.protect import resolve_config
@@ -199,8 +199,7 @@ def bench_of(content: dict[str, Any], name: str) -> Bench:
         ConfigError: an entry that is unknown or not of its type.
     """
     own = {field.name for field in fields(Bench)} - {"name", "attacks"}
-    for block in blocks_of(content, "protections"):
-        check_entries(block, Contender, "[[protections]]")
+    check_entries(content.get("protections"), Contender, "[[protections]]")
     attacks = plan_of({entry: value for entry, value in content.items() if entry not in own}, name)
     bench = {entry: value for entry, value in content.items() if entry in own}
     return planned({"protections": []} | bench | {"name": name, "attacks": asdict(attacks)}, Bench)

@@ -152,8 +152,7 @@ def _recipients_file(protectors: Path) -> Path | None:
 def _tell_originals(data: str, originals: ImageSet | Photographs, method: str) -> None:
     """How photographs and pictures are seen, and what that is worth."""
     if method == PICTURES:
-        several = "s" * (len(originals) != 1)
-        note(f"{data}: {len(originals)} picture{several} without classes; what a pretrained network sees is changed")
+        note(f"{data}: pictures without classes, {len(originals)} in all; what a pretrained network sees is changed")
         note("who trains on them among many other images learns from those: no copy of a few pictures prevents it")
     elif originals.sizes:
         count = len(set(originals.sizes))

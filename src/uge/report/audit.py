@@ -23,9 +23,8 @@ from uge.report.page import Examples, ReportInput, write_page
 EXAMPLES = "examples.npz"
 MOST_EXAMPLE_BYTES = 512 * MIB
 
-
 _Count = Annotated[int, Meta(ge=0, le=10**12)]
-_Number = Annotated[float, Meta(ge=0, le=1e12)]
+_Number = _Count | Annotated[float, Meta(ge=0, le=1e12)]
 _Value = Annotated[int, Meta(ge=0, le=255)]
 _Interval = tuple[Annotated[float, Meta(ge=-1e6, le=1e6)], Annotated[float, Meta(ge=-1e6, le=1e6)]]
 
