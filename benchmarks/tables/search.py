@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmarks.tables.audit import audits, classes_of
+from benchmarks.tables.audit import audits
 from benchmarks.tables.text import Row, table
 from uge.audit.metrics import summarise
 from uge.report.tables import hacker_label, originals, percent, strongest, worth_to
@@ -34,7 +34,8 @@ def live_table(rows: Sequence[Row]) -> str:
     facts = {(row["dataset"], row["name"]): row for row in rows if row.get("budget_seconds")}
     lines = []
     for (dataset, name), trainings in audits(rows, lambda row: row["plan"] == "worst-case").items():
-        summary, about = summarise(trainings, classes_of(rows, dataset)), facts[dataset, name]
+        about = facts[dataset, name]
+        summary = summarise(trainings, about["manifest"]["classes"])
         lines.append(
             [
                 f"{name}, {dataset}",

@@ -96,15 +96,15 @@ def summarise(rows: Sequence[Row], classes: int, reason: str = "") -> dict[str, 
 def _ahead(rows: Sequence[Row]) -> list[Row]:
     """Hackers in a part of their epochs, the longest training of each, who beat all of their kind in full."""
     tried = sorted(filter(_tries, rows), key=_budget)
-    longest = {_who(row): row for row in tried}
-    return [row for row in longest.values() if _budget(row) < 1 and row["accuracy"] > _most(tried, asks(row))]
+    longest, most = {_who(row): row for row in tried}, _most(tried)
+    return [row for row in longest.values() if _budget(row) < 1 and row["accuracy"] > most[asks(row)]]
 
 
 def stronger(rows: Sequence[Row], others: Sequence[Row]) -> list[Row]:
     """Of other trainings of hackers on the same copy those in full who learnt more than these of their kind."""
-    cells = {row["cell"] for row in rows}
+    cells, most = {row["cell"] for row in rows}, _most(rows)
     new = (row for row in others if row["cell"] not in cells and _tries(row) and _budget(row) == 1)
-    return [row for row in new if row["accuracy"] > _most(rows, asks(row))]
+    return [row for row in new if row["accuracy"] > most[asks(row)]]
 
 
 def _tries(row: Row) -> bool:
@@ -117,10 +117,10 @@ def _budget(row: Row) -> float:
     return float(row.get("budget", 1.0))
 
 
-def _most(rows: Sequence[Row], asking: bool) -> float:
-    """What the best hacker in full learnt of those who ask, or of those who do not; below zero where there is none."""
-    whole = (row for row in rows if _tries(row) and _budget(row) == 1 and asks(row) == asking)
-    return max((row["accuracy"] for row in whole), default=-1.0)
+def _most(rows: Sequence[Row]) -> dict[bool, float]:
+    """What the best hacker in full learnt, of those who ask and of those who do not; below zero where there is none."""
+    whole = [row for row in rows if _tries(row) and _budget(row) == 1]
+    return {kind: max((row["accuracy"] for row in whole if asks(row) == kind), default=-1.0) for kind in (False, True)}
 
 
 class _Ceilings:
