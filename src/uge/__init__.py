@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-__version__ = "0.2.4"
+__version__ = "0.2.5"
 
 _PUBLIC = {
     "load": "uge.data.sources",

@@ -103,6 +103,9 @@ def protect_and_publish(
             on_copy(manifest := read_manifest(out))
             remove_folder(partial, last=mark[:1])
             return manifest
+        chunks = _Chunks(originals, sizes, protection)
+        if runner is not None and len(chunks.numbers) >= LEAST_SPREAD:
+            runner.prepare(write_chunk)
         try:
             protection.train(on_step)
         except UgeError:
@@ -118,7 +121,7 @@ def protect_and_publish(
             write_file(file, content, mode=0o600)
         settings = without_folders(protection.config.to_dict()) | {"recipients": len(keys)} | protection.told()
         facts = Facts(method=method, settings=settings, epsilon_255=protection.epsilon_255, signers=keys)
-        manifest = _write_copy(_Chunks(originals, sizes, protection), partial, out, facts, runner, on_step)
+        manifest = _write_copy(chunks, partial, out, facts, runner, on_step)
         on_copy(manifest)
         remove_folder(partial, last=mark[:1])
     return manifest

@@ -45,6 +45,9 @@ DIED = (
 class Runner(Protocol):
     """Does pieces of work as they become ready."""
 
+    def prepare(self, do: Callable[..., object]) -> None:
+        """Begin to load what a function needs, for a `run` that comes later."""
+
     def run(self, do: Callable[[T], R], more: More[T], lost: Callable[[T, Exception], R], folder: Path) -> Iterator[R]:
         """Yield the result of each item as it is finished, in any order, until there are no more and none is running.
 
@@ -58,7 +61,7 @@ class Runner(Protocol):
         ...
 
 
-class Local:
+class Local(Runner):
     """Processes on this machine; a single worker needs none besides this one.
 
     Workers import the script that they belong to: one of your own calls them under `if __name__ == "__main__":`.
@@ -72,6 +75,22 @@ class Local:
         # Not forked from this process: torch's threads do not survive a fork.
         self.context = get_context("forkserver" if "forkserver" in get_all_start_methods() else "spawn")
 
+    def prepare(self, do: Callable[..., object]) -> None:
+        """Begin to import the module of a function, or of that of a partial, once for all workers."""
+        if self.workers == 1 or self.context.get_start_method() != "forkserver":
+            return
+        if threading.current_thread() is not threading.main_thread():
+            return  # signals are the main thread's; the pool starts the server
+        while isinstance(do, partial):
+            do = do.func
+        # The server inherits that it ignores Ctrl-C, which is for this process to answer.
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            forkserver.set_forkserver_preload([do.__module__])
+            forkserver.ensure_running()
+        finally:
+            signal.signal(signal.SIGINT, before)
+
     def run(self, do: Callable[[T], R], more: More[T], lost: Callable[[T, Exception], R], folder: Path) -> Iterator[R]:
         items = more(self.workers)
         with threads(None):  # as before when the work is over
@@ -80,8 +99,7 @@ class Local:
                 items = more(self.workers)
         if not items:
             return
-        if self.context.get_start_method() == "forkserver":
-            _start_server(do)
+        self.prepare(do)
         with processes(self.workers, self.context, DIED) as pool:
             running = {pool.submit(do, item) for item in items}
             while running:
@@ -110,21 +128,6 @@ def processes(workers: int, context: BaseContext, died: str) -> Iterator[Process
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _start_server(do: Callable[..., object]) -> None:
-    """Begin to import the module of a function, or of that of a partial, once for all workers."""
-    if threading.current_thread() is not threading.main_thread():
-        return  # signals are the main thread's; the pool starts the server
-    while isinstance(do, partial):
-        do = do.func
-    # The server inherits that it ignores Ctrl-C, which is for this process to answer.
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        forkserver.set_forkserver_preload([do.__module__])
-        forkserver.ensure_running()
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
 def end_with_parent() -> None:
     """End this worker when the process that started it is gone, even by `kill -9`; Ctrl-C is for that one to answer."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -138,7 +141,7 @@ def end_with_parent() -> None:
     threading.Thread(target=look, daemon=True).start()
 
 
-class Ray:
+class Ray(Runner):
     """A Ray cluster: the one of RAY_ADDRESS, or one on this machine. What is written must be on a shared disk.
 
     Args:
@@ -167,7 +170,7 @@ class Ray:
                 ray.shutdown()
 
 
-class Slurm:
+class Slurm(Runner):
     """Slurm, through submitit: one job an item. What is written must be on a shared disk.
 
     Args:

@@ -82,7 +82,16 @@ def without_folders(data: T) -> T:
     return with_texts(data, lambda text: _FOLDERS.sub("", text))
 
 
-def quick(device: torch.device) -> torch.autocast:
-    """bfloat16 where the hardware computes in it."""
-    able = device.type == "cuda" or bool(torch.cpu.get_capabilities().get("avx512_bf16"))
-    return torch.autocast(device.type, torch.bfloat16, enabled=able)
+def precision_of(device: torch.device | str) -> str:
+    """What to train in: "bfloat16" where the hardware computes in it, else "float32"."""
+    if torch.device(device).type == "cuda":
+        able = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        able = bool(torch.cpu.get_capabilities().get("avx512_bf16"))
+    return "bfloat16" if able else "float32"
+
+
+def quick(device: torch.device | str, precision: str = "auto") -> torch.autocast:
+    """Autocast to bfloat16: where the hardware computes in it, or as the precision says."""
+    enabled = (precision_of(device) if precision == "auto" else precision) == "bfloat16"
+    return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=enabled)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -16,13 +16,13 @@ from torch.nn import functional as F
 from uge.data.images import ImageSet, to_float
 from uge.errors import ConfigError, TrainingError
 from uge.networks import trainable
-from uge.runtime import generator_for, repeatable
+from uge.runtime import generator_for, precision_of, quick, repeatable
 
 CHOICES = {
     "optimiser": ("sgd", "adamw"),
     "schedule": ("one-cycle", "cosine", "constant"),
     "augmentation": ("standard", "none"),
-    "precision": ("float32", "bfloat16"),
+    "precision": ("auto", "float32", "bfloat16"),
 }
 AtTest = Callable[[ImageSet], ImageSet]  # what a network is shown in the place of clean test images
 State = dict[str, Tensor]
@@ -41,7 +41,7 @@ class Recipe:
         weight_decay: coefficient on weights of two or more dimensions.
         schedule: "one-cycle" (rises over the first quarter, falls to zero: Smith & Topin 2018), "cosine", "constant".
         augmentation: "standard" (horizontal flip, random crop after padding by an eighth of the side) or "none".
-        precision: "float32" or "bfloat16" autocast.
+        precision: "float32" or "bfloat16" autocast, or "auto": bfloat16 where the hardware computes in it.
     """
 
     epochs: int = 30
@@ -51,7 +51,7 @@ class Recipe:
     weight_decay: float = 5e-4
     schedule: str = "one-cycle"
     augmentation: str = "standard"
-    precision: str = "float32"
+    precision: str = "auto"
 
     def __post_init__(self) -> None:
         for what, known in CHOICES.items():
@@ -68,7 +68,9 @@ def recommended_recipe(network: str, epochs: int = 30) -> Recipe:
     """The recipe that a network trains well with here, by its text ("vit:depth=6"); SGD unless it needs better."""
     name = network.partition(":")[0]
     if name == "vit":
-        return Recipe(epochs, optimiser="adamw", learning_rate=1e-3, weight_decay=0.05)
+        return Recipe(
+            epochs, optimiser="adamw", learning_rate=1e-3, weight_decay=0.05, precision="float32"
+        )  # faster so
     return Recipe(epochs, learning_rate=0.03 if name == "mlp" else 0.1)
 
 
@@ -257,6 +259,7 @@ def fit(
     measure = countermeasure or PlainTraining()
     images, targets = (tensor.to(device) for tensor in measure.prepare(train))
     network, recipe = measure.begin(network, recipe, generator_for(seed, "begin"))
+    recipe = replace(recipe, precision=precision_of(device)) if recipe.precision == "auto" else recipe
     network.to(device)
     seen_at_test = None if test is None else measure.at_test(test)
     optimiser = make_optimiser(network, recipe)
@@ -264,7 +267,6 @@ def fit(
     batch_size = min(recipe.batch_size, len(images))
     steps_an_epoch = len(images) // batch_size
     steps = steps_an_epoch * recipe.epochs
-    autocast = torch.autocast(images.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16")
     losses: list[float] = []
     accuracies: list[float] = []
     started = time.perf_counter()
@@ -281,7 +283,7 @@ def fit(
             if recipe.augmentation == "standard":
                 x = Shift.draw(len(x), (x.shape[2], x.shape[3]), generator)(x)
             x, y = measure.batch(x, y, generator)
-            with autocast:
+            with quick(device, recipe.precision):
                 loss = measure.loss(network, x.contiguous(memory_format=torch.channels_last), y)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()

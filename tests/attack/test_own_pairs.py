@@ -124,7 +124,7 @@ def sealed_copy() -> ImageSet:
 
 def test_candidates_find_the_shift_of_a_class_without_running_the_protection(own: str) -> None:
     copy = sealed_copy()
-    measure = build_countermeasure(f"candidates:{own},steps=300,width=8", settings=SEALED)
+    measure = build_countermeasure(f"candidates:{own},steps=300", settings=SEALED)
     seen, labels = measure.prepare(copy)
     assert left_over(seen, copy.images, CLEAN.images) < 0.85 and labels is copy.labels
     assert measure.findings["own_images"] == 200 and "denoiser_plateau" in measure.findings

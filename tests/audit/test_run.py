@@ -22,7 +22,7 @@ from uge.keys.sealed import SealedKey
 from uge.keys.weights import WeightsKey, new_weights_key
 from uge.networks import NetworkSpec, build_network
 from uge.records import read_records
-from uge.runtime import seed_for
+from uge.runtime import precision_of, seed_for
 from uge.service import Service
 from uge.training import accuracy_of, fit, logits_of, recommended_recipe
 
@@ -79,7 +79,8 @@ def test_rows_hold_what_the_contract_says(undisturbed: Done, key: WeightsKey) ->
     for row in rows:
         assert len(row["test_accuracy"]) == len(row["train_loss"]) == RECIPE.epochs
         assert row["accuracy"] == row["test_accuracy"][-1] and row["peak_accuracy"] == max(row["test_accuracy"])
-        assert row["recipe"] == RECIPE.to_dict() and row["images"] == 96 and row["test_images"] == 48
+        assert row["recipe"] == RECIPE.to_dict() | {"precision": precision_of("cpu")}
+        assert row["images"] == 96 and row["test_images"] == 48
         assert row["seconds"] >= 0 and row["environment"]["torch"] == torch.__version__
     assert len({row["cell"] for row in rows}) == len(rows)
     text = (folder / "records.jsonl").read_text()

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from uge.attack.options import count, whole_number
 from uge.data.images import ImageSet, to_float, to_uint8
-from uge.runtime import generator_for, seed_for
+from uge.runtime import generator_for, quick, seed_for
 from uge.training import PlainTraining, snapshot
 
 PATCH = 40  # pixels; larger images are learnt from random squares of this side, as in the paper
@@ -79,11 +79,15 @@ def fit_denoiser(network: nn.Module, error: Error, count: int, steps: int, purpo
     optimiser = torch.optim.Adam(network.parameters(), lr=2e-3)
     every = max(20, min(100, -(-len(learnt) // BATCH_SIZE)))  # steps between checks
 
+    def error_of(part: Tensor, draws: torch.Generator) -> Tensor:
+        with quick(next(network.parameters()).device):
+            return error(network, part, draws)
+
     def judged() -> float:
         network.eval()
         draws = generator_for(seed, purpose, "judge")  # the same at every check
         with torch.no_grad():
-            value = sum(float(error(network, part, draws)) * len(part) for part in judges)
+            value = sum(float(error_of(part, draws)) * len(part) for part in judges)
         network.train()
         return value / sum(map(len, judges))
 
@@ -94,7 +98,7 @@ def fit_denoiser(network: nn.Module, error: Error, count: int, steps: int, purpo
         queue = queue or torch.randperm(len(learnt), generator=rng).split(BATCH_SIZE)
         pick, queue = learnt[queue[0]], queue[1:]
         optimiser.zero_grad(set_to_none=True)
-        error(network, pick, rng).backward()
+        error_of(pick, rng).backward()
         optimiser.step()
         step += 1
         if step % every and step < steps:

@@ -57,7 +57,7 @@ class PretrainedProbe(PlainTraining):
     def pretrained(self) -> Pretrained:
         """The encoder, frozen, under a new linear layer."""
         side = self.side or min(MOST_PIXELS, max(self.least, 2 * max(self.images.image_size)))
-        return pretrained_classifier(self.encoder, self.images, side)
+        return pretrained_classifier(self.encoder, self.images, side, "auto")
 
 
 class PretrainedFinetune(PretrainedProbe):

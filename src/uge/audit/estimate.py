@@ -15,6 +15,7 @@ from uge.attack import beginning, cost_of
 from uge.audit.plan import Cell
 from uge.data.images import to_float
 from uge.runners import threads
+from uge.runtime import quick
 
 if TYPE_CHECKING:
     from uge.audit.trainer import Trainer
@@ -71,7 +72,9 @@ def _time(audit: Trainer, cell: Cell) -> tuple[float, float]:
         if step == 1:
             _wait(audit.device)
             started = time.perf_counter()
-        F.cross_entropy(network(x), y).backward()
+        with quick(audit.device, recipe.precision):
+            loss = F.cross_entropy(network(x), y)
+        loss.backward()
     _wait(audit.device)
     return (time.perf_counter() - started) / STEPS, begun.epochs / recipe.epochs
 

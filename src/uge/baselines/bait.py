@@ -63,8 +63,8 @@ class BAITProtection(LearntBaseline[BAITConfig]):
 
     def begin(self, telling: Telling) -> None:
         self.delta = torch.zeros(self.clean.classes, *self.clean.images.shape[1:])
-        self.surrogate = pretrained_classifier(self.config.encoder, self.clean, self.config.side).to(self.device)
-        self.surrogate.train().requires_grad_(True)
+        built = pretrained_classifier(self.config.encoder, self.clean, self.config.side, "float32")  # signs need it
+        self.surrogate = built.to(self.device).train().requires_grad_(True)
         recipe = Recipe(optimiser="adamw", learning_rate=self.config.learning_rate)
         self.optimiser = make_optimiser(self.surrogate, recipe)
 

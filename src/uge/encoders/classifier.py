@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from uge.data.images import ImageSet
 from uge.encoders import build_encoder
 from uge.encoders.efficientnet_lite import EfficientNetLite
+from uge.runtime import quick
 
 
 class Pretrained(nn.Module):
@@ -19,9 +20,9 @@ class Pretrained(nn.Module):
     than there are here, and nothing in it is random.
     """
 
-    def __init__(self, encoder: nn.Module, features: int, classes: int) -> None:
+    def __init__(self, encoder: nn.Module, features: int, classes: int, precision: str) -> None:
         super().__init__()
-        self.encoder = encoder
+        self.encoder, self.precision = encoder, precision
         self.classify = nn.Linear(features, classes, device="meta").to_empty(device="cpu")  # draws nothing
         for tensor in self.classify.parameters():
             nn.init.zeros_(tensor)
@@ -32,10 +33,12 @@ class Pretrained(nn.Module):
         return self
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.classify(self.encoder(x))
+        with quick(x.device, self.precision):
+            features = self.encoder(x)
+        return self.classify(features.float())
 
 
-def pretrained_classifier(encoder: str, images: ImageSet, side: int) -> Pretrained:
+def pretrained_classifier(encoder: str, images: ImageSet, side: int, precision: str) -> Pretrained:
     """An encoder, frozen, under a new linear layer for these images; efficientnets enlarge them to `side` pixels.
 
     Raises:
@@ -46,4 +49,4 @@ def pretrained_classifier(encoder: str, images: ImageSet, side: int) -> Pretrain
         built.side = side
     with torch.no_grad():
         features = built(torch.zeros(1, images.channels, *images.image_size)).shape[1]
-    return Pretrained(built, features, images.classes)
+    return Pretrained(built, features, images.classes, precision)
