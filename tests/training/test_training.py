@@ -110,8 +110,7 @@ def test_only_weights_of_two_or_more_dimensions_decay(optimiser: str) -> None:
     network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(2, 2))
     decayed, kept = make_optimiser(network, Recipe(optimiser=optimiser, weight_decay=0.01)).param_groups
     assert (decayed["weight_decay"], kept["weight_decay"]) == (0.01, 0.0)
-    assert [p.ndim for p in decayed["params"]] == [4, 2]
-    assert [p.ndim for p in kept["params"]] == [1, 1, 1, 1]
+    assert [[p.ndim for p in each["params"]] for each in (decayed, kept)] == [[4, 2], [1, 1, 1, 1]]
 
 
 # --- fit
@@ -165,8 +164,7 @@ def test_fewer_images_than_a_batch_are_one_batch(two_classes: Pair) -> None:
     few = two_classes[0].subset(torch.arange(7))
     history = fit(fresh_network("mlp:width=8", few, 0), few, Recipe(epochs=2, learning_rate=0.01), seed=0)
     assert history.images_seen == 14
-    assert math.isnan(history.accuracy)
-    assert math.isnan(history.peak_accuracy)
+    assert math.isnan(history.accuracy) and math.isnan(history.peak_accuracy)
 
 
 def test_a_training_that_diverges_is_an_error_and_no_weak_hacker(two_classes: Pair) -> None:
