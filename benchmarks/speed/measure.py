@@ -1,4 +1,4 @@
-"""Speed and memory of sealed copies, beside a training of ResNet-18 on the same images in the same run.
+"""Speed and memory of sealed copies, beside a float32 training of ResNet-18 on the same images in one run.
 
     python benchmarks/speed/measure.py [--data CIFAR.zip] [PART ...]    help, letters, protect; all by default
 
