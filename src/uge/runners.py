@@ -77,10 +77,9 @@ class Local(Runner):
 
     def prepare(self, do: Callable[..., object]) -> None:
         """Begin to import the module of a function, or of that of a partial, once for all workers."""
-        if self.workers == 1 or self.context.get_start_method() != "forkserver":
+        in_main = threading.current_thread() is threading.main_thread()  # whose signals are; else the pool starts it
+        if self.workers == 1 or self.context.get_start_method() != "forkserver" or not in_main:
             return
-        if threading.current_thread() is not threading.main_thread():
-            return  # signals are the main thread's; the pool starts the server
         while isinstance(do, partial):
             do = do.func
         # The server inherits that it ignores Ctrl-C, which is for this process to answer.

@@ -85,10 +85,8 @@ def without_folders(data: T) -> T:
 def precision_of(device: torch.device | str) -> str:
     """What to train in: "bfloat16" where the hardware computes in it, else "float32"."""
     if torch.device(device).type == "cuda":
-        able = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        able = bool(torch.cpu.get_capabilities().get("avx512_bf16"))
-    return "bfloat16" if able else "float32"
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    return "bfloat16" if torch.cpu.get_capabilities().get("avx512_bf16") else "float32"
 
 
 def quick(device: torch.device | str, precision: str = "auto") -> torch.autocast:
